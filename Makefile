@@ -1,0 +1,65 @@
+# `make` lists the targets; `make install` needs only python3 (3.11 or newer) and make.
+#
+# On Linux the default package index carries torch with CUDA, several gigabytes more. For a CPU
+# build name another index: make install PIP_ARGS="--extra-index-url <torch's CPU index>"
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PIP_ARGS =
+PIP := $(BIN)/python -m pip --disable-pip-version-check install -c constraints.txt
+
+# Plain "=": a shell's own HOST or PORT must not decide where the server listens.
+HOST = 127.0.0.1
+PORT = 8000
+ARGS =
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help install serve test check format lint types imports bench clean
+
+help:  ## List the targets
+	@sed -nE 's/^([a-z]+):.*  ## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+
+install: $(STAMP)  ## Create .venv with everything needed to serve, train and test
+
+# Torch goes first and alone: its exact version decides which build everything else meets.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed" if sys.version_info < (3, 11) else 0)'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) $(PIP_ARGS) "$$(grep '^torch==' constraints.txt)"
+	$(PIP) $(PIP_ARGS) -e '.[cpu,dev]'
+	@touch $@
+
+serve: install  ## Start the server (HOST=127.0.0.1 PORT=8000)
+	$(BIN)/rheostat serve --host $(HOST) --port $(PORT)
+
+# Tests marked gpu run only where torch sees a CUDA device.
+test: check  ## Run every check and every test
+	@if $(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; \
+	then set -- ; else set -- -m 'not gpu'; fi; \
+	$(BIN)/pytest "$$@" $(ARGS)
+
+check: lint types imports  ## Run lint, types and imports
+
+format: install  ## Format the code and fix what ruff can fix
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lint: install  ## Check style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install  ## Check types (mypy, strict)
+	$(BIN)/mypy
+
+imports: install  ## Check that imports go server -> search -> models only
+	$(BIN)/lint-imports
+
+bench: install  ## Run the benchmarks (ARGS=... are passed on)
+	$(BIN)/python -m bench $(ARGS)
+
+clean:  ## Remove caches and build output, keep .venv
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

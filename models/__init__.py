@@ -1,0 +1,1 @@
+"""Elastic models: axes, subnets, plans, families and checkpoints."""

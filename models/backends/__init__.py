@@ -1,0 +1,1 @@
+"""Back ends: what runs a plan's steps on a device."""

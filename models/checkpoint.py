@@ -1,0 +1,235 @@
+"""Checkpoints: a folder with a JSON manifest and safetensors files, and nothing that runs code.
+
+``manifest.json`` names the family, its configuration and the size and SHA-256 of every other file.
+Weights may be stored in float16; they are computed with in float32. A pickle is refused, whatever
+its name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from models import families
+
+MANIFEST = "manifest.json"
+WEIGHTS = "model.safetensors"
+_PICKLE_SUFFIXES = {".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt"}
+_PICKLE_STARTS = (b"\x80", b"PK\x03\x04")  # bare pickle; zip, as written by torch.save
+_MAX_HEADER_BYTES = 100_000_000
+
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be trusted or does not fit. The message names the file or the tensor."""
+
+
+class FileRecord(BaseModel):
+    """Size and digest of one file of the checkpoint."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    bytes: int
+    sha256: str
+
+
+class Manifest(BaseModel):
+    """The contents of ``manifest.json``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: Literal[1] = 1
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
+    family: str
+    version: str = "1"
+    config: dict[str, Any]
+    files: dict[FileName, FileRecord]
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A verified checkpoint: its folder, manifest and model, in evaluation mode on the CPU."""
+
+    folder: Path
+    manifest: Manifest
+    model: Any  # an `Elastic` that is an nn.Module; Python cannot spell the intersection
+
+
+def save(
+    folder: Path,
+    model: Any,
+    family: str,
+    dtype: torch.dtype = torch.float16,
+    files: Iterable[str] = (),
+) -> Manifest:
+    """Write a model's weights and manifest.
+
+    Args:
+        folder: Made if needed.
+        model: Built by the family; its ``name`` and ``config`` go into the manifest.
+        family: Name of the family.
+        dtype: Floating-point type on disk.
+        files: Names of files already in the folder that the manifest shall cover as well.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {
+        name: (tensor.to(dtype) if tensor.is_floating_point() else tensor).cpu().contiguous()
+        for name, tensor in model.state_dict().items()
+    }
+    save_file(state, folder / WEIGHTS)
+    manifest = Manifest(
+        name=model.name,
+        family=family,
+        config=TypeAdapter(type(model.config)).dump_python(model.config, mode="json"),
+        files={name: _record(folder / name) for name in (WEIGHTS, *files)},
+    )
+    (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n")
+    return manifest
+
+
+def cover(folder: Path, name: str) -> Manifest:
+    """Add a file of the folder to the manifest, or record its new digest."""
+    manifest = read_manifest(folder)
+    files = {**manifest.files, name: _record(folder / name)}
+    manifest = manifest.model_copy(update={"files": files})
+    (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n")
+    return manifest
+
+
+def load(folder: Path) -> Checkpoint:
+    """Read and verify a checkpoint.
+
+    Raises:
+        CheckpointError: If a file is missing, truncated, altered or a pickle, the family or its
+            configuration is unknown, or a tensor is missing, unexpected or of the wrong shape.
+    """
+    manifest = read_manifest(folder)
+    for name, record in manifest.files.items():
+        _verify(folder / name, record)
+    try:
+        family = families.get(manifest.family)
+        config: Any = TypeAdapter(family.config).validate_python(manifest.config)
+        model = family.build(manifest.name, config)
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"{folder / MANIFEST}: {_plain(error)}") from None
+    _fill(model, load_file(folder / WEIGHTS), folder / WEIGHTS)
+    return Checkpoint(folder, manifest, model.eval().requires_grad_(False))
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read ``manifest.json`` without touching the weights.
+
+    Raises:
+        CheckpointError: If it is missing or not a manifest.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        pickles = sorted(p.name for p in folder.glob("*") if p.suffix in _PICKLE_SUFFIXES)
+        hint = f"; {pickles[0]} is a pickle, which is refused" if pickles else ""
+        raise CheckpointError(f"{path} does not exist{hint}")
+    try:
+        manifest = Manifest.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise CheckpointError(f"{path}: {_plain(error)}") from None
+    if WEIGHTS not in manifest.files:
+        raise CheckpointError(f"{path}: files does not name {WEIGHTS}")
+    return manifest
+
+
+def _record(path: Path) -> FileRecord:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return FileRecord(bytes=path.stat().st_size, sha256=digest)
+
+
+def _verify(path: Path, expected: FileRecord) -> None:
+    """Check one file against the manifest, the most telling error first."""
+    if path.suffix in _PICKLE_SUFFIXES:
+        raise CheckpointError(f"{path}: pickles are refused; convert it to safetensors")
+    if not path.is_file():
+        raise CheckpointError(f"{path} does not exist, but the manifest names it")
+    with path.open("rb") as file:
+        start = file.read(8)
+    if path.suffix == ".safetensors":
+        if start.startswith(_PICKLE_STARTS) and not _is_safetensors(path):
+            raise CheckpointError(f"{path}: a pickle under another name; pickles are refused")
+        _check_complete(path)
+    found = _record(path)
+    if found != expected:
+        raise CheckpointError(
+            f"{path}: altered; it has {found.bytes} bytes and SHA-256 {found.sha256}, the manifest "
+            f"says {expected.bytes} and {expected.sha256}"
+        )
+
+
+def _is_safetensors(path: Path) -> bool:
+    try:
+        _header(path)
+    except CheckpointError:
+        return False
+    return True
+
+
+def _header(path: Path) -> tuple[dict[str, Any], int]:
+    """Return a safetensors file's header and the position where its data starts."""
+    with path.open("rb") as file:
+        prefix = file.read(8)
+        length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
+        if not 2 <= length <= min(_MAX_HEADER_BYTES, path.stat().st_size):
+            raise CheckpointError(f"{path}: not a safetensors file")
+        try:
+            header = json.loads(file.read(length))
+        except ValueError:
+            raise CheckpointError(f"{path}: not a safetensors file") from None
+    if not isinstance(header, dict):
+        raise CheckpointError(f"{path}: not a safetensors file")
+    header.pop("__metadata__", None)
+    return header, 8 + length
+
+
+def _check_complete(path: Path) -> None:
+    header, data_start = _header(path)
+    size = path.stat().st_size - data_start
+    for name, entry in header.items():
+        end = entry["data_offsets"][1]
+        if end > size:
+            raise CheckpointError(
+                f"{path}: truncated; tensor {name!r} ends at byte {end} of {size} there are"
+            )
+
+
+def _fill(model: nn.Module, found: dict[str, Tensor], path: Path) -> None:
+    """Copy the tensors into the model, in the model's own floating-point type."""
+    expected = model.state_dict()
+    for name, tensor in expected.items():
+        if name not in found:
+            raise CheckpointError(f"{path}: tensor {name!r} is missing")
+        if found[name].shape != tensor.shape:
+            raise CheckpointError(
+                f"{path}: tensor {name!r} has shape {list(found[name].shape)}, "
+                f"the configuration needs {list(tensor.shape)}"
+            )
+    if extra := sorted(found.keys() - expected.keys()):
+        raise CheckpointError(f"{path}: tensor {extra[0]!r} is not part of the model")
+    model.load_state_dict({name: found[name].to(t.dtype) for name, t in expected.items()})
+
+
+def _plain(error: Exception) -> str:
+    """Return pydantic's report on one line; other errors as they are."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    return "; ".join(
+        f"{'.'.join(str(part) for part in item['loc']) or 'manifest'}: {item['msg']}"
+        for item in error.errors(include_url=False)
+    )

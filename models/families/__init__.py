@@ -1,0 +1,44 @@
+"""Elastic model families, one file each.
+
+A family is found by its file's name: `models/families/<name>.py` with a `FAMILY` of type `Family`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from torch import nn
+
+
+class Family(NamedTuple):
+    """How a checkpoint's manifest becomes a model of the family.
+
+    Attributes:
+        config: Dataclass of everything that fixes the architecture.
+        build: Function of a model name and such a config; the result is an `Elastic` with
+            untrained weights and keeps the config as its attribute ``config``.
+    """
+
+    config: type
+    build: Callable[[str, Any], nn.Module]
+
+
+def names() -> list[str]:
+    """Return the names of all families."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def get(name: str) -> Family:
+    """Return a family by name.
+
+    Raises:
+        ValueError: If there is none of that name.
+    """
+    if name not in names():
+        raise ValueError(f"unknown family {name!r}; one of {names()}")
+    family = importlib.import_module(f"{__name__}.{name}").FAMILY
+    assert isinstance(family, Family)
+    return family

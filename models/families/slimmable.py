@@ -1,0 +1,286 @@
+"""Slimmable multi-task image classifier: one shared encoder, one decoder per task.
+
+Every width is elastic: the encoder's per stage, the decoder's per task. A decoder's cost depends on
+the encoder's last stage, whose channels it reads.
+
+Source: Aich et al. 2023, Efficient Controllable Multi-Task Architectures, arXiv 2308.11744, for the
+shared slimmable encoder with slimmable task decoders.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import cached_property, partial
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.core import Axis, Cost, Plan, Shape, Space, Step, Subnet, Task
+from models.families import Family
+from models.inputs import ImageInput
+from models.layers import GROUP_SIZE, SlimConv2d, SlimGroupNorm, SlimLinear
+
+FLOAT_BYTES = 4
+
+
+@dataclass(frozen=True)
+class SlimmableConfig:
+    """Everything that fixes the architecture; kept in the checkpoint's manifest.
+
+    Attributes:
+        tasks: Class names of each task.
+        input: Size and normalisation of the images.
+        channels: Full width of each encoder stage.
+        blocks: Residual blocks in each stage.
+        strides: Stride of the first convolution of each stage; the first is the stem's.
+        decoder_channels: Full width of each decoder.
+        widths: Width multipliers, ascending, the last 1.
+    """
+
+    tasks: Mapping[str, tuple[str, ...]]
+    input: ImageInput
+    channels: tuple[int, ...] = (32, 64, 128, 192)
+    blocks: tuple[int, ...] = (2, 2, 2, 1)
+    strides: tuple[int, ...] = (2, 2, 2, 1)
+    decoder_channels: int = 64
+    widths: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
+
+    def __post_init__(self) -> None:
+        """Refuse an architecture that cannot be built.
+
+        Raises:
+            ValueError: Naming the field, its value and what is allowed.
+        """
+        if not len(self.channels) == len(self.blocks) == len(self.strides) > 0:
+            raise ValueError(
+                "channels, blocks and strides must have one entry per stage, not "
+                f"{len(self.channels)}, {len(self.blocks)} and {len(self.strides)}"
+            )
+        if list(self.widths) != sorted(set(self.widths)) or self.widths[-1] != 1:
+            raise ValueError(f"widths={self.widths} must ascend and end at 1")
+        if not self.tasks:
+            raise ValueError("tasks is empty; at least one is needed")
+        for full in (*self.channels, self.decoder_channels):
+            for width in self.widths:
+                if full * width % GROUP_SIZE or full * width < GROUP_SIZE:
+                    raise ValueError(
+                        f"{full} channels x width {width} is not a multiple of {GROUP_SIZE}"
+                    )
+
+
+def axis_of_stage(stage: int) -> str:
+    """Return the name of a stage's width axis; stages count from 1."""
+    return f"encoder.stage{stage}"
+
+
+def axis_of_task(task: str) -> str:
+    """Return the name of a decoder's width axis."""
+    return f"decoder.{task}"
+
+
+class Block(nn.Module):
+    """Residual block of two 3x3 convolutions whose widths follow from the call."""
+
+    def __init__(self, in_max: int, out_max: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = SlimConv2d(in_max, out_max, 3, stride)
+        self.norm1 = SlimGroupNorm(out_max)
+        self.conv2 = SlimConv2d(out_max, out_max, 3)
+        self.norm2 = SlimGroupNorm(out_max)
+        projects = in_max != out_max or stride != 1
+        self.shortcut = SlimConv2d(in_max, out_max, 1, stride) if projects else None
+
+    def forward(self, x: Tensor, width: int) -> Tensor:
+        """Map [batch, in, h, w] to [batch, width, h / stride, w / stride]."""
+        h = F.relu(self.norm1(self.conv1(x, width)))
+        h = self.norm2(self.conv2(h, width))
+        return F.relu(h + (self.shortcut(x, width) if self.shortcut else x))
+
+    def macs(self, in_channels: int, width: int, out_pixels: int) -> int:
+        """Return the multiply-accumulates for one image."""
+        convs = self.conv1.macs(in_channels, width, out_pixels)
+        convs += self.conv2.macs(width, width, out_pixels)
+        if self.shortcut:
+            convs += self.shortcut.macs(in_channels, width, out_pixels)
+        return convs
+
+
+class Decoder(nn.Module):
+    """Two convolutions, global average pooling and a linear classifier."""
+
+    def __init__(self, in_max: int, hidden_max: int, num_classes: int) -> None:
+        super().__init__()
+        self.conv1 = SlimConv2d(in_max, hidden_max, 1)
+        self.norm1 = SlimGroupNorm(hidden_max)
+        self.conv2 = SlimConv2d(hidden_max, hidden_max, 3)
+        self.norm2 = SlimGroupNorm(hidden_max)
+        self.head = SlimLinear(hidden_max, num_classes)
+
+    def forward(self, feature: Tensor, width: int) -> Tensor:
+        """Map features [batch, in, h, w] to logits [batch, classes]."""
+        h = F.relu(self.norm1(self.conv1(feature, width)))
+        h = F.relu(self.norm2(self.conv2(h, width)))
+        logits: Tensor = self.head(h.mean(dim=(2, 3)))
+        return logits
+
+    def macs(self, in_channels: int, width: int, pixels: int) -> int:
+        """Return the multiply-accumulates for one image."""
+        convs = self.conv1.macs(in_channels, width, pixels) + self.conv2.macs(width, width, pixels)
+        return convs + width * self.head.out_features
+
+
+class Slimmable(nn.Module):
+    """The family as an `Elastic` model; see `models.core.Elastic` for the contract."""
+
+    def __init__(self, name: str, config: SlimmableConfig) -> None:
+        super().__init__()
+        self.name = name
+        self.config = config
+        self.stem = SlimConv2d(3, config.channels[0], 3, config.strides[0])
+        self.stem_norm = SlimGroupNorm(config.channels[0])
+        self.stages = nn.ModuleList()
+        inputs = config.channels[0]
+        for i, (full, blocks) in enumerate(zip(config.channels, config.blocks, strict=True)):
+            first = Block(inputs, full, config.strides[i] if i else 1)
+            rest = [Block(full, full, 1) for _ in range(blocks - 1)]
+            self.stages.append(nn.ModuleList([first, *rest]))
+            inputs = full
+        self.decoders = nn.ModuleList(
+            Decoder(inputs, config.decoder_channels, len(labels))
+            for labels in config.tasks.values()
+        )
+
+    @property
+    def input(self) -> ImageInput:
+        """What a request's image must become."""
+        return self.config.input
+
+    @cached_property
+    def tasks(self) -> Mapping[str, Task]:
+        """One classification task per decoder."""
+        return {
+            name: Task(name, "classification", tuple(labels))
+            for name, labels in self.config.tasks.items()
+        }
+
+    @cached_property
+    def space(self) -> Space:
+        """One width axis per encoder stage, one per task."""
+        widths = self.config.widths
+        stages = range(1, len(self.config.channels) + 1)
+        return Space(
+            tuple(Axis(axis_of_stage(stage), widths) for stage in stages)
+            + tuple(Axis(axis_of_task(task), widths, task=task) for task in self.config.tasks)
+        )
+
+    def run_stage(self, stage: int, width: int, x: Tensor) -> Tensor:
+        """Run one encoder stage, counted from 1; the first includes the stem.
+
+        Args:
+            stage: 1..number of stages.
+            width: Channels to compute.
+            x: Shape [batch, channels of the stage before, h, w].
+
+        Returns:
+            Shape [batch, width, h / stride, w / stride].
+        """
+        if stage == 1:
+            x = F.relu(self.stem_norm(self.stem(x, width)))
+        blocks = self.stages[stage - 1]
+        assert isinstance(blocks, nn.ModuleList)
+        for block in blocks:
+            x = block(x, width)
+        return x
+
+    def run_decoder(self, task: str, width: int, feature: Tensor) -> Tensor:
+        """Map encoder features [batch, channels, h, w] to the task's logits [batch, classes]."""
+        logits: Tensor = self._decoder(task)(feature, width)
+        return logits
+
+    def stage_widths(self, subnet: Mapping[str, object]) -> list[int]:
+        """Return the channels of each encoder stage under a subnet."""
+        return [
+            self._channels(full, subnet[axis_of_stage(i)])
+            for i, full in enumerate(self.config.channels, start=1)
+        ]
+
+    def plan(self, subnet: Subnet, shape: Shape, tasks: Collection[str] | None = None) -> Plan:
+        """Return one step per encoder stage, then one per task; see `models.core.Elastic`."""
+        wanted = self._wanted(tasks)
+        subnet = self.space.select({None, *wanted}).check(subnet)
+        if shape != self.input.shape:
+            raise ValueError(f"shape={shape} is not the model's input; it takes {self.input.shape}")
+        steps: list[Step] = []
+        in_channels, (_, height, width) = 3, shape
+        for stage, channels in enumerate(self.stage_widths(subnet), start=1):
+            stride = self.config.strides[stage - 1]
+            height, width = -(-height // stride), -(-width // stride)
+            step = Step(
+                key=("stage", stage, channels),
+                run=partial(self.run_stage, stage, channels),
+                cost=self._stage_cost(stage, in_channels, channels, height * width),
+                after=steps[-1] if steps else None,
+                takes=("feature" if steps else "image",),
+                emits="feature",
+            )
+            steps.append(step)
+            in_channels = channels
+        trunk = steps[-1]
+        for task in wanted:
+            channels = self._channels(self.config.decoder_channels, subnet[axis_of_task(task)])
+            step = Step(
+                key=("decoder", task, channels),
+                run=partial(self.run_decoder, task, channels),
+                cost=self._decoder_cost(task, in_channels, channels, height * width),
+                after=trunk,
+                takes=("feature",),
+                emits=task,
+            )
+            steps.append(step)
+        return tuple(steps)
+
+    def _wanted(self, tasks: Collection[str] | None) -> list[str]:
+        if tasks is None:
+            return list(self.tasks)
+        if unknown := sorted(set(tasks) - self.tasks.keys()):
+            raise ValueError(f"unknown task {unknown[0]!r}; one of {list(self.tasks)}")
+        return [task for task in self.tasks if task in tasks]
+
+    def _decoder(self, task: str) -> Decoder:
+        decoder = self.decoders[list(self.config.tasks).index(task)]
+        assert isinstance(decoder, Decoder)
+        return decoder
+
+    @staticmethod
+    def _channels(full: int, width: object) -> int:
+        assert isinstance(width, int | float)
+        return round(full * width)
+
+    def _stage_cost(self, stage: int, in_channels: int, width: int, pixels: int) -> Cost:
+        macs = weights = 0
+        if stage == 1:
+            macs += self.stem.macs(in_channels, width, pixels)
+            weights += self.stem.macs(in_channels, width, 1) + 2 * width
+            in_channels = width
+        blocks = self.stages[stage - 1]
+        assert isinstance(blocks, nn.ModuleList)
+        for block in blocks:
+            assert isinstance(block, Block)
+            macs += block.macs(in_channels, width, pixels)
+            weights += block.macs(in_channels, width, 1) + 4 * width
+            in_channels = width
+        return Cost(macs=macs, weight_bytes=FLOAT_BYTES * weights)
+
+    def _decoder_cost(self, task: str, in_channels: int, width: int, pixels: int) -> Cost:
+        decoder = self._decoder(task)
+        classes = decoder.head.out_features
+        weights = decoder.macs(in_channels, width, 1) + 4 * width + classes
+        return Cost(
+            macs=decoder.macs(in_channels, width, pixels),
+            weight_bytes=FLOAT_BYTES * weights,
+            output_bytes=FLOAT_BYTES * classes,
+        )
+
+
+FAMILY = Family(SlimmableConfig, Slimmable)

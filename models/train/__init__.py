@@ -1,0 +1,1 @@
+"""Training: losses as pure functions, data sets, and one recipe per family."""

@@ -1,0 +1,1 @@
+"""Choosing a subnet: budgets, measured tables, exact search and the rule of the ECMT paper."""

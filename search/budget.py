@@ -1,0 +1,73 @@
+"""What a request may spend, and what its answer must at least be worth."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+class InfeasibleBudgetError(ValueError):
+    """No subnet meets the budget. The message says the cheapest or best figure that would do.
+
+    Attributes:
+        field: The part of the budget that cannot be met.
+        feasible: The nearest value of that field that can be met.
+    """
+
+    def __init__(self, message: str, field: str, feasible: float) -> None:
+        super().__init__(message)
+        self.field = field
+        self.feasible = feasible
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Limits on one request; all that are set hold at once.
+
+    The ceilings ``flops``, ``macs`` and ``fraction`` limit compute for one input. Within them the
+    search takes the best subnet; with ``min_quality`` it takes the cheapest that keeps that
+    quality.
+
+    Attributes:
+        flops: Floating-point operations, 2 x MACs.
+        macs: Multiply-accumulates.
+        fraction: Part of the MACs of the largest subnet for the same tasks, 0..1.
+        min_quality: Least preference-weighted mean of the tasks' retention (score over the largest
+            subnet's score). 1 is the largest subnet's quality; a subnet may exceed it.
+
+    Raises:
+        ValueError: If a limit is not a finite positive number, or fraction exceeds 1.
+    """
+
+    flops: float | None = None
+    macs: float | None = None
+    fraction: float | None = None
+    min_quality: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse limits that no reading makes sense of."""
+        for field in ("flops", "macs", "fraction", "min_quality"):
+            value = getattr(self, field)
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise ValueError(f"budget.{field}={value} must be a finite number above 0")
+        if self.fraction is not None and self.fraction > 1:
+            raise ValueError(f"budget.fraction={self.fraction} must be at most 1")
+
+    def max_macs(self, largest_macs: int) -> tuple[float, str | None]:
+        """Return the strictest ceiling in MACs and the field it comes from.
+
+        Args:
+            largest_macs: MACs of the largest subnet for the same tasks.
+
+        Returns:
+            (infinity, None) if no ceiling is set.
+        """
+        ceilings = {
+            "flops": None if self.flops is None else self.flops / 2,
+            "macs": self.macs,
+            "fraction": None if self.fraction is None else self.fraction * largest_macs,
+        }
+        return min(
+            ((macs, field) for field, macs in ceilings.items() if macs is not None),
+            default=(math.inf, None),
+        )

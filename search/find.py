@@ -1,0 +1,310 @@
+"""From tasks, preferences and a budget to a subnet."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.core import Cost, Elastic, Shape, Subnet
+from search.budget import Budget, InfeasibleBudgetError
+from search.grid import IntArray, build_grid
+from search.solve import Answer, Problem, hulls, solve
+from search.table import FloatArray, Score, Table
+
+# Slack for sums of preference-weighted retentions, far below any difference worth serving.
+_ROUNDING = 1e-9
+TOLERANCE = 1e-3
+_Number = TypeVar("_Number", bound=np.generic)
+
+
+class RequestError(ValueError):
+    """Tasks or preferences make no sense. The message says what is allowed.
+
+    Attributes:
+        field: ``tasks`` or ``preferences``, with the entry where there is one.
+    """
+
+    def __init__(self, message: str, field: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+@dataclass(frozen=True)
+class Selection:
+    """A subnet and what is known about it.
+
+    Attributes:
+        subnet: Choices on the shared axes and on those of the asked tasks.
+        cost: For one input, the asked tasks only.
+        fraction: MACs over those of the largest subnet for the same tasks.
+        quality: Preference-weighted mean of the tasks' retention.
+        gap: No feasible subnet has a quality above ``quality + gap``; where ``min_quality`` was
+            set, none has a fraction below ``fraction - gap``. 0 means proven optimal.
+        preferences: Weight of each asked task, summing to 1.
+        scores: Of each asked task.
+    """
+
+    subnet: Subnet
+    cost: Cost
+    fraction: float
+    quality: float
+    gap: float
+    preferences: Mapping[str, float]
+    scores: Mapping[str, Score]
+
+
+@dataclass(frozen=True)
+class Request:
+    """Checked tasks and weights.
+
+    Attributes:
+        tasks: Positions of the asked tasks, ascending.
+        weights: Summing to 1, shape [asked tasks].
+        largest_macs: MACs of the largest subnet for these tasks.
+    """
+
+    tasks: IntArray
+    weights: FloatArray
+    largest_macs: int
+
+
+class _Pick(Protocol):
+    def __call__(self, array: NDArray[_Number], /) -> NDArray[_Number]: ...
+
+
+class Finder:
+    """Exact search over a model's table, for one input shape; immutable, shared by all requests."""
+
+    def __init__(self, model: Elastic, shape: Shape, table: Table) -> None:
+        """Price the table and precompute the hulls.
+
+        Raises:
+            ValueError: If the model's plans or the table do not factorise by task.
+        """
+        self.grid = grid = build_grid(model, shape, table)
+        self._position = {task: i for i, task in enumerate(grid.tasks)}
+        macs = grid.branch.macs.astype(np.float64)
+        self._macs = macs
+        self._hulls = hulls(macs, grid.scores.retention)
+        columns = self._hulls.columns.transpose(1, 0, 2)  # [rows, positions, tasks]
+        hull_macs = np.take_along_axis(macs, columns, axis=1)
+        hull_value = np.take_along_axis(grid.scores.retention, columns, axis=1)
+        self._step_macs = np.diff(hull_macs, axis=1)
+        self._step_value = np.diff(hull_value, axis=1)
+        self._low_macs, self._low_value = hull_macs[:, 0], hull_value[:, 0]
+        self._high_macs, self._high_value = hull_macs[:, -1], hull_value[:, -1]
+        self._trunk = grid.trunk.macs.astype(np.float64)
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The model's tasks."""
+        return self.grid.tasks
+
+    def find(
+        self,
+        tasks: Collection[str] | None = None,
+        preferences: Mapping[str, float] | None = None,
+        budget: Budget | None = None,
+        tolerance: float = TOLERANCE,
+    ) -> Selection:
+        """Return the best subnet within the budget.
+
+        Args:
+            tasks: What to answer; None for every task.
+            preferences: Weight per task on any positive scale; None for equal weights. A task not
+                named weighs 0: it is answered, as cheaply as possible.
+            budget: None for no limit.
+            tolerance: Quality (or, with ``min_quality``, fraction) that may be given up to answer
+                sooner. 0 for the proven optimum.
+
+        Raises:
+            RequestError: If tasks or preferences make no sense.
+            InfeasibleBudgetError: If no subnet meets the budget.
+        """
+        request = self.request(tasks, preferences)
+        budget = budget or Budget()
+        if budget.min_quality is None:
+            return self.selection(request, self._best(request, budget, tolerance))
+        answer = self._cheapest(request, budget, budget.min_quality, tolerance)
+        # MACs are whole, so that less than one off is none.
+        gap = math.floor(answer.gap) / request.largest_macs
+        return self.selection(request, replace(answer, gap=gap))
+
+    def front(
+        self,
+        tasks: Collection[str] | None = None,
+        preferences: Mapping[str, float] | None = None,
+        points: int = 20,
+    ) -> list[Selection]:
+        """Return points of the Pareto front of quality over MACs, cheapest first.
+
+        Args:
+            tasks: As in `find`.
+            preferences: As in `find`.
+            points: Budgets tried, evenly spaced from the cheapest subnet to the largest.
+        """
+        request = self.request(tasks, preferences)
+        low = float((self._trunk + self._low_macs[:, request.tasks].sum(axis=1)).min())
+        front: list[Selection] = []
+        for macs in np.linspace(low, request.largest_macs, points):
+            answer = self._best(request, Budget(macs=math.ceil(macs)), 0.0)
+            selection = self.selection(request, answer)
+            if not front or selection.quality > front[-1].quality + _ROUNDING:
+                front.append(selection)
+        return front
+
+    def request(
+        self, tasks: Collection[str] | None, preferences: Mapping[str, float] | None
+    ) -> Request:
+        """Check and normalise what a client asks.
+
+        Raises:
+            RequestError: If a task is unknown or repeated, none is asked, or a weight is negative,
+                not finite, for a task that is not asked, or all are zero.
+        """
+        asked = self.tasks if tasks is None else tuple(tasks)
+        if unknown := [task for task in asked if task not in self._position]:
+            raise RequestError(f"unknown task {unknown[0]!r}; one of {list(self.tasks)}", "tasks")
+        if not asked or len(set(asked)) != len(asked):
+            raise RequestError(f"tasks={list(asked)} must name at least one, each once", "tasks")
+        if preferences is not None:
+            _check_preferences(preferences, asked)
+        given = dict.fromkeys(asked, 1.0) if preferences is None else preferences
+        index = np.array(sorted(self._position[task] for task in asked))
+        weights = np.array(
+            [given.get(self.tasks[i], 0.0) for i in index.tolist()], dtype=np.float64
+        )
+        weights /= weights.max()  # first, so that neither tiny nor huge weights lose the sum
+        largest = self.grid.largest_trunk_macs + int(self.grid.largest_branch_macs[index].sum())
+        return Request(index, weights / weights.sum(), largest)
+
+    def _best(self, request: Request, budget: Budget, tolerance: float) -> Answer:
+        """Maximise quality with MACs under the ceiling."""
+        ceiling, field = budget.max_macs(request.largest_macs)
+        pick, weights = self._pick(request), request.weights
+        start = self._trunk + pick(self._low_macs).sum(axis=-1)
+        answer = solve(
+            Problem(
+                gain=pick(self.grid.scores.retention),
+                gain_scale=weights,
+                load=pick(self._macs),
+                load_scale=np.ones_like(weights),
+                row_gain=np.zeros(len(self._trunk)),
+                row_load=self._trunk,
+                start_gain=pick(self._low_value) @ weights,
+                start_load=start,
+                step_gain=pick(self._step_value) * weights,
+                step_load=pick(self._step_macs),
+                total_gain=(pick(self._high_value) - pick(self._low_value)) @ weights,
+                total_load=pick(self._high_macs).sum(axis=-1) + self._trunk - start,
+                start=pick(self._hulls.length) * 0,
+                direction=1,
+                columns=pick(self._hulls.columns),
+                capacity=ceiling,
+            ),
+            tolerance,
+        )
+        if answer is None:
+            assert field is not None
+            raise _too_small(field, budget, int(start.min()), request.largest_macs)
+        return answer
+
+    def _cheapest(self, request: Request, budget: Budget, floor: float, tolerance: float) -> Answer:
+        """Minimise MACs with quality at least the floor, and check the ceiling."""
+        pick, weights = self._pick(request), request.weights
+        start = -(pick(self._high_value) @ weights)
+        length = pick(self._hulls.length)
+        answer = solve(
+            Problem(
+                gain=pick(self._macs),
+                gain_scale=-np.ones_like(weights),
+                load=pick(self.grid.scores.retention),
+                load_scale=-weights,
+                row_gain=-self._trunk,
+                row_load=np.zeros(len(self._trunk)),
+                start_gain=-self._trunk - pick(self._high_macs).sum(axis=-1),
+                start_load=start,
+                step_gain=pick(self._step_macs)[:, ::-1],
+                step_load=pick(self._step_value)[:, ::-1] * weights,
+                total_gain=(pick(self._high_macs) - pick(self._low_macs)).sum(axis=-1),
+                total_load=-(pick(self._low_value) @ weights) - start,
+                start=length,
+                direction=-1,
+                columns=pick(self._hulls.columns),
+                capacity=-floor + _ROUNDING,
+            ),
+            max(0.5, tolerance * request.largest_macs),
+        )
+        if answer is None:
+            best = float(-start.min())
+            raise InfeasibleBudgetError(
+                f"budget.min_quality={floor:g} cannot be kept; the best subnet keeps {best:.6g}",
+                "min_quality",
+                best,
+            )
+        ceiling, field = budget.max_macs(request.largest_macs)
+        if -answer.gain > ceiling:
+            assert field is not None
+            raise _too_small(
+                field, budget, int(-answer.gain), request.largest_macs, f" that keeps {floor:g}"
+            )
+        return answer
+
+    def _pick(self, request: Request) -> _Pick:
+        """Return a function that narrows arrays of shape [..., tasks] to the asked tasks."""
+        everything = len(request.tasks) == len(self.tasks)
+        return (lambda array: array) if everything else (lambda array: array[..., request.tasks])
+
+    def selection(self, request: Request, answer: Answer) -> Selection:
+        """Describe an answer to a request."""
+        grid, row, columns = self.grid, answer.row, answer.columns
+        cost = grid.cost(row, columns, request.tasks)
+        scores = grid.scores_of(row, columns, request.tasks)
+        weights = request.weights.tolist()
+        return Selection(
+            subnet=grid.subnet(row, columns, request.tasks),
+            cost=cost,
+            fraction=cost.macs / request.largest_macs,
+            quality=sum(
+                w * score.retention for w, score in zip(weights, scores.values(), strict=True)
+            ),
+            gap=answer.gap,
+            preferences=dict(zip(scores, weights, strict=True)),
+            scores=scores,
+        )
+
+
+def _check_preferences(preferences: Mapping[str, float], asked: Collection[str]) -> None:
+    for task, weight in preferences.items():
+        field = f"preferences.{task}"
+        if task not in asked:
+            raise RequestError(f"{field}: the task is not asked for; tasks={list(asked)}", field)
+        if not (math.isfinite(weight) and weight >= 0):
+            raise RequestError(f"{field}={weight} must be finite and at least 0", field)
+    if not any(preferences.values()):
+        raise RequestError(
+            "preferences must give at least one task a weight above 0", "preferences"
+        )
+
+
+def _too_small(
+    field: str, budget: Budget, cheapest_macs: int, largest_macs: int, suffix: str = ""
+) -> InfeasibleBudgetError:
+    feasible = {
+        "flops": 2 * cheapest_macs,
+        "macs": cheapest_macs,
+        "fraction": cheapest_macs / largest_macs,
+    }[field]
+    # Rounded up, so that the figure given is itself accepted.
+    shown = f"{feasible:,}" if field != "fraction" else f"{math.ceil(feasible * 1e6) / 1e6:.6f}"
+    return InfeasibleBudgetError(
+        f"budget.{field}={getattr(budget, field):g} is too small; "
+        f"the cheapest subnet{suffix} needs {shown}",
+        field,
+        feasible,
+    )

@@ -1,0 +1,163 @@
+"""The score of every (task, path), measured once and kept with the checkpoint.
+
+A task's score depends only on the steps on its own path. So the table factorises along the tree:
+it has one row per choice on the axes that all tasks share (the trunk) and, per task, one column per
+choice on the task's own axes (the branch). A subnet's scores are one cell per task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+
+from models.core import Axis, Space, Subnet
+
+TABLE = "table.safetensors"
+FloatArray = NDArray[np.float64]
+
+
+class TableError(ValueError):
+    """A table does not belong to the model. The message names the entry."""
+
+
+class Score(NamedTuple):
+    """One task's score under a subnet.
+
+    Attributes:
+        value: In the task's metric.
+        retention: Value over the largest subnet's value.
+        n: Inputs it was measured on.
+        stderr: Standard error of the value.
+        measured: False if it was predicted from other cells.
+    """
+
+    value: float
+    retention: float
+    n: int
+    stderr: float
+    measured: bool
+
+
+@dataclass(frozen=True)
+class Cells:
+    """One task's part of the table; all arrays have shape [rows, columns]."""
+
+    columns: tuple[Subnet, ...]
+    value: FloatArray
+    n: NDArray[np.int64]
+    stderr: FloatArray
+    measured: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Scores of a model's subnets.
+
+    Attributes:
+        rows: Choices on the axes that belong to no single task.
+        cells: Per task, in the model's order.
+    """
+
+    rows: tuple[Subnet, ...]
+    cells: Mapping[str, Cells]
+
+    @cached_property
+    def _row_index(self) -> dict[Subnet, int]:
+        return {row: i for i, row in enumerate(self.rows)}
+
+    @cached_property
+    def full(self) -> Mapping[str, float]:
+        """The largest subnet's score per task: the last row and column."""
+        return {task: float(cells.value[-1, -1]) for task, cells in self.cells.items()}
+
+    def retention(self, task: str) -> FloatArray:
+        """Return score over full score, shape [rows, columns]."""
+        return self.cells[task].value / self.full[task]
+
+    def at(self, task: str, row: int, column: int) -> Score:
+        """Return one cell."""
+        cells = self.cells[task]
+        value = float(cells.value[row, column])
+        return Score(
+            value,
+            value / self.full[task],
+            int(cells.n[row, column]),
+            float(cells.stderr[row, column]),
+            bool(cells.measured[row, column]),
+        )
+
+    def save(self, path: Path, space: Space) -> None:
+        """Write the table; choices are stored as positions on the axes of ``space``."""
+        tensors: dict[str, NDArray[Any]] = {
+            "rows": _positions(self.rows, space.select({None}).axes)
+        }
+        for task, cells in self.cells.items():
+            tensors[f"columns.{task}"] = _positions(cells.columns, space.select({task}).axes)
+            tensors[f"value.{task}"] = cells.value.astype(np.float32)
+            tensors[f"n.{task}"] = cells.n.astype(np.int32)
+            tensors[f"stderr.{task}"] = cells.stderr.astype(np.float32)
+            tensors[f"measured.{task}"] = cells.measured
+        save_file(tensors, path)
+
+    @classmethod
+    def load(cls, path: Path, space: Space, tasks: Sequence[str]) -> Table:
+        """Read a table and check that it belongs to the space and tasks.
+
+        Raises:
+            TableError: If an entry is missing, of another shape, not finite, or names a choice
+                that the space does not have; or if the last cell is not the largest subnet.
+        """
+        tensors = load_file(path)
+        try:
+            rows = _choices(tensors["rows"], space.select({None}).axes)
+            cells = {}
+            for task in tasks:
+                columns = _choices(tensors[f"columns.{task}"], space.select({task}).axes)
+                cells[task] = Cells(
+                    columns,
+                    tensors[f"value.{task}"].astype(np.float64),
+                    tensors[f"n.{task}"].astype(np.int64),
+                    tensors[f"stderr.{task}"].astype(np.float64),
+                    tensors[f"measured.{task}"].astype(np.bool_),
+                )
+        except KeyError as error:
+            raise TableError(f"{path}: {error.args[0]} is missing") from None
+        except (IndexError, ValueError) as error:
+            raise TableError(f"{path}: {error}") from None
+        table = cls(rows, cells)
+        table._check(path, space)
+        return table
+
+    def _check(self, path: Path, space: Space) -> None:
+        if len(set(self.rows)) != len(self.rows) or self.rows[-1] != space.select({None}).largest:
+            raise TableError(f"{path}: rows must be distinct and end with the largest choice")
+        for task, cells in self.cells.items():
+            shape = (len(self.rows), len(cells.columns))
+            for name in ("value", "n", "stderr", "measured"):
+                found = getattr(cells, name)
+                if found.shape != shape or not np.isfinite(found).all():
+                    raise TableError(f"{path}: {name}.{task} must be finite, of shape {shape}")
+            if cells.columns[-1] != space.select({task}).largest or cells.value[-1, -1] <= 0:
+                raise TableError(f"{path}: {task} must end with the largest choice, scored above 0")
+
+
+def _positions(choices: Sequence[Subnet], axes: Sequence[Axis]) -> NDArray[np.uint8]:
+    return np.array(
+        [[axis.index(choice[axis.name]) for axis in axes] for choice in choices], dtype=np.uint8
+    ).reshape(len(choices), len(axes))
+
+
+def _choices(positions: NDArray[np.uint8], axes: Sequence[Axis]) -> tuple[Subnet, ...]:
+    if positions.ndim != 2 or positions.shape[1] != len(axes):
+        raise ValueError(f"choices of shape {positions.shape} do not fit {len(axes)} axes")
+    return tuple(
+        Subnet((axis.name, axis.values[i]) for axis, i in zip(axes, row, strict=True))
+        for row in positions
+    )
