@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import warnings
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
+from pydantic import ConfigDict
 from torch import Tensor
 
 FORMATS = ("PNG", "JPEG", "WEBP")
@@ -32,6 +34,8 @@ class ImageInput:
         mean: Subtracted per channel, of values in 0..1.
         std: Divided by, per channel.
     """
+
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
 
     height: int
     width: int
@@ -62,11 +66,13 @@ class ImageInput:
                 image = Image.open(io.BytesIO(data), formats=FORMATS)
         except UnidentifiedImageError:
             raise InvalidInputError(f"not an image; allowed: {', '.join(FORMATS)}") from None
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        except Image.DecompressionBombError:
+            raise InvalidInputError(f"the image has more than {MAX_PIXELS:,} pixels") from None
+        except (OSError, ValueError, SyntaxError) as error:
             raise InvalidInputError(f"the image cannot be opened: {error}") from None
         if image.width * image.height > MAX_PIXELS:
             raise InvalidInputError(
-                f"the image has {image.width} x {image.height} pixels; at most {MAX_PIXELS:,}"
+                f"the image has more than {MAX_PIXELS:,} pixels: {image.width} x {image.height}"
             )
         try:
             pixels = np.asarray(self._fit(image.convert("RGB")))

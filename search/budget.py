@@ -65,7 +65,10 @@ class Budget:
         ceilings = {
             "flops": None if self.flops is None else self.flops / 2,
             "macs": self.macs,
-            "fraction": None if self.fraction is None else self.fraction * largest_macs,
+            # MACs are whole: a fraction that was computed from some must admit them again.
+            "fraction": (
+                None if self.fraction is None else math.floor(self.fraction * largest_macs + 1e-6)
+            ),
         }
         return min(
             ((macs, field) for field, macs in ceilings.items() if macs is not None),

@@ -12,8 +12,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
+from typing import ClassVar
 
 import torch.nn.functional as F
+from pydantic import ConfigDict
 from torch import Tensor, nn
 
 from models.core import Axis, Cost, Plan, Shape, Space, Step, Subnet, Task
@@ -37,6 +39,8 @@ class SlimmableConfig:
         decoder_channels: Full width of each decoder.
         widths: Width multipliers, ascending, the last 1.
     """
+
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
 
     tasks: Mapping[str, tuple[str, ...]]
     input: ImageInput

@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from models import checkpoint
+from models.checkpoint import MANIFEST, WEIGHTS, CheckpointError
+from search.table import TABLE
+from tests.tiny import tiny_model, write_checkpoint
+
+
+def edit_manifest(folder: Path, change: Callable[[dict[str, object]], None]) -> None:
+    path = folder / MANIFEST
+    manifest = json.loads(path.read_text())
+    change(manifest)
+    path.write_text(json.dumps(manifest))
+
+
+def rewrite_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> None:
+    state = load_file(folder / WEIGHTS)
+    change(state)
+    save_file(state, folder / WEIGHTS)
+    checkpoint.cover(folder, WEIGHTS)
+
+
+def test_loading_gives_back_the_saved_model_in_half_precision(tmp_path: Path) -> None:
+    loaded = checkpoint.load(write_checkpoint(tmp_path / "tiny"))
+    assert loaded.manifest.name == loaded.model.name == "tiny"
+    original = tiny_model()
+    assert loaded.model.config == original.config
+    for name, tensor in original.state_dict().items():
+        found = loaded.model.state_dict()[name]
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found, tensor.half().float(), atol=0, rtol=0)
+    assert not loaded.model.training
+    assert not any(parameter.requires_grad for parameter in loaded.model.parameters())
+
+
+def test_saving_twice_gives_the_same_bytes(tmp_path: Path) -> None:
+    one, two = write_checkpoint(tmp_path / "one"), write_checkpoint(tmp_path / "two")
+    for name in (MANIFEST, WEIGHTS, TABLE):
+        assert (one / name).read_bytes() == (two / name).read_bytes()
+
+
+def test_truncated_weights_name_the_tensor(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "tiny")
+    path = folder / WEIGHTS
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(CheckpointError, match=r"model.safetensors: truncated; tensor 'stem"):
+        checkpoint.load(folder)
+
+
+def test_altered_bytes_are_noticed(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "tiny")
+    for name in (WEIGHTS, TABLE):
+        path = folder / name
+        good = path.read_bytes()
+        path.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+        with pytest.raises(CheckpointError, match=f"{name}: altered.*SHA-256"):
+            checkpoint.load(folder)
+        path.write_bytes(good)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: state.pop("stem.weight"), "tensor 'stem.weight' is missing"),
+        (lambda state: state.update(extra=torch.zeros(1)), "tensor 'extra' is not part of"),
+        (
+            lambda state: state.update({"stem.weight": torch.zeros(8, 3, 3, 3)}),
+            r"'stem.weight' has shape \[8, 3, 3, 3\], the configuration needs \[32, 3, 3, 3\]",
+        ),
+    ],
+    ids=["missing", "extra", "shape"],
+)
+def test_tensors_that_do_not_fit_are_named(
+    tmp_path: Path, change: Callable[[dict[str, torch.Tensor]], None], message: str
+) -> None:
+    folder = write_checkpoint(tmp_path / "tiny")
+    rewrite_weights(folder, change)
+    with pytest.raises(CheckpointError, match=message):
+        checkpoint.load(folder)
+
+
+class Bomb:
+    def __reduce__(self) -> tuple[Callable[[str], object], tuple[str]]:
+        return (exec, ("raise SystemExit('a pickle was run')",))
+
+
+@pytest.mark.parametrize("how", ["pickle", "torch"])
+def test_a_pickle_under_the_name_of_the_weights_is_refused_and_not_run(
+    tmp_path: Path, how: str
+) -> None:
+    folder = write_checkpoint(tmp_path / "tiny")
+    if how == "pickle":
+        (folder / WEIGHTS).write_bytes(pickle.dumps(Bomb()))
+    else:
+        torch.save({"weights": Bomb()}, folder / WEIGHTS)
+    checkpoint.cover(folder, WEIGHTS)
+    with pytest.raises(CheckpointError, match="pickles are refused"):
+        checkpoint.load(folder)
+
+
+def test_a_pickle_in_the_manifest_or_in_place_of_it_is_refused(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "tiny")
+    torch.save(tiny_model().state_dict(), folder / "weights.pt")
+    checkpoint.cover(folder, "weights.pt")
+    with pytest.raises(CheckpointError, match=r"weights\.pt: pickles are refused"):
+        checkpoint.load(folder)
+    (folder / MANIFEST).unlink()
+    with pytest.raises(CheckpointError, match=r"does not exist; weights\.pt is a pickle"):
+        checkpoint.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda m: m.update(family="resnet"), "unknown family 'resnet'; one of"),
+        (lambda m: m.update(schema_version=2), "schema_version: Input should be 1"),
+        (lambda m: m.update(surprise=1), "surprise: Extra inputs are not permitted"),
+        (lambda m: m.update(name="../x"), "name: String should match pattern"),
+        (lambda m: m["files"].pop(WEIGHTS), f"files does not name {WEIGHTS}"),
+        (lambda m: m["files"].update({"../x": m["files"][WEIGHTS]}), "String should match"),
+        (lambda m: m["config"].update(decoder_channels=20), "20 channels x width 0.25"),
+        (lambda m: m["config"].update(widht=1), "widht: Unexpected keyword argument"),
+        (lambda m: m["config"]["input"].pop("mean"), "input.mean: Field required"),
+    ],
+    ids=[
+        "family",
+        "schema",
+        "extra",
+        "name",
+        "no-weights",
+        "path",
+        "config",
+        "unknown-config",
+        "nested",
+    ],
+)
+def test_a_bad_manifest_names_the_field(
+    tmp_path: Path, change: Callable[[dict[str, object]], None], message: str
+) -> None:
+    folder = write_checkpoint(tmp_path / "tiny")
+    edit_manifest(folder, change)
+    with pytest.raises(CheckpointError, match=message):
+        checkpoint.load(folder)
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, TABLE])
+def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
+    folder = write_checkpoint(tmp_path / "tiny")
+    (folder / name).unlink()
+    with pytest.raises(CheckpointError, match=f"{name} does not exist"):
+        checkpoint.load(folder)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"abc",
+        b"\xff" * 64,
+        (8).to_bytes(8, "little") + b"not json",
+        b"\x02" + b"\0" * 7 + b"[]",
+    ],
+    ids=["empty", "short", "huge-header", "not-json", "list"],
+)
+def test_a_file_that_is_no_safetensors_is_refused(tmp_path: Path, content: bytes) -> None:
+    folder = write_checkpoint(tmp_path / "tiny")
+    (folder / WEIGHTS).write_bytes(content)
+    checkpoint.cover(folder, WEIGHTS)
+    with pytest.raises(CheckpointError, match="not a safetensors file"):
+        checkpoint.load(folder)

@@ -1,0 +1,39 @@
+"""The search's reference: every subnet, one by one."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+
+from search.budget import Budget
+from search.find import Request
+from search.grid import Grid
+from search.table import FloatArray
+
+
+class BruteForce:
+    """All (row, columns) of a grid for a few tasks, priced and scored once."""
+
+    def __init__(self, grid: Grid, request: Request) -> None:
+        depth = grid.branch.macs.shape[1]
+        choices = np.array(list(itertools.product(range(depth), repeat=len(request.tasks))))
+        tasks = request.tasks[None, :]
+        self.macs = grid.trunk.macs[:, None] + grid.branch.macs[:, choices, tasks].sum(axis=-1)
+        self.retention = grid.scores.retention[:, choices, tasks]
+        self.largest_macs = request.largest_macs
+
+    def best(self, weights: FloatArray, budget: Budget) -> tuple[float, float] | None:
+        """Return the quality and MACs of the best subnet, or None if none is feasible."""
+        quality = self.retention @ weights
+        ceiling, _ = budget.max_macs(self.largest_macs)
+        feasible = self.macs <= ceiling
+        if budget.min_quality is not None:
+            feasible &= quality >= budget.min_quality - 1e-9
+        if not feasible.any():
+            return None
+        if budget.min_quality is not None:
+            cheapest = int(self.macs[feasible].min())
+            return float(quality[feasible & (self.macs == cheapest)].max()), cheapest
+        best = float(quality[feasible].max())
+        return best, int(self.macs[feasible & (quality == best)].min())

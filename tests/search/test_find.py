@@ -1,0 +1,277 @@
+from __future__ import annotations
+
+import itertools
+import math
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+
+from models import checkpoint
+from models.core import plan_cost
+from models.families.slimmable import Slimmable
+from search import measure
+from search.budget import Budget, InfeasibleBudgetError
+from search.find import TOLERANCE, Finder, RequestError
+from search.table import TABLE, Table
+from tests.search.brute import BruteForce
+from tests.tiny import tiny_model, tiny_table
+
+ZOO = Path(checkpoint.__file__).parent / "zoo" / "cifar100-mtl"
+
+
+@pytest.fixture(scope="module")
+def model() -> Slimmable:
+    return tiny_model()
+
+
+@pytest.fixture(scope="module")
+def finder(model: Slimmable) -> Finder:
+    return Finder(model, model.input.shape, tiny_table(model))
+
+
+@pytest.fixture(scope="module")
+def shipped() -> tuple[Slimmable, Finder]:
+    model = checkpoint.load(ZOO).model
+    table = Table.load(ZOO / TABLE, model.space, list(model.tasks))
+    return model, Finder(model, model.input.shape, table)
+
+
+def random_weights(rng: Random, tasks: list[str]) -> dict[str, float]:
+    """Draw anything from equal to nearly one-hot, at any scale, some tasks at zero."""
+    power, scale = rng.choice([0, 1, 4, 16]), 10 ** rng.uniform(-6, 6)
+    weights = {task: scale * rng.random() ** power for task in tasks}
+    if rng.random() < 0.3:
+        weights[rng.choice(tasks)] = 0.0
+    if not any(weights.values()):
+        weights[tasks[0]] = scale
+    return weights
+
+
+def random_budget(rng: Random, low: float, largest_macs: int) -> Budget:
+    ceiling = rng.uniform(0.95 * low, 1.02 * largest_macs)
+    limits = {
+        "macs": ceiling if rng.random() < 0.4 else None,
+        "flops": 2 * ceiling if rng.random() < 0.4 else None,
+        "fraction": min(1.0, ceiling / largest_macs) if rng.random() < 0.2 else None,
+        "min_quality": rng.uniform(0.7, 1.03) if rng.random() < 0.4 else None,
+    }
+    return Budget(**limits)
+
+
+def assert_search_equals_brute_force(finder: Finder, tasks: list[str], count: int) -> None:
+    rng = Random(7)
+    reference = BruteForce(finder.grid, finder.request(tasks, None))
+    low = float(reference.macs.min())
+    found = refused = 0
+    for _ in range(count):
+        weights = random_weights(rng, tasks)
+        budget = random_budget(rng, low, reference.largest_macs)
+        expected = reference.best(finder.request(tasks, weights).weights, budget)
+        try:
+            exact = finder.find(tasks, weights, budget, tolerance=0)
+        except InfeasibleBudgetError:
+            assert expected is None, budget
+            refused += 1
+            continue
+        assert expected is not None, budget
+        quick = finder.find(tasks, weights, budget)
+        quality, macs = expected
+        if budget.min_quality is None:
+            assert exact.quality == pytest.approx(quality, abs=1e-9)
+            assert quality <= quick.quality + quick.gap + 1e-9
+        else:
+            assert exact.cost.macs == macs
+            assert macs >= quick.cost.macs - quick.gap * reference.largest_macs - 1
+        assert exact.gap == 0
+        assert quick.gap <= TOLERANCE + 1e-9
+        found += 1
+    assert found > count / 2
+    assert refused > 0
+
+
+def test_search_equals_brute_force(finder: Finder) -> None:
+    assert_search_equals_brute_force(finder, list(finder.tasks), 300)
+    assert_search_equals_brute_force(finder, ["flowers"], 100)
+
+
+@pytest.mark.slow
+def test_search_on_the_shipped_model_equals_brute_force_over_five_tasks(
+    shipped: tuple[Slimmable, Finder],
+) -> None:
+    _, finder = shipped
+    assert_search_equals_brute_force(finder, list(finder.tasks[::4]), 500)
+
+
+def assert_no_answer_exceeds_its_budget(model: Slimmable, finder: Finder, count: int) -> None:
+    rng = Random(11)
+    answered = 0
+    for _ in range(count):
+        tasks = rng.sample(list(finder.tasks), rng.randint(1, len(finder.tasks)))
+        request = finder.request(tasks, None)
+        budget = random_budget(rng, 0.05 * request.largest_macs, request.largest_macs)
+        try:
+            selection = finder.find(tasks, random_weights(rng, tasks), budget)
+        except InfeasibleBudgetError:
+            continue
+        plan = model.plan(selection.subnet, model.input.shape, tasks)
+        assert plan_cost(plan) == selection.cost
+        assert selection.cost.macs <= budget.max_macs(request.largest_macs)[0]
+        if budget.min_quality is not None:
+            assert selection.quality >= budget.min_quality - 1e-8
+        answered += 1
+    assert answered > count / 4
+
+
+def test_no_answer_exceeds_its_budget_and_costs_are_those_of_the_plan(
+    model: Slimmable, finder: Finder
+) -> None:
+    assert_no_answer_exceeds_its_budget(model, finder, 400)
+
+
+@pytest.mark.slow
+def test_no_answer_of_the_shipped_model_exceeds_its_budget(
+    shipped: tuple[Slimmable, Finder],
+) -> None:
+    assert_no_answer_exceeds_its_budget(*shipped, 2000)
+
+
+def test_without_a_budget_the_best_subnet_is_taken(finder: Finder) -> None:
+    reference = BruteForce(finder.grid, finder.request(None, None))
+    best = reference.best(np.full(3, 1 / 3), Budget())
+    assert best is not None
+    assert finder.find(tolerance=0).quality == pytest.approx(best[0], abs=1e-9)
+
+
+def test_a_task_of_weight_zero_is_answered_as_cheaply_as_possible(finder: Finder) -> None:
+    selection = finder.find(preferences={"fish": 1}, budget=Budget(fraction=0.9), tolerance=0)
+    assert selection.subnet["decoder.flowers"] == selection.subnet["decoder.people"] == 0.25
+    assert selection.preferences == {"fish": 1.0, "flowers": 0.0, "people": 0.0}
+
+
+def test_scaling_all_weights_changes_nothing(finder: Finder) -> None:
+    budget = Budget(fraction=0.4)
+    weights = {"fish": 3.0, "flowers": 1.0, "people": 2.0}
+    one = finder.find(preferences=weights, budget=budget)
+    two = finder.find(preferences={k: v * 1e-300 for k, v in weights.items()}, budget=budget)
+    assert one.subnet == two.subnet
+    assert two.quality == pytest.approx(one.quality)
+
+
+def test_selection_reports_the_cells_of_the_table(model: Slimmable, finder: Finder) -> None:
+    table = tiny_table(model)
+    selection = finder.find(["people"], None, Budget(fraction=0.5))
+    row = table.rows.index(
+        model.space.select({None}).check(
+            {k: v for k, v in selection.subnet.items() if k.startswith("encoder")}
+        )
+    )
+    column = [c["decoder.people"] for c in table.cells["people"].columns].index(
+        selection.subnet["decoder.people"]
+    )
+    assert selection.scores == {"people": table.at("people", row, column)}
+    assert selection.quality == pytest.approx(selection.scores["people"].retention)
+    assert list(selection.subnet) == ["encoder.stage1", "encoder.stage2", "decoder.people"]
+
+
+def test_front_rises_in_cost_and_quality(finder: Finder) -> None:
+    front = finder.front(points=12)
+    assert len(front) > 3
+    for one, two in itertools.pairwise(front):
+        assert one.cost.macs < two.cost.macs
+        assert one.quality < two.quality
+    assert front[-1].quality == pytest.approx(finder.find(tolerance=0).quality)
+
+
+@pytest.mark.parametrize("field", ["flops", "macs", "fraction"])
+def test_a_budget_below_the_cheapest_names_a_figure_that_is_then_accepted(
+    finder: Finder, field: str
+) -> None:
+    with pytest.raises(InfeasibleBudgetError, match=rf"budget\.{field}=.* is too small") as caught:
+        finder.find(["fish"], None, Budget(**{field: 1e-6}))
+    assert caught.value.field == field
+    finder.find(["fish"], None, Budget(**{field: caught.value.feasible}))
+    shown = float(str(caught.value).rsplit(" ", 1)[1].replace(",", ""))
+    finder.find(["fish"], None, Budget(**{field: shown}))
+
+
+def test_a_quality_nobody_reaches_names_the_best(finder: Finder) -> None:
+    with pytest.raises(InfeasibleBudgetError, match=r"min_quality=5 cannot be kept") as caught:
+        finder.find(budget=Budget(min_quality=5))
+    assert caught.value.feasible == pytest.approx(finder.find(tolerance=0).quality)
+
+
+def test_a_floor_that_the_ceiling_does_not_allow_names_its_price(finder: Finder) -> None:
+    floor = 0.97
+    price = finder.find(budget=Budget(min_quality=floor), tolerance=0).cost.macs
+    with pytest.raises(InfeasibleBudgetError, match=r"that keeps 0\.97 needs") as caught:
+        finder.find(budget=Budget(min_quality=floor, macs=price / 2), tolerance=0)
+    assert caught.value.feasible == price
+
+
+@pytest.mark.parametrize(
+    ("tasks", "preferences", "field", "message"),
+    [
+        (["birds"], None, "tasks", "unknown task 'birds'; one of"),
+        ([], None, "tasks", "at least one"),
+        (["fish", "fish"], None, "tasks", "each once"),
+        (None, {"birds": 1.0}, "preferences.birds", "not asked for"),
+        (["fish"], {"people": 1.0}, "preferences.people", "not asked for"),
+        (None, {"fish": -1.0}, "preferences.fish", "at least 0"),
+        (None, {"fish": math.nan}, "preferences.fish", "must be finite"),
+        (None, {"fish": math.inf}, "preferences.fish", "must be finite"),
+        (None, {"fish": 0.0}, "preferences", "a weight above 0"),
+        (None, {}, "preferences", "a weight above 0"),
+    ],
+    ids=[
+        "task",
+        "none",
+        "twice",
+        "weight-of-no-task",
+        "not-asked",
+        "negative",
+        "nan",
+        "inf",
+        "all-zero",
+        "empty",
+    ],
+)
+def test_requests_that_make_no_sense_name_the_field(
+    finder: Finder,
+    tasks: list[str] | None,
+    preferences: dict[str, float] | None,
+    field: str,
+    message: str,
+) -> None:
+    with pytest.raises(RequestError, match=message) as caught:
+        finder.find(tasks, preferences)
+    assert caught.value.field == field
+
+
+def test_measured_table_scores_each_cell_as_a_separate_run_does(model: Slimmable) -> None:
+    import torch
+
+    from models.backends.torch import TorchBackend
+
+    generator = torch.Generator().manual_seed(0)
+    examples = {
+        name: (
+            torch.randn(40, *model.input.shape, generator=generator),
+            torch.randint(0, len(task.labels), (40,), generator=generator),
+        )
+        for name, task in model.tasks.items()
+    }
+    backend = TorchBackend()
+    table = measure.measure(model, backend, examples)
+    for task, (images, labels) in examples.items():
+        cells = table.cells[task]
+        for row, column in ((0, 0), (5, 2), (15, 3)):
+            subnet = table.rows[row] | cells.columns[column]
+            plan = model.plan(subnet, model.input.shape, [task])
+            logits = backend.run(plan, {"image": images})[plan[-1].path]
+            accuracy = float((logits.argmax(1) == labels).float().mean())
+            assert cells.value[row, column] == pytest.approx(accuracy, abs=0.026)
+            p = cells.value[row, column]
+            assert cells.stderr[row, column] == pytest.approx(math.sqrt(p * (1 - p) / 40))
+        assert cells.value.shape == (16, 4)
