@@ -136,10 +136,10 @@ def test_a_pickle_in_the_manifest_or_in_place_of_it_is_refused(tmp_path: Path) -
         "schema",
         "extra",
         "name",
-        "no-weights",
+        "weights",
         "path",
         "config",
-        "unknown-config",
+        "unknown",
         "nested",
     ],
 )

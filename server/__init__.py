@@ -1,0 +1,1 @@
+"""The HTTP service: protocols, admission, batching and execution."""

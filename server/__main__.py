@@ -1,0 +1,110 @@
+"""The command line: `rheostat serve`, `rheostat models`."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+import uvicorn
+from pydantic import ValidationError
+
+from models.checkpoint import CheckpointError, read_manifest
+from server.app import create_app
+from server.catalog import CatalogError, find_checkpoints
+from server.settings import PREFIX, Settings, SettingsError
+
+_GRACE_S = 30  # for answers under way when the server is told to stop
+
+cli = typer.Typer(
+    name="rheostat",
+    help="A runtime-adaptive inference server with budget-aware model slicing.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def _option(name: str) -> Any:
+    """Return the option of a setting; its text and default are those of `Settings`."""
+    field = Settings.model_fields[name]
+    default = False if field.default is None else str(field.default)
+    return typer.Option(help=f"{field.description} [{PREFIX}{name.upper()}]", show_default=default)
+
+
+@cli.command()
+def serve(
+    context: typer.Context,
+    models: Annotated[Path | None, _option("models")] = None,
+    host: Annotated[str | None, _option("host")] = None,
+    port: Annotated[int | None, _option("port")] = None,
+    device: Annotated[str | None, _option("device")] = None,
+    num_threads: Annotated[int | None, _option("num_threads")] = None,
+    max_body_bytes: Annotated[int | None, _option("max_body_bytes")] = None,
+    max_images: Annotated[int | None, _option("max_images")] = None,
+    max_batch_size: Annotated[int | None, _option("max_batch_size")] = None,
+    max_queue: Annotated[int | None, _option("max_queue")] = None,
+    log_level: Annotated[str | None, _option("log_level")] = None,
+) -> None:
+    """Serve the models of a folder. An option goes before its environment variable."""
+    settings = _settings(context.params)
+    logging.basicConfig(
+        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    try:
+        app = create_app(settings)
+    except SettingsError as error:
+        _stop(str(error), 2)
+    except CatalogError as error:
+        _stop(str(error), 1)
+    address = f"[{settings.host}]" if ":" in settings.host else settings.host
+    names = ", ".join(app.state.models)
+    print(f"Rheostat serves {names} on http://{address}:{settings.port}", flush=True)
+    uvicorn.run(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_level=settings.log_level,
+        timeout_graceful_shutdown=_GRACE_S,
+    )
+
+
+@cli.command()
+def models(
+    folder: Annotated[Path | None, typer.Argument(help="Default: those shipped.")] = None,
+) -> None:
+    """List the checkpoints of a folder."""
+    settings = _settings({"models": folder})
+    try:
+        for path in find_checkpoints(settings.models_folder):
+            manifest = read_manifest(path)
+            size = sum(record.bytes for record in manifest.files.values()) / 1e6
+            print(f"{manifest.name}  {manifest.family}  {manifest.version}  {size:.1f} MB  {path}")
+    except (CatalogError, CheckpointError) as error:
+        _stop(str(error), 1)
+
+
+def _settings(options: dict[str, Any]) -> Settings:
+    try:
+        return Settings(**{name: value for name, value in options.items() if value is not None})
+    except ValidationError as error:
+        faults = (
+            f"{fault['loc'][0]}={fault['input']}: {fault['msg']}" if fault["loc"] else fault["msg"]
+            for fault in error.errors(include_url=False)
+        )
+        _stop("; ".join(faults), 2)
+
+
+def _stop(message: str, code: int) -> NoReturn:
+    typer.echo(f"rheostat: {message}", err=True)
+    raise typer.Exit(code)
+
+
+def main() -> None:
+    """Run the command line."""
+    cli()
+
+
+if __name__ == "__main__":
+    main()

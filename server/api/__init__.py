@@ -1,0 +1,1 @@
+"""Wire protocols, one file each: JSON names live here and nowhere else."""

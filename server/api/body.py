@@ -1,0 +1,131 @@
+"""Reading request bodies: JSON or multipart, into checked fields and uploads."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, TypeVar
+
+from fastapi import Request
+from pydantic import ValidationError
+from starlette.datastructures import FormData, UploadFile
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from server.api.schema import InferBody, PlanBody
+from server.decode import Upload
+from server.errors import (
+    ClientGoneError,
+    InvalidRequestError,
+    UnsupportedMediaError,
+    invalid,
+    shown,
+)
+
+_JSON = "application/json"
+_FORM = "multipart/form-data"
+
+BodyT = TypeVar("BodyT", bound=PlanBody)
+
+
+class Parsed(NamedTuple):
+    """A request with its images taken out."""
+
+    body: PlanBody
+    uploads: list[Upload]
+
+
+async def read_plan(request: Request) -> PlanBody:
+    """Read a JSON body without images.
+
+    Raises:
+        ClientError: If it is something else.
+    """
+    _check_type(request, _JSON)
+    return _parse(PlanBody, await _body(request))
+
+
+async def read_infer(request: Request, max_images: int) -> Parsed:
+    """Read a JSON or multipart body with images.
+
+    Raises:
+        ClientError: If it is something else, has no image or too many.
+    """
+    if _check_type(request, _JSON, _FORM) == _JSON:
+        body = _parse(InferBody, await _body(request))
+        uploads = _from_fields(body)
+        _check_count("images", len(uploads), max_images)
+        return Parsed(body, uploads)
+    try:
+        async with request.form(max_files=max_images, max_fields=16) as form:
+            return await _from_form(form)
+    except ClientDisconnect:
+        raise _gone() from None
+    except HTTPException as error:
+        raise InvalidRequestError(f"the multipart body cannot be read: {error.detail}") from None
+
+
+def _check_type(request: Request, *allowed: str) -> str:
+    found = request.headers.get("content-type", "")
+    kind = found.partition(";")[0].strip().lower()
+    if kind not in allowed:
+        raise UnsupportedMediaError(f"content-type={shown(found)} must be {' or '.join(allowed)}")
+    return kind
+
+
+async def _body(request: Request) -> bytes:
+    try:
+        return await request.body()
+    except ClientDisconnect:
+        raise _gone() from None
+
+
+def _gone() -> ClientGoneError:
+    return ClientGoneError("the client closed the connection")
+
+
+def _parse(model: type[BodyT], text: bytes | str) -> BodyT:
+    try:
+        return model.model_validate_json(text)
+    except ValidationError as error:
+        raise invalid(error, model) from None
+
+
+def _from_fields(body: InferBody) -> list[Upload]:
+    if body.image is not None and body.images is not None:
+        raise InvalidRequestError("image and images are both given; use one", "images")
+    if body.image is not None:
+        return [Upload("image", body.image)]
+    if body.images is None:
+        raise InvalidRequestError("image is required: base64 text, or use images", "image")
+    return [Upload(f"images[{i}]", text) for i, text in enumerate(body.images)]
+
+
+async def _from_form(form: FormData) -> Parsed:
+    """Read the parts ``image``, which may repeat, and ``request``."""
+    body, num_requests = PlanBody(), 0
+    files: list[UploadFile] = []
+    for name, part in form.multi_items():
+        if name == "request":
+            num_requests += 1
+            text = await part.read() if isinstance(part, UploadFile) else part
+            body = _parse(PlanBody, text)
+        elif name != "image":
+            raise InvalidRequestError(
+                f"part {shown(name)} is not allowed; allowed: image, request", name[:80]
+            )
+        elif isinstance(part, UploadFile):
+            files.append(part)
+        else:
+            raise InvalidRequestError("part image must be a file, with a filename", "image")
+    if num_requests > 1:
+        raise InvalidRequestError("part request is given more than once", "request")
+    if not files:
+        raise InvalidRequestError("part image is required: one or more files", "image")
+    uploads = [Upload(f"image[{i}]", await file.read()) for i, file in enumerate(files)]
+    return Parsed(body, uploads)
+
+
+def _check_count(field: str, num_images: int, max_images: int) -> None:
+    if num_images > max_images:
+        raise InvalidRequestError(
+            f"{field} has {num_images} entries; at most {max_images} (max_images)", field
+        )

@@ -1,0 +1,34 @@
+"""`/healthz`, `/readyz` and `/metrics`: for whoever runs the server."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from server.api.schema import errors
+from server.errors import ModelNotReadyError
+from server.service import Service
+
+
+def routes(service: Service) -> APIRouter:
+    """Return the routes that say how the server is."""
+    router = APIRouter(tags=["health"])
+
+    @router.get("/healthz")
+    async def healthz() -> dict[str, bool]:
+        """Say that the process answers. Never touches a model."""
+        return {"alive": True}
+
+    @router.get("/readyz", responses=errors(503))
+    async def readyz() -> dict[str, bool | list[str]]:
+        """Say whether every model has run once and the worker is alive."""
+        if not service.is_ready:
+            raise ModelNotReadyError("not ready: starting, stopping, or the worker has died")
+        return {"ready": True, "models": list(service.catalog)}
+
+    @router.get("/metrics", response_class=Response)
+    async def metrics() -> Response:
+        """Return all metrics in Prometheus's text format."""
+        return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+    return router

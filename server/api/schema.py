@@ -1,0 +1,222 @@
+"""The JSON of `/v1/infer` and `/v1/plan`: what is asked and what is answered."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from models.core import Value
+from search.budget import Budget
+
+Name = Annotated[str, Field(max_length=200)]
+_MAX_NAMES = 1000  # more than any model has tasks; keeps messages short
+
+_ASKED: dict[str, Any] = {
+    "tasks": ["fish"],
+    "preferences": {"fish": 1.0},
+    "budget": {"fraction": 0.5},
+}
+
+
+class _Asked(BaseModel):
+    """Strict: no unknown field, no text or true for a number, no NaN, no Infinity."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
+
+
+class BudgetBody(_Asked):
+    """Limits for each image; all that are given hold at once."""
+
+    flops: float | None = Field(
+        default=None, gt=0, description="Floating-point operations, 2 x MACs."
+    )
+    macs: float | None = Field(default=None, gt=0, description="Multiply-accumulates.")
+    fraction: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="Of the MACs of the largest subnet for the same tasks.",
+    )
+    min_quality: float | None = Field(
+        default=None,
+        gt=0,
+        description="Keep at least this preference-weighted mean retention, as cheaply as "
+        "possible. 1 is the largest subnet.",
+    )
+
+
+class PlanBody(_Asked):
+    """What to answer and what to spend on it."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_ASKED]})
+
+    model: Name | None = Field(
+        default=None, description="May be left out where one model is served."
+    )
+    tasks: list[Name] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=_MAX_NAMES,
+        description="Default: every task of the model.",
+    )
+    preferences: dict[Name, Annotated[float, Field(ge=0)]] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=_MAX_NAMES,
+        description="Weight of each task, on any scale. A task not named weighs 0: it is answered, "
+        "as cheaply as possible. Default: equal weights.",
+    )
+    budget: BudgetBody | None = Field(
+        default=None, description="Default: the largest subnet may run."
+    )
+
+    def limits(self) -> Budget:
+        """Return the budget as the search takes it."""
+        return Budget(**self.budget.model_dump()) if self.budget else Budget()
+
+
+class InferBody(PlanBody):
+    """A question with its images; exactly one of ``image`` and ``images``."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"image": "data:image/png;base64,iVBORw0KGgo...", **_ASKED}]
+        }
+    )
+
+    image: str | None = Field(
+        default=None,
+        description="PNG, JPEG or WebP: base64 (standard alphabet), bare or as a data URL.",
+    )
+    images: list[str] | None = Field(default=None, min_length=1, description="Several, as `image`.")
+
+
+class TaskOutput(BaseModel):
+    """One task's answer for one image."""
+
+    label: str = Field(description="The most probable class.")
+    probabilities: dict[str, float] = Field(description="Per class, summing to 1.")
+
+
+class TaskReceipt(BaseModel):
+    """What one task's answer is worth, as measured on held-out inputs."""
+
+    metric: str
+    score: float = Field(description="Of this subnet, in the metric.")
+    retention: float = Field(description="Score over that of the largest subnet.")
+    n: int = Field(description="Inputs it was measured on.")
+    stderr: float = Field(description="Standard error of the score.")
+    measured: bool = Field(description="False if it was predicted from other subnets.")
+
+
+class Milliseconds(BaseModel):
+    """Where the time went, from the whole request read to the answer ready."""
+
+    decode: float
+    search: float
+    queue: float = Field(description="Of the image that took longest.")
+    run: float = Field(description="Of the batch of the image that took longest.")
+    total: float
+
+
+class PlanReceipt(BaseModel):
+    """The subnet chosen and what is known about it."""
+
+    model: str
+    version: str
+    subnet: dict[str, Value] = Field(description="The value chosen on each axis.")
+    macs: int = Field(description="Per image.")
+    flops: int = Field(description="Per image, 2 x MACs.")
+    fraction: float = Field(description="Of the MACs of the largest subnet for these tasks.")
+    quality: float = Field(description="Preference-weighted mean of the tasks' retention.")
+    gap: float = Field(description="Bound on what was lost to the optimum; 0 is proven optimal.")
+    preferences: dict[str, float] = Field(description="As used, summing to 1.")
+    tasks: dict[str, TaskReceipt]
+
+
+class Receipt(PlanReceipt):
+    """The receipt of a run."""
+
+    total_flops: int = Field(description="For all images of the request.")
+    backend: str
+    batch_sizes: list[int] = Field(description="Of the batch each image was run in.")
+    milliseconds: Milliseconds
+
+
+class PlanAnswer(BaseModel):
+    """Answer of `/v1/plan`."""
+
+    receipt: PlanReceipt
+
+
+class InferAnswer(BaseModel):
+    """Answer of `/v1/infer`."""
+
+    outputs: list[dict[str, TaskOutput]] = Field(description="Per image, in order, by task.")
+    receipt: Receipt
+
+
+class ErrorFields(BaseModel):
+    """What is wrong."""
+
+    type: str
+    message: str
+    field: str | None = Field(description="For example `budget.flops` or `images[3]`.")
+    request_id: str
+    feasible: float | None = Field(
+        default=None, description="With `infeasible_budget`: the nearest value that can be met."
+    )
+    details: list[dict[str, str | None]] | None = Field(
+        default=None, description="With `invalid_request`: every fault found."
+    )
+
+
+class ErrorAnswer(BaseModel):
+    """Body of every error."""
+
+    error: ErrorFields
+
+
+def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return the documentation of error responses."""
+    return {status: {"model": ErrorAnswer} for status in statuses}
+
+
+def request_docs(**by_content_type: dict[str, Any]) -> dict[str, Any]:
+    """Return the documentation of a body read by hand; ``json`` and ``form`` name the types."""
+    types = {"json": "application/json", "form": "multipart/form-data"}
+    content = {types[kind]: {"schema": schema} for kind, schema in by_content_type.items()}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def inlined(model: type[BaseModel]) -> dict[str, Any]:
+    """Return a model's JSON Schema without references, to be put anywhere in a document."""
+    schema = model.model_json_schema()
+    definitions = schema.pop("$defs", {})
+
+    def resolve(node: Any) -> Any:
+        if isinstance(node, list):
+            return [resolve(item) for item in node]
+        if not isinstance(node, dict):
+            return node
+        if "$ref" in node:
+            return resolve(definitions[node["$ref"].rpartition("/")[2]])
+        return {key: resolve(value) for key, value in node.items()}
+
+    resolved: dict[str, Any] = resolve(schema)
+    return resolved
+
+
+FORM_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "required": ["image"],
+    "properties": {
+        "image": {
+            "type": "array",
+            "items": {"type": "string", "format": "binary"},
+            "description": "One or many files: PNG, JPEG or WebP.",
+        },
+        "request": {**inlined(PlanBody), "description": "JSON: everything but the images."},
+    },
+}

@@ -1,0 +1,78 @@
+"""The application: wiring only."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+import torch
+from fastapi import FastAPI
+
+from models.backends.torch import TorchBackend
+from server import catalog, errors
+from server.api import health, infer, models
+from server.decode import Decoder
+from server.engine.engine import Engine
+from server.metrics import Metrics
+from server.middleware import BodyLimit, RequestId
+from server.service import Service
+from server.settings import Settings, SettingsError
+
+_MAX_DECODE_THREADS = 4
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Load the models and wire the server around them; its lifespan runs the engine.
+
+    Raises:
+        CatalogError: If the models cannot be served.
+        SettingsError: If the device is not there.
+    """
+    backend = _backend(settings)
+    served = catalog.load(settings.models_folder)
+    for one in served.values():
+        backend.prepare(one.model)
+    metrics = Metrics(served, settings.max_batch_size)
+    engine = Engine(
+        backend, settings.max_batch_size, settings.max_queue, time.perf_counter, metrics.batch
+    )
+    metrics.watch_depth(lambda: engine.depth)
+    decoder = Decoder(min(_MAX_DECODE_THREADS, os.cpu_count() or 1))
+    service = Service(served, engine, decoder, metrics, time.perf_counter)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        if settings.num_threads is not None:
+            torch.set_num_threads(settings.num_threads)
+        engine.start()
+        try:
+            await service.warm_up()
+            yield
+        finally:
+            await engine.close()
+            decoder.close()
+
+    app = FastAPI(
+        title="Rheostat",
+        summary="A runtime-adaptive inference server with budget-aware model slicing.",
+        version=version("rheostat"),
+        lifespan=lifespan,
+        redirect_slashes=False,
+    )
+    app.state.models = tuple(served)
+    app.include_router(infer.routes(service, settings.max_images))
+    app.include_router(models.routes(served))
+    app.include_router(health.routes(service))
+    errors.install(app)
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(RequestId)
+    return app
+
+
+def _backend(settings: Settings) -> TorchBackend:
+    if settings.device.startswith("cuda") and not torch.cuda.is_available():
+        raise SettingsError(f"device={settings.device}: torch sees no CUDA device here")
+    return TorchBackend(settings.device)

@@ -1,0 +1,243 @@
+"""The engine: an asyncio front and one worker thread for one device."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from models.core import KeyPath, Step
+from server.engine.admission import Admission
+from server.engine.queue import BatchQueue
+from server.engine.work import Result, Work
+from server.errors import InferenceError, ModelNotReadyError
+
+log = logging.getLogger(__name__)
+
+
+class Backend(Protocol):
+    """What runs a plan on a batch."""
+
+    @property
+    def name(self) -> str:
+        """What receipts call it."""
+
+    def run(self, steps: Iterable[Step], inputs: Mapping[str, Tensor]) -> dict[KeyPath, Tensor]:
+        """Return each leaf's output, shape [batch, ...], for inputs of shape [batch, ...]."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Waiting:
+    work: Work
+    since: float
+    future: asyncio.Future[Result]
+
+
+class Reservation:
+    """Room for a number of works, kept by `Engine.reserve`."""
+
+    def __init__(self, engine: Engine, num_works: int) -> None:
+        self._engine = engine
+        self._left = num_works
+
+    async def submit(self, works: Sequence[Work]) -> list[Result]:
+        """Run works; see `Engine.submit`."""
+        assert len(works) <= self._left, "more works than were reserved"
+        self._left -= len(works)
+        return await self._engine._submit(works)
+
+
+class Engine:
+    """Runs works in batches, oldest first, on one thread.
+
+    The queue is shared with the worker under a lock; everything else belongs to the event loop.
+    Every accepted work ends in a result or an error, whatever dies.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        max_batch_size: int,
+        max_queue: int,
+        clock: Callable[[], float],
+        on_batch: Callable[[int], None] = lambda size: None,
+    ) -> None:
+        """Create an engine that is not yet started.
+
+        Args:
+            backend: Called from the worker thread only.
+            max_batch_size: Most works in one call of the back end.
+            max_queue: Most works admitted and not yet answered.
+            clock: Returns seconds; only differences matter. Called from both threads.
+            on_batch: Told the size of each batch that was run, on the event loop.
+        """
+        self.backend = backend
+        self._admission = Admission(max_queue, clock)
+        self._clock = clock
+        self._on_batch = on_batch
+        self._queue: BatchQueue[_Waiting] = BatchQueue(max_batch_size)
+        self._changed = threading.Condition()
+        self._is_open = False
+        self._unanswered: set[asyncio.Future[Result]] = set()
+        self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
+        self._loop: asyncio.AbstractEventLoop
+        self._ended: asyncio.Event
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether works are accepted and the worker is there to run them."""
+        return self._is_open and self._thread.is_alive()
+
+    @property
+    def depth(self) -> int:
+        """Works admitted and not yet answered."""
+        return self._admission.admitted
+
+    def start(self) -> None:
+        """Start the worker. Call once, on the event loop that will submit."""
+        self._loop = asyncio.get_running_loop()
+        self._ended = asyncio.Event()
+        self._is_open = True
+        self._thread.start()
+
+    async def close(self) -> None:
+        """Refuse new works, finish those accepted and stop the worker."""
+        with self._changed:
+            self._is_open = False
+            self._changed.notify()
+        if self._thread.ident is not None:
+            await self._ended.wait()
+            self._thread.join()
+
+    @contextmanager
+    def reserve(self, num_works: int) -> Iterator[Reservation]:
+        """Hold room for a request, all of it or nothing, before anything is done for it.
+
+        Raises:
+            OverloadedError: If there is not enough room.
+            ModelNotReadyError: If the engine is not running.
+        """
+        self._check_open()
+        with self._admission.reserve(num_works):
+            yield Reservation(self, num_works)
+
+    async def _submit(self, works: Sequence[Work]) -> list[Result]:
+        """Run works and return their results in order.
+
+        If the caller is cancelled, or one work fails, those still waiting leave the queue.
+
+        Raises:
+            InferenceError: If the back end failed on one of them.
+            ModelNotReadyError: If the engine is not running.
+        """
+        now = self._clock()
+        waiting = [_Waiting(work, now, self._loop.create_future()) for work in works]
+        with self._changed:
+            self._check_open()
+            for item in waiting:
+                self._queue.push(item, item.work.key)
+            self._changed.notify()
+        futures = [item.future for item in waiting]
+        self._unanswered.update(futures)
+        try:
+            return await asyncio.gather(*futures)
+        finally:
+            self._unanswered.difference_update(futures)
+            with self._changed:
+                for item in waiting:
+                    self._queue.discard(item)
+
+    def _check_open(self) -> None:
+        if not self.is_alive:
+            raise ModelNotReadyError(
+                "the engine is not running: the server is starting or stopping"
+            )
+
+    # What follows runs on the worker thread, or is marked as posted to the event loop.
+
+    def _work(self) -> None:
+        try:
+            self._run_batches()
+        except BaseException:  # the thread's edge: log, and leave nobody waiting
+            log.exception("the worker died")
+        finally:
+            with self._changed:
+                self._is_open = False
+            self._post(self._end)
+
+    def _run_batches(self) -> None:
+        """Schedule, run, split, answer; until closed and empty."""
+        while batch := self._next_batch():
+            started = self._clock()
+            try:
+                outputs = self._backend_outputs(batch)
+            except Exception:  # the loop's edge: the batch fails, the worker goes on
+                log.exception("a batch of %d failed", len(batch))
+                self._post(self._fail, batch)
+                continue
+            run_s = self._clock() - started
+            self._post(self._answer, batch, outputs, started, run_s)
+
+    def _next_batch(self) -> list[_Waiting]:
+        with self._changed:
+            while self._is_open and not self._queue:
+                self._changed.wait()
+            return self._queue.next_batch()
+
+    def _backend_outputs(self, batch: Sequence[_Waiting]) -> list[dict[str, Tensor]]:
+        """Return one row of outputs per work."""
+        works = [item.work for item in batch]
+        names = works[0].inputs
+        inputs = {name: torch.stack([work.inputs[name] for work in works]) for name in names}
+        outputs = self.backend.run(works[0].prepared.plan, inputs)
+        for path, rows in outputs.items():
+            if len(rows) != len(batch):
+                raise ValueError(f"{len(batch)} inputs gave {len(rows)} outputs of {path}")
+        return [
+            {task: outputs[path][i] for task, path in work.prepared.leaves.items()}
+            for i, work in enumerate(works)
+        ]
+
+    def _post(self, call: Callable[..., None], *args: object) -> None:
+        # A loop that is gone took everybody who waited with it.
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(call, *args)
+
+    def _answer(
+        self,
+        batch: Sequence[_Waiting],
+        outputs: Sequence[dict[str, Tensor]],
+        started: float,
+        run_s: float,
+    ) -> None:
+        """Give each work its row. On the event loop."""
+        self._admission.note(len(batch))
+        self._on_batch(len(batch))
+        for item, row in zip(batch, outputs, strict=True):
+            if not item.future.done():
+                item.future.set_result(Result(row, started - item.since, run_s, len(batch)))
+
+    def _fail(self, batch: Sequence[_Waiting]) -> None:
+        """Tell everybody in a batch that it failed. On the event loop."""
+        self._admission.note(len(batch))
+        _set_error([item.future for item in batch], "the model failed on this request")
+
+    def _end(self) -> None:
+        """Tell whoever is left that no answer comes. On the event loop, after all others."""
+        _set_error(self._unanswered, "the worker stopped before it could answer")
+        self._ended.set()
+
+
+def _set_error(
+    futures: set[asyncio.Future[Result]] | list[asyncio.Future[Result]], text: str
+) -> None:
+    for future in futures:
+        if not future.done():
+            future.set_exception(InferenceError(text))  # each its own: tracebacks accumulate

@@ -1,0 +1,295 @@
+"""Every error a client can see, and the one place that turns errors into responses.
+
+RheostatError                    500  internal
+├── ClientError                  400  bad_request
+│   ├── InvalidRequestError      422  invalid_request
+│   ├── InfeasibleError          422  infeasible_budget
+│   ├── UnsupportedMediaError    415  unsupported_media_type
+│   ├── PayloadTooLargeError     413  payload_too_large
+│   ├── UnknownModelError        404  unknown_model
+│   ├── UnknownPathError         404  unknown_path
+│   ├── MethodNotAllowedError    405  method_not_allowed
+│   └── ClientGoneError          499  client_closed_request
+├── OverloadedError              429  overloaded
+├── ModelNotReadyError           503  not_ready
+└── InferenceError               500  inference_failed
+
+`models` and `search` raise their own exceptions and know nothing of HTTP; `translate` maps them.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, get_args
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+from starlette.exceptions import HTTPException
+
+from search.budget import InfeasibleBudgetError
+from search.find import RequestError
+
+log = logging.getLogger(__name__)
+
+_MAX_SHOWN = 80  # characters of a client's text that a message repeats
+
+
+class RheostatError(Exception):
+    """Root of the tree.
+
+    Attributes:
+        status: HTTP status.
+        error_type: Stable word for programs.
+        message: One sentence for people.
+        field: Where in the request, for example ``budget.flops`` or ``images[3]``.
+        headers: To be sent with the response.
+    """
+
+    status: ClassVar[int] = 500
+    error_type: ClassVar[str] = "internal"
+
+    def __init__(self, message: str, field: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.field = field
+        self.headers: Mapping[str, str] = {}
+
+    def extra(self) -> dict[str, object]:
+        """Return what this error says beyond type, message and field."""
+        return {}
+
+
+class ClientError(RheostatError):
+    """The request is at fault; sending it again will not help."""
+
+    status = 400
+    error_type = "bad_request"
+
+
+class InvalidRequestError(ClientError):
+    """A part of the request is missing, unknown, malformed or out of range.
+
+    Attributes:
+        details: Every fault found, each with ``field`` and ``message``; empty if there is one.
+    """
+
+    status = 422
+    error_type = "invalid_request"
+
+    def __init__(
+        self, message: str, field: str | None = None, details: Sequence[Mapping[str, object]] = ()
+    ) -> None:
+        super().__init__(message, field)
+        self.details = details
+
+    def extra(self) -> dict[str, object]:
+        """Return all faults."""
+        return {"details": list(self.details)} if self.details else {}
+
+
+class InfeasibleError(ClientError):
+    """No subnet meets the budget.
+
+    Attributes:
+        feasible: The nearest value of ``field`` that can be met.
+    """
+
+    status = 422
+    error_type = "infeasible_budget"
+
+    def __init__(self, message: str, field: str, feasible: float) -> None:
+        super().__init__(message, field)
+        self.feasible = feasible
+        # Some client libraries repeat by status alone.
+        self.headers = {"x-should-retry": "false"}
+
+    def extra(self) -> dict[str, object]:
+        """Return the nearest value that can be met."""
+        return {"feasible": self.feasible}
+
+
+class UnsupportedMediaError(ClientError):
+    """The body's content type is none of those the path reads."""
+
+    status = 415
+    error_type = "unsupported_media_type"
+
+
+class PayloadTooLargeError(ClientError):
+    """The body exceeds the limit."""
+
+    status = 413
+    error_type = "payload_too_large"
+
+
+class UnknownModelError(ClientError):
+    """No model of that name is served."""
+
+    status = 404
+    error_type = "unknown_model"
+
+
+class UnknownPathError(ClientError):
+    """Nothing answers at this path."""
+
+    status = 404
+    error_type = "unknown_path"
+
+
+class MethodNotAllowedError(ClientError):
+    """The path answers other methods."""
+
+    status = 405
+    error_type = "method_not_allowed"
+
+
+class ClientGoneError(ClientError):
+    """The client closed the connection before the answer; nobody reads this response."""
+
+    status = 499
+    error_type = "client_closed_request"
+
+
+class OverloadedError(RheostatError):
+    """The queue is full.
+
+    Attributes:
+        retry_after_s: When to try again, whole seconds.
+    """
+
+    status = 429
+    error_type = "overloaded"
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = max(1, math.ceil(retry_after_s))
+        self.headers = {"Retry-After": str(self.retry_after_s)}
+
+
+class ModelNotReadyError(RheostatError):
+    """The server is starting, stopping, or its worker has died."""
+
+    status = 503
+    error_type = "not_ready"
+
+
+class InferenceError(RheostatError):
+    """The model failed on an accepted request. The log has the traceback."""
+
+    status = 500
+    error_type = "inference_failed"
+
+
+def install(app: FastAPI) -> None:
+    """Answer all errors raised below the app's middleware."""
+
+    async def answer(request: Request, error: Exception) -> Response:
+        return respond(error, request.scope["state"]["request_id"])
+
+    for kind in (
+        RheostatError,
+        InfeasibleBudgetError,
+        RequestError,
+        RequestValidationError,
+        HTTPException,
+    ):
+        app.add_exception_handler(kind, answer)
+
+
+def respond(error: Exception, request_id: str) -> Response:
+    """Return the response that tells a client of any exception."""
+    found = translate(error)
+    body = {
+        "type": found.error_type,
+        "message": found.message,
+        "field": found.field,
+        "request_id": request_id,
+        **found.extra(),
+    }
+    return JSONResponse({"error": body}, status_code=found.status, headers=dict(found.headers))
+
+
+def translate(error: Exception) -> RheostatError:
+    """Return the error of the tree for any exception; log the ones nobody foresaw."""
+    match error:
+        case RheostatError():
+            return error
+        case InfeasibleBudgetError():
+            return InfeasibleError(str(error), f"budget.{error.field}", error.feasible)
+        case RequestError():
+            return InvalidRequestError(str(error), error.field)
+        case RequestValidationError():
+            return _invalid(error.errors(), None)
+        case HTTPException():
+            return _from_http(error)
+    log.error("unexpected error", exc_info=error)
+    # The exception's own text may hold paths or parts of other requests.
+    return RheostatError("internal error; the server's log has it under the request id")
+
+
+def invalid(error: ValidationError, model: type[BaseModel]) -> InvalidRequestError:
+    """Return what a request body got wrong, naming field, value and what is allowed.
+
+    Args:
+        error: Raised by ``model``.
+        model: Says which fields are allowed where an unknown one was found.
+    """
+    return _invalid(error.errors(include_url=False), model)
+
+
+def shown(value: object) -> str:
+    """Return a client's value as a message may repeat it: short, on one line."""
+    if isinstance(value, str):
+        value = value[: _MAX_SHOWN + 1]  # before repr, which would copy megabytes
+    elif isinstance(value, list | dict | bytes):
+        return f"a {type(value).__name__} of {len(value)}"
+    text = repr(value)
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
+
+
+def _invalid(faults: Sequence[Any], model: type[BaseModel] | None) -> InvalidRequestError:
+    details = [{"field": _path(f["loc"]), "message": _sentence(f, model)} for f in faults]
+    first = details[0]
+    return InvalidRequestError(str(first["message"]), first["field"], details)
+
+
+def _from_http(error: HTTPException) -> RheostatError:
+    kinds: dict[int, type[RheostatError]] = {404: UnknownPathError, 405: MethodNotAllowedError}
+    texts = {404: "nothing answers at this path", 405: "this path answers other methods"}
+    found = kinds.get(error.status_code, InvalidRequestError)(
+        texts.get(error.status_code, str(error.detail))
+    )
+    found.headers = error.headers or {}
+    return found
+
+
+def _path(loc: Sequence[int | str]) -> str | None:
+    """Return ('images', 3) as ``images[3]``; None for the body as a whole."""
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc)
+    return text.removeprefix(".")[:_MAX_SHOWN] or None
+
+
+def _sentence(fault: ErrorDetails, model: type[BaseModel] | None) -> str:
+    path, message = _path(fault["loc"]) or "the body", fault["msg"]
+    if fault["type"] == "json_invalid":
+        return f"the body is not JSON: {fault['ctx']['error']}" if "ctx" in fault else message
+    if fault["type"] == "extra_forbidden" and model is not None:
+        return f"{path} is not a field; allowed: {', '.join(_fields(model, fault['loc'][:-1]))}"
+    if message.startswith("Input should "):
+        value = shown(fault["input"])
+        return f"{path}={value} must {message.removeprefix('Input should ')}"
+    return f"{path}: {message}"
+
+
+def _fields(model: type[BaseModel], loc: Sequence[int | str]) -> list[str]:
+    """Return the fields of the model that a location leads to."""
+    for part in loc:
+        annotation = model.model_fields[str(part)].annotation
+        options = get_args(annotation) or (annotation,)
+        model = next(o for o in options if isinstance(o, type) and issubclass(o, BaseModel))
+    return [field.alias or name for name, field in model.model_fields.items()]

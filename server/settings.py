@@ -1,0 +1,80 @@
+"""The server's settings, and the only file that reads the environment."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+import models
+
+PREFIX = "RHEOSTAT_"
+_OTHERS = {"RHEOSTAT_DATA"}  # belongs to training
+MIB = 2**20
+
+
+class SettingsError(ValueError):
+    """A setting cannot be met on this machine. The message names it."""
+
+
+class Settings(BaseSettings):
+    """What can be set, from the command line, else the environment, else the default.
+
+    Raises:
+        ValidationError: If a value is out of range, or the environment holds a variable with our
+            prefix that is no setting: a misspelt one would otherwise be ignored in silence.
+    """
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+
+    models: Path | None = Field(
+        default=None,
+        description="Folder of checkpoint folders, or one checkpoint. Default: those shipped.",
+    )
+    host: str = Field(default="127.0.0.1", description="Address to listen on.")
+    port: int = Field(default=8000, ge=1, le=65535, description="Port to listen on.")
+    device: str = Field(
+        default="cpu",
+        pattern=r"^(cpu|cuda(:\d+)?)$",
+        description="Where models run: cpu, cuda or cuda:1.",
+    )
+    num_threads: int | None = Field(
+        default=None, gt=0, description="CPU threads of one forward pass. Default: torch decides."
+    )
+    max_body_bytes: int = Field(
+        default=20 * MIB, gt=0, description="Larger request bodies get 413."
+    )
+    max_images: int = Field(default=64, gt=0, description="More images in one request are refused.")
+    max_batch_size: int = Field(default=32, gt=0, description="Most images run together.")
+    max_queue: int = Field(
+        default=1024,
+        gt=0,
+        description="Images admitted and not yet answered; beyond this requests get 429.",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Least severe messages that are logged."
+    )
+
+    @property
+    def models_folder(self) -> Path:
+        """Where the checkpoints are."""
+        return self.models or Path(models.__file__).parent / "zoo"
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.max_images > self.max_queue:
+            raise ValueError(
+                f"max_images={self.max_images} exceeds max_queue={self.max_queue}: a request that "
+                "large could never be admitted"
+            )
+        known = {PREFIX + name.upper() for name in type(self).model_fields} | _OTHERS
+        found = {name.upper() for name in os.environ}
+        for name in sorted(found - known):
+            if name.startswith(PREFIX):
+                near = difflib.get_close_matches(name, known, n=1) or sorted(known)
+                raise ValueError(f"{name} is no setting; did you mean {' or '.join(near)}?")
+        return self
