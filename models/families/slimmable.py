@@ -94,6 +94,8 @@ class Block(nn.Module):
         self.norm2 = SlimGroupNorm(out_max)
         projects = in_max != out_max or stride != 1
         self.shortcut = SlimConv2d(in_max, out_max, 1, stride) if projects else None
+        # Each block starts as its shortcut; without this the first epochs learn next to nothing.
+        nn.init.zeros_(self.norm2.weight)
 
     def forward(self, x: Tensor, width: int) -> Tensor:
         """Map [batch, in, h, w] to [batch, width, h / stride, w / stride]."""

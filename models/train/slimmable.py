@@ -53,17 +53,17 @@ class Recipe:
         seed: For weights, order, augmentation and the subnets drawn.
     """
 
-    epochs: int = 30
-    batch_size: int = 256
+    epochs: int = 20
+    batch_size: int = 128
     learning_rate: float = 2e-3
     warmup: float = 0.05
     weight_decay: float = 0.05
-    label_smoothing: float = 0.1
+    label_smoothing: float = 0.05
     random_subnets: int = 1
-    ci_kd: float = 1.0
+    ci_kd: float = 0.1
     ema: float = 0.998
     crop_padding: int = 4
-    cutout: int = 8
+    cutout: int = 0
     only: Subnet | None = None
     seed: int = 0
 

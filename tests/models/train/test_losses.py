@@ -13,9 +13,9 @@ def test_task_losses_of_parts_add_up_to_that_of_the_whole() -> None:
     torch.testing.assert_close(parts, whole)
 
 
-def test_ci_kd_is_zero_for_equal_leading_channels_and_one_for_nothing() -> None:
+def test_ci_kd_is_zero_for_equal_variation_and_one_for_a_constant_feature() -> None:
     full = torch.randn(2, 8, 3, 3)
-    assert configuration_invariance(full[:, :4], full) == 0
+    assert configuration_invariance(full[:, :4] + 3, full) < 1e-10
     torch.testing.assert_close(
         configuration_invariance(torch.zeros(2, 4, 3, 3), full), torch.tensor(1.0)
     )
@@ -31,7 +31,8 @@ def test_ci_kd_does_not_depend_on_the_scale_of_the_features() -> None:
 def test_ci_kd_moves_the_narrow_feature_only() -> None:
     full = torch.randn(2, 8, 3, 3, requires_grad=True)
     narrow = torch.randn(2, 4, 3, 3, requires_grad=True)
-    configuration_invariance(narrow, full).backward()  # type: ignore[no-untyped-call]
+    loss = configuration_invariance(narrow, full)
+    loss.backward()  # type: ignore[no-untyped-call]
     assert full.grad is None
     assert narrow.grad is not None
-    assert torch.equal(narrow.grad.sign(), (narrow - full[:, :4]).sign())
+    assert configuration_invariance(narrow - 0.1 * narrow.grad, full) < loss
