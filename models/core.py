@@ -50,11 +50,7 @@ class Axis:
             raise ValueError(f"axis {self.name!r} must have distinct values: {list(self.values)}")
 
     def index(self, value: object) -> int:
-        """Return the position of a value, 0 = cheapest.
-
-        Raises:
-            ValueError: If the axis does not have the value.
-        """
+        """Return the position of a value, 0 = cheapest; ValueError if there is no such value."""
         for i, allowed in enumerate(self.values):
             # bool is an int and 1 == 1.0; only the second of these is meant to pass.
             if value == allowed and not isinstance(value, bool):
@@ -140,16 +136,13 @@ class Space:
                 yield subnet
 
     def select(self, tasks: Collection[str | None]) -> Space:
-        """Return the space of the axes that belong to ``tasks`` (None: to no single task).
-
-        Only meaningful where ``valid`` does not tie axes of different tasks together.
-        """
+        """Return the space of the axes that belong to ``tasks`` (None: to no single task)."""
         if self.valid is not _everything:
             raise ValueError("a space with a validity rule cannot be split by task")
         return Space(tuple(axis for axis in self.axes if axis.task in tasks))
 
     def check(self, choices: Mapping[str, object]) -> Subnet:
-        """Return the choices as a subnet, in axis order, with the values as the axes spell them.
+        """Return the choices as a subnet, in the axes' order and spelling.
 
         Raises:
             ValueError: If an axis is missing or unknown, or a value or the whole is not allowed.
@@ -164,11 +157,7 @@ class Space:
         return subnet
 
     def sample(self, rng: Random) -> Subnet:
-        """Draw a valid subnet, uniformly.
-
-        Raises:
-            ValueError: If 10,000 draws met no valid one.
-        """
+        """Draw a valid subnet, uniformly; ValueError if 10,000 draws met none."""
         for _ in range(_MAX_SAMPLE_TRIES):
             subnet = Subnet((axis.name, rng.choice(axis.values)) for axis in self.axes)
             if self.valid(subnet):

@@ -17,7 +17,7 @@ def measure(
     backend: TorchBackend,
     examples: Mapping[str, tuple[Tensor, Tensor]],
     input_name: str = "image",
-    report: Callable[[str], None] = lambda task: None,
+    report: Callable[[], object] = lambda: None,
 ) -> Table:
     """Score every subnet of a classification model, running each path once.
 
@@ -26,7 +26,7 @@ def measure(
         backend: Runs the plans.
         examples: Per task, inputs of shape [n, ...] and labels, int64, shape [n].
         input_name: What the plan's first step takes.
-        report: Called with each task's name when it is done.
+        report: Called after each task.
 
     Returns:
         Accuracy, with its binomial standard error, of every cell.
@@ -51,5 +51,5 @@ def measure(
             stderr=np.sqrt(value * (1 - value) / len(labels)),
             measured=np.ones(value.shape, dtype=np.bool_),
         )
-        report(task)
+        report()
     return Table(rows, cells)

@@ -1,4 +1,4 @@
-"""The command line: `rheostat serve`, `rheostat models`."""
+"""The command line: `rheostat serve`, `rheostat models`, `rheostat train`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from models.checkpoint import CheckpointError, read_manifest
 from server.app import create_app
 from server.catalog import CatalogError, find_checkpoints
+from server.commands import train
 from server.settings import PREFIX, Settings, SettingsError
 
 _GRACE_S = 30  # for answers under way when the server is told to stop
@@ -83,6 +84,9 @@ def models(
             print(f"{manifest.name}  {manifest.family}  {manifest.version}  {size:.1f} MB  {path}")
     except (CatalogError, CheckpointError) as error:
         _stop(str(error), 1)
+
+
+cli.add_typer(train, name="train")
 
 
 def _settings(options: dict[str, Any]) -> Settings:

@@ -13,7 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 import models
 
 PREFIX = "RHEOSTAT_"
-_OTHERS = {"RHEOSTAT_DATA"}  # belongs to training
+DATA = "RHEOSTAT_DATA"  # belongs to training and benchmarks
 MIB = 2**20
 
 
@@ -71,10 +71,26 @@ class Settings(BaseSettings):
                 f"max_images={self.max_images} exceeds max_queue={self.max_queue}: a request that "
                 "large could never be admitted"
             )
-        known = {PREFIX + name.upper() for name in type(self).model_fields} | _OTHERS
+        known = {PREFIX + name.upper() for name in type(self).model_fields} | {DATA}
         found = {name.upper() for name in os.environ}
         for name in sorted(found - known):
             if name.startswith(PREFIX):
-                near = difflib.get_close_matches(name, known, n=1) or sorted(known)
-                raise ValueError(f"{name} is no setting; did you mean {' or '.join(near)}?")
+                # With the prefix, which all share, anything would be near.
+                words = [one.removeprefix(PREFIX) for one in sorted(known)]
+                near = difflib.get_close_matches(name.removeprefix(PREFIX), words, n=1) or words
+                raise ValueError(
+                    f"{name} is no setting; did you mean {PREFIX}{f' or {PREFIX}'.join(near)}?"
+                )
         return self
+
+
+def data_folder() -> Path:
+    """Return the folder of training data sets, named by ``RHEOSTAT_DATA``.
+
+    Raises:
+        ValueError: If the variable is not set.
+    """
+    folder = os.environ.get(DATA)
+    if not folder:
+        raise ValueError(f"{DATA} must name the folder that holds the data sets")
+    return Path(folder)

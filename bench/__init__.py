@@ -1,0 +1,1 @@
+"""Benchmarks: each prints its table, and the machine it ran on, from a fresh run."""

@@ -1,0 +1,72 @@
+"""What every benchmark prints and writes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+ZOO = Path(__file__).parent.parent / "models" / "zoo" / "cifar100-mtl"
+_CONSOLE = Console(width=120)
+
+
+def parser(text: str | None) -> argparse.ArgumentParser:
+    """Return a parser with the options that every benchmark has."""
+    options = argparse.ArgumentParser(description=text)
+    options.add_argument("--quick", action="store_true", help="a coarser run, under 45 s")
+    options.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
+    return options
+
+
+def machine() -> dict[str, Any]:
+    """Return what the figures depend on."""
+    model = next(
+        (
+            line.partition(":")[2].strip()
+            for line in _read("/proc/cpuinfo").splitlines()
+            if line.startswith("model name")
+        ),
+        platform.processor(),
+    )
+    return {
+        "processor": model,
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": version("numpy"),
+    }
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except OSError:
+        return ""
+
+
+def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print one table."""
+    table = Table(title=title, title_justify="left")
+    for name in columns:
+        table.add_column(name, justify="right")
+    for row in rows:
+        table.add_row(*(f"{x:.4f}" if isinstance(x, float) else str(x) for x in row))
+    _CONSOLE.print(table)
+
+
+def finish(figures: dict[str, Any], path: Path | None) -> None:
+    """Print the machine and write the figures."""
+    figures = {"machine": machine(), **figures}
+    _CONSOLE.print("machine: " + ", ".join(f"{k} {v}" for k, v in machine().items()))
+    if path is not None:
+        path.write_text(json.dumps(figures, indent=1) + "\n")
