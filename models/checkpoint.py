@@ -202,7 +202,10 @@ def _check_complete(path: Path) -> None:
     header, data_start = _header(path)
     size = path.stat().st_size - data_start
     for name, entry in header.items():
-        end = entry["data_offsets"][1]
+        try:
+            end = int(entry["data_offsets"][1])
+        except (TypeError, KeyError, IndexError, ValueError):
+            raise CheckpointError(f"{path}: tensor {name!r} has no valid data_offsets") from None
         if end > size:
             raise CheckpointError(
                 f"{path}: truncated; tensor {name!r} ends at byte {end} of {size} there are"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import warnings
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -60,13 +59,10 @@ class ImageInput:
         if not data:
             raise InvalidInputError("the image is empty (0 bytes)")
         try:
-            with warnings.catch_warnings():
-                # The limit on pixels is ours and is checked before anything is decoded.
-                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-                image = Image.open(io.BytesIO(data), formats=FORMATS)
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
         except UnidentifiedImageError:
             raise InvalidInputError(f"not an image; allowed: {', '.join(FORMATS)}") from None
-        except Image.DecompressionBombError:
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning):
             raise InvalidInputError(f"the image has more than {MAX_PIXELS:,} pixels") from None
         except (OSError, ValueError, SyntaxError) as error:
             raise InvalidInputError(f"the image cannot be opened: {error}") from None

@@ -5,21 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeVar
+from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
 from models.core import Cost, Elastic, Shape, Subnet
 from search.budget import Budget, InfeasibleBudgetError
 from search.grid import IntArray, build_grid
-from search.solve import Answer, Problem, hulls, solve
+from search.problems import Asked
+from search.solve import Answer, solve
 from search.table import FloatArray, Score, Table
 
 # Slack for sums of preference-weighted retentions, far below any difference worth serving.
 _ROUNDING = 1e-9
 TOLERANCE = 1e-3
-_Number = TypeVar("_Number", bound=np.generic)
+_ONE_MAC = 0.5  # MACs are whole: less than this apart is the same
+_MAX_TASK_SETS = 32  # sets of asked tasks whose arrays are kept, a few hundred kilobytes each
 
 
 class RequestError(ValueError):
@@ -73,10 +74,6 @@ class Request:
     largest_macs: int
 
 
-class _Pick(Protocol):
-    def __call__(self, array: NDArray[_Number], /) -> NDArray[_Number]: ...
-
-
 class Finder:
     """Exact search over a model's table, for one input shape; immutable, shared by all requests."""
 
@@ -86,19 +83,12 @@ class Finder:
         Raises:
             ValueError: If the model's plans or the table do not factorise by task.
         """
-        self.grid = grid = build_grid(model, shape, table)
-        self._position = {task: i for i, task in enumerate(grid.tasks)}
-        macs = grid.branch.macs.astype(np.float64)
-        self._macs = macs
-        self._hulls = hulls(macs, grid.scores.retention)
-        columns = self._hulls.columns.transpose(1, 0, 2)  # [rows, positions, tasks]
-        hull_macs = np.take_along_axis(macs, columns, axis=1)
-        hull_value = np.take_along_axis(grid.scores.retention, columns, axis=1)
-        self._step_macs = np.diff(hull_macs, axis=1)
-        self._step_value = np.diff(hull_value, axis=1)
-        self._low_macs, self._low_value = hull_macs[:, 0], hull_value[:, 0]
-        self._high_macs, self._high_value = hull_macs[:, -1], hull_value[:, -1]
-        self._trunk = grid.trunk.macs.astype(np.float64)
+        self.grid = build_grid(model, shape, table)
+        self._position = {task: i for i, task in enumerate(self.grid.tasks)}
+        everything = Asked.of(self.grid)
+        self._asked = lru_cache(_MAX_TASK_SETS)(
+            lambda tasks: everything.select(np.array(tasks, dtype=np.int64))
+        )
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -149,7 +139,7 @@ class Finder:
             points: Budgets tried, evenly spaced from the cheapest subnet to the largest.
         """
         request = self.request(tasks, preferences)
-        low = float((self._trunk + self._low_macs[:, request.tasks].sum(axis=1)).min())
+        low = float(self._asked(tuple(request.tasks.tolist())).lowest_macs.min())
         front: list[Selection] = []
         for macs in np.linspace(low, request.largest_macs, points):
             answer = self._best(request, Budget(macs=math.ceil(macs)), 0.0)
@@ -186,79 +176,35 @@ class Finder:
     def _best(self, request: Request, budget: Budget, tolerance: float) -> Answer:
         """Maximise quality with MACs under the ceiling."""
         ceiling, field = budget.max_macs(request.largest_macs)
-        pick, weights = self._pick(request), request.weights
-        start = self._trunk + pick(self._low_macs).sum(axis=-1)
-        answer = solve(
-            Problem(
-                gain=pick(self.grid.scores.retention),
-                gain_scale=weights,
-                load=pick(self._macs),
-                load_scale=np.ones_like(weights),
-                row_gain=np.zeros(len(self._trunk)),
-                row_load=self._trunk,
-                start_gain=pick(self._low_value) @ weights,
-                start_load=start,
-                step_gain=pick(self._step_value) * weights,
-                step_load=pick(self._step_macs),
-                total_gain=(pick(self._high_value) - pick(self._low_value)) @ weights,
-                total_load=pick(self._high_macs).sum(axis=-1) + self._trunk - start,
-                start=pick(self._hulls.length) * 0,
-                direction=1,
-                columns=pick(self._hulls.columns),
-                capacity=ceiling,
-            ),
-            tolerance,
-        )
+        asked = self._asked(tuple(request.tasks.tolist()))
+        answer = solve(asked.best(request.weights, ceiling), tolerance)
         if answer is None:
             assert field is not None
-            raise _too_small(field, budget, int(start.min()), request.largest_macs)
+            raise _too_small(field, budget, int(asked.lowest_macs.min()), request.largest_macs)
         return answer
 
     def _cheapest(self, request: Request, budget: Budget, floor: float, tolerance: float) -> Answer:
         """Minimise MACs with quality at least the floor, and check the ceiling."""
-        pick, weights = self._pick(request), request.weights
-        start = -(pick(self._high_value) @ weights)
-        length = pick(self._hulls.length)
-        answer = solve(
-            Problem(
-                gain=pick(self._macs),
-                gain_scale=-np.ones_like(weights),
-                load=pick(self.grid.scores.retention),
-                load_scale=-weights,
-                row_gain=-self._trunk,
-                row_load=np.zeros(len(self._trunk)),
-                start_gain=-self._trunk - pick(self._high_macs).sum(axis=-1),
-                start_load=start,
-                step_gain=pick(self._step_macs)[:, ::-1],
-                step_load=pick(self._step_value)[:, ::-1] * weights,
-                total_gain=(pick(self._high_macs) - pick(self._low_macs)).sum(axis=-1),
-                total_load=-(pick(self._low_value) @ weights) - start,
-                start=length,
-                direction=-1,
-                columns=pick(self._hulls.columns),
-                capacity=-floor + _ROUNDING,
-            ),
-            max(0.5, tolerance * request.largest_macs),
-        )
+        asked = self._asked(tuple(request.tasks.tolist()))
+        problem = asked.cheapest(request.weights, floor - _ROUNDING)
+        answer = solve(problem, max(_ONE_MAC, tolerance * request.largest_macs))
         if answer is None:
-            best = float(-start.min())
+            best = float(-problem.start_load.min())
+            shown = math.floor(best * 1e6) / 1e6  # rounded down, so that it is itself accepted
             raise InfeasibleBudgetError(
-                f"budget.min_quality={floor:g} cannot be kept; the best subnet keeps {best:.6g}",
+                f"budget.min_quality={floor:g} cannot be kept; the best subnet keeps {shown}",
                 "min_quality",
                 best,
             )
         ceiling, field = budget.max_macs(request.largest_macs)
+        if -answer.gain > ceiling and tolerance > 0:
+            return self._cheapest(request, budget, floor, 0.0)
         if -answer.gain > ceiling:
             assert field is not None
             raise _too_small(
                 field, budget, int(-answer.gain), request.largest_macs, f" that keeps {floor:g}"
             )
         return answer
-
-    def _pick(self, request: Request) -> _Pick:
-        """Return a function that narrows arrays of shape [..., tasks] to the asked tasks."""
-        everything = len(request.tasks) == len(self.tasks)
-        return (lambda array: array) if everything else (lambda array: array[..., request.tasks])
 
     def selection(self, request: Request, answer: Answer) -> Selection:
         """Describe an answer to a request."""

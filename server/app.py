@@ -73,6 +73,9 @@ def create_app(settings: Settings) -> FastAPI:
 
 
 def _backend(settings: Settings) -> TorchBackend:
-    if settings.device.startswith("cuda") and not torch.cuda.is_available():
-        raise SettingsError(f"device={settings.device}: torch sees no CUDA device here")
+    kind, _, index = settings.device.partition(":")
+    if kind == "cuda":
+        found = torch.cuda.device_count()
+        if int(index or 0) >= found:
+            raise SettingsError(f"device={settings.device}: torch sees {found} CUDA devices here")
     return TorchBackend(settings.device)

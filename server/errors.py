@@ -37,6 +37,8 @@ from search.find import RequestError
 log = logging.getLogger(__name__)
 
 _MAX_SHOWN = 80  # characters of a client's text that a message repeats
+_MAX_FAULTS = 100  # named; a million unknown fields must not make a million messages
+_Model = type[BaseModel] | None
 
 
 class RheostatError(Exception):
@@ -224,7 +226,7 @@ def translate(error: Exception) -> RheostatError:
         case RequestError():
             return InvalidRequestError(str(error), error.field)
         case RequestValidationError():
-            return _invalid(error.errors(), None)
+            return _invalid(error.errors(), None, "the request")
         case HTTPException():
             return _from_http(error)
     log.error("unexpected error", exc_info=error)
@@ -232,14 +234,17 @@ def translate(error: Exception) -> RheostatError:
     return RheostatError("internal error; the server's log has it under the request id")
 
 
-def invalid(error: ValidationError, model: type[BaseModel]) -> InvalidRequestError:
+def invalid(error: ValidationError, model: type[BaseModel], whole: str) -> InvalidRequestError:
     """Return what a request body got wrong, naming field, value and what is allowed.
 
     Args:
         error: Raised by ``model``.
         model: Says which fields are allowed where an unknown one was found.
+        whole: What messages call that which the model describes.
     """
-    return _invalid(error.errors(include_url=False), model)
+    if (count := error.error_count()) > _MAX_FAULTS:
+        return InvalidRequestError(f"{whole} has {count} faults; at most {_MAX_FAULTS} are named")
+    return _invalid(error.errors(include_url=False), model, whole)
 
 
 def shown(value: object) -> str:
@@ -252,8 +257,8 @@ def shown(value: object) -> str:
     return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
 
 
-def _invalid(faults: Sequence[Any], model: type[BaseModel] | None) -> InvalidRequestError:
-    details = [{"field": _path(f["loc"]), "message": _sentence(f, model)} for f in faults]
+def _invalid(faults: Sequence[Any], model: _Model, whole: str) -> InvalidRequestError:
+    details = [{"field": _path(f["loc"]), "message": _sentence(f, model, whole)} for f in faults]
     first = details[0]
     return InvalidRequestError(str(first["message"]), first["field"], details)
 
@@ -274,16 +279,16 @@ def _path(loc: Sequence[int | str]) -> str | None:
     return text.removeprefix(".")[:_MAX_SHOWN] or None
 
 
-def _sentence(fault: ErrorDetails, model: type[BaseModel] | None) -> str:
-    path, message = _path(fault["loc"]) or "the body", fault["msg"]
+def _sentence(fault: ErrorDetails, model: _Model, whole: str) -> str:
+    path, message = _path(fault["loc"]), fault["msg"]
     if fault["type"] == "json_invalid":
-        return f"the body is not JSON: {fault['ctx']['error']}" if "ctx" in fault else message
+        return f"{whole} is not JSON: {fault['ctx']['error']}" if "ctx" in fault else message
     if fault["type"] == "extra_forbidden" and model is not None:
         return f"{path} is not a field; allowed: {', '.join(_fields(model, fault['loc'][:-1]))}"
     if message.startswith("Input should "):
-        value = shown(fault["input"])
-        return f"{path}={value} must {message.removeprefix('Input should ')}"
-    return f"{path}: {message}"
+        value, rule = shown(fault["input"]), message.removeprefix("Input should ")
+        return f"{path}={value} must {rule}" if path else f"{whole} must {rule}, not {value}"
+    return f"{path or whole}: {message}"
 
 
 def _fields(model: type[BaseModel], loc: Sequence[int | str]) -> list[str]:

@@ -65,6 +65,9 @@ class SlimmableConfig:
             raise ValueError(f"widths={self.widths} must ascend and end at 1")
         if not self.tasks:
             raise ValueError("tasks is empty; at least one is needed")
+        for task, labels in self.tasks.items():
+            if len(labels) < 2 or len(set(labels)) != len(labels):
+                raise ValueError(f"tasks.{task}={list(labels)} must be two or more distinct labels")
         for full in (*self.channels, self.decoder_channels):
             for width in self.widths:
                 if full * width % GROUP_SIZE or full * width < GROUP_SIZE:

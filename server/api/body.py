@@ -6,6 +6,7 @@ from typing import NamedTuple, TypeVar
 
 from fastapi import Request
 from pydantic import ValidationError
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -22,6 +23,7 @@ from server.errors import (
 
 _JSON = "application/json"
 _FORM = "multipart/form-data"
+_MAX_TEXTS = 16  # parts that are no files; a second one gets an error that names it
 
 BodyT = TypeVar("BodyT", bound=PlanBody)
 
@@ -54,11 +56,11 @@ async def read_infer(request: Request, max_images: int) -> Parsed:
         uploads = _from_fields(body)
         _check_count("images", len(uploads), max_images)
         return Parsed(body, uploads)
+    _check_complete(await _body(request), request.headers["content-type"])
     try:
-        async with request.form(max_files=max_images, max_fields=16) as form:
-            return await _from_form(form)
-    except ClientDisconnect:
-        raise _gone() from None
+        # Room for one image too many, for our own error, and for the request as a file.
+        async with request.form(max_files=max_images + 2, max_fields=_MAX_TEXTS) as form:
+            return await _from_form(form, max_images)
     except HTTPException as error:
         raise InvalidRequestError(f"the multipart body cannot be read: {error.detail}") from None
 
@@ -82,11 +84,11 @@ def _gone() -> ClientGoneError:
     return ClientGoneError("the client closed the connection")
 
 
-def _parse(model: type[BodyT], text: bytes | str) -> BodyT:
+def _parse(model: type[BodyT], text: bytes | str, whole: str = "the body") -> BodyT:
     try:
         return model.model_validate_json(text)
     except ValidationError as error:
-        raise invalid(error, model) from None
+        raise invalid(error, model, whole) from None
 
 
 def _from_fields(body: InferBody) -> list[Upload]:
@@ -99,7 +101,17 @@ def _from_fields(body: InferBody) -> list[Upload]:
     return [Upload(f"images[{i}]", text) for i, text in enumerate(body.images)]
 
 
-async def _from_form(form: FormData) -> Parsed:
+def _check_complete(body: bytes, content_type: str) -> None:
+    """Refuse a body without its last boundary: the parser would drop the part that it ends."""
+    boundary = parse_options_header(content_type)[1].get(b"boundary", b"")
+    if boundary and b"--" + boundary + b"--" not in body:
+        raise InvalidRequestError(
+            "the multipart body cannot be read: it does not end with the boundary of its "
+            "content-type"
+        )
+
+
+async def _from_form(form: FormData, max_images: int) -> Parsed:
     """Read the parts ``image``, which may repeat, and ``request``."""
     body, num_requests = PlanBody(), 0
     files: list[UploadFile] = []
@@ -107,7 +119,7 @@ async def _from_form(form: FormData) -> Parsed:
         if name == "request":
             num_requests += 1
             text = await part.read() if isinstance(part, UploadFile) else part
-            body = _parse(PlanBody, text)
+            body = _parse(PlanBody, text, "part request")
         elif name != "image":
             raise InvalidRequestError(
                 f"part {shown(name)} is not allowed; allowed: image, request", name[:80]
@@ -120,6 +132,7 @@ async def _from_form(form: FormData) -> Parsed:
         raise InvalidRequestError("part request is given more than once", "request")
     if not files:
         raise InvalidRequestError("part image is required: one or more files", "image")
+    _check_count("image", len(files), max_images)
     uploads = [Upload(f"image[{i}]", await file.read()) for i, file in enumerate(files)]
     return Parsed(body, uploads)
 

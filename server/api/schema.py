@@ -10,6 +10,9 @@ from models.core import Value
 from search.budget import Budget
 
 Name = Annotated[str, Field(max_length=200)]
+# Fail fast: a list of a million wrong entries must not cost a million errors.
+_Names = Annotated[list[Name], Field(fail_fast=True)]
+_Images = Annotated[list[str], Field(fail_fast=True)]
 _MAX_NAMES = 1000  # more than any model has tasks; keeps messages short
 
 _ASKED: dict[str, Any] = {
@@ -54,7 +57,7 @@ class PlanBody(_Asked):
     model: Name | None = Field(
         default=None, description="May be left out where one model is served."
     )
-    tasks: list[Name] | None = Field(
+    tasks: _Names | None = Field(
         default=None,
         min_length=1,
         max_length=_MAX_NAMES,
@@ -89,7 +92,7 @@ class InferBody(PlanBody):
         default=None,
         description="PNG, JPEG or WebP: base64 (standard alphabet), bare or as a data URL.",
     )
-    images: list[str] | None = Field(default=None, min_length=1, description="Several, as `image`.")
+    images: _Images | None = Field(default=None, min_length=1, description="Several, as `image`.")
 
 
 class TaskOutput(BaseModel):

@@ -177,3 +177,12 @@ def test_a_file_that_is_no_safetensors_is_refused(tmp_path: Path, content: bytes
     checkpoint.cover(folder, WEIGHTS)
     with pytest.raises(CheckpointError, match="not a safetensors file"):
         checkpoint.load(folder)
+
+
+def test_a_header_without_offsets_is_refused(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "tiny")
+    header = b'{"stem.weight": {"dtype": "F16"}}'
+    (folder / WEIGHTS).write_bytes(len(header).to_bytes(8, "little") + header)
+    checkpoint.cover(folder, WEIGHTS)
+    with pytest.raises(CheckpointError, match=r"'stem\.weight' has no valid data_offsets"):
+        checkpoint.load(folder)

@@ -218,9 +218,10 @@ def test_plan_refuses_what_the_model_does_not_have(
         ({"widths": (1.0, 0.5)}, "must ascend and end at 1"),
         ({"widths": (0.5,)}, "must ascend and end at 1"),
         ({"tasks": {}}, "tasks is empty"),
+        ({"tasks": {"fish": ("ray", "ray")}}, r"tasks\.fish=.* distinct labels"),
         ({"decoder_channels": 24}, "24 channels x width 0.25 is not a multiple of 8"),
     ],
-    ids=["stages", "descending", "no-full-width", "no-tasks", "group-size"],
+    ids=["stages", "descending", "no-full-width", "no-tasks", "labels", "group-size"],
 )
 def test_impossible_architectures_are_refused(changes: dict[str, object], message: str) -> None:
     fields: dict[str, object] = {

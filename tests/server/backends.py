@@ -1,0 +1,50 @@
+"""Back ends that run real models, but not always."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterable, Mapping
+
+from torch import Tensor
+
+from models.backends.torch import TorchBackend
+from models.core import KeyPath, Step
+
+WAIT_S = 20
+
+
+class HeldBackend(TorchBackend):
+    """Runs as usual; once told to hold, each run waits until it is released."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._is_holding = False
+        self._entered, self._may_go = threading.Event(), threading.Event()
+
+    def run(self, steps: Iterable[Step], inputs: Mapping[str, Tensor]) -> dict[KeyPath, Tensor]:
+        if self._is_holding:
+            self._entered.set()
+            assert self._may_go.wait(WAIT_S), "held for too long"
+        return super().run(steps, inputs)
+
+    def hold(self) -> None:
+        self._is_holding = True
+
+    def release(self) -> None:
+        self._is_holding = False
+        self._may_go.set()
+
+    async def until_held(self) -> None:
+        assert await asyncio.to_thread(self._entered.wait, WAIT_S), "never called"
+
+
+class FailingBackend(TorchBackend):
+    """Runs as usual; once given an error, ends each run in it."""
+
+    error: BaseException | None = None
+
+    def run(self, steps: Iterable[Step], inputs: Mapping[str, Tensor]) -> dict[KeyPath, Tensor]:
+        if self.error:
+            raise self.error
+        return super().run(steps, inputs)

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+
+from server import catalog
+from server.app import create_app
+from server.catalog import Served
+from server.settings import PREFIX, Settings
+from tests.tiny import write_checkpoint
+
+MAX_IMAGES = 4
+MAX_BODY_BYTES = 1_000_000
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_settings_around() -> Iterator[None]:
+    """Keep the settings of whoever runs the tests out of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.upper().startswith(PREFIX):
+                patch.delenv(name)
+        yield
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one tiny checkpoint."""
+    folder = tmp_path_factory.mktemp("models")
+    write_checkpoint(folder / "tiny")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def served(folder: Path) -> Served:
+    """The tiny model, for comparison: not the object the app has."""
+    return catalog.load(folder)["tiny"]
+
+
+@pytest.fixture(scope="session")
+def settings(folder: Path) -> Settings:
+    """Small limits, so that small requests exceed them."""
+    return Settings(models=folder, max_images=MAX_IMAGES, max_body_bytes=MAX_BODY_BYTES)
+
+
+@pytest.fixture(scope="session")
+def client(settings: Settings) -> Iterator[TestClient]:
+    """A client of a running app, shared by tests that leave no trace in it."""
+    with TestClient(create_app(settings)) as client:
+        yield client

@@ -1,0 +1,126 @@
+"""A back end without a model, and an engine around it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+
+import torch
+from torch import Tensor
+
+from models.core import Cost, KeyPath, Step
+from server.engine.engine import Engine
+from server.engine.work import Prepared, Result, Work
+
+WAIT_S = 20
+
+
+class FakeBackend:
+    """Doubles its input; holds, fails or miscounts its rows when told to.
+
+    Attributes:
+        calls: Key and inputs of each call, such as ``a 1 2``.
+        errors: Raised for plans of that key.
+        seconds: What each call takes on its own clock.
+        num_extra: Rows too many in each answer, or below 0 too few.
+    """
+
+    name = "fake"
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.errors: dict[str, BaseException] = {}
+        self.now = self.seconds = 0.0
+        self.num_extra = 0
+        self._is_holding = False
+        self._entered = threading.Semaphore(0)
+        self._permits = threading.Semaphore(0)
+
+    def clock(self) -> float:
+        return self.now
+
+    def run(self, steps: Iterable[Step], inputs: Mapping[str, Tensor]) -> dict[KeyPath, Tensor]:
+        (step,), images = steps, inputs["image"]
+        self.calls.append(" ".join([str(step.key), *(f"{x:g}" for x in images[:, 0].tolist())]))
+        if self._is_holding:
+            self._entered.release()
+            assert self._permits.acquire(timeout=WAIT_S), "held for too long"
+        self.now += self.seconds
+        if error := self.errors.get(str(step.key)):
+            raise error
+        rows = torch.cat([2 * images, images])
+        return {step.path: rows[: len(images) + self.num_extra]}
+
+    def hold(self) -> None:
+        """Let every further call wait for `let_one` or `release`."""
+        self._is_holding = True
+
+    def let_one(self) -> None:
+        """End one call's wait."""
+        self._permits.release()
+
+    def release(self) -> None:
+        """End holding."""
+        self._is_holding = False
+        self.let_one()
+
+    async def until_held(self) -> None:
+        """Wait until a call has begun to wait."""
+        assert await asyncio.to_thread(self._entered.acquire, timeout=WAIT_S), "never called"
+
+
+def work(name: str) -> Work:
+    """Make the work ``a7``: input 7 for plan a. Each has a plan object of its own."""
+    step = Step(name[0], torch.clone, Cost(), None, ("image",), "answer")
+    return Work(Prepared("model", (step,)), {"image": torch.tensor([float(name[1:])])})
+
+
+def submit(engine: Engine, names: str) -> asyncio.Task[list[Result]]:
+    """Submit one request of several works, such as ``a1 b2``."""
+    works = [work(name) for name in names.split()]
+
+    async def ask() -> list[Result]:
+        with engine.reserve(len(works)) as room:
+            return await room.submit(works)
+
+    return asyncio.create_task(ask())
+
+
+def answers(results: list[Result]) -> list[float]:
+    return [float(result.outputs["answer"]) for result in results]
+
+
+async def turn() -> None:
+    """Let every task that was just made run up to its first wait."""
+    await asyncio.sleep(0)
+
+
+@asynccontextmanager
+async def running(
+    backend: FakeBackend, max_batch_size: int = 4, max_queue: int = 64
+) -> AsyncIterator[Engine]:
+    engine = Engine(backend, max_batch_size, max_queue, backend.clock)
+    engine.start()
+    try:
+        yield engine
+    finally:
+        backend.release()
+        await engine.close()
+
+
+@asynccontextmanager
+async def held(
+    backend: FakeBackend, max_batch_size: int = 4, max_queue: int = 64
+) -> AsyncIterator[Engine]:
+    """An engine whose worker is busy with the work ``z0`` until the back end is released."""
+    async with running(backend, max_batch_size, max_queue) as engine:
+        backend.hold()
+        first = submit(engine, "z0")
+        await backend.until_held()
+        try:
+            yield engine
+        finally:
+            backend.release()
+            await asyncio.gather(first, return_exceptions=True)

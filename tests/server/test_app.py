@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from fastapi.testclient import TestClient
+
+from models.backends.torch import TorchBackend
+from server.app import create_app
+from server.catalog import CatalogError
+from server.settings import Settings, SettingsError
+from tests.server.samples import image, text_of
+
+STATUSES = {
+    ("post", "/v1/infer"): "200 404 413 415 422 429 500 503",
+    ("post", "/v1/plan"): "200 404 413 415 422",
+    ("get", "/v1/models"): "200",
+    ("get", "/v1/models/{model}"): "200 404 422",
+    ("get", "/healthz"): "200",
+    ("get", "/readyz"): "200 503",
+    ("get", "/metrics"): "200",
+}
+
+
+@pytest.fixture(scope="module")
+def document(client: TestClient) -> dict[str, Any]:
+    response = client.get("/openapi.json")
+    assert response.status_code == 200
+    found: dict[str, Any] = response.json()
+    return found
+
+
+def operations(document: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
+    return {
+        (method, path): operation
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+    }
+
+
+def test_every_route_is_documented_with_every_status(document: dict[str, Any]) -> None:
+    found = {key: " ".join(sorted(op["responses"])) for key, op in operations(document).items()}
+    assert found == STATUSES
+
+
+def test_every_documented_error_has_our_shape(document: dict[str, Any]) -> None:
+    for operation in operations(document).values():
+        for status, response in operation["responses"].items():
+            if status != "200":
+                schema = response["content"]["application/json"]["schema"]
+                assert schema == {"$ref": "#/components/schemas/ErrorAnswer"}
+    assert "HTTPValidationError" not in document["components"]["schemas"]
+
+
+def test_bodies_read_by_hand_are_documented_in_full(document: dict[str, Any]) -> None:
+    found = operations(document)
+    content = found["post", "/v1/infer"]["requestBody"]["content"]
+    assert set(content) == {"application/json", "multipart/form-data"}
+    fields = content["application/json"]["schema"]["properties"]
+    assert set(fields) == {"image", "images", "model", "tasks", "preferences", "budget"}
+    assert "$ref" not in str(content)
+    plan = found["post", "/v1/plan"]["requestBody"]["content"]["application/json"]["schema"]
+    assert set(plan["properties"]) == {"model", "tasks", "preferences", "budget"}
+
+
+def test_documented_answers_match_real_ones(client: TestClient, document: dict[str, Any]) -> None:
+    answer = client.post("/v1/infer", json={"image": text_of(image())}).json()
+    schemas = document["components"]["schemas"]
+    assert set(answer["receipt"]) == set(schemas["Receipt"]["properties"])
+    assert set(answer["outputs"][0]["fish"]) == set(schemas["TaskOutput"]["properties"])
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "error_type"),
+    [
+        ("GET", "/v2/infer", 404, "unknown_path"),
+        ("POST", "/v1/infer/", 404, "unknown_path"),
+        ("GET", "/v1/infer", 405, "method_not_allowed"),
+        ("DELETE", "/v1/models/tiny", 405, "method_not_allowed"),
+        ("POST", "/metrics", 405, "method_not_allowed"),
+    ],
+)
+def test_unknown_paths_and_methods_are_answered_in_our_shape(
+    client: TestClient, method: str, path: str, status: int, error_type: str
+) -> None:
+    response = client.request(method, path)
+    assert response.status_code == status
+    error = response.json()["error"]
+    assert error["type"] == error_type
+    assert error["request_id"] == response.headers["x-request-id"]
+    assert ("allow" in response.headers) == (status == 405)
+
+
+class LeakyBackend(TorchBackend):
+    """Raises on the event loop, after the run, or on the worker, in it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_broken = False
+
+    @property
+    def name(self) -> str:
+        if self.is_broken:
+            raise RuntimeError("password=hunter2")
+        return super().name
+
+
+def test_an_internal_error_tells_the_client_nothing_and_the_log_everything(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    backend = LeakyBackend()
+    monkeypatch.setattr("server.app.TorchBackend", lambda device: backend)
+    with TestClient(create_app(settings)) as client, caplog.at_level(logging.ERROR):
+        backend.is_broken = True
+        response = client.post(
+            "/v1/infer", json={"image": text_of(image())}, headers={"x-request-id": "run-7"}
+        )
+        assert response.status_code == 500
+        assert response.headers["x-request-id"] == "run-7"
+        assert response.json() == {
+            "error": {
+                "type": "internal",
+                "message": "internal error; the server's log has it under the request id",
+                "field": None,
+                "request_id": "run-7",
+            }
+        }
+        assert "hunter2" in caplog.text
+        assert "rheostat_queue_depth 0.0" in client.get("/metrics").text
+        assert 'outcome="failed"} 1.0' in client.get("/metrics").text
+
+
+def test_models_that_cannot_be_served_stop_the_app_from_being_made(tmp_path: Path) -> None:
+    with pytest.raises(CatalogError, match="holds no checkpoint"):
+        create_app(Settings(models=tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("device", "num_devices"), [("cuda", 0), ("cuda:0", 0), ("cuda:1", 1), ("cuda:7", 2)]
+)
+def test_a_device_that_is_not_there_is_refused_by_name(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, device: str, num_devices: int
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: num_devices)
+    with pytest.raises(SettingsError, match=f"device={device}: torch sees {num_devices} CUDA"):
+        create_app(Settings(models=folder, device=device))
+
+
+def test_the_number_of_threads_is_set_once_the_app_starts(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", calls.append)
+    app = create_app(settings.model_copy(update={"num_threads": 3}))
+    assert not calls
+    with TestClient(app):
+        assert calls == [3]

@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+import pytest
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+
+from search.budget import InfeasibleBudgetError
+from search.find import RequestError
+from server import errors
+from server.api.schema import InferBody, PlanBody
+from server.errors import (
+    ClientError,
+    InvalidRequestError,
+    ModelNotReadyError,
+    OverloadedError,
+    RheostatError,
+    invalid,
+    respond,
+    shown,
+    translate,
+)
+
+
+def body_of(error: Exception) -> dict[str, Any]:
+    body: dict[str, Any] = json.loads(bytes(respond(error, "id-1").body))
+    return body
+
+
+def fault_in(text: str, model: type[PlanBody] = PlanBody) -> InvalidRequestError:
+    with pytest.raises(ValidationError) as caught:
+        model.model_validate_json(text)
+    return invalid(caught.value, model, "the body")
+
+
+def tree(kind: type[RheostatError]) -> list[type[RheostatError]]:
+    return [kind, *(found for child in kind.__subclasses__() for found in tree(child))]
+
+
+def test_the_module_text_lists_every_error_with_its_status_and_type() -> None:
+    lines = (errors.__doc__ or "").splitlines()
+    for kind in tree(RheostatError):
+        (line,) = (line for line in lines if f"{kind.__name__} " in line)
+        assert line.split()[-2:] == [str(kind.status), kind.error_type]
+
+
+def test_statuses_say_who_is_at_fault() -> None:
+    for kind in tree(RheostatError):
+        is_retryable = kind is OverloadedError
+        assert 400 <= kind.status < 500 or not issubclass(kind, ClientError)
+        assert kind.status >= 500 or issubclass(kind, ClientError) or is_retryable
+
+
+def test_a_response_has_type_message_field_and_request_id() -> None:
+    response = respond(InvalidRequestError("tasks is wrong", "tasks"), "id-1")
+    assert response.status_code == 422
+    assert json.loads(bytes(response.body)) == {
+        "error": {
+            "type": "invalid_request",
+            "message": "tasks is wrong",
+            "field": "tasks",
+            "request_id": "id-1",
+        }
+    }
+
+
+def test_a_budget_that_cannot_be_met_says_what_can_and_not_to_retry() -> None:
+    error = InfeasibleBudgetError("too small", "macs", 1234)
+    response = respond(error, "id-1")
+    assert response.status_code == 422
+    assert response.headers["x-should-retry"] == "false"
+    assert body_of(error)["error"] == {
+        "type": "infeasible_budget",
+        "message": "too small",
+        "field": "budget.macs",
+        "request_id": "id-1",
+        "feasible": 1234,
+    }
+
+
+@pytest.mark.parametrize(("wait_s", "header"), [(0.0, "1"), (1.0, "1"), (1.2, "2"), (60.0, "60")])
+def test_overload_tells_when_to_come_back(wait_s: float, header: str) -> None:
+    response = respond(OverloadedError("full", wait_s), "id-1")
+    assert response.status_code == 429
+    assert response.headers["Retry-After"] == header
+
+
+def test_what_the_search_refuses_is_the_clients_fault() -> None:
+    error = translate(RequestError("unknown task 'x'", "tasks"))
+    assert isinstance(error, InvalidRequestError)
+    assert (error.message, error.field) == ("unknown task 'x'", "tasks")
+
+
+@pytest.mark.parametrize(
+    ("status", "expected_status", "error_type"),
+    [(404, 404, "unknown_path"), (405, 405, "method_not_allowed"), (400, 422, "invalid_request")],
+)
+def test_the_frameworks_own_errors_take_our_shape(
+    status: int, expected_status: int, error_type: str
+) -> None:
+    response = respond(HTTPException(status, headers={"Allow": "GET"}), "id-1")
+    assert response.status_code == expected_status
+    assert response.headers["Allow"] == "GET"
+    assert json.loads(bytes(response.body))["error"]["type"] == error_type
+
+
+def test_faults_of_path_and_query_take_our_shape() -> None:
+    fault = {"type": "x", "loc": ("query", "n"), "msg": "Input should be a number", "input": "y"}
+    error = body_of(RequestValidationError([fault]))["error"]
+    assert error["field"] == "query.n"
+    assert error["message"] == "query.n='y' must be a number"
+
+
+def test_an_error_nobody_foresaw_is_logged_and_keeps_its_text_to_itself(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with caplog.at_level(logging.ERROR):
+        response = respond(KeyError("/a/secret/path"), "id-1")
+    assert response.status_code == 500
+    assert b"secret" not in bytes(response.body)
+    error = json.loads(bytes(response.body))["error"]
+    assert error["type"] == "internal"
+    assert error["message"] == "internal error; the server's log has it under the request id"
+    assert "/a/secret/path" in caplog.text
+
+
+def test_foreseen_errors_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG):
+        respond(ModelNotReadyError("starting"), "id-1")
+        respond(InvalidRequestError("wrong"), "id-1")
+    assert not caplog.records
+
+
+def test_every_fault_of_a_body_is_named_and_the_first_leads() -> None:
+    error = fault_in('{"budget": {"macs": -1, "joules": 3}, "task": ["fish"]}')
+    assert error.message == "budget.macs=-1 must be greater than 0"
+    assert error.field == "budget.macs"
+    assert [detail["field"] for detail in error.details] == ["budget.macs", "budget.joules", "task"]
+    assert error.details[1]["message"] == (
+        "budget.joules is not a field; allowed: flops, macs, fraction, min_quality"
+    )
+    assert error.details[2]["message"] == (
+        "task is not a field; allowed: model, tasks, preferences, budget"
+    )
+
+
+def test_a_fault_of_the_whole_says_what_the_whole_is() -> None:
+    with pytest.raises(ValidationError) as caught:
+        PlanBody.model_validate_json("[1]")
+    error = invalid(caught.value, PlanBody, "part request")
+    assert error.message == "part request must be an object, not a list of 1"
+    assert error.field is None
+
+
+def test_places_in_lists_are_shown_with_brackets() -> None:
+    error = fault_in('{"images": ["", 5]}', InferBody)
+    assert error.field == "images[1]"
+    assert error.message == "images[1]=5 must be a valid string"
+
+
+def test_more_faults_than_anybody_reads_are_only_counted() -> None:
+    fields = ",".join(f'"wrong{i}": 1' for i in range(200))
+    error = fault_in(f"{{{fields}}}")
+    assert error.message == "the body has 200 faults; at most 100 are named"
+    assert not error.details
+
+
+def test_a_list_of_wrong_entries_is_refused_at_the_first() -> None:
+    error = fault_in(f'{{"images": [{"1," * 100_000}1]}}', InferBody)
+    assert [detail["field"] for detail in error.details] == ["images[0]"]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("fish", "'fish'"),
+        ("a\nb", r"'a\nb'"),
+        (1.5, "1.5"),
+        (True, "True"),
+        ([1, 2], "a list of 2"),
+        ({"a": 1}, "a dict of 1"),
+        (b"abc", "a bytes of 3"),
+    ],
+)
+def test_a_clients_value_is_shown_on_one_line(value: object, text: str) -> None:
+    assert shown(value) == text
+
+
+@pytest.mark.parametrize("value", ["x" * 10_000_000, 10**4000])
+def test_a_clients_value_is_shown_in_short(value: object) -> None:
+    text = shown(value)
+    assert len(text) <= 83
+    assert text.endswith("...")

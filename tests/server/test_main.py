@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from typer.testing import CliRunner
+
+from server.__main__ import cli
+from tests.server.samples import image, text_of
+
+ROOT = Path(__file__).parents[2]
+DEADLINE_S = 90
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+    return port
+
+
+@contextmanager
+def server(folder: Path, port: int) -> Iterator[subprocess.Popen[str]]:
+    """Start the real process; yield once it listens; kill it if it outlives the deadline."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "server", "serve", "--models", str(folder), "--port", str(port)],
+        cwd=ROOT,
+        env={**os.environ, "RHEOSTAT_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    deadline = threading.Timer(DEADLINE_S, process.kill)
+    deadline.start()
+    try:
+        assert process.stdout is not None
+        seen = []
+        for line in process.stdout:
+            seen.append(line)
+            if "Uvicorn running on" in line:
+                break
+        else:
+            pytest.fail("".join(seen))
+        assert f"Rheostat serves tiny on http://127.0.0.1:{port}\n" in seen
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        deadline.cancel()
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+def test_the_process_serves_until_it_is_told_to_end(folder: Path) -> None:
+    port = free_port()
+    with server(folder, port) as process:
+        transport = httpx.HTTPTransport(retries=3)
+        address = f"http://127.0.0.1:{port}"
+        with httpx.Client(transport=transport, base_url=address, timeout=DEADLINE_S) as client:
+            assert client.get("/readyz").json() == {"ready": True, "models": ["tiny"]}
+            answer = client.post("/v1/infer", json={"image": text_of(image())})
+            assert answer.status_code == 200
+            assert answer.json()["receipt"]["model"] == "tiny"
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate()
+        assert "Application shutdown complete" in output
+        assert "Traceback" not in output
+        # Uvicorn ends in good order, then lets the signal have its way.
+        assert process.returncode == -signal.SIGTERM
+
+
+@pytest.mark.parametrize("command", ["serve", "models"])
+def test_a_folder_without_models_ends_with_one_line(command: str, tmp_path: Path) -> None:
+    arguments = [command, "--models"] if command == "serve" else [command]
+    result = CliRunner().invoke(cli, [*arguments, str(tmp_path)])
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert result.stderr.startswith(f"rheostat: {tmp_path} holds no checkpoint")
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--port", "0", "port=0: Input should be greater than or equal to 1"),
+        ("--device", "gpu", "device=gpu: String should match pattern"),
+        ("--max-images", "2000", "max_images=2000 exceeds max_queue=1024"),
+        ("--log-level", "loud", "log_level=loud: Input should be 'debug', "),
+        ("--port", "http", "Invalid value for '--port'"),
+    ],
+)
+def test_a_bad_option_ends_with_code_2(folder: Path, option: str, value: str, message: str) -> None:
+    result = CliRunner().invoke(cli, ["serve", "--models", str(folder), option, value])
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_device_that_is_not_there_ends_with_code_2(folder: Path) -> None:
+    result = CliRunner().invoke(cli, ["serve", "--models", str(folder), "--device", "cuda:99"])
+    assert result.exit_code == 2
+    assert result.stderr.startswith("rheostat: device=cuda:99: torch sees ")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("RHEOSTAT_MAX_QUEUE", "max_queue=many: Input should be a valid integer"),
+        ("RHEOSTAT_MAXQUEUE", "RHEOSTAT_MAXQUEUE is no setting; did you mean RHEOSTAT_MAX_QUEUE?"),
+    ],
+)
+def test_a_bad_variable_ends_with_code_2_and_one_line(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, message: str
+) -> None:
+    monkeypatch.setenv(name, "many")
+    for arguments in (["serve", "--models", str(folder)], ["models", str(folder)]):
+        result = CliRunner().invoke(cli, arguments)
+        assert result.exit_code == 2
+        assert result.stderr.startswith("rheostat: ")
+        assert message in result.stderr
+        assert result.stderr.count("\n") == 1
+
+
+def test_models_are_listed_with_name_family_and_folder(folder: Path) -> None:
+    result = CliRunner().invoke(cli, ["models", str(folder)])
+    assert result.exit_code == 0
+    (line,) = result.stdout.splitlines()
+    assert line.startswith("tiny  slimmable  1  ")
+    assert line.endswith(f" MB  {folder / 'tiny'}")
+
+
+def test_help_names_each_option_with_its_variable_and_default() -> None:
+    result = CliRunner().invoke(cli, ["serve", "--help"], env={"COLUMNS": "200"})
+    assert result.exit_code == 0
+    for text in ("--max-queue", "RHEOSTAT_MAX_QUEUE", "1024", "--models", "RHEOSTAT_MODELS"):
+        assert text in result.stdout
+
+
+def test_without_a_command_help_is_shown() -> None:
+    result = CliRunner().invoke(cli, [])
+    assert "serve" in result.output
+    assert "models" in result.output

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from itertools import count
+
+import pytest
+
+from models.backends.torch import TorchBackend
+from search.budget import Budget, InfeasibleBudgetError
+from server.catalog import Catalog, Served
+from server.decode import Decoder, Upload
+from server.engine.engine import Engine
+from server.errors import InvalidRequestError, ModelNotReadyError, OverloadedError
+from server.metrics import Metrics, Stage
+from server.service import Question, Service
+from tests.server.backends import HeldBackend
+from tests.server.samples import image, run
+
+MAX_QUEUE = 3
+ANYTHING = Question(None, None, Budget())
+IMPOSSIBLE = Question(None, None, Budget(macs=1))
+
+
+@pytest.fixture
+def decoder() -> Iterator[Decoder]:
+    decoder = Decoder(2)
+    yield decoder
+    decoder.close()
+
+
+def uploads(num_images: int) -> list[Upload]:
+    return [Upload(f"images[{i}]", image(i)) for i in range(num_images)]
+
+
+@asynccontextmanager
+async def running(
+    served: Served, decoder: Decoder, backend: TorchBackend, max_batch_size: int = 8
+) -> AsyncIterator[Service]:
+    """A service whose clock ticks once each time it is read."""
+    ticks, engine_ticks = count(), count()
+    engine = Engine(backend, max_batch_size, MAX_QUEUE, lambda: next(engine_ticks))
+    metrics = Metrics([served.name], 8)
+    metrics.watch_depth(lambda: engine.depth)
+    service = Service(Catalog([served]), engine, decoder, metrics, lambda: next(ticks))
+    engine.start()
+    try:
+        yield service
+    finally:
+        await engine.close()
+
+
+def test_a_service_is_ready_once_every_model_has_run(served: Served, decoder: Decoder) -> None:
+    async def scenario() -> None:
+        async with running(served, decoder, TorchBackend()) as service:
+            states = [service.is_ready]
+            await service.warm_up()
+            states.append(service.is_ready)
+        assert [*states, service.is_ready] == [False, True, False]
+        with pytest.raises(ModelNotReadyError, match="the engine is not running"):
+            await service.infer(served, ANYTHING, uploads(1))
+
+    run(scenario())
+
+
+def test_a_full_server_refuses_before_it_searches_or_decodes(
+    served: Served, decoder: Decoder
+) -> None:
+    async def scenario() -> None:
+        backend = HeldBackend()
+        async with running(served, decoder, backend) as service:
+            backend.hold()
+            first = asyncio.create_task(service.infer(served, ANYTHING, uploads(2)))
+            await backend.until_held()
+            with pytest.raises(OverloadedError, match="2 images are being served and 2 more"):
+                await service.infer(served, IMPOSSIBLE, [Upload("image", b"wrong")] * 2)
+            backend.release()
+            assert len((await first).probabilities) == 2
+            await service.infer(served, ANYTHING, uploads(MAX_QUEUE))
+
+    run(scenario())
+
+
+def test_a_budget_that_cannot_be_met_is_refused_before_images_are_decoded(
+    served: Served, decoder: Decoder
+) -> None:
+    async def scenario() -> None:
+        async with running(served, decoder, TorchBackend()) as service:
+            with pytest.raises(InfeasibleBudgetError, match="too small"):
+                await service.infer(served, IMPOSSIBLE, [Upload("image", b"wrong")])
+
+    run(scenario())
+
+
+def test_one_wrong_image_refuses_the_request_and_gives_its_room_back(
+    served: Served, decoder: Decoder
+) -> None:
+    async def scenario() -> None:
+        async with running(served, decoder, TorchBackend()) as service:
+            wrong = [*uploads(2), Upload("images[2]", b"wrong")]
+            for _ in range(MAX_QUEUE):
+                with pytest.raises(InvalidRequestError, match=r"images\[2\]: not an image"):
+                    await service.infer(served, ANYTHING, wrong)
+            assert b"rheostat_queue_depth 0.0" in service.metrics.text()
+            await service.infer(served, ANYTHING, uploads(MAX_QUEUE))
+
+    run(scenario())
+
+
+def test_stages_are_timed_and_recorded(served: Served, decoder: Decoder) -> None:
+    async def scenario() -> None:
+        async with running(served, decoder, TorchBackend()) as service:
+            answer = await service.infer(served, ANYTHING, uploads(2))
+            assert answer.seconds[Stage.SEARCH] == 1
+            assert answer.seconds[Stage.DECODE] == 1
+            assert answer.seconds[Stage.TOTAL] == 3
+            text = service.metrics.text().decode()
+            for stage in Stage:
+                sample = f'rheostat_stage_seconds_sum{{stage="{stage}"}} '
+                assert f"{sample}{float(answer.seconds[stage])}" in text
+            flops = float(2 * answer.selection.cost.flops)
+            (line,) = (x for x in text.splitlines() if x.startswith("rheostat_flops_spent_total"))
+            assert float(line.split()[-1]) == flops
+
+    run(scenario())
+
+
+def test_the_wait_told_is_that_of_the_image_that_took_longest(
+    served: Served, decoder: Decoder
+) -> None:
+    async def scenario() -> None:
+        async with running(served, decoder, TorchBackend(), max_batch_size=1) as service:
+            answer = await service.infer(served, ANYTHING, uploads(2))
+            # Ticks: both submitted 0, first taken 1 and done 2, second taken 3 or later.
+            assert answer.seconds[Stage.QUEUE] >= 3
+
+    run(scenario())
