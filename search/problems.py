@@ -65,7 +65,7 @@ class Asked:
             load_scale=self._ones,
             row_gain=self._zeros,
             row_load=self.trunk,
-            start_gain=self._hull_value[:, 0] @ weights,
+            start_gain=self._lowest_value @ weights,
             start_load=self.lowest_macs,
             step_gain=self._step_value * weights,
             step_load=self._step_macs,
@@ -90,7 +90,7 @@ class Asked:
             row_gain=-self.trunk,
             row_load=self._zeros,
             start_gain=-(self.lowest_macs + self._macs_range),
-            start_load=-(self._hull_value[:, -1] @ weights),
+            start_load=-(self._highest_value @ weights),
             step_gain=self._falling_macs,
             step_load=self._falling_value * weights,
             total_gain=self._macs_range,
@@ -112,6 +112,14 @@ class Asked:
     @cached_property
     def _hull_value(self) -> FloatArray:
         return self._along_hull(self.retention)
+
+    @cached_property
+    def _lowest_value(self) -> FloatArray:
+        return np.ascontiguousarray(self._hull_value[:, 0])
+
+    @cached_property
+    def _highest_value(self) -> FloatArray:
+        return np.ascontiguousarray(self._hull_value[:, -1])
 
     @cached_property
     def _step_macs(self) -> FloatArray:

@@ -23,7 +23,7 @@ from search.table import FloatArray
 
 MAX_STATES = 4096
 _ROUNDING = 1e-9  # sums of floats may differ by this and mean the same
-_ROWS_AT_ONCE = 8
+_ROWS_AT_ONCE = 12
 _SORT_ABOVE = 64  # states; fewer are cheaper to carry on than to compare
 
 
@@ -122,24 +122,26 @@ def solve(problem: Problem, tolerance: float = 0.0) -> Answer | None:
     if not len(rows):
         return None
     tolerance = max(tolerance, _ROUNDING)
-    bound = _bound(problem, rows, _typical_slope(problem, rows))
-    # The most promising row gives a first answer, and a multiplier that tightens all bounds.
-    some = np.array([int(bound.argmax())])
-    relaxed = _relax(problem, rows[some])
-    best = _greedy(problem, int(rows[some[0]]), relaxed, 0)
-    np.minimum(bound, _bound(problem, rows, float(relaxed.multiplier[0])), out=bound)
-    promising = [(float(relaxed.bound[0]), int(rows[some[0]]), float(relaxed.multiplier[0]))]
-    bound[some] = -np.inf
-    while bound.max() > best.gain + tolerance:
-        some = _largest(bound, _ROWS_AT_ONCE)
+    best: Answer | None = None
+    bound = np.full(len(rows), np.inf)
+    promising: list[tuple[float, int, float]] = []  # upper bound, row, multiplier
+    some = np.array([_likely(problem, rows)])
+    while True:
         relaxed = _relax(problem, rows[some])
         promising += zip(
             relaxed.bound.tolist(), rows[some].tolist(), relaxed.multiplier.tolist(), strict=True
         )
         bound[some] = -np.inf
         top = int(relaxed.greedy.argmax())
-        if relaxed.greedy[top] > best.gain:
+        if best is None or relaxed.greedy[top] > best.gain:
             best = _greedy(problem, int(rows[some[top]]), relaxed, top)
+        if np.count_nonzero(bound > best.gain + tolerance) > _ROWS_AT_ONCE:
+            # Where many remain, the multiplier of another good row tightens their bounds.
+            multiplier = float(relaxed.multiplier[top])
+            np.minimum(bound, _bound(problem, rows, multiplier), out=bound)
+        if bound.max() <= best.gain + tolerance:
+            break
+        some = _largest(bound, _ROWS_AT_ONCE)
     highest = float(bound.max())  # over the rows never relaxed
     for upper, row, multiplier in sorted(promising, reverse=True):
         if upper > best.gain + tolerance:
@@ -156,12 +158,11 @@ def _largest(values: FloatArray, count: int) -> IntArray:
     return np.argpartition(values, len(values) - count)[-count:]
 
 
-def _typical_slope(problem: Problem, rows: IntArray) -> float:
-    """Guess the multiplier: the mean gain per load of all steps, or 0 if all of them fit."""
-    load = problem.total_load[rows]
-    if (problem.start_load[rows] + load).max() <= problem.capacity:
-        return 0.0
-    return float(problem.total_gain[rows].sum() / load.sum())
+def _likely(problem: Problem, rows: IntArray) -> int:
+    """Guess which row is best: gain grows about as the square root of the load spent on it."""
+    start, total = problem.start_load[rows], problem.total_load[rows]
+    part = np.clip((problem.capacity - start) / np.maximum(total, 1e-300), 0.0, 1.0)
+    return int((problem.start_gain[rows] + problem.total_gain[rows] * np.sqrt(part)).argmax())
 
 
 def _bound(problem: Problem, rows: IntArray, multiplier: float) -> FloatArray:
@@ -186,30 +187,24 @@ def _relax(problem: Problem, rows: IntArray) -> _Relaxed:
     gain = problem.step_gain[rows].reshape(len(rows), -1)
     load = problem.step_load[rows].reshape(len(rows), -1)
     slack = problem.capacity - problem.start_load[rows]
-    slope = np.where(gain > 0, np.inf, -1.0)  # steps of no use come last
-    np.divide(gain, load, out=slope, where=(gain > 0) & (load > 0))
+    slope = np.where(gain > 0, np.inf, 0.0)
+    np.divide(gain, load, out=slope, where=load > 0)
     order = np.argsort(-slope, axis=1, kind="stable")
     each = np.arange(len(rows))
     gain, load = gain[each[:, None], order], load[each[:, None], order]
-    gained, spent = _cumulate(gain), _cumulate(load)
-    useful = (gain > 0).sum(axis=1)
-    taken = np.minimum((spent[:, 1:] <= slack[:, None]).sum(axis=1), useful)
-    greedy = problem.start_gain[rows] + gained[each, taken]
-    left = slack - spent[each, taken]
+    spent = np.cumsum(load, axis=1)
+    useful = np.count_nonzero(gain, axis=1)  # steps that gain nothing come last
+    taken = np.minimum((spent <= slack[:, None]).sum(axis=1), useful)
+    last = np.maximum(taken - 1, 0)
+    some = taken > 0
+    greedy = problem.start_gain[rows] + np.where(some, np.cumsum(gain, axis=1)[each, last], 0.0)
+    left = slack - np.where(some, spent[each, last], 0.0)
     # The step that fits only in part, where there is one, sets the multiplier.
-    following = np.minimum(taken, gain.shape[1] - 1)
     partly = taken < useful
-    multiplier = np.zeros(len(rows))
-    np.divide(gain[each, following], load[each, following], out=multiplier, where=partly)
+    following = np.minimum(taken, gain.shape[1] - 1)
+    multiplier = np.where(partly, slope[each, order[each, following]], 0.0)
     bound = greedy + np.where(partly, left, 0.0) * multiplier
     return _Relaxed(bound, multiplier, greedy, left, order, taken)
-
-
-def _cumulate(values: FloatArray) -> FloatArray:
-    """Return running sums along the last axis, starting with 0; shape [rows, steps + 1]."""
-    sums = np.zeros((values.shape[0], values.shape[1] + 1))
-    np.cumsum(values, axis=1, out=sums[:, 1:])
-    return sums
 
 
 def _greedy(problem: Problem, row: int, relaxed: _Relaxed, i: int) -> Answer:

@@ -53,7 +53,7 @@ class Recipe:
         seed: For weights, order, augmentation and the subnets drawn.
     """
 
-    epochs: int = 20
+    epochs: int = 18
     batch_size: int = 128
     learning_rate: float = 2e-3
     warmup: float = 0.05
