@@ -17,11 +17,14 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 if TYPE_CHECKING:
     from random import Random
 
+    from models.task import Task
+
 Value: TypeAlias = int | float | str
 Shape: TypeAlias = tuple[int, ...]
 KeyPath: TypeAlias = tuple[Hashable, ...]
 
 _MAX_SAMPLE_TRIES = 10_000
+_MAX_PARTS = 256  # sets of tasks whose spaces are kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +121,10 @@ class Space:
         return {axis.name: axis for axis in self.axes}
 
     @cached_property
+    def _parts(self) -> dict[frozenset[str | None], Space]:
+        return {}
+
+    @cached_property
     def smallest(self) -> Subnet:
         """The cheapest value on every axis."""
         return Subnet((axis.name, axis.values[0]) for axis in self.axes)
@@ -139,7 +146,12 @@ class Space:
         """Return the space of the axes that belong to ``tasks`` (None: to no single task)."""
         if self.valid is not _everything:
             raise ValueError("a space with a validity rule cannot be split by task")
-        return Space(tuple(axis for axis in self.axes if axis.task in tasks))
+        key = frozenset(tasks)
+        if key not in self._parts:
+            if len(self._parts) >= _MAX_PARTS:
+                self._parts.clear()
+            self._parts[key] = Space(tuple(axis for axis in self.axes if axis.task in key))
+        return self._parts[key]
 
     def check(self, choices: Mapping[str, object]) -> Subnet:
         """Return the choices as a subnet, in the axes' order and spelling.
@@ -175,7 +187,7 @@ class Space:
                         yield other
 
     def encode(self, subnet: Subnet) -> tuple[float, ...]:
-        """Return each axis's position scaled to 0 (cheapest) .. 1, for predictors."""
+        """Return each axis's position, 0 (cheapest) .. 1, for predictors."""
         return tuple(
             axis.index(subnet[axis.name]) / max(1, len(axis.values) - 1) for axis in self.axes
         )
@@ -186,8 +198,8 @@ class Cost:
     """What a step costs for one input. Milliseconds never follow from this; they are measured.
 
     Attributes:
-        macs: Multiply-accumulates of convolutions, linear layers and attention products. One MAC
-            is two FLOPs; element-wise work, norms and pooling are not counted.
+        macs: Multiply-accumulates of convolutions, linear layers and attention products; not
+            element-wise work, norms and pooling. One MAC is two FLOPs.
         weight_bytes: Bytes of weights read, once per batch.
         output_bytes: Bytes given back to the client.
     """
@@ -250,29 +262,11 @@ def merge(plans: Iterable[Plan]) -> dict[KeyPath, Step]:
     return {step.path: step for plan in plans for step in plan}
 
 
-@dataclass(frozen=True, slots=True)
-class Task:
-    """One question a model answers.
-
-    Attributes:
-        name: Also the name of the value that the answering step emits.
-        kind: What the value is. ``classification``: logits, shape [batch, len(labels)].
-        labels: Class names, in logit order.
-        metric: What the table scores, higher is better.
-    """
-
-    name: str
-    kind: Literal["classification"]
-    labels: tuple[str, ...]
-    metric: Literal["accuracy"] = "accuracy"
-
-
 class Elastic(Protocol):
     """A model with many subnets in one set of weights.
 
     Immutable once loaded: the subnet is an argument of every call, so that overlapping requests
-    cannot disturb one another. ``name`` is what clients ask for; ``tasks`` are in the model's
-    order; ``space`` has the axes of every task.
+    cannot disturb one another. Clients ask for its name; its space has the axes of every task.
     """
 
     @property

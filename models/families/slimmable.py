@@ -9,7 +9,7 @@ shared slimmable encoder with slimmable task decoders.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import ClassVar
@@ -18,10 +18,11 @@ import torch.nn.functional as F
 from pydantic import ConfigDict
 from torch import Tensor, nn
 
-from models.core import Axis, Cost, Plan, Shape, Space, Step, Subnet, Task
+from models.core import Axis, Cost, Plan, Shape, Space, Step, Subnet
 from models.families import Family
 from models.inputs import ImageInput
 from models.layers import GROUP_SIZE, SlimConv2d, SlimGroupNorm, SlimLinear
+from models.task import Task
 
 FLOAT_BYTES = 4
 
@@ -159,10 +160,13 @@ class Slimmable(nn.Module):
             Decoder(inputs, config.decoder_channels, len(labels))
             for labels in config.tasks.values()
         )
+        self._position = {task: i for i, task in enumerate(config.tasks)}
+        # Planning is on the path of every request; there are only so many widths.
+        self._costs: dict[tuple[object, ...], Cost] = {}
 
     @property
     def input(self) -> ImageInput:
-        """What a request's image must become."""
+        """What an image must become."""
         return self.config.input
 
     @cached_property
@@ -228,7 +232,7 @@ class Slimmable(nn.Module):
             step = Step(
                 key=("stage", stage, channels),
                 run=partial(self.run_stage, stage, channels),
-                cost=self._stage_cost(stage, in_channels, channels, height * width),
+                cost=self._cost(self._stage_cost, stage, in_channels, channels, height * width),
                 after=steps[-1] if steps else None,
                 takes=("feature" if steps else "image",),
                 emits="feature",
@@ -241,7 +245,7 @@ class Slimmable(nn.Module):
             step = Step(
                 key=("decoder", task, channels),
                 run=partial(self.run_decoder, task, channels),
-                cost=self._decoder_cost(task, in_channels, channels, height * width),
+                cost=self._cost(self._decoder_cost, task, in_channels, channels, height * width),
                 after=trunk,
                 takes=("feature",),
                 emits=task,
@@ -257,7 +261,7 @@ class Slimmable(nn.Module):
         return [task for task in self.tasks if task in tasks]
 
     def _decoder(self, task: str) -> Decoder:
-        decoder = self.decoders[list(self.config.tasks).index(task)]
+        decoder = self.decoders[self._position[task]]
         assert isinstance(decoder, Decoder)
         return decoder
 
@@ -265,6 +269,12 @@ class Slimmable(nn.Module):
     def _channels(full: int, width: object) -> int:
         assert isinstance(width, int | float)
         return round(full * width)
+
+    def _cost(self, count: Callable[..., Cost], *where: int | str) -> Cost:
+        key = (count.__name__, *where)
+        if key not in self._costs:
+            self._costs[key] = count(*where)
+        return self._costs[key]
 
     def _stage_cost(self, stage: int, in_channels: int, width: int, pixels: int) -> Cost:
         macs = weights = 0

@@ -16,10 +16,10 @@ from models.core import (
     Space,
     Step,
     Subnet,
-    Task,
     merge,
     plan_cost,
 )
+from models.task import Task
 
 
 class Chain:
