@@ -306,6 +306,7 @@ def hulls(cost: FloatArray, value: FloatArray) -> Hulls:
         value: Likewise.
     """
     rows, depth, tasks = cost.shape
+    depth = max(depth, 2)  # so that there always is a step, if only one that does nothing
     columns = np.zeros((depth, rows, tasks), dtype=np.int64)
     length = np.zeros((rows, tasks), dtype=np.int64)
     for r in range(rows):
@@ -324,7 +325,8 @@ def _hull(cost: list[float], value: list[float]) -> list[int]:
         while len(chain) > 1:
             a, b = chain[-2], chain[-1]
             rise, run = value[b] - value[a], cost[b] - cost[a]
-            if rise * (cost[c] - cost[b]) > (value[c] - value[b]) * run:
+            # Clearly falling slopes only: weighing a task must not turn two of its steps around.
+            if rise * (cost[c] - cost[b]) > (1 + _ROUNDING) * (value[c] - value[b]) * run:
                 break
             chain.pop()
         chain.append(c)
