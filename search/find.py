@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from search.table import FloatArray, Score, Table
 _ROUNDING = 1e-9
 TOLERANCE = 1e-3
 _ONE_MAC = 0.5  # MACs are whole: less than this apart is the same
+_MAX_QUESTIONS = 1024  # answers kept, a few kilobytes each
 _MAX_TASK_SETS = 32  # sets of asked tasks whose arrays are kept, a few hundred kilobytes each
 
 
@@ -59,9 +60,9 @@ class Selection:
     scores: Mapping[str, Score]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Request:
-    """Checked tasks and weights.
+    """Checked tasks and weights; equal and hashed by value.
 
     Attributes:
         tasks: Positions of the asked tasks, ascending.
@@ -72,6 +73,16 @@ class Request:
     tasks: IntArray
     weights: FloatArray
     largest_macs: int
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Request) and self._key == other._key
+
+    @cached_property
+    def _key(self) -> bytes:
+        return self.tasks.tobytes() + self.weights.tobytes()
 
 
 class Finder:
@@ -85,6 +96,8 @@ class Finder:
         """
         self.grid = build_grid(model, shape, table)
         self._position = {task: i for i, task in enumerate(self.grid.tasks)}
+        # Clients ask the same question again and again.
+        self._remembered = lru_cache(_MAX_QUESTIONS)(self._find)
         everything = Asked.of(self.grid)
         self._asked = lru_cache(_MAX_TASK_SETS)(
             lambda tasks: everything.select(np.array(tasks, dtype=np.int64))
@@ -117,7 +130,9 @@ class Finder:
             InfeasibleBudgetError: If no subnet meets the budget.
         """
         request = self.request(tasks, preferences)
-        budget = budget or Budget()
+        return self._remembered(request, budget or Budget(), tolerance)
+
+    def _find(self, request: Request, budget: Budget, tolerance: float) -> Selection:
         if budget.min_quality is None:
             return self.selection(request, self._best(request, budget, tolerance))
         answer = self._cheapest(request, budget, budget.min_quality, tolerance)
