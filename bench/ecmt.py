@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from random import Random
+from typing import Any
 
 import numpy as np
 
@@ -153,9 +154,9 @@ def spearman(x: list[float], y: list[float]) -> float:
     return float(np.corrcoef(a, b)[0, 1])
 
 
-def by_budget(find: Find, test: TestSplit) -> list[dict[str, object]]:
+def by_budget(find: Find, test: TestSplit) -> list[dict[str, Any]]:
     """Return the accuracy at ten budgets for equal preferences."""
-    rows: list[dict[str, object]] = []
+    rows: list[dict[str, Any]] = []
     equal = dict.fromkeys(test.table.cells, 1.0)
     for fraction in BUDGETS:
         subnet = find(equal, Budget(fraction=fraction))
@@ -216,16 +217,12 @@ def main() -> None:
     exact = ways["exact search"]
 
     rows = by_budget(exact, test)
-    shown = []
-    for row in rows:
-        per_task = row["per task"]
-        assert isinstance(per_task, dict)
-        shown.append([row["fraction"], row["mean"], *(f"{100 * a:.0f}" for a in per_task.values())])
-    names = [task[:4] for task in test.table.cells]
+    columns = [row["per task"] for row in rows]
+    means = [row["mean"] for row in rows]
     report.show(
-        f"Equal preferences: test accuracy ({test.n} images a task), mean and per task in per cent",
-        ["fraction", "mean", *names],
-        shown,
+        f"Equal preferences: test accuracy ({test.n} images a task) by budget as a fraction",
+        ["task", *(f"{row['fraction']:g}" for row in rows)],
+        [*([task, *(c[task] for c in columns)] for task in model.tasks), ["mean", *means]],
     )
 
     figures: dict[str, object] = {"by_budget": rows}
