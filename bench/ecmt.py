@@ -212,7 +212,7 @@ def main() -> None:
     options = report.parser(__doc__).parse_args()
     model = checkpoint.load(report.ZOO).model
     table = Table.load(report.ZOO / TABLE, model.space, list(model.tasks))
-    test = TestSplit(model, per_class=10 if options.quick else 100)
+    test = TestSplit(model, per_class=2 if options.quick else 100)
     ways = methods(model, table)
     exact = ways["exact search"]
 

@@ -38,7 +38,7 @@ def main() -> None:
     splits = cifar100.load(data_folder() / "cifar100")
     images, test = splits.train, splits.test
     if options.quick:
-        images, test = _thin(images, 20), _thin(test, 10)
+        images, test = _thin(images, 10), _thin(test, 4)
     recipe = Recipe(epochs=1 if options.quick else options.epochs)
     subnets = _subnets()
     variants = {"supernet": recipe, "without CI-KD": replace(recipe, ci_kd=0.0)} | {

@@ -41,12 +41,14 @@ def test_an_image_of_the_right_size_is_only_normalised() -> None:
     np.testing.assert_allclose(tensor.numpy(), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP"])
-@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P"])
+FORMS = [("JPEG", mode) for mode in ("RGB", "L")] + [
+    (form, mode) for form in ("PNG", "WEBP") for mode in ("RGB", "L", "RGBA", "P")
+]
+
+
+@pytest.mark.parametrize(("form", "mode"), FORMS)
 def test_formats_and_modes_decode(form: str, mode: str) -> None:
     image = noise(24, 16, mode)
-    if form == "JPEG" and mode in {"RGBA", "P"}:
-        pytest.skip("JPEG has no such mode")
     assert INPUT.decode(encode(image, form)).shape == (3, 16, 24)
 
 
