@@ -9,10 +9,9 @@ from random import Random
 import numpy as np
 
 from bench import report
-from models import checkpoint
 from search.budget import Budget, InfeasibleBudgetError
 from search.find import TOLERANCE, Finder
-from search.table import TABLE, Table
+from server import catalog
 
 Draw = Callable[[Random], Budget]
 
@@ -21,9 +20,7 @@ def main() -> None:
     """Time `Finder.find` one call after the other, on one thread."""
     options = report.parser(__doc__).parse_args()
     count = 2_000 if options.quick else 10_000
-    model = checkpoint.load(report.ZOO).model
-    table = Table.load(report.ZOO / TABLE, model.space, list(model.tasks))
-    finder = Finder(model, model.input.shape, table)
+    finder = catalog.load(report.ZOO).choose(None).finder
     kinds: dict[str, Draw] = {
         "fraction": lambda rng: Budget(fraction=rng.uniform(0.07, 1)),
         "min_quality": lambda rng: Budget(min_quality=rng.uniform(0.8, 0.98)),

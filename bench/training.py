@@ -16,7 +16,6 @@ from pathlib import Path
 import torch
 
 from bench import report
-from models import checkpoint
 from models.backends.torch import TorchBackend
 from models.core import Subnet, plan_cost
 from models.families.slimmable import Slimmable, SlimmableConfig
@@ -24,8 +23,7 @@ from models.train import cifar100
 from models.train.cifar100 import Images
 from models.train.slimmable import Recipe, recipe_json, train
 from search.budget import Budget
-from search.find import Finder
-from search.table import TABLE, Table
+from server import catalog
 from server.settings import data_folder
 from server.training import by_task, evaluate
 
@@ -92,11 +90,11 @@ def _options() -> argparse.Namespace:
 
 def _subnets() -> dict[float, Subnet]:
     """Return what the search takes from the shipped model for equal weights."""
-    model = checkpoint.load(report.ZOO).model
-    table = Table.load(report.ZOO / TABLE, model.space, list(model.tasks))
-    finder = Finder(model, model.input.shape, table)
-    found = {f: finder.find(budget=Budget(fraction=f), tolerance=0).subnet for f in FRACTIONS[:-1]}
-    return {**found, FRACTIONS[-1]: model.space.largest}
+    served = catalog.load(report.ZOO).choose(None)
+    found = {
+        f: served.finder.find(budget=Budget(fraction=f), tolerance=0).subnet for f in FRACTIONS[:-1]
+    }
+    return {**found, FRACTIONS[-1]: served.elastic.space.largest}
 
 
 def _thin(images: Images, per_class: int) -> Images:

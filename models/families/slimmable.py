@@ -218,6 +218,10 @@ class Slimmable(nn.Module):
             for i, full in enumerate(self.config.channels, start=1)
         ]
 
+    def decoder_width(self, task: str, subnet: Mapping[str, object]) -> int:
+        """Return the channels of a task's decoder under a subnet."""
+        return self._channels(self.config.decoder_channels, subnet[axis_of_task(task)])
+
     def plan(self, subnet: Subnet, shape: Shape, tasks: Collection[str] | None = None) -> Plan:
         """Return one step per encoder stage, then one per task; see `models.core.Elastic`."""
         wanted = self._wanted(tasks)
@@ -241,7 +245,7 @@ class Slimmable(nn.Module):
             in_channels = channels
         trunk = steps[-1]
         for task in wanted:
-            channels = self._channels(self.config.decoder_channels, subnet[axis_of_task(task)])
+            channels = self.decoder_width(task, subnet)
             step = Step(
                 key=("decoder", task, channels),
                 run=partial(self.run_decoder, task, channels),

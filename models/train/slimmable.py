@@ -25,7 +25,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from models.core import Subnet
-from models.families.slimmable import Slimmable, axis_of_task
+from models.families.slimmable import Slimmable
 from models.train.cifar100 import Images
 from models.train.losses import configuration_invariance, task_loss
 
@@ -162,7 +162,7 @@ def _decoder_losses(
     features, labels = torch.split(feature, counts), torch.split(batch.label, counts)
     for task, x, y in zip(model.tasks, features, labels, strict=True):
         if len(y):
-            width = round(model.config.decoder_channels * float(subnet[axis_of_task(task)]))
+            width = model.decoder_width(task, subnet)
             total = total + task_loss(model.run_decoder(task, width, x), y, smoothing)
     return total / len(batch)
 
