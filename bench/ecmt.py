@@ -6,90 +6,71 @@ split, which chooses nothing. Needs RHEOSTAT_DATA.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+import itertools
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from random import Random
 from typing import Any
 
 import numpy as np
 
 from bench import report
-from models import checkpoint
+from bench.curves import hypervolume, spearman
 from models.backends.torch import TorchBackend
-from models.core import Subnet
-from models.families.slimmable import Slimmable, axis_of_stage, axis_of_task
-from models.train import cifar100
+from models.core import Subnet, merge
+from models.families.slimmable import Slimmable, axis_of_stage
+from models.train.cifar100 import Images
 from search.budget import Budget, InfeasibleBudgetError
 from search.ecmt import find_by_rule
 from search.find import Finder, Selection
-from search.measure import measure
-from search.table import TABLE, FloatArray, Table
-from server.settings import data_folder
+from search.table import Table
+from server import catalog
 from server.training import by_task
 
 BUDGETS = (0.08, 0.12, 0.18, 0.25, 0.35, 0.45, 0.55, 0.7, 0.85, 1.0)
 GRID_BUDGETS = (0.1, 0.2, 0.35, 0.6, 0.9)
 PREFERENCES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 CONTROL_BUDGET = 0.25
+CONTROLLED = ("exact search", "ECMT rule")  # what is compared beyond the hypervolume
 CHANCE = 0.2  # five-way tasks; the reference point of the hypervolume
 
-Find = Callable[[Mapping[str, float], Budget], Subnet | None]
+Weights = Mapping[str, float]
+Find = Callable[[Weights, Budget], Subnet | None]
 
 
 class TestSplit:
-    """Accuracy on the test split of any subnet, looked up in a table measured once."""
+    """Accuracy on the test split of the subnets that were chosen, each path run once."""
 
-    def __init__(self, model: Slimmable, per_class: int) -> None:
-        images = cifar100.load(data_folder() / "cifar100").test
-        keep = np.arange(len(images)) % 100 < per_class  # 100 images of each class in a row
-        images = cifar100.Images(images.pixels[keep], images.task[keep], images.label[keep])
+    def __init__(self, model: Slimmable, images: Images, subnets: Collection[Subnet]) -> None:
+        self.n = len(images) // len(model.tasks)
+        self._space = model.space
+        self._accuracy: dict[tuple[str, Subnet], float] = {}
         backend = TorchBackend()
         backend.prepare(model)
-        self.table = measure(model, backend, by_task(model, images))
-        self.n = per_class * 5
-        self._rows = {row: i for i, row in enumerate(self.table.rows)}
-        self._stages = list(self.table.rows[0])
+        for task, (inputs, labels) in by_task(model, images).items():
+            paths = {self._path(task, subnet) for subnet in subnets}
+            plans = {path: model.plan(path, model.input.shape, [task]) for path in paths}
+            logits = backend.run(merge(plans.values()).values(), {"image": inputs})
+            for path, plan in plans.items():
+                right = logits[plan[-1].path].argmax(1) == labels
+                self._accuracy[task, path] = float(right.float().mean())
 
-    def accuracy(self, subnet: Subnet) -> dict[str, float]:
-        """Return the accuracy of each task."""
-        row = self._rows[Subnet((axis, subnet[axis]) for axis in self._stages)]
-        found = {}
-        for task, cells in self.table.cells.items():
-            axis = axis_of_task(task)
-            column = [choice[axis] for choice in cells.columns].index(subnet[axis])
-            found[task] = float(cells.value[row, column])
-        return found
+    def _path(self, task: str, subnet: Subnet) -> Subnet:
+        """Return the choices that one task's answer depends on."""
+        own = self._space.select({None, task})
+        return Subnet((axis.name, subnet[axis.name]) for axis in own.axes)
+
+    def accuracy(self, subnet: Subnet, task: str) -> float:
+        """Return the accuracy of one task."""
+        return self._accuracy[task, self._path(task, subnet)]
 
 
-def methods(model: Slimmable, table: Table) -> dict[str, Find]:
+def methods(model: Slimmable, table: Table, everything: Finder) -> dict[str, Find]:
     """Return the ways to turn preferences and a budget into a subnet; None where none fits."""
-    everything = Finder(model, model.input.shape, table)
-    cells = table.cells.items()
-    last_row = Table(
-        table.rows[-1:],
-        {
-            task: replace(
-                c, value=c.value[-1:], n=c.n[-1:], stderr=c.stderr[-1:], measured=c.measured[-1:]
-            )
-            for task, c in cells
-        },
-    )
-    last_column = Table(
-        table.rows,
-        {
-            task: replace(
-                c,
-                columns=c.columns[-1:],
-                value=c.value[:, -1:],
-                n=c.n[:, -1:],
-                stderr=c.stderr[:, -1:],
-                measured=c.measured[:, -1:],
-            )
-            for task, c in cells
-        },
-    )
-    full_encoder = Finder(model, model.input.shape, last_row)
-    full_decoders = Finder(model, model.input.shape, last_column)
+    last = slice(-1, None)
+    full_encoder = Finder(model, model.input.shape, table.part(rows=last))
+    full_decoders = Finder(model, model.input.shape, table.part(columns=last))
     return {
         "exact search": _or_none(lambda p, b: everything.find(None, p, b, 0.0)),
         "ECMT rule": _or_none(lambda p, b: find_by_rule(everything, None, p, b)),
@@ -99,14 +80,17 @@ def methods(model: Slimmable, table: Table) -> dict[str, Find]:
     }
 
 
-def _or_none(find: Callable[[Mapping[str, float], Budget], Selection]) -> Find:
-    def answer(preferences: Mapping[str, float], budget: Budget) -> Subnet | None:
+def _or_none(find: Callable[[Weights, Budget], Selection]) -> Find:
+    """Return None where nothing fits, and remember the answers: each is wanted twice."""
+
+    @lru_cache(None)
+    def remembered(weights: tuple[tuple[str, float], ...], budget: Budget) -> Subnet | None:
         try:
-            return find(preferences, budget).subnet
+            return find(dict(weights), budget).subnet
         except InfeasibleBudgetError:
             return None
 
-    return answer
+    return lambda weights, budget: remembered(tuple(weights.items()), budget)
 
 
 def _global_width(model: Slimmable, finder: Finder) -> Find:
@@ -117,8 +101,8 @@ def _global_width(model: Slimmable, finder: Finder) -> Find:
     for i, width in enumerate(model.config.widths):
         row = Subnet((axis_of_stage(s + 1), width) for s in range(len(model.config.channels)))
         if row in grid.rows:
-            macs = grid.macs(grid.rows.index(row), np.full(len(tasks), i), tasks)
-            uniform.append((macs / largest, Subnet(dict.fromkeys(model.space.largest, width))))
+            _, cost, _ = grid.describe(grid.rows.index(row), np.full(len(tasks), i), tasks)
+            uniform.append((cost.macs / largest, Subnet(dict.fromkeys(model.space.largest, width))))
 
     def answer(_: Mapping[str, float], budget: Budget) -> Subnet | None:
         assert budget.fraction is not None
@@ -128,80 +112,97 @@ def _global_width(model: Slimmable, finder: Finder) -> Find:
     return answer
 
 
-def hypervolume(points: list[tuple[float, float]], reference: float) -> float:
-    """Return the area that the points dominate above (reference, reference)."""
-    area, best = 0.0, reference
-    for x, y in sorted(points, reverse=True):
-        if y > best and x > reference:
-            area += (x - reference) * (y - best)
-            best = y
-    return area
+@dataclass(frozen=True)
+class Study:
+    """What is asked of every method.
+
+    Attributes:
+        tasks: All tasks.
+        preferences: Weights that one task gets in turn, while the others share the rest.
+        splits: Random halvings of the tasks.
+        steps: Weights of one half, evenly from 0 to 1.
+    """
+
+    tasks: tuple[str, ...]
+    preferences: tuple[float, ...]
+    splits: int
+    steps: int
+
+    def equal(self) -> list[tuple[Weights, Budget]]:
+        """Return equal weights at ten budgets."""
+        return [(dict.fromkeys(self.tasks, 1.0), Budget(fraction=f)) for f in BUDGETS]
+
+    def control(self, task: str) -> list[tuple[Weights, Budget]]:
+        """Return growing weights of one task."""
+        return [
+            (
+                {**dict.fromkeys(self.tasks, (1 - w) / (len(self.tasks) - 1)), task: w},
+                Budget(fraction=CONTROL_BUDGET),
+            )
+            for w in self.preferences
+        ]
+
+    def half(self, seed: int) -> set[str]:
+        """Return a random half of the tasks."""
+        return set(Random(seed).sample(self.tasks, len(self.tasks) // 2))
+
+    def grid(self, fraction: float, seed: int) -> list[tuple[Weights, Budget]]:
+        """Return weights that move from one half of the tasks to the other."""
+        half = self.half(seed)
+        return [
+            (
+                {task: weight if task in half else 1 - weight for task in self.tasks},
+                Budget(fraction=fraction),
+            )
+            for weight in np.linspace(0, 1, self.steps).tolist()
+        ]
+
+    def questions(self, is_controlled: bool) -> list[tuple[Weights, Budget]]:
+        """Return everything that is asked of a method."""
+        found = [] if not is_controlled else self.equal()
+        for task in self.tasks if is_controlled else ():
+            found += self.control(task)
+        for fraction, seed in itertools.product(GRID_BUDGETS, range(self.splits)):
+            found += self.grid(fraction, seed)
+        return found
 
 
-def spearman(x: list[float], y: list[float]) -> float:
-    """Return the rank correlation; tied values share their mean rank."""
-
-    def ranks(values: list[float]) -> FloatArray:
-        array = np.asarray(values)
-        below = (array[None, :] < array[:, None]).sum(axis=1)
-        equal = (array[None, :] == array[:, None]).sum(axis=1)
-        ranked: FloatArray = below + (equal - 1) / 2
-        return ranked
-
-    a, b = ranks(x), ranks(y)
-    if a.std() == 0 or b.std() == 0:
-        return 0.0
-    return float(np.corrcoef(a, b)[0, 1])
-
-
-def by_budget(find: Find, test: TestSplit) -> list[dict[str, Any]]:
+def by_budget(study: Study, find: Find, test: TestSplit) -> list[dict[str, Any]]:
     """Return the accuracy at ten budgets for equal preferences."""
     rows: list[dict[str, Any]] = []
-    equal = dict.fromkeys(test.table.cells, 1.0)
-    for fraction in BUDGETS:
-        subnet = find(equal, Budget(fraction=fraction))
-        if subnet is not None:
-            accuracy = test.accuracy(subnet)
+    for weights, budget in study.equal():
+        if subnet := find(weights, budget):
+            accuracy = {task: test.accuracy(subnet, task) for task in study.tasks}
             mean = sum(accuracy.values()) / len(accuracy)
-            rows.append({"fraction": fraction, "mean": mean, "per task": accuracy})
+            rows.append({"fraction": budget.fraction, "mean": mean, "per task": accuracy})
     return rows
 
 
-def control(find: Find, test: TestSplit) -> dict[str, list[float]]:
+def control(study: Study, find: Find, test: TestSplit) -> dict[str, list[float]]:
     """Return each task's accuracy as its preference grows and the others share the rest."""
-    tasks = list(test.table.cells)
-    found: dict[str, list[float]] = {task: [] for task in tasks}
-    for task in tasks:
-        for preference in PREFERENCES:
-            weights = dict.fromkeys(tasks, (1 - preference) / (len(tasks) - 1))
-            subnet = find({**weights, task: preference}, Budget(fraction=CONTROL_BUDGET))
-            assert subnet is not None
-            found[task].append(test.accuracy(subnet)[task])
+    found: dict[str, list[float]] = {}
+    for task in study.tasks:
+        subnets = [find(*question) for question in study.control(task)]
+        found[task] = [test.accuracy(subnet, task) for subnet in subnets if subnet]
     return found
 
 
-def hypervolumes(find: Find, test: TestSplit, splits: int, steps: int) -> list[float]:
+def hypervolumes(study: Study, find: Find, test: TestSplit) -> list[float]:
     """Return, per budget, the mean hypervolume of two groups of tasks over a preference grid.
 
     The tasks are split at random into halves; the weight of one half runs from 0 to 1, and the
     mean accuracies of both halves are the two objectives.
     """
-    tasks = list(test.table.cells)
     volumes = []
     for fraction in GRID_BUDGETS:
         areas = []
-        for seed in range(splits):
-            left = set(Random(seed).sample(tasks, len(tasks) // 2))
-            points = []
-            for weight in np.linspace(0, 1, steps).tolist():
-                weights = {task: weight if task in left else 1 - weight for task in tasks}
-                subnet = find(weights, Budget(fraction=fraction))
-                if subnet is not None:
-                    accuracy = test.accuracy(subnet)
-                    halves = [
-                        [accuracy[t] for t in tasks if (t in left) == side] for side in (1, 0)
-                    ]
-                    points.append((float(np.mean(halves[0])), float(np.mean(halves[1]))))
+        for seed in range(study.splits):
+            half, points = study.half(seed), []
+            for subnet in filter(None, (find(*q) for q in study.grid(fraction, seed))):
+                sides: tuple[list[float], list[float]] = ([], [])
+                for task in study.tasks:
+                    sides[task in half].append(test.accuracy(subnet, task))
+                points.append((float(np.mean(sides[1])), float(np.mean(sides[0]))))
             areas.append(hypervolume(points, CHANCE))
         volumes.append(float(np.mean(areas)))
     return volumes
@@ -210,13 +211,23 @@ def hypervolumes(find: Find, test: TestSplit, splits: int, steps: int) -> list[f
 def main() -> None:
     """Print the three tables."""
     options = report.parser(__doc__).parse_args()
-    model = checkpoint.load(report.ZOO).model
-    table = Table.load(report.ZOO / TABLE, model.space, list(model.tasks))
-    test = TestSplit(model, per_class=2 if options.quick else 100)
-    ways = methods(model, table)
-    exact = ways["exact search"]
+    images = report.cifar100_splits().test
+    served = catalog.load(report.ZOO).choose(None)
+    model = served.model
+    ways = methods(model, served.table, served.finder)
+    study = Study(tuple(model.tasks), PREFERENCES, splits=10, steps=11)
+    if options.quick:
+        study = replace(study, preferences=PREFERENCES[1::2], splits=2, steps=5)
+        keep = np.arange(len(images)) % 100 < 2  # 100 images of each class in a row
+        images = Images(images.pixels[keep], images.task[keep], images.label[keep])
+    answers = (
+        find(*question)
+        for name, find in ways.items()
+        for question in study.questions(name in CONTROLLED)
+    )
+    test = TestSplit(model, images, set(filter(None, answers)))
 
-    rows = by_budget(exact, test)
+    rows = by_budget(study, ways["exact search"], test)
     columns = [row["per task"] for row in rows]
     means = [row["mean"] for row in rows]
     report.show(
@@ -226,13 +237,13 @@ def main() -> None:
     )
 
     figures: dict[str, object] = {"by_budget": rows}
-    for name in ("exact search", "ECMT rule"):
-        found = control(ways[name], test)
-        correlations = {task: spearman(list(PREFERENCES), y) for task, y in found.items()}
+    for name in CONTROLLED:
+        found = control(study, ways[name], test)
+        correlations = {task: spearman(list(study.preferences), y) for task, y in found.items()}
         gain = [found[task][-1] - found[task][0] for task in found]
         report.show(
             f"{name}: a task's accuracy by its preference, at fraction {CONTROL_BUDGET}",
-            ["task", *map(str, PREFERENCES), "Spearman"],
+            ["task", *map(str, study.preferences), "Spearman"],
             [
                 *([task, *y, correlations[task]] for task, y in found.items()),
                 [
@@ -248,8 +259,7 @@ def main() -> None:
             "mean gain from lowest to highest preference": float(np.mean(gain)),
         }
 
-    splits, steps = (2, 5) if options.quick else (10, 11)
-    volumes = {name: hypervolumes(find, test, splits, steps) for name, find in ways.items()}
+    volumes = {name: hypervolumes(study, find, test) for name, find in ways.items()}
     report.show(
         "Hypervolume over a preference grid, two halves of the tasks (0: nothing fits)",
         ["method", *(f"at {fraction}" for fraction in GRID_BUDGETS), "mean"],

@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import platform
+import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -14,6 +15,10 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
+
+from models.train import cifar100
+from models.train.cifar100 import Cifar100
+from server.settings import data_folder
 
 ZOO = Path(__file__).parent.parent / "models" / "zoo" / "cifar100-mtl"
 _CONSOLE = Console(width=120)
@@ -25,6 +30,15 @@ def parser(text: str | None) -> argparse.ArgumentParser:
     options.add_argument("--quick", action="store_true", help="a coarser run, under 45 s")
     options.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
     return options
+
+
+def cifar100_splits() -> Cifar100:
+    """Return the data set; without it say so in one line and end with code 2."""
+    try:
+        return cifar100.load(data_folder() / "cifar100")
+    except (ValueError, FileNotFoundError) as error:
+        print(f"this benchmark needs CIFAR-100: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 def machine() -> dict[str, Any]:

@@ -24,7 +24,6 @@ from models.train.cifar100 import Images
 from models.train.slimmable import Recipe, recipe_json, train
 from search.budget import Budget
 from server import catalog
-from server.settings import data_folder
 from server.training import by_task, evaluate
 
 FRACTIONS = (0.25, 0.5, 1.0)
@@ -33,7 +32,7 @@ FRACTIONS = (0.25, 0.5, 1.0)
 def main() -> None:
     """Train what is not trained yet and print both tables."""
     options = _options()
-    splits = cifar100.load(data_folder() / "cifar100")
+    splits = report.cifar100_splits()
     images, test = splits.train, splits.test
     if options.quick:
         images, test = _thin(images, 10), _thin(test, 4)

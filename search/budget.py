@@ -74,3 +74,30 @@ class Budget:
             ((macs, field) for field, macs in ceilings.items() if macs is not None),
             default=(math.inf, None),
         )
+
+
+def too_small(
+    field: str, budget: Budget, cheapest_macs: int, largest_macs: int, suffix: str = ""
+) -> InfeasibleBudgetError:
+    """Return the error that says what would be enough.
+
+    Args:
+        field: The ceiling that is too low.
+        budget: That it belongs to.
+        cheapest_macs: What would be enough.
+        largest_macs: MACs of the largest subnet for the same tasks.
+        suffix: What else the cheapest subnet keeps, for the message.
+    """
+    feasible = {
+        "flops": 2 * cheapest_macs,
+        "macs": cheapest_macs,
+        "fraction": cheapest_macs / largest_macs,
+    }[field]
+    # Rounded up, so that the figure given is itself accepted.
+    shown = f"{feasible:,}" if field != "fraction" else f"{math.ceil(feasible * 1e6) / 1e6:.6f}"
+    return InfeasibleBudgetError(
+        f"budget.{field}={getattr(budget, field):g} is too small; "
+        f"the cheapest subnet{suffix} needs {shown}",
+        field,
+        feasible,
+    )

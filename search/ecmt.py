@@ -40,10 +40,14 @@ def find_by_rule(
         raise ValueError("the ECMT rule has no min_quality")
     request = finder.request(tasks, preferences)
     ceiling, _ = budget.max_macs(request.largest_macs)
+    macs = finder.grid.branch_macs[:, :, request.tasks]
+    # Decoders cost the same in many rows, which then divide any budget alike.
+    costs, kind = np.unique(macs, axis=0, return_inverse=True)
     best: Answer | None = None
     # The decoders' budgets do not depend on the ceiling, so that a larger one only adds choices.
     for share in np.linspace(0, 1, SHARES + 1):
-        answer = _best_row(finder.grid, request, float(share), ceiling)
+        columns = decoder_columns(costs, request.weights, float(share))[kind]
+        answer = _best_row(finder.grid, request, columns, ceiling)
         if answer is not None and (best is None or answer.gain > best.gain):
             best = answer
     if best is None:
@@ -53,13 +57,12 @@ def find_by_rule(
     return finder.selection(request, best)
 
 
-def _best_row(grid: Grid, request: Request, share: float, ceiling: float) -> Answer | None:
-    """Give the decoders a share of their full cost, then take the best row that fits."""
-    macs = grid.branch.macs[:, :, request.tasks]
-    columns = decoder_columns(macs, request.weights, share)
+def _best_row(grid: Grid, request: Request, columns: IntArray, ceiling: float) -> Answer | None:
+    """Return the best row that fits with its decoders at the given columns, [rows, tasks]."""
+    macs = grid.branch_macs[:, :, request.tasks]
     rows, each = np.arange(len(macs))[:, None], np.arange(len(request.tasks))
-    total = grid.trunk.macs + macs[rows, columns, each].sum(axis=1)
-    retention = grid.scores.retention[:, :, request.tasks]
+    total = grid.trunk_macs + macs[rows, columns, each].sum(axis=1)
+    retention = grid.retention[:, :, request.tasks]
     quality = retention[rows, columns, each] @ request.weights
     quality[total > ceiling] = -np.inf
     row = int(quality.argmax())

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 import numpy as np
 
-from models.core import Cost, Elastic, Shape, Subnet
-from search.budget import Budget, InfeasibleBudgetError
-from search.grid import IntArray, build_grid
-from search.problems import Asked
+from models.core import Cost, Elastic, Shape, Subnet, Value
+from search.asked import Asked, hulls
+from search.budget import Budget, InfeasibleBudgetError, too_small
+from search.grid import Grid, IntArray, build_grid
+from search.question import Best, Cheapest
 from search.solve import Answer, solve
 from search.table import FloatArray, Score, Table
 
@@ -44,7 +45,8 @@ class Selection:
         subnet: Choices on the shared axes and on those of the asked tasks.
         cost: For one input, the asked tasks only.
         fraction: MACs over those of the largest subnet for the same tasks.
-        quality: Preference-weighted mean of the tasks' retention.
+        quality: Preference-weighted mean of the tasks' retention, which is that of the expected
+            scores.
         gap: No feasible subnet has a quality above ``quality + gap``; where ``min_quality`` was
             set, none has a fraction below ``fraction - gap``. 0 means proven optimal.
         preferences: Weight of each asked task, summing to 1.
@@ -68,11 +70,14 @@ class Request:
         tasks: Positions of the asked tasks, ascending.
         weights: Summing to 1, shape [asked tasks].
         largest_macs: MACs of the largest subnet for these tasks.
+        names: The tasks as they were asked, under which their arrays are kept; not the arrays, as
+            remembered questions would keep them all.
     """
 
     tasks: IntArray
     weights: FloatArray
     largest_macs: int
+    names: tuple[str, ...]
 
     def __hash__(self) -> int:
         return hash(self._key)
@@ -85,22 +90,47 @@ class Request:
         return self.tasks.tobytes() + self.weights.tobytes()
 
 
+class _Tasks:
+    """What depends on the tasks of a request alone."""
+
+    def __init__(self, grid: Grid, columns: IntArray, names: tuple[str, ...]) -> None:
+        self.names = frozenset(names)
+        self.index = np.array([i for i, task in enumerate(grid.tasks) if task in self.names])
+        self.ordered = [grid.tasks[i] for i in self.index.tolist()]
+        self.largest_macs = grid.largest_trunk_macs + int(
+            grid.largest_branch_macs[self.index].sum()
+        )
+        self.asked = Asked.of(grid, self.index, columns)
+
+
 class Finder:
     """Exact search over a model's table, for one input shape; immutable, shared by all requests."""
 
-    def __init__(self, model: Elastic, shape: Shape, table: Table) -> None:
+    def __init__(
+        self,
+        model: Elastic,
+        shape: Shape,
+        table: Table,
+        fixed: Mapping[str, Value] | None = None,
+    ) -> None:
         """Price the table and precompute the hulls.
 
+        Args:
+            model: Plans.
+            shape: Of one input.
+            table: Of the model.
+            fixed: Values on shared axes that every answer must have; None for any.
+
         Raises:
-            ValueError: If the model's plans or the table do not factorise by task.
+            ValueError: If the model's plans or the table do not factorise by task, or no subnet
+                has the fixed values.
         """
-        self.grid = build_grid(model, shape, table)
-        self._position = {task: i for i, task in enumerate(self.grid.tasks)}
+        self.grid = build_grid(model, shape, table, fixed or {})
+        columns = hulls(self.grid.branch_macs, self.grid.retention)
         # Clients ask the same question again and again.
         self._remembered = lru_cache(_MAX_QUESTIONS)(self._find)
-        everything = Asked.of(self.grid)
-        self._asked = lru_cache(_MAX_TASK_SETS)(
-            lambda tasks: everything.select(np.array(tasks, dtype=np.int64))
+        self._prepared = lru_cache(_MAX_TASK_SETS)(
+            lambda names: _Tasks(self.grid, columns, self._check_tasks(names))
         )
 
     @property
@@ -138,7 +168,7 @@ class Finder:
         answer = self._cheapest(request, budget, budget.min_quality, tolerance)
         # MACs are whole, so that less than one off is none.
         gap = math.floor(answer.gap) / request.largest_macs
-        return self.selection(request, replace(answer, gap=gap))
+        return self.selection(request, answer._replace(gap=gap))
 
     def front(
         self,
@@ -154,7 +184,7 @@ class Finder:
             points: Budgets tried, evenly spaced from the cheapest subnet to the largest.
         """
         request = self.request(tasks, preferences)
-        low = float(self._asked(tuple(request.tasks.tolist())).lowest_macs.min())
+        low = float(self._arrays(request).lowest_macs.min())
         front: list[Selection] = []
         for macs in np.linspace(low, request.largest_macs, points):
             answer = self._best(request, Budget(macs=math.ceil(macs)), 0.0)
@@ -172,39 +202,49 @@ class Finder:
             RequestError: If a task is unknown or repeated, none is asked, or a weight is negative,
                 not finite, for a task that is not asked, or all are zero.
         """
-        asked = self.tasks if tasks is None else tuple(tasks)
-        if unknown := [task for task in asked if task not in self._position]:
+        names = self.tasks if tasks is None else tuple(tasks)
+        prepared = self._prepared(names)
+        given = [1.0] * len(prepared.ordered)
+        if preferences is not None:
+            given = [preferences.get(task, 0.0) for task in prepared.ordered]
+            is_sound = min(given) >= 0 and 0 < sum(given) < math.inf  # also not with a NaN
+            if not (is_sound and preferences.keys() <= prepared.names):
+                _check_preferences(preferences, prepared.ordered)
+        largest = max(given)
+        given = [weight / largest for weight in given]  # neither tiny nor huge ones lose the sum
+        weights = np.array(given) / sum(given)
+        return Request(prepared.index, weights, prepared.largest_macs, names)
+
+    def _check_tasks(self, asked: tuple[str, ...]) -> tuple[str, ...]:
+        if unknown := [task for task in asked if task not in self.tasks]:
             raise RequestError(f"unknown task {unknown[0]!r}; one of {list(self.tasks)}", "tasks")
         if not asked or len(set(asked)) != len(asked):
             raise RequestError(f"tasks={list(asked)} must name at least one, each once", "tasks")
-        if preferences is not None:
-            _check_preferences(preferences, asked)
-        given = dict.fromkeys(asked, 1.0) if preferences is None else preferences
-        index = np.array(sorted(self._position[task] for task in asked))
-        weights = np.array(
-            [given.get(self.tasks[i], 0.0) for i in index.tolist()], dtype=np.float64
-        )
-        weights /= weights.max()  # first, so that neither tiny nor huge weights lose the sum
-        largest = self.grid.largest_trunk_macs + int(self.grid.largest_branch_macs[index].sum())
-        return Request(index, weights / weights.sum(), largest)
+        return asked
+
+    def _arrays(self, request: Request) -> Asked:
+        return self._prepared(request.names).asked
 
     def _best(self, request: Request, budget: Budget, tolerance: float) -> Answer:
         """Maximise quality with MACs under the ceiling."""
         ceiling, field = budget.max_macs(request.largest_macs)
-        asked = self._asked(tuple(request.tasks.tolist()))
-        answer = solve(asked.best(request.weights, ceiling), tolerance)
+        answer = solve(Best(self._arrays(request), request.weights, ceiling), tolerance)
         if answer is None:
             assert field is not None
-            raise _too_small(field, budget, int(asked.lowest_macs.min()), request.largest_macs)
+            raise too_small(
+                field,
+                budget,
+                int(self._arrays(request).lowest_macs.min()),
+                request.largest_macs,
+            )
         return answer
 
     def _cheapest(self, request: Request, budget: Budget, floor: float, tolerance: float) -> Answer:
         """Minimise MACs with quality at least the floor, and check the ceiling."""
-        asked = self._asked(tuple(request.tasks.tolist()))
-        problem = asked.cheapest(request.weights, floor - _ROUNDING)
-        answer = solve(problem, max(_ONE_MAC, tolerance * request.largest_macs))
+        question = Cheapest(self._arrays(request), request.weights, floor - _ROUNDING)
+        answer = solve(question, max(_ONE_MAC, tolerance * request.largest_macs))
         if answer is None:
-            best = float(-problem.start_load.min())
+            best = float(question.highest.max())
             shown = math.floor(best * 1e6) / 1e6  # rounded down, so that it is itself accepted
             raise InfeasibleBudgetError(
                 f"budget.min_quality={floor:g} cannot be kept; the best subnet keeps {shown}",
@@ -216,26 +256,22 @@ class Finder:
             return self._cheapest(request, budget, floor, 0.0)
         if -answer.gain > ceiling:
             assert field is not None
-            raise _too_small(
+            raise too_small(
                 field, budget, int(-answer.gain), request.largest_macs, f" that keeps {floor:g}"
             )
         return answer
 
     def selection(self, request: Request, answer: Answer) -> Selection:
         """Describe an answer to a request."""
-        grid, row, columns = self.grid, answer.row, answer.columns
-        cost = grid.cost(row, columns, request.tasks)
-        scores = grid.scores_of(row, columns, request.tasks)
-        weights = request.weights.tolist()
+        subnet, cost, scores = self.grid.describe(answer.row, answer.columns, request.tasks)
+        retention = self.grid.retention[answer.row]
         return Selection(
-            subnet=grid.subnet(row, columns, request.tasks),
+            subnet=subnet,
             cost=cost,
             fraction=cost.macs / request.largest_macs,
-            quality=sum(
-                w * score.retention for w, score in zip(weights, scores.values(), strict=True)
-            ),
+            quality=float(request.weights @ retention[answer.columns, request.tasks]),
             gap=answer.gap,
-            preferences=dict(zip(scores, weights, strict=True)),
+            preferences=dict(zip(scores, request.weights.tolist(), strict=True)),
             scores=scores,
         )
 
@@ -251,21 +287,3 @@ def _check_preferences(preferences: Mapping[str, float], asked: Collection[str])
         raise RequestError(
             "preferences must give at least one task a weight above 0", "preferences"
         )
-
-
-def _too_small(
-    field: str, budget: Budget, cheapest_macs: int, largest_macs: int, suffix: str = ""
-) -> InfeasibleBudgetError:
-    feasible = {
-        "flops": 2 * cheapest_macs,
-        "macs": cheapest_macs,
-        "fraction": cheapest_macs / largest_macs,
-    }[field]
-    # Rounded up, so that the figure given is itself accepted.
-    shown = f"{feasible:,}" if field != "fraction" else f"{math.ceil(feasible * 1e6) / 1e6:.6f}"
-    return InfeasibleBudgetError(
-        f"budget.{field}={getattr(budget, field):g} is too small; "
-        f"the cheapest subnet{suffix} needs {shown}",
-        field,
-        feasible,
-    )

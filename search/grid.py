@@ -7,9 +7,9 @@ factorise, and the search never has to enumerate subnets.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from dataclasses import astuple, dataclass, fields
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,24 +18,9 @@ from models.core import Cost, Elastic, Plan, Shape, Subnet, Value
 from search.table import FloatArray, Score, Table
 
 IntArray = NDArray[np.int64]
-
-
-class ScoreArrays(NamedTuple):
-    """`search.table.Score`, field by field, as arrays of shape [rows, columns, tasks]."""
-
-    value: FloatArray
-    retention: FloatArray
-    n: IntArray
-    stderr: FloatArray
-    measured: NDArray[np.bool_]
-
-
-class CostArrays(NamedTuple):
-    """`models.core.Cost`, field by field, as arrays of one shape."""
-
-    macs: IntArray
-    weight_bytes: IntArray
-    output_bytes: IntArray
+_FIELDS = [field.name for field in fields(Cost)]
+_MACS = _FIELDS.index("macs")
+_NOTHING: Mapping[str, Value] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -48,9 +33,10 @@ class Grid:
         tasks: Names, in the model's order.
         rows: Choices on the shared axes, shape [rows].
         columns: Per task and column, choices on the task's own axes.
-        trunk: Cost of the shared steps, shape [rows].
-        branch: Cost of a task's own steps, shape [rows, columns, tasks].
-        scores: What the table says of each cell.
+        trunk: Fields of the `Cost` of the shared steps, shape [rows, fields].
+        branch: Likewise of a task's own steps, shape [rows, columns, tasks, fields].
+        retention: Expected, shape [rows, columns, tasks].
+        scores: What the table says, by row, task and column.
         largest_trunk_macs: Of the largest subnet, whether its row is kept or not.
         largest_branch_macs: Likewise, shape [tasks].
     """
@@ -58,44 +44,58 @@ class Grid:
     tasks: tuple[str, ...]
     rows: tuple[Subnet, ...]
     columns: tuple[tuple[dict[str, Value], ...], ...]
-    trunk: CostArrays
-    branch: CostArrays
-    scores: ScoreArrays
+    trunk: IntArray
+    branch: IntArray
+    retention: FloatArray
+    scores: tuple[tuple[tuple[Score, ...], ...], ...]
     largest_trunk_macs: int
     largest_branch_macs: IntArray
 
-    def macs(self, row: int, columns: IntArray, tasks: IntArray) -> int:
-        """Return the MACs of one subnet; ``columns`` and ``tasks`` have shape [asked tasks]."""
-        return int(self.trunk.macs[row] + self.branch.macs[row, columns, tasks].sum())
+    @property
+    def trunk_macs(self) -> IntArray:
+        """MACs of the shared steps, shape [rows]."""
+        return self.trunk[..., _MACS]
 
-    def cost(self, row: int, columns: IntArray, tasks: IntArray) -> Cost:
-        """Return the cost of one subnet; ``columns`` and ``tasks`` have shape [asked tasks]."""
-        return Cost(
-            *(
-                int(trunk[row] + branch[row, columns, tasks].sum())
-                for trunk, branch in zip(self.trunk, self.branch, strict=True)
-            )
-        )
+    @property
+    def branch_macs(self) -> IntArray:
+        """MACs of a task's own steps, shape [rows, columns, tasks]."""
+        return self.branch[..., _MACS]
 
-    def subnet(self, row: int, columns: IntArray, tasks: IntArray) -> Subnet:
-        """Return the choices of a row and of one column per asked task."""
-        choices = dict(self.rows[row])
-        for column, task in zip(columns.tolist(), tasks.tolist(), strict=True):
-            choices |= self.columns[task][column]
-        return Subnet(choices)
+    def describe(
+        self, row: int, columns: IntArray, tasks: IntArray
+    ) -> tuple[Subnet, Cost, dict[str, Score]]:
+        """Return one subnet, its cost, and the score of each asked task.
 
-    def scores_of(self, row: int, columns: IntArray, tasks: IntArray) -> dict[str, Score]:
-        """Return the score of each asked task under one subnet."""
-        cells = (array[row, columns, tasks].tolist() for array in self.scores)
-        names = (self.tasks[task] for task in tasks.tolist())
-        return dict(zip(names, map(Score, *cells), strict=True))
+        Args:
+            row: Its row.
+            columns: One per asked task, shape [asked tasks].
+            tasks: Positions of the asked tasks, shape [asked tasks].
+        """
+        choices: dict[str, Value] = {}
+        scores: dict[str, Score] = {}
+        of_row = self.scores[row]
+        for task, column in zip(tasks.tolist(), columns.tolist(), strict=True):
+            choices.update(self.columns[task][column])
+            scores[self.tasks[task]] = of_row[task][column]
+        cost = self.trunk[row] + self.branch[row][columns, tasks].sum(axis=0)
+        return self.rows[row] | choices, Cost(*cost.tolist()), scores
 
 
-def build_grid(model: Elastic, shape: Shape, table: Table) -> Grid:
-    """Price every cell of a table by planning it, and drop rows that can never be chosen.
+def build_grid(
+    model: Elastic, shape: Shape, table: Table, fixed: Mapping[str, Value] = _NOTHING
+) -> Grid:
+    """Price the cells of a table by planning them, and drop rows that can never be chosen.
+
+    Args:
+        model: Plans.
+        shape: Of one input.
+        table: Of the model.
+        fixed: Values on shared axes; rows with others are left out. What is compared with the
+            largest subnet is still compared with that of the whole model.
 
     Raises:
-        ValueError: If a step serves some tasks but not all, or the table does not score every task.
+        ValueError: If a step serves some tasks but not all, the table does not score every task, or
+            no row has the fixed values.
     """
     tasks = tuple(model.tasks)
     if missing := [task for task in tasks if task not in table.cells]:
@@ -107,48 +107,45 @@ def build_grid(model: Elastic, shape: Shape, table: Table) -> Grid:
     columns = tuple(
         tuple(dict(table.cells[task].columns[c]) for c in repeated[task]) for task in tasks
     )
-    trunk = _empty_costs(len(table.rows))
-    branch = _empty_costs(len(table.rows), depth, len(tasks))
+    choices = [
+        Subnet(pair for column in columns for pair in column[c].items()) for c in range(depth)
+    ]
+    trunk = np.zeros((len(table.rows), len(_FIELDS)), dtype=np.int64)
+    branch = np.zeros((len(table.rows), depth, len(tasks), len(_FIELDS)), dtype=np.int64)
     for r, row in enumerate(table.rows):
-        for c in range(depth):
-            choices = [item for column in columns for item in column[c].items()]
-            shared, own = _split(model.plan(row | dict(choices), shape), tasks)
-            _put(trunk, r, shared)
-            for t, cost in enumerate(own):
-                _put(branch, (r, c, t), cost)
-    cells = table.cells
-
-    def stack(pick: Callable[[str], NDArray[Any]]) -> NDArray[Any]:
-        return np.stack([pick(task)[:, repeated[task]] for task in tasks], axis=-1)
-
-    scores = ScoreArrays(
-        value=stack(lambda task: cells[task].value),
-        retention=stack(table.retention),
-        n=stack(lambda task: cells[task].n),
-        stderr=stack(lambda task: cells[task].stderr),
-        measured=stack(lambda task: cells[task].measured),
+        for c, own in enumerate(choices):
+            shared, costs = _split(model.plan(row | own, shape), tasks)
+            trunk[r] = astuple(shared)
+            branch[r, c] = [astuple(cost) for cost in costs]
+    retention = np.stack([table.retention(task)[:, repeated[task]] for task in tasks], axis=-1)
+    allowed = np.array(
+        [r for r, row in enumerate(table.rows) if all(row.get(a) == v for a, v in fixed.items())],
+        dtype=np.int64,
     )
-    keep = _undominated(trunk.macs, branch.macs, scores.retention)
+    if not len(allowed):
+        raise ValueError(f"no row has the values {dict(fixed)}")
+    macs = trunk[allowed, _MACS], branch[allowed][..., _MACS]
+    keep = allowed[_undominated(*macs, retention[allowed])]
+    scores = (_scores(table, task, keep, repeated[task]) for task in tasks)
     return Grid(
         tasks=tasks,
         rows=tuple(table.rows[r] for r in keep),
         columns=columns,
-        trunk=CostArrays._make(array[keep] for array in trunk),
-        branch=CostArrays._make(array[keep] for array in branch),
-        scores=ScoreArrays._make(array[keep] for array in scores),
-        largest_trunk_macs=int(trunk.macs[-1]),
-        largest_branch_macs=branch.macs[-1, -1],
+        trunk=trunk[keep],
+        branch=branch[keep],
+        retention=retention[keep],
+        scores=tuple(zip(*scores, strict=True)),
+        largest_trunk_macs=int(trunk[-1, _MACS]),
+        largest_branch_macs=branch[-1, -1, :, _MACS],
     )
 
 
-def _empty_costs(*shape: int) -> CostArrays:
-    return CostArrays(*(np.zeros(shape, dtype=np.int64) for _ in CostArrays._fields))
-
-
-def _put(arrays: CostArrays, index: int | tuple[int, ...], cost: Cost) -> None:
-    arrays.macs[index] = cost.macs
-    arrays.weight_bytes[index] = cost.weight_bytes
-    arrays.output_bytes[index] = cost.output_bytes
+def _scores(table: Table, task: str, rows: IntArray, columns: IntArray) -> list[tuple[Score, ...]]:
+    """Return one task's scores by row and column, as the objects that answers hand on."""
+    cells = table.cells[task]
+    arrays = (cells.value, cells.expected, table.retention(task), cells.n, cells.stderr)
+    lists = (array[rows][:, columns].tolist() for array in (*arrays, cells.measured))
+    return [tuple(map(Score, *row)) for row in zip(*lists, strict=True)]
 
 
 def _split(plan: Plan, tasks: tuple[str, ...]) -> tuple[Cost, list[Cost]]:

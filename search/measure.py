@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from models.backends.torch import TorchBackend
 from models.core import Elastic, merge
+from search.smooth import smooth
 from search.table import Cells, Table
 
 
@@ -29,27 +31,34 @@ def measure(
         report: Called after each task.
 
     Returns:
-        Accuracy, with its binomial standard error, of every cell.
+        Of every cell: accuracy with its binomial standard error, and expected accuracy.
     """
     rows = tuple(model.space.select({None}))
-    cells = {}
+    outcomes: dict[str, NDArray[np.bool_]] = {}
     for task in model.tasks:
         inputs, labels = examples[task]
         columns = tuple(model.space.select({task}))
         shape = tuple(inputs.shape[1:])
-        plans = [[model.plan(row | column, shape, [task]) for column in columns] for row in rows]
-        steps = merge(plan for some in plans for plan in some).values()
-        logits = backend.run(steps, {input_name: inputs})
-        correct = {path: int((x.argmax(1) == labels).sum()) for path, x in logits.items()}
-        value = np.array([[correct[plan[-1].path] for plan in some] for some in plans]) / len(
-            labels
+        plans = [model.plan(row | column, shape, [task]) for row in rows for column in columns]
+        logits = backend.run(merge(plans).values(), {input_name: inputs})
+        is_right = {path: (x.argmax(1) == labels).numpy(force=True) for path, x in logits.items()}
+        # Rows and columns are products of axes: give each axis of the task's path its own.
+        axes = (*model.space.select({None}).axes, *model.space.select({task}).axes)
+        outcomes[task] = np.stack([is_right[plan[-1].path] for plan in plans], axis=1).reshape(
+            len(labels), *(len(axis.values) for axis in axes)
         )
+        report()
+    expected = smooth(outcomes)
+    cells = {}
+    for task, right in outcomes.items():
+        columns = tuple(model.space.select({task}))
+        value = right.mean(axis=0).reshape(len(rows), len(columns))
         cells[task] = Cells(
             columns=columns,
             value=value,
-            n=np.full(value.shape, len(labels)),
-            stderr=np.sqrt(value * (1 - value) / len(labels)),
+            n=np.full(value.shape, len(right)),
+            stderr=np.sqrt(value * (1 - value) / len(right)),
             measured=np.ones(value.shape, dtype=np.bool_),
+            smoothed=expected[task].clip(0.0, 1.0).reshape(value.shape),
         )
-        report()
     return Table(rows, cells)

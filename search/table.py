@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +20,7 @@ from models.core import Axis, Space, Subnet
 
 TABLE = "table.safetensors"
 FloatArray = NDArray[np.float64]
+_ALL = slice(None)
 
 
 class TableError(ValueError):
@@ -31,14 +31,16 @@ class Score(NamedTuple):
     """One task's score under a subnet.
 
     Attributes:
-        value: In the task's metric.
-        retention: Value over the largest subnet's value.
-        n: Inputs it was measured on.
+        value: As measured, in the task's metric.
+        expected: What the search counts on: the value with its noise smoothed out, in the metric.
+        retention: Expected score over the largest subnet's.
+        n: Inputs the value was measured on.
         stderr: Standard error of the value.
-        measured: False if it was predicted from other cells.
+        measured: False if the value was predicted from other cells.
     """
 
     value: float
+    expected: float
     retention: float
     n: int
     stderr: float
@@ -47,13 +49,40 @@ class Score(NamedTuple):
 
 @dataclass(frozen=True)
 class Cells:
-    """One task's part of the table; all arrays have shape [rows, columns]."""
+    """One task's part of the table; all arrays have shape [rows, columns].
+
+    Attributes:
+        columns: Choices on the task's own axes.
+        value: Measured scores.
+        n: Inputs each was measured on.
+        stderr: Standard errors of the values.
+        measured: False where a value was predicted from other cells.
+        smoothed: Expected scores (`search.smooth`); None where there are only the measured ones.
+    """
 
     columns: tuple[Subnet, ...]
     value: FloatArray
     n: NDArray[np.int64]
     stderr: FloatArray
     measured: NDArray[np.bool_]
+    smoothed: FloatArray | None = None
+
+    @property
+    def expected(self) -> FloatArray:
+        """The expected scores; the measured ones where there are no others."""
+        return self.value if self.smoothed is None else self.smoothed
+
+    def part(self, rows: slice, columns: slice) -> Cells:
+        """Return some of the rows and columns."""
+        index = (rows, columns)
+        return Cells(
+            self.columns[columns],
+            self.value[index],
+            self.n[index],
+            self.stderr[index],
+            self.measured[index],
+            None if self.smoothed is None else self.smoothed[index],
+        )
 
 
 @dataclass(frozen=True)
@@ -68,26 +97,23 @@ class Table:
     rows: tuple[Subnet, ...]
     cells: Mapping[str, Cells]
 
-    @cached_property
-    def _row_index(self) -> dict[Subnet, int]:
-        return {row: i for i, row in enumerate(self.rows)}
-
-    @cached_property
-    def full(self) -> Mapping[str, float]:
-        """The largest subnet's score per task: the last row and column."""
-        return {task: float(cells.value[-1, -1]) for task, cells in self.cells.items()}
+    def part(self, rows: slice = _ALL, columns: slice = _ALL) -> Table:
+        """Return some of the rows, and of every task's columns."""
+        return Table(self.rows[rows], {t: c.part(rows, columns) for t, c in self.cells.items()})
 
     def retention(self, task: str) -> FloatArray:
-        """Return score over full score, shape [rows, columns]."""
-        return self.cells[task].value / self.full[task]
+        """Return expected score over that of the last row and column, shape [rows, columns]."""
+        expected = self.cells[task].expected
+        retention: FloatArray = expected / expected[-1, -1]
+        return retention
 
     def at(self, task: str, row: int, column: int) -> Score:
         """Return one cell."""
         cells = self.cells[task]
-        value = float(cells.value[row, column])
         return Score(
-            value,
-            value / self.full[task],
+            float(cells.value[row, column]),
+            float(cells.expected[row, column]),
+            float(self.retention(task)[row, column]),
             int(cells.n[row, column]),
             float(cells.stderr[row, column]),
             bool(cells.measured[row, column]),
@@ -104,6 +130,8 @@ class Table:
             tensors[f"n.{task}"] = cells.n.astype(np.int32)
             tensors[f"stderr.{task}"] = cells.stderr.astype(np.float32)
             tensors[f"measured.{task}"] = cells.measured
+            if cells.smoothed is not None:
+                tensors[f"smoothed.{task}"] = cells.smoothed.astype(np.float32)
         save_file(tensors, path)
 
     @classmethod
@@ -120,12 +148,15 @@ class Table:
             cells = {}
             for task in tasks:
                 columns = _choices(tensors[f"columns.{task}"], space.select({task}).axes)
+                smoothed = tensors.get(f"smoothed.{task}")
                 cells[task] = Cells(
                     columns,
                     tensors[f"value.{task}"].astype(np.float64),
                     tensors[f"n.{task}"].astype(np.int64),
                     tensors[f"stderr.{task}"].astype(np.float64),
                     tensors[f"measured.{task}"].astype(np.bool_),
+                    # Absent from a table that was measured without the outcome of each input.
+                    smoothed.astype(np.float64) if smoothed is not None else None,
                 )
         except KeyError as error:
             raise TableError(f"{path}: {error.args[0]} is missing") from None
@@ -140,11 +171,12 @@ class Table:
             raise TableError(f"{path}: rows must be distinct and end with the largest choice")
         for task, cells in self.cells.items():
             shape = (len(self.rows), len(cells.columns))
-            for name in ("value", "n", "stderr", "measured"):
+            for name in ("value", "n", "stderr", "measured", "expected"):
                 found = getattr(cells, name)
                 if found.shape != shape or not np.isfinite(found).all():
                     raise TableError(f"{path}: {name}.{task} must be finite, of shape {shape}")
-            if cells.columns[-1] != space.select({task}).largest or cells.value[-1, -1] <= 0:
+            scored = min(cells.value[-1, -1], cells.expected[-1, -1]) > 0
+            if cells.columns[-1] != space.select({task}).largest or not scored:
                 raise TableError(f"{path}: {task} must end with the largest choice, scored above 0")
 
 

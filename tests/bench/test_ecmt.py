@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import pytest
 
-from bench.ecmt import hypervolume, methods, spearman
+from bench.curves import hypervolume, spearman
+from bench.ecmt import methods
 from models.core import plan_cost
 from search.budget import Budget
+from search.find import Finder
 from tests.tiny import tiny_model, tiny_table
 
 
@@ -25,7 +27,8 @@ def test_spearman_counts_ranks_and_shares_ties() -> None:
 
 def test_every_method_keeps_its_promise_and_the_budget() -> None:
     model = tiny_model()
-    ways = methods(model, tiny_table(model))
+    table = tiny_table(model)
+    ways = methods(model, table, Finder(model, model.input.shape, table))
     largest = plan_cost(model.plan(model.space.largest, model.input.shape)).macs
     equal = dict.fromkeys(model.tasks, 1.0)
     for fraction in (0.01, 0.2, 0.5, 0.8, 1.0):

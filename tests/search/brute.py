@@ -16,11 +16,11 @@ class BruteForce:
     """All (row, columns) of a grid for a few tasks, priced and scored once."""
 
     def __init__(self, grid: Grid, request: Request) -> None:
-        depth = grid.branch.macs.shape[1]
+        depth = grid.branch_macs.shape[1]
         choices = np.array(list(itertools.product(range(depth), repeat=len(request.tasks))))
         tasks = request.tasks[None, :]
-        self.macs = grid.trunk.macs[:, None] + grid.branch.macs[:, choices, tasks].sum(axis=-1)
-        self.retention = grid.scores.retention[:, choices, tasks]
+        self.macs = grid.trunk_macs[:, None] + grid.branch_macs[:, choices, tasks].sum(axis=-1)
+        self.retention = grid.retention[:, choices, tasks]
         self.largest_macs = request.largest_macs
 
     def best(self, weights: FloatArray, budget: Budget) -> tuple[float, float] | None:

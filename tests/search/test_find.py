@@ -12,7 +12,7 @@ import pytest
 from models import checkpoint
 from models.core import plan_cost
 from models.families.slimmable import Slimmable
-from search import measure
+from search import grid, measure
 from search.budget import Budget, InfeasibleBudgetError
 from search.find import TOLERANCE, Finder, RequestError
 from search.table import TABLE, Table
@@ -140,20 +140,72 @@ def test_no_answer_of_the_shipped_model_exceeds_its_budget(
 
 def test_a_task_without_axes_of_its_own_is_searched_by_row_alone(model: Slimmable) -> None:
     table = tiny_table(model)
-    fixed = Table(
-        table.rows,
-        {
-            task: replace(
-                cells,
-                columns=cells.columns[-1:],
-                **{k: getattr(cells, k)[:, -1:] for k in ("value", "n", "stderr", "measured")},
-            )
-            for task, cells in table.cells.items()
-        },
-    )
-    finder = Finder(model, model.input.shape, fixed)
+    finder = Finder(model, model.input.shape, table.part(columns=slice(-1, None)))
     assert_search_equals_brute_force(finder, list(finder.tasks), 60)
     assert_search_equals_brute_force(finder, ["people"], 60)
+
+
+def test_dropping_rows_that_another_beats_changes_no_optimum(
+    model: Slimmable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = tiny_table(model)
+    # As smoothing pools what falls: a second stage wider than half brings nothing.
+    value = {
+        row: 0.5 + 0.1 * float(row["encoder.stage1"]) + 0.1 * min(0.5, float(row["encoder.stage2"]))
+        for row in table.rows
+    }
+    smoothed = {
+        task: replace(
+            cells,
+            smoothed=np.array(
+                [[value[row] + 0.02 * float(*c.values()) for c in cells.columns] for row in value]
+            ),
+        )
+        for task, cells in table.cells.items()
+    }
+    finder = Finder(model, model.input.shape, Table(table.rows, smoothed))
+    with monkeypatch.context() as patch:
+        patch.setattr(grid, "_undominated", lambda trunk, *_: list(range(len(trunk))))
+        unfiltered = Finder(model, model.input.shape, Table(table.rows, smoothed))
+    assert len(finder.grid.rows) < len(unfiltered.grid.rows) == len(table.rows)
+    rng = Random(5)
+    reference = BruteForce(unfiltered.grid, unfiltered.request(None, None))
+    for _ in range(200):
+        weights = random_weights(rng, list(finder.tasks))
+        budget = Budget(fraction=rng.uniform(0.15, 1))
+        best = reference.best(finder.request(None, weights).weights, budget)
+        assert best is not None
+        found = finder.find(None, weights, budget, tolerance=0)
+        assert found.quality == pytest.approx(best[0], abs=1e-9)
+
+
+def test_fixed_values_hold_and_fractions_stay_those_of_the_whole_model(model: Slimmable) -> None:
+    table, whole = tiny_table(model), tiny_model().space.largest
+    fixed = Finder(model, model.input.shape, table, {"encoder.stage1": 0.5})
+    found = fixed.find(tolerance=0)
+    assert found.subnet["encoder.stage1"] == 0.5
+    largest = plan_cost(model.plan(whole, model.input.shape)).macs
+    assert found.fraction == found.cost.macs / largest < 1
+    with pytest.raises(ValueError, match="no row has"):
+        Finder(model, model.input.shape, table, {"encoder.stage1": 0.3})
+
+
+def test_the_search_counts_on_expected_scores_and_reports_the_measured_ones(
+    model: Slimmable,
+) -> None:
+    table = tiny_table(model)
+    lucky = {  # by luck the narrowest of all scored best
+        task: replace(cells, value=cells.value[::-1, ::-1], smoothed=cells.value)
+        for task, cells in table.cells.items()
+    }
+    found = Finder(model, model.input.shape, Table(table.rows, lucky)).find(tolerance=0)
+    assert found.subnet == Finder(model, model.input.shape, table).find(tolerance=0).subnet
+    for task, score in found.scores.items():
+        weight = found.preferences[task]
+        assert weight == pytest.approx(1 / 3)
+        assert score.value < score.expected
+    retentions = [score.retention for score in found.scores.values()]
+    assert found.quality == pytest.approx(sum(retentions) / 3)
 
 
 def test_without_a_budget_the_best_subnet_is_taken(finder: Finder) -> None:
@@ -293,4 +345,7 @@ def test_measured_table_scores_each_cell_as_a_separate_run_does(model: Slimmable
             assert cells.value[row, column] == pytest.approx(accuracy, abs=0.026)
             p = cells.value[row, column]
             assert cells.stderr[row, column] == pytest.approx(math.sqrt(p * (1 - p) / 40))
-        assert cells.value.shape == (16, 4)
+        assert cells.value.shape == cells.expected.shape == (16, 4)
+        assert cells.smoothed is not None
+        # These labels are random: nothing but noise tells the cells apart.
+        assert cells.expected.std() < cells.value.std()

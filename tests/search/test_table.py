@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,35 @@ def test_a_saved_table_is_read_back_cell_by_cell(path: Path) -> None:
             np.testing.assert_allclose(getattr(found.cells[task], name), want, rtol=1e-6)
 
 
+def test_expected_scores_are_the_measured_ones_until_there_are_others(path: Path) -> None:
+    model = tiny_model()
+    table = read(path)
+    assert table.cells["fish"].smoothed is None
+    assert table.at("fish", 0, 0).expected == table.at("fish", 0, 0).value
+    smoothed = {
+        task: replace(cells, smoothed=cells.value * 0.5 + 0.25)
+        for task, cells in table.cells.items()
+    }
+    Table(table.rows, smoothed).save(path, model.space)
+    found = read(path)
+    score = found.at("fish", 3, 1)
+    full = found.at("fish", -1, -1)
+    assert score.value == table.at("fish", 3, 1).value
+    assert score.expected == pytest.approx(score.value * 0.5 + 0.25, rel=1e-6)
+    assert score.retention == score.expected / full.expected == found.retention("fish")[3, 1]
+    assert full.retention == 1
+
+
+def test_a_part_of_a_table_keeps_the_chosen_cells(path: Path) -> None:
+    table = read(path)
+    part = table.part(slice(2, 5), slice(-1, None))
+    assert part.rows == table.rows[2:5]
+    for task, cells in part.cells.items():
+        assert cells.columns == table.cells[task].columns[-1:]
+        assert (cells.value == table.cells[task].value[2:5, -1:]).all()
+        assert cells.expected.shape == cells.n.shape == (3, 1)
+
+
 def test_retention_is_relative_to_the_largest_subnet(path: Path) -> None:
     table = read(path)
     assert table.retention("fish")[-1, -1] == 1
@@ -53,11 +83,13 @@ def test_retention_is_relative_to_the_largest_subnet(path: Path) -> None:
         (lambda t: t.update({"value.fish": t["value.fish"][:3]}), r"value\.fish must be finite"),
         (lambda t: t.update({"value.fish": t["value.fish"] * np.nan}), r"value\.fish must be fin"),
         (lambda t: t.update({"value.fish": t["value.fish"] * 0}), "scored above 0"),
+        (lambda t: t.update({"smoothed.fish": t["value.fish"][:3]}), r"expected\.fish must be fin"),
+        (lambda t: t.update({"smoothed.fish": t["value.fish"] * 0}), "scored above 0"),
         (lambda t: t.update(rows=t["rows"][::-1]), "end with the largest"),
         (lambda t: t.update(rows=t["rows"][:, :1]), "do not fit 2 axes"),
         (lambda t: t.update(rows=t["rows"] + np.uint8(9)), "out of range"),
     ],
-    ids=["missing", "shape", "nan", "zero", "order", "axes", "range"],
+    ids=["missing", "shape", "nan", "zero", "smoothed", "worthless", "order", "axes", "range"],
 )
 def test_a_table_of_another_model_is_refused(
     path: Path, change: Callable[[Tensors], None], message: str
