@@ -16,7 +16,7 @@ from models.backends.torch import TorchBackend
 from models.core import Subnet, plan_cost
 from models.families.slimmable import Slimmable, SlimmableConfig
 from models.train import cifar100
-from models.train.slimmable import Recipe, recipe_json, train
+from models.train.slimmable import STATE_FILE, Recipe, recipe_json, train
 from search.find import Finder
 from search.measure import measure
 from search.table import TABLE, Table
@@ -26,7 +26,9 @@ CARD = "README.md"
 RUN = "run"  # state and log, for going on after an interruption; not part of the checkpoint
 
 
-def train_slimmable(data: Path, out: Path, name: str, recipe: Recipe, device: str) -> None:
+def train_slimmable(
+    data: Path, out: Path, name: str, recipe: Recipe, device: str, init: Path | None = None
+) -> None:
     """Train a slimmable model on CIFAR100-MTL and write a checkpoint that can be served.
 
     Args:
@@ -35,14 +37,17 @@ def train_slimmable(data: Path, out: Path, name: str, recipe: Recipe, device: st
         name: What clients will ask for.
         recipe: Hyper-parameters.
         device: Where to train.
+        init: The ``out`` of an earlier run, to start from its last weights; None to start afresh.
 
     Raises:
-        FileNotFoundError: If the data set is not there.
+        FileNotFoundError: If the data set, or the earlier run's state, is not there.
         ValueError: If ``out`` holds a run with another recipe.
     """
     splits = cifar100.load(data)
     torch.manual_seed(recipe.seed)
     model = Slimmable(name, SlimmableConfig(splits.tasks, cifar100.INPUT))
+    if init is not None:
+        model.load_state_dict(torch.load(init / RUN / STATE_FILE, weights_only=True)["model"])
     backend = TorchBackend(device)
     backend.prepare(model)
     average = train(model, splits.train, recipe, out / RUN)
@@ -56,6 +61,9 @@ def train_slimmable(data: Path, out: Path, name: str, recipe: Recipe, device: st
             "torch": torch.__version__,
         },
     }
+    if init is not None:
+        earlier = json.loads((init / RECORD).read_text())
+        record["earlier"] = {key: value for key, value in earlier.items() if key != "result"}
     finish(average, splits, out, backend, record)
 
 
@@ -164,7 +172,8 @@ channels; {num_parameters:,} parameters, {macs:,} MACs at most.
   superclasses as 20 five-way tasks. 40,000 images train, 5,000 (50 a class) measure the table,
   the 10,000 official test images are only reported. Weights: Apache-2.0.
 - **Recipe**: `rheostat train slimmable`; sandwich rule, task losses on every subnet, CI-KD,
-  averaged weights. Hyper-parameters, machine and losses are in `{record}`.
+  a training-only classifier over the classes of all tasks, averaged weights. Hyper-parameters,
+  machine and losses, also of an earlier run that this one started from, are in `{record}`.
 - **Input**: RGB, {input.height} x {input.width}; other sizes are scaled and cut at the centre.
 - **Limits**: tiny photographs of a research data set; a task's answer means nothing for an image
   that belongs to none of the task's five classes.

@@ -21,11 +21,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from models.core import Subnet
 from models.families.slimmable import Slimmable
+from models.layers import SlimLinear
 from models.train.cifar100 import Images
 from models.train.losses import configuration_invariance, task_loss
 
@@ -46,6 +47,8 @@ class Recipe:
         label_smoothing: 0..1.
         random_subnets: Subnets drawn per step beside the largest and the smallest.
         ci_kd: Weight of the configuration-invariance loss; 0 leaves it out.
+        auxiliary: Weight of a classifier over the classes of all tasks together, on the encoder's
+            pooled feature. It is used in training only; 0 leaves it out.
         ema: Decay of the averaged weights, which are what is kept.
         crop_padding: Pixels of reflection around the image for random crops.
         cutout: Side of the square blanked at a random place, pixels; 0 for none.
@@ -61,6 +64,7 @@ class Recipe:
     label_smoothing: float = 0.05
     random_subnets: int = 1
     ci_kd: float = 0.1
+    auxiliary: float = 0.5
     ema: float = 0.998
     crop_padding: int = 4
     cutout: int = 0
@@ -85,10 +89,12 @@ def train(model: Slimmable, data: Images, recipe: Recipe, out: Path) -> Slimmabl
     """
     out.mkdir(parents=True, exist_ok=True)
     average = copy.deepcopy(model).requires_grad_(False)
-    optimizer = _optimizer(model, recipe)
+    auxiliary = auxiliary_head(model)
+    optimizer = _optimizer(nn.ModuleList([model, auxiliary]), recipe)
+    state = _State(model, average, auxiliary, optimizer, recipe)
     steps_per_epoch = len(data) // recipe.batch_size
     total = recipe.epochs * steps_per_epoch
-    first = _resume(out / STATE_FILE, model, average, optimizer, recipe)
+    first = state.resume(out / STATE_FILE)
     progress = tqdm(total=total, initial=first * steps_per_epoch, unit="step", mininterval=5)
     for epoch in range(first, recipe.epochs):
         # Seeded by the epoch, so that a resumed run draws what an uninterrupted one would.
@@ -100,7 +106,7 @@ def train(model: Slimmable, data: Images, recipe: Recipe, out: Path) -> Slimmabl
             step = epoch * steps_per_epoch + i
             for group in optimizer.param_groups:
                 group["lr"] = recipe.learning_rate * _schedule(step / total, recipe.warmup)
-            losses.append(train_step(model, batch, recipe, rng))
+            losses.append(train_step(model, auxiliary, batch, recipe, rng))
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             _update_average(average, model, min(recipe.ema, (1 + step) / (10 + step)))
@@ -113,7 +119,7 @@ def train(model: Slimmable, data: Images, recipe: Recipe, out: Path) -> Slimmabl
         }
         with (out / LOG_FILE).open("a") as log:
             log.write(json.dumps(record) + "\n")
-        _save_state(out / STATE_FILE, epoch + 1, model, average, optimizer, recipe)
+        state.save(out / STATE_FILE, epoch + 1)
     progress.close()
     return average.eval()
 
@@ -126,18 +132,32 @@ def sandwich(model: Slimmable, recipe: Recipe, rng: Random) -> list[Subnet]:
     return [model.space.largest, model.space.smallest, *drawn]
 
 
-def train_step(model: Slimmable, batch: Images, recipe: Recipe, rng: Random) -> float:
+def auxiliary_head(model: Slimmable) -> SlimLinear:
+    """Return a fresh classifier over the classes of all tasks, fed by the pooled feature."""
+    classes = sum(len(task.labels) for task in model.tasks.values())
+    head = SlimLinear(model.config.channels[-1], classes)
+    return head.to(next(model.parameters()).device)
+
+
+def train_step(
+    model: Slimmable, auxiliary: SlimLinear, batch: Images, recipe: Recipe, rng: Random
+) -> float:
     """Add the gradients of one batch over the step's subnets.
+
+    A decoder learns only from its own task's images, a few of a batch; the auxiliary classifier
+    shows the encoder every image against every class.
 
     Args:
         model: In training mode.
+        auxiliary: From `auxiliary_head`.
         batch: Normalised images, float32, sorted by task.
         recipe: For the weights of the losses.
         rng: Draws the subnets.
 
     Returns:
-        The largest subnet's mean cross-entropy.
+        The largest subnet's mean cross-entropy over the tasks.
     """
+    labels = _joint_labels(model, batch)
     full: Tensor | None = None
     reported = 0.0
     for subnet in sandwich(model, recipe, rng):
@@ -149,6 +169,10 @@ def train_step(model: Slimmable, batch: Images, recipe: Recipe, rng: Random) -> 
             full, reported = feature.detach(), loss.item()
         elif recipe.ci_kd:
             loss = loss + recipe.ci_kd * configuration_invariance(feature, full)
+        if recipe.auxiliary:
+            logits = auxiliary(feature.mean(dim=(2, 3)))
+            joint = task_loss(logits, labels, recipe.label_smoothing) / len(batch)
+            loss = loss + recipe.auxiliary * joint
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it so
     return reported
 
@@ -165,6 +189,13 @@ def _decoder_losses(
             width = model.decoder_width(task, subnet)
             total = total + task_loss(model.run_decoder(task, width, x), y, smoothing)
     return total / len(batch)
+
+
+def _joint_labels(model: Slimmable, batch: Images) -> Tensor:
+    """Return each image's class, counted over all tasks, int64, shape [batch]."""
+    sizes = torch.tensor([len(task.labels) for task in model.tasks.values()])
+    first = (sizes.cumsum(0) - sizes).to(batch.task.device)
+    return first[batch.task] + batch.label
 
 
 def _batches(
@@ -218,9 +249,9 @@ def _schedule(progress: float, warmup: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))
 
 
-def _optimizer(model: Slimmable, recipe: Recipe) -> torch.optim.Optimizer:
-    weights = [p for p in model.parameters() if p.ndim > 1]
-    others = [p for p in model.parameters() if p.ndim == 1]
+def _optimizer(trained: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    weights = [p for p in trained.parameters() if p.ndim > 1]
+    others = [p for p in trained.parameters() if p.ndim == 1]
     groups: list[dict[str, Any]] = [
         {"params": weights, "weight_decay": recipe.weight_decay},
         {"params": others},
@@ -233,45 +264,44 @@ def _update_average(average: Slimmable, model: Slimmable, decay: float) -> None:
     torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
 
 
-def _save_state(
-    path: Path,
-    epochs_done: int,
-    model: Slimmable,
-    average: Slimmable,
-    optimizer: torch.optim.Optimizer,
-    recipe: Recipe,
-) -> None:
-    state = {
-        "epochs_done": epochs_done,
-        "model": model.state_dict(),
-        "average": average.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "recipe": recipe_json(recipe),
-    }
-    partial = path.with_suffix(".tmp")
-    torch.save(state, partial)
-    partial.replace(path)
+@dataclass(frozen=True)
+class _State:
+    """Everything that an interrupted run needs to go on."""
 
+    model: Slimmable
+    average: Slimmable
+    auxiliary: SlimLinear
+    optimizer: torch.optim.Optimizer
+    recipe: Recipe
 
-def _resume(
-    path: Path,
-    model: Slimmable,
-    average: Slimmable,
-    optimizer: torch.optim.Optimizer,
-    recipe: Recipe,
-) -> int:
-    """Load the state if there is one; return the number of epochs already done."""
-    if not path.exists():
-        return 0
-    state = torch.load(path, weights_only=True)
-    if state["recipe"] != recipe_json(recipe):
-        raise ValueError(
-            f"{path} belongs to another recipe: {state['recipe']}, not {recipe_json(recipe)}"
+    def _parts(self) -> dict[str, Any]:
+        return {
+            "model": self.model,
+            "average": self.average,
+            "auxiliary": self.auxiliary,
+            "optimizer": self.optimizer,
+        }
+
+    def save(self, path: Path, epochs_done: int) -> None:
+        """Write the state in one piece: a crash leaves the state before."""
+        state = {name: part.state_dict() for name, part in self._parts().items()}
+        partial = path.with_suffix(".tmp")
+        torch.save(
+            {**state, "epochs_done": epochs_done, "recipe": recipe_json(self.recipe)}, partial
         )
-    model.load_state_dict(state["model"])
-    average.load_state_dict(state["average"])
-    optimizer.load_state_dict(state["optimizer"])
-    return int(state["epochs_done"])
+        partial.replace(path)
+
+    def resume(self, path: Path) -> int:
+        """Load the state if there is one; return the number of epochs already done."""
+        if not path.exists():
+            return 0
+        state = torch.load(path, weights_only=True)
+        expected = recipe_json(self.recipe)
+        if state["recipe"] != expected:
+            raise ValueError(f"{path} belongs to another recipe: {state['recipe']}, not {expected}")
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+        return int(state["epochs_done"])
 
 
 def recipe_json(recipe: Recipe) -> dict[str, object]:

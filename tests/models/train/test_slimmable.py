@@ -12,7 +12,14 @@ import models.train.slimmable as recipe_module
 from models.core import Subnet
 from models.families.slimmable import Slimmable
 from models.train.cifar100 import Images
-from models.train.slimmable import Recipe, augment, sandwich, train, train_step
+from models.train.slimmable import (
+    Recipe,
+    augment,
+    auxiliary_head,
+    sandwich,
+    train,
+    train_step,
+)
 from tests.tiny import tiny_model
 
 RECIPE = Recipe(epochs=3, batch_size=16, learning_rate=3e-3, cutout=4, crop_padding=2, ema=0.9)
@@ -57,7 +64,8 @@ def loss_of_smallest(model: Slimmable, images: Images) -> float:
         model.input.normalise(images.pixels[order]), images.task[order], images.label[order]
     )
     clone = copy.deepcopy(model).requires_grad_(True)
-    return train_step(clone, batch, Recipe(only=model.space.smallest), Random(0))
+    recipe = Recipe(only=model.space.smallest)
+    return train_step(clone, auxiliary_head(clone), batch, recipe, Random(0))
 
 
 def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(
@@ -100,6 +108,26 @@ def test_a_static_network_leaves_the_weights_beyond_its_widths_alone(tmp_path: P
     train(model, made_up_images(32), recipe, tmp_path)
     assert not torch.equal(model.stem.weight[:16], before[:16])
     assert torch.equal(model.stem.weight[16:], before[16:])
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.5])
+def test_the_auxiliary_classifier_tells_apart_the_classes_of_all_tasks(weight: float) -> None:
+    model = trainable()
+    head = auxiliary_head(model)
+    sizes = [len(task.labels) for task in model.tasks.values()]
+    assert head.out_features == sum(sizes)
+    with torch.no_grad():
+        head.weight.zero_()
+        head.bias.zero_()
+    # One image, of the second task's class 1: only that class's bias is pushed up.
+    batch = Images(torch.randn(1, *model.input.shape), torch.tensor([1]), torch.tensor([1]))
+    recipe = Recipe(auxiliary=weight, label_smoothing=0.0, random_subnets=0)
+    train_step(model, head, batch, recipe, Random(0))
+    if weight:
+        assert head.bias.grad is not None
+        assert (head.bias.grad < 0).nonzero().flatten().tolist() == [sizes[0] + 1]
+    else:
+        assert head.bias.grad is None
 
 
 def test_augmentation_crops_mirrors_and_blanks_and_repeats_with_its_seed() -> None:
