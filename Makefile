@@ -29,7 +29,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed" if sys.version_info < (3, 11) else 0)'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) $(PIP_ARGS) "$$(grep '^torch==' constraints.txt)"
-	$(PIP) $(PIP_ARGS) -e '.[cpu,dev]'
+	$(PIP) $(PIP_ARGS) -e '.[cpu,train,dev]'
 	@touch $@
 
 serve: install  ## Start the server (HOST=127.0.0.1 PORT=8000)

@@ -121,6 +121,7 @@ def load(folder: Path) -> Checkpoint:
         family = families.get(manifest.family)
         config: Any = TypeAdapter(family.config).validate_python(manifest.config)
         model = family.build(manifest.name, config)
+        _attach(model, manifest, folder)
     except (ValueError, TypeError) as error:
         raise CheckpointError(f"{folder / MANIFEST}: {_plain(error)}") from None
     _fill(model, load_file(folder / WEIGHTS), folder / WEIGHTS)
@@ -145,6 +146,16 @@ def read_manifest(folder: Path) -> Manifest:
     if WEIGHTS not in manifest.files:
         raise CheckpointError(f"{path}: files does not name {WEIGHTS}")
     return manifest
+
+
+def _attach(model: Any, manifest: Manifest, folder: Path) -> None:
+    """Let a model read the files it lists in ``assets``, a tokenizer for instance."""
+    assets = getattr(model, "assets", ())
+    for name in assets:
+        if name not in manifest.files:
+            raise ValueError(f"files does not name {name}")
+    if assets:
+        model.attach(folder)
 
 
 def _record(path: Path) -> FileRecord:

@@ -144,9 +144,11 @@ class Space:
 
     def select(self, tasks: Collection[str | None]) -> Space:
         """Return the space of the axes that belong to ``tasks`` (None: to no single task)."""
-        if self.valid is not _everything:
-            raise ValueError("a space with a validity rule cannot be split by task")
         key = frozenset(tasks)
+        if self.valid is not _everything:
+            if all(axis.task in key for axis in self.axes):
+                return self
+            raise ValueError("a space with a validity rule cannot be split by task")
         if key not in self._parts:
             if len(self._parts) >= _MAX_PARTS:
                 self._parts.clear()
@@ -260,6 +262,13 @@ def plan_cost(plan: Iterable[Step]) -> Cost:
 def merge(plans: Iterable[Plan]) -> dict[KeyPath, Step]:
     """Return the steps of several plans of one model, each path once, parents before children."""
     return {step.path: step for plan in plans for step in plan}
+
+
+def rest_after(plan: Plan, path: KeyPath) -> Plan:
+    """Return the steps still to run once those down to ``path`` have; ValueError if not on it."""
+    if path and path not in {step.path for step in plan}:
+        raise ValueError(f"the plan does not pass {path}")
+    return tuple(step for step in plan if step.path != path[: len(step.path)])
 
 
 class Elastic(Protocol):

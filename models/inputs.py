@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -12,12 +13,36 @@ from PIL import Image, UnidentifiedImageError
 from pydantic import ConfigDict
 from torch import Tensor
 
+from models.core import Shape
+
 FORMATS = ("PNG", "JPEG", "WEBP")
 MAX_PIXELS = 40_000_000
 
 
 class InvalidInputError(ValueError):
     """The client's bytes are not an input of the model. The message says why and what is."""
+
+
+class ModelInput(Protocol):
+    """How single inputs of a model become what its plans start from."""
+
+    def shape_of(self, item: Any) -> Shape:
+        """Return the shape that plans for this input are made for."""
+
+    def plan_shape(self, num_tokens: int | None) -> Shape:
+        """Return the shape to plan for without an input; ValueError if there is none such."""
+
+    def bucket(self, item: Any) -> Hashable:
+        """Return what must be equal for two inputs to share a batch."""
+
+    def num_tokens(self, item: Any) -> int:
+        """Return what the input adds to a batch's token budget; 0 where only rows count."""
+
+    def collate(self, items: Sequence[Any]) -> Mapping[str, Any]:
+        """Return the named values of a batch."""
+
+    def example(self) -> Any:
+        """Return an input to warm up with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +100,32 @@ class ImageInput:
         except (OSError, ValueError, SyntaxError, IndexError) as error:
             raise InvalidInputError(f"the image cannot be decoded: {error}") from None
         return self.normalise(torch.from_numpy(pixels.copy()).permute(2, 0, 1))
+
+    def shape_of(self, item: Tensor) -> Shape:
+        """Return the one shape there is."""
+        return self.shape
+
+    def plan_shape(self, num_tokens: int | None) -> Shape:
+        """Return the one shape there is; ValueError if tokens are given."""
+        if num_tokens is not None:
+            raise InvalidInputError(f"tokens={num_tokens}: this model takes images, not text")
+        return self.shape
+
+    def bucket(self, item: Tensor) -> Hashable:
+        """Return the item's shape: tensors are stacked."""
+        return tuple(item.shape)
+
+    def num_tokens(self, item: Tensor) -> int:
+        """Return 0: images are counted by rows."""
+        return 0
+
+    def collate(self, items: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Return ``image``, float32, shape [batch, 3, height, width]."""
+        return {"image": torch.stack(list(items))}
+
+    def example(self) -> Tensor:
+        """Return a grey image."""
+        return torch.zeros(self.shape)
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """Scale uint8 pixels, shape [..., 3, height, width], to the model's range, float32."""

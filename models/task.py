@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
+
+Metric: TypeAlias = Literal["accuracy", "spearman", "mrr@10", "ndcg@10", "map"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,12 +14,13 @@ class Task:
 
     Attributes:
         name: Also the name of the value that the answering step emits.
-        kind: ``classification``: the value is logits, shape [batch, len(labels)].
-        labels: Class names, in logit order.
+        kind: ``classification``: the value is logits, shape [batch, len(labels)]. ``embedding``:
+            it is unit vectors, shape [batch, dimensions].
+        labels: Class names, in logit order; none for an embedding.
         metric: What the table scores, higher is better.
     """
 
     name: str
-    kind: Literal["classification"]
-    labels: tuple[str, ...]
-    metric: Literal["accuracy"] = "accuracy"
+    kind: Literal["classification", "embedding"]
+    labels: tuple[str, ...] = ()
+    metric: Metric = "accuracy"

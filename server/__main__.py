@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from models.checkpoint import CheckpointError, read_manifest
 from server.app import create_app
 from server.catalog import CatalogError, find_checkpoints
-from server.commands import train
+from server.commands import convert, train
 from server.settings import PREFIX, Settings, SettingsError
 
 _GRACE_S = 30  # for answers under way when the server is told to stop
@@ -87,6 +87,7 @@ def models(
 
 
 cli.add_typer(train, name="train")
+cli.command()(convert)
 
 
 def _settings(options: dict[str, Any]) -> Settings:

@@ -13,7 +13,7 @@ from fastapi import FastAPI
 
 from models.backends.torch import TorchBackend
 from server import catalog, errors
-from server.api import health, infer, models
+from server.api import health, infer, models, openai, rerank
 from server.decode import Decoder
 from server.engine.engine import Engine
 from server.metrics import Metrics
@@ -37,7 +37,12 @@ def create_app(settings: Settings) -> FastAPI:
         backend.prepare(one.model)
     metrics = Metrics(served, settings.max_batch_size)
     engine = Engine(
-        backend, settings.max_batch_size, settings.max_queue, time.perf_counter, metrics.batch
+        backend,
+        settings.max_batch_size,
+        settings.max_batch_tokens,
+        settings.max_queue,
+        time.perf_counter,
+        metrics.batch,
     )
     metrics.watch_depth(lambda: engine.depth)
     decoder = Decoder(min(_MAX_DECODE_THREADS, os.cpu_count() or 1))
@@ -64,11 +69,14 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.models = tuple(served)
     app.include_router(infer.routes(service, settings.max_images))
+    app.include_router(openai.routes(service, settings.max_texts))
+    app.include_router(rerank.routes(service, settings.max_texts))
     app.include_router(models.routes(served))
     app.include_router(health.routes(service))
-    errors.install(app)
+    forms = errors.Forms(openai.FORMS)
+    errors.install(app, forms)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
-    app.add_middleware(RequestId)
+    app.add_middleware(RequestId, forms=forms)
     return app
 
 

@@ -12,13 +12,14 @@ from safetensors import SafetensorError
 
 from models import checkpoint
 from models.checkpoint import MANIFEST, CheckpointError, Manifest
-from models.core import Elastic, Subnet
-from models.inputs import ImageInput
+from models.core import Elastic, Shape, Subnet, Value
+from models.inputs import ModelInput
 from search.find import Finder, Selection
 from search.table import TABLE, Table, TableError
 from server.engine.work import Prepared
 from server.errors import InvalidRequestError, UnknownModelError, shown
 
+_MAX_FINDERS = 256  # per model: shapes and fixed values
 _MAX_PLANS = 4096  # per model; a plan is a few kilobytes of steps, without weights
 
 
@@ -31,19 +32,19 @@ class Served:
     """One model as it is served.
 
     Attributes:
+        folder: Of its checkpoint.
         name: What clients ask for.
         manifest: Of its checkpoint.
         model: An `Elastic` that is an nn.Module; Python cannot spell the intersection.
         table: Scores of its subnets.
-        finder: Search over the table.
         created_s: When its checkpoint was written, Unix time.
     """
 
+    folder: Path
     name: str
     manifest: Manifest
     model: Any
     table: Table
-    finder: Finder
     created_s: int
 
     @property
@@ -53,10 +54,33 @@ class Served:
         return elastic
 
     @property
-    def input(self) -> ImageInput:
-        """What an image must become."""
-        image_input: ImageInput = self.model.input
-        return image_input
+    def input(self) -> ModelInput:
+        """What an input must become."""
+        model_input: ModelInput = self.model.input
+        return model_input
+
+    @property
+    def finder(self) -> Finder:
+        """The search for an input of the model's usual shape; for text, the longest allowed."""
+        return self.finder_for(self.input.plan_shape(None))
+
+    def finder_for(self, shape: Shape, fixed: Mapping[str, Value] | None = None) -> Finder:
+        """Return the search for inputs of a shape; those of the last few hundred are kept.
+
+        Args:
+            shape: Of one input.
+            fixed: Values on shared axes that the client has chosen itself.
+
+        Raises:
+            ValueError: If no subnet has the fixed values.
+        """
+        return self._finder(shape, tuple(sorted((fixed or {}).items())))
+
+    @cached_property
+    def _finder(self) -> Callable[[Shape, tuple[tuple[str, Value], ...]], Finder]:
+        return lru_cache(_MAX_FINDERS)(
+            lambda shape, fixed: Finder(self.elastic, shape, self.table, dict(fixed))
+        )
 
     @cached_property
     def front(self) -> tuple[Selection, ...]:
@@ -70,7 +94,9 @@ class Served:
     @cached_property
     def _prepare(self) -> Callable[[Subnet, tuple[str, ...]], Prepared]:
         def prepare(subnet: Subnet, tasks: tuple[str, ...]) -> Prepared:
-            return Prepared(self.name, self.elastic.plan(subnet, self.input.shape, tasks))
+            # Only costs depend on the shape, and a plan to run is not asked for its cost.
+            shape = self.input.plan_shape(None)
+            return Prepared(self.name, self.elastic.plan(subnet, shape, tasks), self.input)
 
         return lru_cache(_MAX_PLANS)(prepare)
 
@@ -86,8 +112,8 @@ class Catalog(Mapping[str, Served]):
         """
         self._served: dict[str, Served] = {}
         for one in served:
-            if one.name in self._served:
-                raise CatalogError(f"two checkpoints are named {one.name!r}")
+            if other := self._served.get(one.name):
+                raise CatalogError(f"{other.folder} and {one.folder} are both named {one.name!r}")
             self._served[one.name] = one
 
     def __getitem__(self, name: str) -> Served:
@@ -139,16 +165,7 @@ def load(folder: Path) -> Catalog:
     Raises:
         CatalogError: If there are none, one cannot be trusted or has no table, or two share a name.
     """
-    folders = find_checkpoints(folder)
-    names: dict[str, Path] = {}
-    served = []
-    for path in folders:
-        one = _load_one(path)
-        if one.name in names:
-            raise CatalogError(f"{path} and {names[one.name]} are both named {one.name!r}")
-        names[one.name] = path
-        served.append(one)
-    return Catalog(served)
+    return Catalog([_load_one(path) for path in find_checkpoints(folder)])
 
 
 def _load_one(folder: Path) -> Served:
@@ -158,10 +175,11 @@ def _load_one(folder: Path) -> Served:
             raise CatalogError(f"{folder} has no {TABLE} in its manifest, so nothing can be chosen")
         model = loaded.model
         table = Table.load(folder / TABLE, model.space, tuple(model.tasks))
-        finder = Finder(model, model.input.shape, table)
+        created_s = int((folder / MANIFEST).stat().st_mtime)
+        served = Served(folder, model.name, loaded.manifest, model, table, created_s)
+        _ = served.finder  # built now, so that a table that does not factorise is refused here
     except (CatalogError, CheckpointError, TableError) as error:
         raise CatalogError(str(error)) from None  # these name the file
     except (SafetensorError, OSError, ValueError) as error:
         raise CatalogError(f"{folder}: {error}") from None
-    created_s = int((folder / MANIFEST).stat().st_mtime)
-    return Served(model.name, loaded.manifest, model, table, finder, created_s)
+    return served

@@ -1,4 +1,4 @@
-"""`rheostat train`: one subcommand per family."""
+"""`rheostat train`, one subcommand per family, and `rheostat convert`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from models.core import Subnet
+from models.formats import Choices
 from models.train.slimmable import Recipe
 from server.settings import data_folder
 from server.training import train_slimmable
@@ -37,6 +38,12 @@ def slimmable(
         str | None,
         typer.Option(help='A static network: JSON of every axis, {"encoder.stage1": 0.5, ...}.'),
     ] = None,
+    auxiliary: Annotated[
+        float, typer.Option(min=0, help="Weight of the training-only classifier; 0: none.")
+    ] = _DEFAULT.auxiliary,
+    init: Annotated[
+        Path | None, typer.Option(help="--out of an earlier run, to start from its last weights.")
+    ] = None,
     seed: Annotated[int, typer.Option()] = _DEFAULT.seed,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
 ) -> None:
@@ -46,6 +53,7 @@ def slimmable(
         batch_size=batch_size,
         learning_rate=learning_rate,
         ci_kd=ci_kd,
+        auxiliary=auxiliary,
         random_subnets=random_subnets,
         only=Subnet(json.loads(only)) if only else None,
         seed=seed,
@@ -53,8 +61,51 @@ def slimmable(
     try:
         if data != "cifar100":
             raise ValueError(f"--data={data}: the slimmable recipe reads cifar100")
-        train_slimmable(data_folder() / data, out, name, recipe, device)
+        train_slimmable(data_folder() / data, out, name, recipe, device, init)
     except (ValueError, FileNotFoundError) as error:
         typer.echo(f"rheostat: {error}", err=True)
         raise typer.Exit(2) from None
     typer.echo(f"done; serve it with: rheostat serve --models {out}")
+
+
+def convert(
+    source: Annotated[Path, typer.Argument(help="sentence-transformers or Hugging Face folder.")],
+    out: Annotated[Path, typer.Option(help="Folder of the checkpoint.")],
+    pairs: Annotated[
+        Path,
+        typer.Option(help="Rated pairs to measure on: TSV with sentence1, sentence2, score."),
+    ],
+    name: Annotated[str | None, typer.Option(help="What clients will ask for.")] = None,
+    depths: Annotated[
+        str | None, typer.Option(help="Exit layers, such as 2,4,6. Default: every layer.")
+    ] = None,
+    dims: Annotated[
+        str | None, typer.Option(help="Leading dimensions on offer. Default: the whole vector.")
+    ] = None,
+) -> None:
+    """Make a public text encoder servable: read it, measure its subnets, write a checkpoint."""
+    try:
+        # Rank correlation comes with the extra train, which serving does without.
+        from server import converting
+    except ModuleNotFoundError as error:
+        typer.echo(f"rheostat: {error.name} is missing: pip install 'rheostat[train]'", err=True)
+        raise typer.Exit(2) from None
+    choices: Choices = {}
+    try:
+        if depths is not None:
+            choices["depths"] = _numbers("depths", depths)
+        if dims is not None:
+            choices["dims"] = _numbers("dims", dims)
+        rated = converting.read_pairs(pairs)
+        converting.convert(source, out, name or source.resolve().name, rated, **choices)
+    except (ValueError, OSError) as error:
+        typer.echo(f"rheostat: {error}", err=True)
+        raise typer.Exit(2) from None
+    typer.echo(f"done; serve it with: rheostat serve --models {out}")
+
+
+def _numbers(option: str, text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(f"--{option}={text} must be whole numbers, such as 2,4,6") from None

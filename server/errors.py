@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, get_args
 
 from fastapi import FastAPI, Request
@@ -187,11 +187,26 @@ class InferenceError(RheostatError):
     error_type = "inference_failed"
 
 
-def install(app: FastAPI) -> None:
+Form = Callable[[RheostatError, str], Response]
+"""How one wire protocol spells an error, given the request's id."""
+
+
+class Forms:
+    """Which protocol answers at a path; what is not named is spelled in Rheostat's own way."""
+
+    def __init__(self, by_path: Mapping[str, Form]) -> None:
+        self._by_path = by_path
+
+    def respond(self, error: Exception, request_id: str, path: str) -> Response:
+        """Return the response that tells a client of any exception."""
+        return self._by_path.get(path, own_form)(translate(error), request_id)
+
+
+def install(app: FastAPI, forms: Forms) -> None:
     """Answer all errors raised below the app's middleware."""
 
     async def answer(request: Request, error: Exception) -> Response:
-        return respond(error, request.scope["state"]["request_id"])
+        return forms.respond(error, request.scope["state"]["request_id"], request.scope["path"])
 
     for kind in (
         RheostatError,
@@ -203,17 +218,16 @@ def install(app: FastAPI) -> None:
         app.add_exception_handler(kind, answer)
 
 
-def respond(error: Exception, request_id: str) -> Response:
-    """Return the response that tells a client of any exception."""
-    found = translate(error)
+def own_form(error: RheostatError, request_id: str) -> Response:
+    """Spell an error as Rheostat's own protocol does."""
     body = {
-        "type": found.error_type,
-        "message": found.message,
-        "field": found.field,
+        "type": error.error_type,
+        "message": error.message,
+        "field": error.field,
         "request_id": request_id,
-        **found.extra(),
+        **error.extra(),
     }
-    return JSONResponse({"error": body}, status_code=found.status, headers=dict(found.headers))
+    return JSONResponse({"error": body}, status_code=error.status, headers=dict(error.headers))
 
 
 def translate(error: Exception) -> RheostatError:

@@ -88,13 +88,13 @@ class Metrics:
         sizes = [2**k for k in range(max_batch_size.bit_length()) if 2**k < max_batch_size]
         self._batch_size = Histogram(
             "rheostat_batch_size",
-            "Images run together.",
+            "Inputs run together.",
             buckets=[*sizes, max_batch_size],
             registry=registry,
         )
         self._depth = Gauge(
             "rheostat_queue_depth",
-            "Images admitted and not yet answered; refusals start at max_queue.",
+            "Inputs admitted and not yet answered; refusals start at max_queue.",
             registry=registry,
         )
         for model in (*models, _NO_MODEL):

@@ -7,7 +7,7 @@ import uuid
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.errors import PayloadTooLargeError, respond
+from server.errors import Forms, PayloadTooLargeError
 
 _HEADER = b"x-request-id"
 _ACCEPTED_ID = re.compile(rb"[A-Za-z0-9_.:-]{1,128}")
@@ -19,8 +19,9 @@ class RequestId:
     Also the outer edge: an exception that nothing below has answered becomes a response here.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, forms: Forms) -> None:
         self._app = app
+        self._forms = forms
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection."""
@@ -41,10 +42,11 @@ class RequestId:
 
         try:
             await self._app(scope, receive, send_with_id)
-        except Exception as error:  # the outer edge: `respond` logs what nobody foresaw
+        except Exception as error:  # the outer edge: what nobody foresaw is logged
             if is_started:
                 raise
-            await respond(error, request_id)(scope, receive, send_with_id)
+            answer = self._forms.respond(error, request_id, scope["path"])
+            await answer(scope, receive, send_with_id)
 
 
 class BodyLimit:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 
-import torch
+from torch import Tensor
 
+from models.core import Shape, Value
 from search.budget import Budget
 from search.find import Selection
 from server.catalog import Catalog, Served
-from server.decode import Decoder, Upload
-from server.engine.engine import Engine
-from server.engine.work import Work
+from server.decode import Decoder, Source
+from server.engine.engine import Engine, Reservation
+from server.engine.work import Result, Work
 from server.metrics import Metrics, Stage
 
 
@@ -23,12 +25,14 @@ class Question:
     Attributes:
         tasks: None for all of the model's.
         preferences: Weight per task on any scale; None for equal weights.
-        budget: For each image.
+        budget: For each input.
+        fixed: Values that the client has chosen itself, by axis.
     """
 
     tasks: Sequence[str] | None
     preferences: Mapping[str, float] | None
     budget: Budget
+    fixed: Mapping[str, Value] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,17 +41,44 @@ class Answer:
 
     Attributes:
         selection: The subnet that ran and what is known about it.
-        probabilities: Per image and task, in the order of the task's labels.
+        outputs: Per input and task: logits, or a unit vector.
+        num_tokens: Of each input; 0 where inputs have no length.
         backend: What ran it.
-        batch_sizes: Of the batch each image was in.
-        seconds: Per stage; queue and run are those of the image that took longest.
+        batch_sizes: Of the batch each input was in.
+        seconds: Per stage; queue and run are those of the input that took longest.
     """
 
     selection: Selection
-    probabilities: list[dict[str, list[float]]]
+    outputs: list[dict[str, Tensor]]
+    num_tokens: list[int]
     backend: str
     batch_sizes: list[int]
     seconds: Mapping[Stage, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A request that has room, its inputs and its subnet.
+
+    Attributes:
+        room: For its works.
+        items: The decoded inputs.
+        selection: The subnet chosen.
+        seconds: Per stage so far; ``run`` adds to it.
+    """
+
+    room: Reservation
+    items: list[Tensor]
+    selection: Selection
+    seconds: dict[Stage, float]
+
+    async def run(self, works: Sequence[Work]) -> list[Result]:
+        """Run works and add the times of the one that took longest."""
+        results = await self.room.submit(works)
+        slowest = max(results, key=lambda result: result.queue_s + result.run_s)
+        self.seconds[Stage.QUEUE] += slowest.queue_s
+        self.seconds[Stage.RUN] += slowest.run_s
+        return results
 
 
 class Service:
@@ -85,57 +116,74 @@ class Service:
             for subnet in (space.smallest, space.largest):
                 prepared = served.prepare(subnet, served.elastic.tasks)
                 with self._engine.reserve(1) as room:
-                    zeros = torch.zeros(served.input.shape)
-                    await room.submit([Work(prepared, {"image": zeros})])
+                    await room.submit([Work(prepared, served.input.example())])
         self._is_warm = True
 
-    def select(self, served: Served, question: Question) -> Selection:
-        """Choose a subnet without running it.
+    def select(self, served: Served, question: Question, shape: Shape) -> Selection:
+        """Choose a subnet for inputs of a shape, without running it.
 
         Raises:
-            RequestError: If tasks or preferences make no sense.
+            RequestError: If tasks, preferences or fixed values make no sense.
             InfeasibleBudgetError: If no subnet meets the budget.
         """
-        return served.finder.find(question.tasks, question.preferences, question.budget)
+        finder = served.finder_for(shape, question.fixed)
+        return finder.find(question.tasks, question.preferences, question.budget)
 
-    async def infer(self, served: Served, question: Question, uploads: Sequence[Upload]) -> Answer:
-        """Choose a subnet, run it on every image, and say what was done.
+    async def infer(self, served: Served, question: Question, sources: Sequence[Source]) -> Answer:
+        """Choose one subnet for all inputs, run it on each, and say what was done.
+
+        The budget is for each input; the longest decides.
 
         Raises:
-            RequestError: If tasks or preferences make no sense.
+            RheostatError: As `admit`; InferenceError if the model failed.
+        """
+        async with self.admit(served, question, sources) as admitted:
+            selection = admitted.selection
+            prepared = served.prepare(selection.subnet, selection.scores)
+            results = await admitted.run([Work(prepared, item) for item in admitted.items])
+        return Answer(
+            selection=selection,
+            outputs=[result.outputs for result in results],
+            num_tokens=[served.input.num_tokens(item) for item in admitted.items],
+            backend=self._engine.backend.name,
+            batch_sizes=[result.batch_size for result in results],
+            seconds=admitted.seconds,
+        )
+
+    @asynccontextmanager
+    async def admit(
+        self, served: Served, question: Question, sources: Sequence[Source], num_more: int = 0
+    ) -> AsyncIterator[Admitted]:
+        """Reserve room, decode the inputs and choose a subnet; record the request at the end.
+
+        Args:
+            served: The model.
+            question: What is wanted of it.
+            sources: Its inputs.
+            num_more: Works to have room for beyond one per input.
+
+        Raises:
+            OverloadedError: If there is no room for all works.
+            InvalidRequestError: If an input is none.
+            RequestError: If tasks, preferences or fixed values make no sense.
             InfeasibleBudgetError: If no subnet meets the budget.
-            InvalidRequestError: If an image is none.
-            OverloadedError: If there is no room for all images.
-            InferenceError: If the model failed.
             ModelNotReadyError: If the engine is not running.
         """
         start = self._clock()
-        with self._engine.reserve(len(uploads)) as room:
-            selection = self.select(served, question)
-            searched = self._clock()
-            images = await self._decoder.decode(uploads, served.input)
+        with self._engine.reserve(len(sources) + num_more) as room:
+            items = await self._decoder.decode(sources, served.input)
             decoded = self._clock()
-            prepared = served.prepare(selection.subnet, selection.scores)
-            results = await room.submit([Work(prepared, {"image": image}) for image in images])
-        probabilities = [
-            {task: logits.float().softmax(-1).tolist() for task, logits in result.outputs.items()}
-            for result in results
-        ]
-        slowest = max(results, key=lambda result: result.queue_s + result.run_s)
-        seconds = {
-            Stage.DECODE: decoded - searched,
-            Stage.SEARCH: searched - start,
-            Stage.QUEUE: slowest.queue_s,
-            Stage.RUN: slowest.run_s,
-            Stage.TOTAL: self._clock() - start,
-        }
-        self._record(served, selection, len(uploads), seconds)
-        sizes = [result.batch_size for result in results]
-        return Answer(selection, probabilities, self._engine.backend.name, sizes, seconds)
-
-    def _record(
-        self, served: Served, selection: Selection, num_images: int, seconds: Mapping[Stage, float]
-    ) -> None:
-        self.metrics.answered(served.name, selection, num_images)
+            shape = max(served.input.shape_of(item) for item in items)
+            selection = self.select(served, question, shape)
+            seconds = {
+                Stage.DECODE: decoded - start,
+                Stage.SEARCH: self._clock() - decoded,
+                Stage.QUEUE: 0.0,
+                Stage.RUN: 0.0,
+            }
+            admitted = Admitted(room, items, selection, seconds)
+            yield admitted
+        seconds[Stage.TOTAL] = self._clock() - start
+        self.metrics.answered(served.name, selection, len(items))
         for stage, value in seconds.items():
             self.metrics.stage(stage, value)

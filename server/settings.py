@@ -49,11 +49,15 @@ class Settings(BaseSettings):
         default=20 * MIB, gt=0, description="Larger request bodies get 413."
     )
     max_images: int = Field(default=64, gt=0, description="More images in one request are refused.")
-    max_batch_size: int = Field(default=32, gt=0, description="Most images run together.")
+    max_texts: int = Field(default=2048, gt=0, description="More texts in one request are refused.")
+    max_batch_size: int = Field(default=32, gt=0, description="Most inputs run together.")
+    max_batch_tokens: int = Field(
+        default=4096, gt=0, description="Most tokens of text run together."
+    )
     max_queue: int = Field(
-        default=1024,
+        default=4096,
         gt=0,
-        description="Images admitted and not yet answered; beyond this requests get 429.",
+        description="Inputs admitted and not yet answered; beyond this requests get 429.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least severe messages that are logged."
@@ -66,11 +70,12 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.max_images > self.max_queue:
-            raise ValueError(
-                f"max_images={self.max_images} exceeds max_queue={self.max_queue}: a request that "
-                "large could never be admitted"
-            )
+        for name in ("max_images", "max_texts"):
+            if (most := getattr(self, name)) > self.max_queue:
+                raise ValueError(
+                    f"{name}={most} exceeds max_queue={self.max_queue}: a request that large could "
+                    "never be admitted"
+                )
         known = {PREFIX + name.upper() for name in type(self).model_fields} | {DATA}
         found = {name.upper() for name in os.environ}
         for name in sorted(found - known):

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from models.core import KeyPath, Step
+from models.ragged import Ragged
+
+Value: TypeAlias = Tensor | Ragged
+
+
+class Advanced(NamedTuple):
+    """What a run gave.
+
+    Attributes:
+        leaves: By path, on the CPU, each of shape [batch, ...].
+        kept: What the steps to keep emitted, by path, on the device.
+    """
+
+    leaves: dict[KeyPath, Tensor]
+    kept: dict[KeyPath, Value]
 
 
 class TorchBackend:
@@ -28,13 +44,12 @@ class TorchBackend:
             if parameter.ndim == 4:
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 
-    @torch.inference_mode()
-    def run(self, steps: Iterable[Step], inputs: Mapping[str, Tensor]) -> dict[KeyPath, Tensor]:
+    def run(self, steps: Iterable[Step], inputs: Mapping[str, Value]) -> dict[KeyPath, Tensor]:
         """Run a plan, or several merged, on one batch; each path is computed once.
 
         Args:
             steps: Of prepared models, parents before children, each path once.
-            inputs: By name, each of shape [batch, ...], on any device.
+            inputs: By name, each of shape [batch, ...] or packed rows, on any device.
 
         Returns:
             What every leaf emitted, by path, on the CPU, each of shape [batch, ...].
@@ -42,23 +57,49 @@ class TorchBackend:
         Raises:
             KeyError: If a step takes a value that neither the inputs nor its ancestors have.
         """
+        return self.advance(steps, inputs).leaves
+
+    @torch.inference_mode()
+    def advance(
+        self,
+        steps: Iterable[Step],
+        inputs: Mapping[str, Value],
+        resume: KeyPath = (),
+        keep: Collection[KeyPath] = (),
+    ) -> Advanced:
+        """Run steps from the start or from where an earlier run left off.
+
+        Args:
+            steps: As for `run`; from a resumed path on, see `models.core.rest_after`.
+            inputs: By name: of the request, or what the step at ``resume`` emitted.
+            resume: Path of that step; empty for a run from the start.
+            keep: Paths of inner steps whose values are wanted too.
+
+        Raises:
+            KeyError: If a step takes a value that neither the inputs nor its ancestors have.
+        """
         steps = tuple(steps)
         start = {name: self._place(value) for name, value in inputs.items()}
         last_use = {step.after.path: i for i, step in enumerate(steps) if step.after}
-        values: dict[KeyPath, dict[str, Tensor]] = {}
-        results: dict[KeyPath, Tensor] = {}
+        values: dict[KeyPath, dict[str, Value]] = {}
+        leaves: dict[KeyPath, Tensor] = {}
+        kept: dict[KeyPath, Value] = {}
         for i, step in enumerate(steps):
-            parent = step.after.path if step.after else None
-            seen = start if parent is None else values[parent]
+            parent = step.after.path if step.after else ()
+            seen = start if parent == resume else values[parent]
             result = step.run(*(seen[name] for name in step.takes))
             if step.path in last_use:
                 values[step.path] = {**seen, step.emits: result}
+                if step.path in keep:
+                    kept[step.path] = result
             else:
-                results[step.path] = result.cpu()
-            if parent is not None and last_use[parent] == i:
+                leaves[step.path] = result.cpu()
+            if parent in values and last_use[parent] == i:
                 del values[parent]  # what no later step takes is given back at once
-        return results
+        return Advanced(leaves, kept)
 
-    def _place(self, value: Tensor) -> Tensor:
+    def _place(self, value: Value) -> Value:
+        if isinstance(value, Ragged):
+            return value.to(self.device)
         layout = torch.channels_last if value.ndim == 4 else torch.preserve_format
         return value.to(self.device, memory_format=layout)

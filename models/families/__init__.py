@@ -19,7 +19,9 @@ class Family(NamedTuple):
     Attributes:
         config: Dataclass of everything that fixes the architecture.
         build: Function of a model name and such a config; the result is an `Elastic` with
-            untrained weights and keeps the config as its attribute ``config``.
+            untrained weights and keeps the config as its attribute ``config``. One that needs
+            files besides its weights names them in ``assets`` and reads them in
+            ``attach(folder)``.
     """
 
     config: type

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple, TypeVar
 
 from fastapi import Request
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
@@ -25,7 +25,7 @@ _JSON = "application/json"
 _FORM = "multipart/form-data"
 _MAX_TEXTS = 16  # parts that are no files; a second one gets an error that names it
 
-BodyT = TypeVar("BodyT", bound=PlanBody)
+BodyT = TypeVar("BodyT", bound=BaseModel)
 
 
 class Parsed(NamedTuple):
@@ -35,14 +35,14 @@ class Parsed(NamedTuple):
     uploads: list[Upload]
 
 
-async def read_plan(request: Request) -> PlanBody:
-    """Read a JSON body without images.
+async def read_json(request: Request, model: type[BodyT]) -> BodyT:
+    """Read a JSON body.
 
     Raises:
         ClientError: If it is something else.
     """
     _check_type(request, _JSON)
-    return _parse(PlanBody, await _body(request))
+    return _parse(model, await _body(request))
 
 
 async def read_infer(request: Request, max_images: int) -> Parsed:
@@ -54,7 +54,7 @@ async def read_infer(request: Request, max_images: int) -> Parsed:
     if _check_type(request, _JSON, _FORM) == _JSON:
         body = _parse(InferBody, await _body(request))
         uploads = _from_fields(body)
-        _check_count("images", len(uploads), max_images)
+        check_count("images", len(uploads), max_images, "max_images")
         return Parsed(body, uploads)
     _check_complete(await _body(request), request.headers["content-type"])
     try:
@@ -132,13 +132,18 @@ async def _from_form(form: FormData, max_images: int) -> Parsed:
         raise InvalidRequestError("part request is given more than once", "request")
     if not files:
         raise InvalidRequestError("part image is required: one or more files", "image")
-    _check_count("image", len(files), max_images)
+    check_count("image", len(files), max_images, "max_images")
     uploads = [Upload(f"image[{i}]", await file.read()) for i, file in enumerate(files)]
     return Parsed(body, uploads)
 
 
-def _check_count(field: str, num_images: int, max_images: int) -> None:
-    if num_images > max_images:
+def check_count(field: str, num_entries: int, most: int, setting: str) -> None:
+    """Refuse a list with more entries than a setting allows.
+
+    Raises:
+        InvalidRequestError: Naming the field, its length, the limit and the setting.
+    """
+    if num_entries > most:
         raise InvalidRequestError(
-            f"{field} has {num_images} entries; at most {max_images} (max_images)", field
+            f"{field} has {num_entries} entries; at most {most} ({setting})", field
         )

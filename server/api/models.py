@@ -9,7 +9,8 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from models.core import Cost, Subnet, Value, plan_cost
-from models.inputs import FORMATS
+from models.inputs import FORMATS, ImageInput, ModelInput
+from models.text import TextInput
 from server.api.schema import errors
 from server.catalog import Catalog, Served
 
@@ -53,17 +54,27 @@ class TaskEntry(BaseModel):
     score: float = Field(description="Of the largest subnet, in the metric.")
 
 
-class InputEntry(BaseModel):
+class ImageEntry(BaseModel):
     """What an image may be and what becomes of it."""
 
+    kind: Literal["image"] = "image"
     formats: list[str]
     height: int
     width: int
     resize: str
 
 
+class TextEntry(BaseModel):
+    """What a text may be and what it is put into."""
+
+    kind: Literal["text"] = "text"
+    max_length: int = Field(description="Most tokens, special tokens included.")
+    prompts: dict[str, str] = Field(description="Templates by name.")
+    default_prompt: str | None
+
+
 class CostEntry(BaseModel):
-    """Compute for one image, all tasks."""
+    """Compute for one input, all tasks; for text, of the greatest length."""
 
     macs: int
     flops: int
@@ -82,7 +93,7 @@ class ModelDetail(ModelEntry):
 
     axes: list[AxisEntry]
     task_details: dict[str, TaskEntry]
-    input: InputEntry
+    input: ImageEntry | TextEntry
     cheapest: CostEntry
     largest: CostEntry
     front: list[FrontEntry] = Field(description="Equal weights, cheapest first.")
@@ -129,16 +140,11 @@ def _detail(served: Served) -> ModelDetail:
                 kind=task.kind,
                 labels=list(task.labels),
                 metric=task.metric,
-                score=served.table.full[name],
+                score=float(served.table.cells[name].value[-1, -1]),
             )
             for name, task in served.elastic.tasks.items()
         },
-        input=InputEntry(
-            formats=list(FORMATS),
-            height=served.input.height,
-            width=served.input.width,
-            resize="bicubic until the shorter side fits, then cut at the centre",
-        ),
+        input=_input_entry(served.input),
         cheapest=_cost_entry(_cost(served, space.smallest)),
         largest=_cost_entry(_cost(served, space.largest)),
         front=[
@@ -151,6 +157,23 @@ def _detail(served: Served) -> ModelDetail:
             )
             for point in served.front
         ],
+    )
+
+
+def _input_entry(model_input: ModelInput) -> ImageEntry | TextEntry:
+    if isinstance(model_input, TextInput):
+        config = model_input.config
+        return TextEntry(
+            max_length=config.max_length,
+            prompts=dict(config.prompts),
+            default_prompt=config.default_prompt,
+        )
+    assert isinstance(model_input, ImageInput)
+    return ImageEntry(
+        formats=list(FORMATS),
+        height=model_input.height,
+        width=model_input.width,
+        resize="bicubic until the shorter side fits, then cut at the centre",
     )
 
 

@@ -79,6 +79,16 @@ class PlanBody(_Asked):
         return Budget(**self.budget.model_dump()) if self.budget else Budget()
 
 
+class FullPlanBody(PlanBody):
+    """A question without an input, for its receipt alone."""
+
+    tokens: int | None = Field(
+        default=None,
+        gt=0,
+        description="Length of the text to plan for; text models only. Default: the longest.",
+    )
+
+
 class InferBody(PlanBody):
     """A question with its images; exactly one of ``image`` and ``images``."""
 
@@ -106,8 +116,11 @@ class TaskReceipt(BaseModel):
     """What one task's answer is worth, as measured on held-out inputs."""
 
     metric: str
-    score: float = Field(description="Of this subnet, in the metric.")
-    retention: float = Field(description="Score over that of the largest subnet.")
+    score: float = Field(description="Of this subnet, as measured, in the metric.")
+    expected: float = Field(
+        description="The score with its noise smoothed out, which the search counts on."
+    )
+    retention: float = Field(description="Expected score over that of the largest subnet.")
     n: int = Field(description="Inputs it was measured on.")
     stderr: float = Field(description="Standard error of the score.")
     measured: bool = Field(description="False if it was predicted from other subnets.")

@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
-import torch
 from torch import Tensor
 
 from models.core import KeyPath, Step
+from models.ragged import take
 from server.engine.admission import Admission
 from server.engine.queue import BatchQueue
 from server.engine.work import Result, Work
 from server.errors import InferenceError, ModelNotReadyError
+
+_Row = tuple[dict[str, Tensor], Any]
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +31,14 @@ class Backend(Protocol):
     def name(self) -> str:
         """What receipts call it."""
 
-    def run(self, steps: Iterable[Step], inputs: Mapping[str, Tensor]) -> dict[KeyPath, Tensor]:
-        """Return each leaf's output, shape [batch, ...], for inputs of shape [batch, ...]."""
+    def advance(
+        self,
+        steps: Iterable[Step],
+        inputs: Mapping[str, Any],
+        resume: KeyPath = (),
+        keep: Collection[KeyPath] = (),
+    ) -> tuple[Mapping[KeyPath, Tensor], Mapping[KeyPath, Any]]:
+        """Run steps on a batch; see `models.backends.torch.TorchBackend.advance`."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -65,6 +73,7 @@ class Engine:
         self,
         backend: Backend,
         max_batch_size: int,
+        max_batch_tokens: int,
         max_queue: int,
         clock: Callable[[], float],
         on_batch: Callable[[int], None] = lambda size: None,
@@ -74,6 +83,7 @@ class Engine:
         Args:
             backend: Called from the worker thread only.
             max_batch_size: Most works in one call of the back end.
+            max_batch_tokens: Most tokens in one call, for inputs that have a length.
             max_queue: Most works admitted and not yet answered.
             clock: Returns seconds; only differences matter. Called from both threads.
             on_batch: Told the size of each batch that was run, on the event loop.
@@ -82,7 +92,7 @@ class Engine:
         self._admission = Admission(max_queue, clock)
         self._clock = clock
         self._on_batch = on_batch
-        self._queue: BatchQueue[_Waiting] = BatchQueue(max_batch_size)
+        self._queue: BatchQueue[_Waiting] = BatchQueue(max_batch_size, max_batch_tokens)
         self._changed = threading.Condition()
         self._is_open = False
         self._unanswered: set[asyncio.Future[Result]] = set()
@@ -142,7 +152,7 @@ class Engine:
         with self._changed:
             self._check_open()
             for item in waiting:
-                self._queue.push(item, item.work.key)
+                self._queue.push(item, item.work.key, item.work.num_tokens)
             self._changed.notify()
         futures = [item.future for item in waiting]
         self._unanswered.update(futures)
@@ -177,13 +187,13 @@ class Engine:
         while batch := self._next_batch():
             started = self._clock()
             try:
-                outputs = self._backend_outputs(batch)
+                rows = self._backend_outputs(batch)
             except Exception:  # the loop's edge: the batch fails, the worker goes on
                 log.exception("a batch of %d failed", len(batch))
                 self._post(self._fail, batch)
                 continue
             run_s = self._clock() - started
-            self._post(self._answer, batch, outputs, started, run_s)
+            self._post(self._answer, batch, rows, started, run_s)
 
     def _next_batch(self) -> list[_Waiting]:
         with self._changed:
@@ -191,18 +201,22 @@ class Engine:
                 self._changed.wait()
             return self._queue.next_batch()
 
-    def _backend_outputs(self, batch: Sequence[_Waiting]) -> list[dict[str, Tensor]]:
-        """Return one row of outputs per work."""
+    def _backend_outputs(self, batch: Sequence[_Waiting]) -> list[_Row]:
+        """Return one row of outputs, and of what is kept, per work."""
         works = [item.work for item in batch]
-        names = works[0].inputs
-        inputs = {name: torch.stack([work.inputs[name] for work in works]) for name in names}
-        outputs = self.backend.run(works[0].prepared.plan, inputs)
-        for path, rows in outputs.items():
+        prepared = works[0].prepared
+        inputs = prepared.input.collate([work.item for work in works])
+        keep = [prepared.keep] if prepared.keep else []
+        leaves, kept = self.backend.advance(prepared.plan, inputs, prepared.resume, keep)
+        for path, rows in leaves.items():
             if len(rows) != len(batch):
                 raise ValueError(f"{len(batch)} inputs gave {len(rows)} outputs of {path}")
         return [
-            {task: outputs[path][i] for task, path in work.prepared.leaves.items()}
-            for i, work in enumerate(works)
+            (
+                {task: leaves[path][i] for task, path in prepared.leaves.items()},
+                take(kept[prepared.keep], i) if prepared.keep else None,
+            )
+            for i in range(len(works))
         ]
 
     def _post(self, call: Callable[..., None], *args: object) -> None:
@@ -213,16 +227,17 @@ class Engine:
     def _answer(
         self,
         batch: Sequence[_Waiting],
-        outputs: Sequence[dict[str, Tensor]],
+        rows: Sequence[_Row],
         started: float,
         run_s: float,
     ) -> None:
         """Give each work its row. On the event loop."""
         self._admission.note(len(batch))
         self._on_batch(len(batch))
-        for item, row in zip(batch, outputs, strict=True):
+        for item, (outputs, kept) in zip(batch, rows, strict=True):
             if not item.future.done():
-                item.future.set_result(Result(row, started - item.since, run_s, len(batch)))
+                result = Result(outputs, kept, started - item.since, run_s, len(batch))
+                item.future.set_result(result)
 
     def _fail(self, batch: Sequence[_Waiting]) -> None:
         """Tell everybody in a batch that it failed. On the event loop."""

@@ -17,17 +17,26 @@ class BatchQueue(Generic[T]):
     to fill. Every operation takes constant time per item.
     """
 
-    def __init__(self, max_batch_size: int) -> None:
+    def __init__(self, max_batch_size: int, max_batch_tokens: int) -> None:
+        """Create an empty queue.
+
+        Args:
+            max_batch_size: Most items in a batch.
+            max_batch_tokens: Most tokens in a batch; an item that exceeds it alone goes alone.
+        """
         self._max_batch_size = max_batch_size
+        self._max_batch_tokens = max_batch_tokens
         self._keys: OrderedDict[T, Hashable] = OrderedDict()
+        self._tokens: dict[T, int] = {}
         self._groups: dict[Hashable, OrderedDict[T, None]] = {}
 
     def __len__(self) -> int:
         return len(self._keys)
 
-    def push(self, item: T, key: Hashable) -> None:
+    def push(self, item: T, key: Hashable, num_tokens: int = 0) -> None:
         """Add an item at the end."""
         self._keys[item] = key
+        self._tokens[item] = num_tokens
         self._groups.setdefault(key, OrderedDict())[item] = None
 
     def discard(self, item: T) -> None:
@@ -35,6 +44,7 @@ class BatchQueue(Generic[T]):
         if item not in self._keys:
             return
         key = self._keys.pop(item)
+        del self._tokens[item]
         group = self._groups[key]
         del group[item]
         if not group:
@@ -45,8 +55,14 @@ class BatchQueue(Generic[T]):
         if not self._keys:
             return []
         group = self._groups[next(iter(self._keys.values()))]
-        size = min(len(group), self._max_batch_size)
-        batch = [item for item, _ in zip(group, range(size), strict=False)]
+        batch: list[T] = []
+        num_tokens = 0
+        for item in group:
+            num_tokens += self._tokens[item]
+            is_over = num_tokens > self._max_batch_tokens
+            if len(batch) == self._max_batch_size or (batch and is_over):
+                break
+            batch.append(item)
         for item in batch:
             self.discard(item)
         return batch

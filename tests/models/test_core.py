@@ -181,8 +181,9 @@ def test_validity_rule_limits_the_space() -> None:
     assert list(space.neighbours(space.smallest)) == []
     with pytest.raises(ValueError, match="do not go together"):
         space.check({"depth": 1, "width": 8})
+    assert space.select({None}) is space
     with pytest.raises(ValueError, match="cannot be split by task"):
-        space.select({None})
+        space.select(set())
 
 
 def test_sampling_an_almost_empty_space_ends() -> None:

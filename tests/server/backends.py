@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
-from torch import Tensor
-
-from models.backends.torch import TorchBackend
+from models.backends.torch import Advanced, TorchBackend, Value
 from models.core import KeyPath, Step
 
 WAIT_S = 20
@@ -22,11 +20,17 @@ class HeldBackend(TorchBackend):
         self._is_holding = False
         self._entered, self._may_go = threading.Event(), threading.Event()
 
-    def run(self, steps: Iterable[Step], inputs: Mapping[str, Tensor]) -> dict[KeyPath, Tensor]:
+    def advance(
+        self,
+        steps: Iterable[Step],
+        inputs: Mapping[str, Value],
+        resume: KeyPath = (),
+        keep: Collection[KeyPath] = (),
+    ) -> Advanced:
         if self._is_holding:
             self._entered.set()
             assert self._may_go.wait(WAIT_S), "held for too long"
-        return super().run(steps, inputs)
+        return super().advance(steps, inputs, resume, keep)
 
     def hold(self) -> None:
         self._is_holding = True
@@ -44,7 +48,13 @@ class FailingBackend(TorchBackend):
 
     error: BaseException | None = None
 
-    def run(self, steps: Iterable[Step], inputs: Mapping[str, Tensor]) -> dict[KeyPath, Tensor]:
+    def advance(
+        self,
+        steps: Iterable[Step],
+        inputs: Mapping[str, Value],
+        resume: KeyPath = (),
+        keep: Collection[KeyPath] = (),
+    ) -> Advanced:
         if self.error:
             raise self.error
-        return super().run(steps, inputs)
+        return super().advance(steps, inputs, resume, keep)

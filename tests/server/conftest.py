@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
+from models.families.exits import Exits
 from server import catalog
 from server.app import create_app
 from server.catalog import Served
 from server.settings import PREFIX, Settings
 from tests.tiny import write_checkpoint
+from tests.tiny_text import write_text_checkpoint
 
 MAX_IMAGES = 4
 MAX_BODY_BYTES = 1_000_000
@@ -51,4 +53,28 @@ def settings(folder: Path) -> Settings:
 def client(settings: Settings) -> Iterator[TestClient]:
     """A client of a running app, shared by tests that leave no trace in it."""
     with TestClient(create_app(settings)) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def text_settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """A model that takes images beside one that takes text."""
+    folder = tmp_path_factory.mktemp("text-models")
+    write_checkpoint(folder / "tiny")
+    write_text_checkpoint(folder / "tiny-text")
+    return Settings(models=folder, max_texts=6)
+
+
+@pytest.fixture(scope="session")
+def text_model(text_settings: Settings) -> Exits:
+    """The text model, for comparison: not the object the app has."""
+    found = catalog.load(text_settings.models_folder)["tiny-text"].model
+    assert isinstance(found, Exits)
+    return found
+
+
+@pytest.fixture(scope="session")
+def text_client(text_settings: Settings) -> Iterator[TestClient]:
+    """A client of a running app with both models."""
+    with TestClient(create_app(text_settings)) as client:
         yield client

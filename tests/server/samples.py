@@ -54,8 +54,8 @@ def direct(
     served: Served, data: bytes, subnet: Mapping[str, Value], tasks: Collection[str]
 ) -> Probabilities:
     """Return the answer of a subnet for one image without the server."""
-    plan = served.elastic.plan(Subnet(subnet), served.input.shape, tasks)
-    outputs = TorchBackend().run(plan, {"image": served.input.decode(data)[None]})
+    plan = served.elastic.plan(Subnet(subnet), served.model.input.shape, tasks)
+    outputs = TorchBackend().run(plan, {"image": served.model.input.decode(data)[None]})
     paths = {step.emits: step.path for step in plan}
     return {
         task: dict(

@@ -63,7 +63,7 @@ def test_a_folder_without_models_is_named(tmp_path: Path) -> None:
 
 def test_two_models_of_one_name_are_both_named(copy: Path) -> None:
     shutil.copytree(copy / "tiny", copy / "again")
-    with pytest.raises(CatalogError, match=r"tiny and .*again are both named 'tiny'"):
+    with pytest.raises(CatalogError, match=r"again and .*tiny are both named 'tiny'"):
         catalog.load(copy)
 
 
@@ -130,7 +130,7 @@ def test_a_name_is_required_where_there_are_several(copy: Path, served: Served) 
 
 
 def test_a_catalogue_has_no_name_twice(served: Served) -> None:
-    with pytest.raises(CatalogError, match="two checkpoints are named 'tiny'"):
+    with pytest.raises(CatalogError, match="are both named 'tiny'"):
         Catalog([served, served])
 
 

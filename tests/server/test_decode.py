@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from models.inputs import ImageInput
-from server.decode import Decoder, Upload, decode_one
+from server.decode import Decoder, Upload
 from server.errors import InvalidRequestError
 from tests.server.samples import image, run, text_of
 
@@ -33,7 +33,7 @@ def decoder() -> Iterator[Decoder]:
     ],
 )
 def test_bytes_base64_and_data_urls_of_an_image_are_the_same(content: bytes | str) -> None:
-    torch.testing.assert_close(decode_one(Upload("image", content), INPUT), INPUT.decode(PNG))
+    torch.testing.assert_close(Upload("image", content).decode(INPUT), INPUT.decode(PNG))
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_bytes_base64_and_data_urls_of_an_image_are_the_same(content: bytes | st
 )
 def test_what_is_no_image_is_refused_by_its_place(content: bytes | str, message: str) -> None:
     with pytest.raises(InvalidRequestError, match=message) as caught:
-        decode_one(Upload("images[2]", content), INPUT)
+        Upload("images[2]", content).decode(INPUT)
     assert caught.value.field == "images[2]"
 
 

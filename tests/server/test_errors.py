@@ -8,6 +8,7 @@ import pytest
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
+from starlette.responses import Response
 
 from search.budget import InfeasibleBudgetError
 from search.find import RequestError
@@ -15,15 +16,20 @@ from server import errors
 from server.api.schema import InferBody, PlanBody
 from server.errors import (
     ClientError,
+    Forms,
     InvalidRequestError,
     ModelNotReadyError,
     OverloadedError,
     RheostatError,
     invalid,
-    respond,
     shown,
     translate,
 )
+
+
+def respond(error: Exception, request_id: str) -> Response:
+    """Return the response in Rheostat's own form."""
+    return Forms({}).respond(error, request_id, "/v1/infer")
 
 
 def body_of(error: Exception) -> dict[str, Any]:

@@ -93,7 +93,7 @@ def test_a_folder_without_models_ends_with_one_line(command: str, tmp_path: Path
     [
         ("--port", "0", "port=0: Input should be greater than or equal to 1"),
         ("--device", "gpu", "device=gpu: String should match pattern"),
-        ("--max-images", "2000", "max_images=2000 exceeds max_queue=1024"),
+        ("--max-images", "5000", "max_images=5000 exceeds max_queue=4096"),
         ("--log-level", "loud", "log_level=loud: Input should be 'debug', "),
         ("--port", "http", "Invalid value for '--port'"),
     ],
@@ -141,7 +141,7 @@ def test_models_are_listed_with_name_family_and_folder(folder: Path) -> None:
 def test_help_names_each_option_with_its_variable_and_default() -> None:
     result = CliRunner().invoke(cli, ["serve", "--help"], env={"COLUMNS": "200"})
     assert result.exit_code == 0
-    for text in ("--max-queue", "RHEOSTAT_MAX_QUEUE", "1024", "--models", "RHEOSTAT_MODELS"):
+    for text in ("--max-queue", "RHEOSTAT_MAX_QUEUE", "4096", "--models", "RHEOSTAT_MODELS"):
         assert text in result.stdout
 
 

@@ -9,6 +9,7 @@ from fastapi.responses import PlainTextResponse, Response
 from fastapi.testclient import TestClient
 from starlette.types import Receive, Scope, Send
 
+from server.errors import Forms
 from server.middleware import BodyLimit, RequestId
 from tests.server.samples import Connection, run
 
@@ -26,7 +27,7 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
         raise ZeroDivisionError
 
 
-APP = RequestId(BodyLimit(echo, LIMIT))
+APP = RequestId(BodyLimit(echo, LIMIT), Forms({}))
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +136,9 @@ def test_other_connections_than_http_pass_untouched() -> None:
 
         scope: Scope = {"type": "lifespan"}
         connection = Connection("/", {})
-        await RequestId(BodyLimit(note, LIMIT))(scope, connection._receive, connection._send)
+        await RequestId(BodyLimit(note, LIMIT), Forms({}))(
+            scope, connection._receive, connection._send
+        )
         assert seen == [scope]
 
     run(scenario())

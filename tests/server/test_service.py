@@ -15,7 +15,7 @@ from server.engine.engine import Engine
 from server.errors import InvalidRequestError, ModelNotReadyError, OverloadedError
 from server.metrics import Metrics, Stage
 from server.service import Question, Service
-from tests.server.backends import HeldBackend
+from tests.server.backends import FailingBackend, HeldBackend
 from tests.server.samples import image, run
 
 MAX_QUEUE = 3
@@ -40,7 +40,7 @@ async def running(
 ) -> AsyncIterator[Service]:
     """A service whose clock ticks once each time it is read."""
     ticks, engine_ticks = count(), count()
-    engine = Engine(backend, max_batch_size, MAX_QUEUE, lambda: next(engine_ticks))
+    engine = Engine(backend, max_batch_size, 4096, MAX_QUEUE, lambda: next(engine_ticks))
     metrics = Metrics([served.name], 8)
     metrics.watch_depth(lambda: engine.depth)
     service = Service(Catalog([served]), engine, decoder, metrics, lambda: next(ticks))
@@ -76,19 +76,21 @@ def test_a_full_server_refuses_before_it_searches_or_decodes(
             with pytest.raises(OverloadedError, match="2 images are being served and 2 more"):
                 await service.infer(served, IMPOSSIBLE, [Upload("image", b"wrong")] * 2)
             backend.release()
-            assert len((await first).probabilities) == 2
+            assert len((await first).outputs) == 2
             await service.infer(served, ANYTHING, uploads(MAX_QUEUE))
 
     run(scenario())
 
 
-def test_a_budget_that_cannot_be_met_is_refused_before_images_are_decoded(
+def test_a_budget_that_cannot_be_met_is_refused_before_anything_runs(
     served: Served, decoder: Decoder
 ) -> None:
     async def scenario() -> None:
-        async with running(served, decoder, TorchBackend()) as service:
+        backend = FailingBackend()
+        backend.error = AssertionError("it ran")
+        async with running(served, decoder, backend) as service:
             with pytest.raises(InfeasibleBudgetError, match="too small"):
-                await service.infer(served, IMPOSSIBLE, [Upload("image", b"wrong")])
+                await service.infer(served, IMPOSSIBLE, uploads(1))
 
     run(scenario())
 

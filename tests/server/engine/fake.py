@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 
 import torch
 from torch import Tensor
 
+from models.backends.torch import Advanced
 from models.core import Cost, KeyPath, Step
+from models.inputs import ImageInput
 from server.engine.engine import Engine
 from server.engine.work import Prepared, Result, Work
 
 WAIT_S = 20
+INPUT = ImageInput(1, 1, (0, 0, 0), (1, 1, 1))
 
 
 class FakeBackend:
@@ -41,7 +44,13 @@ class FakeBackend:
     def clock(self) -> float:
         return self.now
 
-    def run(self, steps: Iterable[Step], inputs: Mapping[str, Tensor]) -> dict[KeyPath, Tensor]:
+    def advance(
+        self,
+        steps: Iterable[Step],
+        inputs: Mapping[str, Tensor],
+        resume: KeyPath = (),
+        keep: Collection[KeyPath] = (),
+    ) -> Advanced:
         (step,), images = steps, inputs["image"]
         self.calls.append(" ".join([str(step.key), *(f"{x:g}" for x in images[:, 0].tolist())]))
         if self._is_holding:
@@ -51,7 +60,7 @@ class FakeBackend:
         if error := self.errors.get(str(step.key)):
             raise error
         rows = torch.cat([2 * images, images])
-        return {step.path: rows[: len(images) + self.num_extra]}
+        return Advanced({step.path: rows[: len(images) + self.num_extra]}, {})
 
     def hold(self) -> None:
         """Let every further call wait for `let_one` or `release`."""
@@ -74,7 +83,7 @@ class FakeBackend:
 def work(name: str) -> Work:
     """Make the work ``a7``: input 7 for plan a. Each has a plan object of its own."""
     step = Step(name[0], torch.clone, Cost(), None, ("image",), "answer")
-    return Work(Prepared("model", (step,)), {"image": torch.tensor([float(name[1:])])})
+    return Work(Prepared("model", (step,), INPUT), torch.tensor([float(name[1:])]))
 
 
 def submit(engine: Engine, names: str) -> asyncio.Task[list[Result]]:
@@ -101,7 +110,7 @@ async def turn() -> None:
 async def running(
     backend: FakeBackend, max_batch_size: int = 4, max_queue: int = 64
 ) -> AsyncIterator[Engine]:
-    engine = Engine(backend, max_batch_size, max_queue, backend.clock)
+    engine = Engine(backend, max_batch_size, 4096, max_queue, backend.clock)
     engine.start()
     try:
         yield engine

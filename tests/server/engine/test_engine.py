@@ -73,7 +73,7 @@ def test_batches_that_ran_are_told_and_those_that_failed_are_not() -> None:
     async def scenario() -> None:
         backend, sizes = FakeBackend(), list[int]()
         backend.errors["b"] = ValueError("no")
-        engine = Engine(backend, 4, 64, backend.clock, sizes.append)
+        engine = Engine(backend, 4, 4096, 64, backend.clock, sizes.append)
         engine.start()
         await submit(engine, "a1 a2 a3")
         await asyncio.gather(submit(engine, "b1 b2"), return_exceptions=True)
@@ -174,7 +174,7 @@ def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
 
 def test_an_engine_that_is_not_started_refuses_and_closes() -> None:
     async def scenario() -> None:
-        engine = Engine(FakeBackend(), 4, 64, lambda: 0.0)
+        engine = Engine(FakeBackend(), 4, 4096, 64, lambda: 0.0)
         assert not engine.is_alive
         with pytest.raises(ModelNotReadyError, match="the engine is not running"):
             await submit(engine, "a1")

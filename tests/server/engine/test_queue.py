@@ -7,7 +7,7 @@ from server.engine.queue import BatchQueue
 
 def queue_of(items: str, max_batch_size: int = 8) -> BatchQueue[str]:
     """Fill a queue with items such as ``a1``, whose key is their letter."""
-    queue: BatchQueue[str] = BatchQueue(max_batch_size)
+    queue: BatchQueue[str] = BatchQueue(max_batch_size, 100)
     for item in items.split():
         queue.push(item, item[0])
     return queue
@@ -36,6 +36,13 @@ def test_items_of_equal_key_leave_together_and_the_oldest_goes_first() -> None:
 def test_a_batch_takes_the_oldest_of_its_key_up_to_the_limit() -> None:
     # After a1 and a2 have left, b1 is older than a3.
     assert batches(queue_of("a1 a2 b1 a3 b2", 2)) == ["a1 a2", "b1 b2", "a3"]
+
+
+def test_a_batch_stops_before_its_tokens_exceed_the_limit() -> None:
+    queue = queue_of("")
+    for item, num_tokens in (("a1", 60), ("a2", 40), ("a3", 1), ("a4", 500), ("a5", 100)):
+        queue.push(item, "a", num_tokens)
+    assert batches(queue) == ["a1 a2", "a3", "a4", "a5"]
 
 
 def test_the_head_waits_for_one_batch_only_however_many_of_another_key_arrive() -> None:

@@ -1,0 +1,300 @@
+"""Multi-exit transformer encoder: any depth, any share of heads and units, any leading dimensions.
+
+Axes: ``depth`` (layers run before the exit), ``heads`` and ``ffn`` (share of each layer's heads and
+feed-forward units, most important first) and ``dim`` (leading dimensions of the vector, cut and
+then normalised). A deeper plan extends a shallower one's path, so an answer can be deepened.
+
+Sources: Li et al. 2024, 2D Matryoshka Sentence Embeddings, arXiv 2402.14776, for depth and
+dimensions; Wang et al. 2024, Starbucks, arXiv 2410.13230, for fixed pairs of both; Gurioli et al.
+2025, ModularStarEncoder, arXiv 2503.03008, for a projection per exit; Hou et al. 2020, DynaBERT,
+arXiv 2004.04037, for ranked heads and units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import ConfigDict
+from torch import Tensor, nn
+
+from models.architecture import TransformerConfig
+from models.core import Axis, Cost, Plan, Shape, Space, Step, Subnet, Value
+from models.families import Family
+from models.ragged import Ragged
+from models.task import Metric, Task
+from models.text import TOKENIZER, TextConfig, TextInput
+from models.transformer import Embedding, Layer, make_norm
+
+FLOAT_BYTES = 4
+
+
+@dataclass(frozen=True)
+class ExitsConfig:
+    """Everything that fixes the architecture; kept in the checkpoint's manifest.
+
+    Attributes:
+        encoder: The transformer.
+        text: How text becomes tokens.
+        tasks: Metric of each task. All tasks are answered by the same vector; they differ in what
+            the table says of a subnet.
+        depths: Exit layers, ascending; the last is the number of layers.
+        dims: Leading dimensions that may be asked for, ascending; the last is the whole vector.
+        heads: Shares of the heads, ascending, the last 1.
+        ffn: Shares of the feed-forward units, ascending, the last 1.
+        pairs: The only (depth, dim) that go together; None for any.
+        pooling: Of the tokens of a row into one vector.
+        exit_norm: ``none``: the layer's output as it is. ``final``: the final norm at every exit.
+            ``last``: the final norm after the last layer only, which is what a pre-norm model's
+            public hidden states hold. ``own``: a norm per exit.
+        projection: Width of a linear map per exit; None for none.
+        projection_activation: Of what was projected.
+        condition: Width of a learned embedding of the exit, joined to what is projected.
+    """
+
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
+
+    encoder: TransformerConfig
+    text: TextConfig
+    tasks: Mapping[str, Metric]
+    depths: tuple[int, ...]
+    dims: tuple[int, ...]
+    heads: tuple[float, ...] = (1.0,)
+    ffn: tuple[float, ...] = (1.0,)
+    pairs: tuple[tuple[int, int], ...] | None = None
+    pooling: Literal["mean", "cls", "last"] = "mean"
+    exit_norm: Literal["none", "final", "last", "own"] = "none"
+    projection: int | None = None
+    projection_activation: Literal["identity", "tanh"] = "identity"
+    condition: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse an architecture that cannot be built.
+
+        Raises:
+            ValueError: Naming the field, its value and what is allowed.
+        """
+        whole = self.projection or self.encoder.hidden
+        _ascending("depths", self.depths, self.encoder.layers)
+        _ascending("dims", self.dims, whole)
+        for name, shares, units in (
+            ("heads", self.heads, self.encoder.kv_heads),
+            ("ffn", self.ffn, self.encoder.ffn),
+        ):
+            _ascending(name, shares, 1)
+            for share in shares:
+                if abs(share * units - round(share * units)) > 1e-6:
+                    raise ValueError(f"{name}={share} of {units} is not a whole number")
+        if not self.tasks:
+            raise ValueError("tasks is empty; at least one is needed")
+        for depth, dim in self.pairs or ():
+            if depth not in self.depths or dim not in self.dims:
+                raise ValueError(f"pairs: ({depth}, {dim}) is not among depths and dims")
+        for i in (0, -1):  # the cheapest and the whole must be on offer
+            if self.pairs is not None and (end := (self.depths[i], self.dims[i])) not in self.pairs:
+                raise ValueError(f"pairs={list(self.pairs)} must contain {end}")
+        if self.exit_norm in ("final", "last") and self.encoder.norm == "post":
+            raise ValueError(f"exit_norm={self.exit_norm!r}: a post-norm encoder has no final norm")
+        for name, off in (("condition", 0), ("projection_activation", "identity")):
+            if getattr(self, name) != off and not self.projection:
+                raise ValueError(f"{name}={getattr(self, name)!r} needs a projection")
+        if self.text.max_length > self.encoder.max_positions:
+            raise ValueError(
+                f"text.max_length={self.text.max_length} exceeds "
+                f"encoder.max_positions={self.encoder.max_positions}"
+            )
+
+
+def _ascending(name: str, values: tuple[float, ...], last: float) -> None:
+    if list(values) != sorted(set(values)) or not values or values[0] <= 0 or values[-1] != last:
+        raise ValueError(f"{name}={list(values)} must be positive, ascend and end at {last}")
+
+
+class Exit(nn.Module):
+    """From the packed hidden states of one depth to a vector per row."""
+
+    def __init__(self, config: ExitsConfig, depth: int) -> None:
+        super().__init__()
+        self.pooling = config.pooling
+        self.norm = make_norm(config.encoder) if config.exit_norm == "own" else None
+        self.condition: nn.Parameter | None = None
+        self.projection: nn.Linear | None = None
+        self.has_tanh = config.projection_activation == "tanh"
+        if config.projection:
+            width = config.encoder.hidden + config.condition
+            self.projection = nn.Linear(width, config.projection)
+            if config.condition:
+                self.condition = nn.Parameter(torch.randn(config.condition))
+
+    def forward(self, dim: int, final_norm: nn.Module | None, hidden: Ragged) -> Tensor:
+        """Map [tokens, hidden] to the first ``dim`` values of each row's vector, not normalised.
+
+        A linear map commutes with the mean, so it is applied once per row, after pooling.
+        """
+        values = hidden.values
+        norm = self.norm or final_norm
+        if norm is not None:
+            values = norm(values)
+        pooled: Tensor = getattr(hidden.layout, _POOLING[self.pooling])(values)
+        if self.projection is not None:
+            if self.condition is not None:
+                pooled = torch.cat((pooled, self.condition.expand(len(pooled), -1)), dim=1)
+            pooled = F.linear(pooled, self.projection.weight[:dim], self.projection.bias[:dim])
+            if self.has_tanh:
+                pooled = pooled.tanh()
+        return pooled[:, :dim]
+
+    def num_weights(self, dim: int, final_norm: nn.Module | None) -> int:
+        """Return the parameters that a call reads."""
+        norm = self.norm or final_norm
+        count = sum(p.numel() for p in norm.parameters()) if norm is not None else 0
+        if self.projection is not None:
+            count += dim * (self.projection.in_features + 1)
+            count += 0 if self.condition is None else self.condition.numel()
+        return count
+
+    def macs(self, dim: int) -> int:
+        """Return the multiply-accumulates of one row."""
+        return 0 if self.projection is None else dim * self.projection.in_features
+
+
+_POOLING = {"mean": "mean", "cls": "first", "last": "last"}
+
+
+class Exits(nn.Module):
+    """The family as an `Elastic` model; see `models.core.Elastic` for the contract."""
+
+    assets = (TOKENIZER,)
+
+    def __init__(self, name: str, config: ExitsConfig) -> None:
+        super().__init__()
+        self.name = name
+        self.config = config
+        encoder = config.encoder
+        self.embedding = Embedding(encoder)
+        self.layers = nn.ModuleList(Layer(encoder, i) for i in range(encoder.layers))
+        has_final = encoder.norm == "pre" and config.exit_norm in ("final", "last")
+        self.final_norm = make_norm(encoder) if has_final else None
+        self.exits = nn.ModuleDict({str(depth): Exit(config, depth) for depth in config.depths})
+        self._input: TextInput | None = None
+
+    def attach(self, folder: Path) -> None:
+        """Read the tokenizer from the checkpoint's folder.
+
+        Raises:
+            ValueError: If there is none, or it makes ids that have no embedding.
+        """
+        text = TextInput.load(self.config.text, folder)
+        rows = self.config.encoder.vocab_size
+        if text.vocab_size > rows:
+            raise ValueError(f"{folder / TOKENIZER}: {text.vocab_size} ids, vocab_size={rows}")
+        self._input = text
+
+    @property
+    def input(self) -> TextInput:
+        """What text must become; RuntimeError before `attach`."""
+        if self._input is None:
+            raise RuntimeError(f"{self.name} has no tokenizer yet: attach a folder first")
+        return self._input
+
+    @cached_property
+    def tasks(self) -> Mapping[str, Task]:
+        """One embedding task per metric."""
+        return {
+            name: Task(name, "embedding", metric=metric)
+            for name, metric in self.config.tasks.items()
+        }
+
+    @cached_property
+    def space(self) -> Space:
+        """Depth, heads, ffn and dim; pairs restrict depth and dim."""
+        config = self.config
+        axes = (
+            Axis("depth", config.depths),
+            Axis("heads", config.heads),
+            Axis("ffn", config.ffn),
+            Axis("dim", config.dims, kind="output"),
+        )
+        if config.pairs is None:
+            return Space(axes)
+        allowed = frozenset(config.pairs)
+        return Space(axes, lambda subnet: (subnet["depth"], subnet["dim"]) in allowed)
+
+    def widths(self, subnet: Mapping[str, Value]) -> tuple[int, int]:
+        """Return the groups of heads and the feed-forward units of every layer."""
+        encoder = self.config.encoder
+        heads, ffn = float(subnet["heads"]), float(subnet["ffn"])
+        return round(heads * encoder.kv_heads), round(ffn * encoder.ffn)
+
+    def pool(self, depth: int, dim: int, hidden: Ragged) -> Tensor:
+        """Map the packed output of layer ``depth`` to vectors, shape [rows, dim]."""
+        vectors: Tensor = self._exit(depth)(dim, self._final_norm(depth), hidden)
+        return vectors
+
+    def run_exit(self, depth: int, dim: int, hidden: Ragged) -> Tensor:
+        """Map the packed output of layer ``depth`` to unit vectors, cut first, then normalised."""
+        return F.normalize(self.pool(depth, dim, hidden), dim=1)
+
+    def projection(self, depth: int) -> nn.Linear:
+        """Return an exit's projection; ValueError if the model has none."""
+        projection = self._exit(depth).projection
+        if projection is None:
+            raise ValueError(f"{self.name} has no projections")
+        return projection
+
+    def plan(self, subnet: Subnet, shape: Shape, tasks: Collection[str] | None = None) -> Plan:
+        """Return the embedding, one step per layer and an exit; ``shape`` is (tokens,).
+
+        What the steps run does not depend on the shape, only what they cost.
+        """
+        subnet = self.space.check(subnet)
+        if len(shape) != 1 or not 1 <= shape[0] <= self.config.text.max_length:
+            raise ValueError(
+                f"shape={shape} must be (tokens,), 1 to {self.config.text.max_length} of them"
+            )
+        wanted = list(self.tasks) if tasks is None else [t for t in self.tasks if t in tasks]
+        if unknown := sorted(set(tasks or ()) - self.tasks.keys()):
+            raise ValueError(f"unknown task {unknown[0]!r}; one of {list(self.tasks)}")
+        cost = Cost(0, FLOAT_BYTES * self.embedding.num_weights(shape[0]))
+        step = Step(("embed",), self.embedding, cost, None, ("tokens",), "hidden")
+        steps = [step]
+        groups, units = self.widths(subnet)
+        depth, dim = int(subnet["depth"]), int(subnet["dim"])
+        cost = self._layer_cost(0, groups, units, shape[0])
+        for i in range(depth):
+            if i == 1:  # from here on all alike; the first may lack a norm
+                cost = self._layer_cost(1, groups, units, shape[0])
+            run = partial(self.layers[i], groups, units)
+            step = Step(("layer", i, groups, units), run, cost, step, ("hidden",), "hidden")
+            steps.append(step)
+        exit_ = self._exit(depth)
+        weights = exit_.num_weights(dim, self._final_norm(depth))
+        cost = Cost(exit_.macs(dim), FLOAT_BYTES * weights, FLOAT_BYTES * dim)
+        run = partial(self.run_exit, depth, dim)
+        for task in wanted:
+            steps.append(Step(("exit", depth, dim, task), run, cost, step, ("hidden",), task))
+        return tuple(steps)
+
+    def _layer_cost(self, i: int, groups: int, units: int, length: int) -> Cost:
+        layer = self.layers[i]
+        assert isinstance(layer, Layer)
+        return Cost(
+            layer.macs(groups, units, length), FLOAT_BYTES * layer.num_weights(groups, units)
+        )
+
+    def _exit(self, depth: int) -> Exit:
+        exit_ = self.exits[str(depth)]
+        assert isinstance(exit_, Exit)
+        return exit_
+
+    def _final_norm(self, depth: int) -> nn.Module | None:
+        applies = self.config.exit_norm == "final" or depth == self.config.encoder.layers
+        return self.final_norm if applies else None
+
+
+FAMILY = Family(ExitsConfig, Exits)

@@ -1,0 +1,168 @@
+"""Batches of sequences of different length, packed end to end: no row is ever padded.
+
+Linear layers and norms run on the packed tokens. Only attention needs rows of equal length; it
+pads its queries, keys and values for the one call, and not at all where the lengths agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+
+class Layout:
+    """Where each row of a packed batch lies. Immutable; shared by all values of one batch."""
+
+    def __init__(self, lengths: Sequence[int], device: torch.device) -> None:
+        """Index the rows.
+
+        Args:
+            lengths: Tokens per row, each at least 1.
+            device: Where the packed values are.
+
+        Raises:
+            ValueError: If there is no row or one is empty.
+        """
+        if not lengths or min(lengths) < 1:
+            raise ValueError(f"lengths={list(lengths)}: one row or more, none of them empty")
+        self.lengths = tuple(lengths)
+        self.device = device
+        self.is_uniform = len(set(self.lengths)) == 1
+        self.longest = max(self.lengths)
+        self._masks: dict[tuple[bool, int | None], Tensor | None] = {}
+
+    @cached_property
+    def counts(self) -> Tensor:
+        """Tokens per row, int64, shape [rows]."""
+        return torch.tensor(self.lengths, device=self.device)
+
+    @cached_property
+    def starts(self) -> Tensor:
+        """First token of each row, int64, shape [rows]."""
+        return self.counts.cumsum(0) - self.counts
+
+    @cached_property
+    def rows(self) -> Tensor:
+        """Row of each token, int64, shape [tokens]."""
+        return torch.repeat_interleave(
+            torch.arange(len(self.lengths), device=self.device), self.counts
+        )
+
+    @cached_property
+    def positions(self) -> Tensor:
+        """Position of each token in its row, int64, shape [tokens]."""
+        return torch.arange(sum(self.lengths), device=self.device) - self.starts[self.rows]
+
+    def pad(self, values: Tensor) -> Tensor:
+        """Spread [tokens, ...] over [rows, longest, ...], zeros after the end of a row."""
+        shape = (len(self.lengths), self.longest, *values.shape[1:])
+        if self.is_uniform:
+            return values.view(shape)
+        padded = values.new_zeros(shape)
+        padded[self.rows, self.positions] = values
+        return padded
+
+    def unpad(self, padded: Tensor) -> Tensor:
+        """Pack [rows, longest, ...] into [tokens, ...]; undoes `pad`."""
+        if self.is_uniform:
+            return padded.reshape(-1, *padded.shape[2:])
+        return padded[self.rows, self.positions]
+
+    def mask(self, causal: bool = False, window: int | None = None) -> Tensor | None:
+        """Return which keys a query may attend to, or None where it is all of them.
+
+        Args:
+            causal: No key after the query.
+            window: Keys at most this many positions away; None for any distance.
+
+        Returns:
+            bool, broadcastable to [rows, 1, longest queries, longest keys].
+        """
+        if window is not None and window >= self.longest - 1:
+            window = None
+        key = (causal, window)
+        if key not in self._masks:
+            self._masks[key] = self._mask(causal, window)
+        return self._masks[key]
+
+    def _mask(self, causal: bool, window: int | None) -> Tensor | None:
+        place = torch.arange(self.longest, device=self.device)
+        mask = None
+        if not self.is_uniform:
+            mask = (place[None, :] < self.counts[:, None])[:, None, None, :]
+        distance = place[:, None] - place[None, :]
+        if window is not None:
+            near = distance.abs() <= window
+            # A padded query sees at least itself: a row without keys would give NaN, which
+            # reaches real gradients.
+            mask = near if mask is None else (mask & near) | (distance == 0)
+        if causal:
+            mask = distance >= 0 if mask is None else mask & (distance >= 0)
+        return mask
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Average each row: [tokens, width] to [rows, width]."""
+        if self.is_uniform:
+            return self.pad(values).mean(1)
+        sums = values.new_zeros(len(self.lengths), values.shape[1])
+        return sums.index_add_(0, self.rows, values) / self.counts[:, None]
+
+    def first(self, values: Tensor) -> Tensor:
+        """Return each row's first token: [tokens, width] to [rows, width]."""
+        return values[self.starts]
+
+    def last(self, values: Tensor) -> Tensor:
+        """Return each row's last token: [tokens, width] to [rows, width]."""
+        return values[self.starts + self.counts - 1]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ragged:
+    """Rows of different length, packed.
+
+    Attributes:
+        values: Shape [tokens of all rows, ...].
+        layout: Which tokens are whose.
+    """
+
+    values: Tensor
+    layout: Layout
+
+    @classmethod
+    def pack(cls, rows: Sequence[Tensor]) -> Ragged:
+        """Join rows of shape [length, ...]."""
+        return cls(torch.cat(list(rows)), Layout([len(row) for row in rows], rows[0].device))
+
+    def __len__(self) -> int:
+        return len(self.layout.lengths)
+
+    def to(self, device: torch.device) -> Ragged:
+        """Return the batch on a device."""
+        if self.layout.device == device:
+            return self
+        return Ragged(self.values.to(device), Layout(self.layout.lengths, device))
+
+    def replace(self, values: Tensor) -> Ragged:
+        """Return other values for the same tokens."""
+        return Ragged(values, self.layout)
+
+    @classmethod
+    def join(cls, batches: Sequence[Ragged]) -> Ragged:
+        """Return the rows of several batches as one."""
+        lengths = [length for batch in batches for length in batch.layout.lengths]
+        values = torch.cat([batch.values for batch in batches])
+        return cls(values, Layout(lengths, values.device))
+
+    def select(self, rows: Sequence[int]) -> Ragged:
+        """Return some of the rows, in the order given."""
+        parts = torch.split(self.values, list(self.layout.lengths))
+        return Ragged.pack([parts[row] for row in rows])
+
+
+def take(batch: Tensor | Ragged, row: int) -> Tensor | Ragged:
+    """Return one row of a batch: without the batch dimension, or packed by itself."""
+    return batch.select([row]) if isinstance(batch, Ragged) else batch[row]

@@ -1,0 +1,210 @@
+"""From text to packed token ids: what a model that reads text takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import ConfigDict
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from models.inputs import InvalidInputError
+from models.ragged import Ragged
+
+TOKENIZER = "tokenizer.json"
+Side = Literal["left", "right"]
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """How text becomes tokens; kept in the checkpoint's manifest.
+
+    Attributes:
+        max_length: Most tokens of one input, special tokens included.
+        prompts: Templates by name, each with ``{text}`` where the text goes.
+        default_prompt: Name of the one used where a request names none; None for the bare text.
+    """
+
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
+
+    max_length: int
+    prompts: Mapping[str, str] = field(default_factory=dict)
+    default_prompt: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what could not be followed.
+
+        Raises:
+            ValueError: Naming the field, its value and what is allowed.
+        """
+        if self.max_length < 3:
+            raise ValueError(f"max_length={self.max_length} must be 3 or more")
+        for name, template in self.prompts.items():
+            if template.count("{text}") != 1:
+                raise ValueError(f"prompts.{name}={template!r} must contain {{text}} once")
+        if self.default_prompt is not None and self.default_prompt not in self.prompts:
+            raise ValueError(
+                f"default_prompt={self.default_prompt!r} is not one of {list(self.prompts)}"
+            )
+
+
+class TextInput:
+    """Tokenises; safe to call from several threads at once."""
+
+    def __init__(self, config: TextConfig, tokenizer: Tokenizer) -> None:
+        """Take over a tokenizer; its own truncation and padding are switched off.
+
+        Raises:
+            ValueError: If special tokens alone fill ``max_length``.
+        """
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        self.config = config
+        self._tokenizer = tokenizer
+        self._num_special = tokenizer.num_special_tokens_to_add(is_pair=False)
+        if config.max_length <= self._num_special:
+            raise ValueError(
+                f"max_length={config.max_length} leaves no room beside the tokenizer's "
+                f"{self._num_special} special tokens"
+            )
+        # Ids may have gaps, so that a count would be too low.
+        self.vocab_size = 1 + max(tokenizer.get_vocab().values(), default=-1)
+
+    @classmethod
+    def load(cls, config: TextConfig, folder: Path) -> TextInput:
+        """Read ``tokenizer.json`` from a checkpoint's folder.
+
+        Raises:
+            ValueError: If the file is missing or no tokenizer, or ``max_length`` does not suit it.
+        """
+        path = folder / TOKENIZER
+        if not path.is_file():
+            raise ValueError(f"{path} does not exist")
+        try:
+            tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # noqa: BLE001  # the library raises bare Exception
+            raise ValueError(f"{path} is no tokenizer: {error}") from None
+        return cls(config, tokenizer)
+
+    def encode(self, text: str, prompt: str | None = None, truncate: Side | None = None) -> Tensor:
+        """Return the token ids of a text, special tokens included, int64, shape [length].
+
+        Args:
+            text: Not empty.
+            prompt: Name of a template; None for the model's default.
+            truncate: Which end to cut where the text is too long; None to refuse it.
+
+        Raises:
+            InvalidInputError: If the text is empty or too long, or there is no such prompt.
+        """
+        if not text:
+            raise InvalidInputError("the text is empty")
+        name = prompt if prompt is not None else self.config.default_prompt
+        if name is not None:
+            if name not in self.config.prompts:
+                known = list(self.config.prompts)
+                raise InvalidInputError(f"prompt {name!r} is not known; one of {known}")
+            text = self.config.prompts[name].replace("{text}", text)
+        encoding = self._tokenizer.encode(text, add_special_tokens=False)
+        room = self.config.max_length - self._num_special
+        if len(encoding.ids) > room:
+            if truncate is None:
+                raise InvalidInputError(
+                    f"the text has {len(encoding.ids) + self._num_special} tokens; at most "
+                    f"{self.config.max_length} are allowed, unless it may be truncated"
+                )
+            encoding.truncate(room, direction=truncate)
+        # Special tokens come last, so that truncation never removes one.
+        ids = self._tokenizer.post_process(encoding).ids
+        if not ids:
+            raise InvalidInputError("the text has no tokens")
+        return torch.tensor(ids)
+
+    def check_ids(self, ids: Sequence[int], truncate: Side | None = None) -> Tensor:
+        """Return token ids that the caller made, as they are: no special token is added.
+
+        Raises:
+            InvalidInputError: If there are none, too many, or one is not of the vocabulary.
+        """
+        if not ids:
+            raise InvalidInputError("the list of token ids is empty")
+        for token in ids:
+            if not 0 <= token < self.vocab_size:
+                raise InvalidInputError(f"token id {token} is not in 0..{self.vocab_size - 1}")
+        limit = self.config.max_length
+        if len(ids) > limit:
+            if truncate is None:
+                raise InvalidInputError(f"{len(ids)} token ids; at most {limit} are allowed")
+            ids = ids[:limit] if truncate == "right" else ids[-limit:]
+        return torch.tensor(ids)
+
+    def shape_of(self, item: Tensor) -> tuple[int]:
+        """Return the shape that plans of this input are made for: (tokens,)."""
+        return (len(item),)
+
+    def plan_shape(self, num_tokens: int | None) -> tuple[int]:
+        """Return (tokens,), by default the longest; InvalidInputError if it is too long."""
+        limit = self.config.max_length
+        if num_tokens is not None and not 1 <= num_tokens <= limit:
+            raise InvalidInputError(f"tokens={num_tokens} must be 1 to {limit}")
+        return (num_tokens or limit,)
+
+    def bucket(self, item: Tensor) -> int:
+        """Return the length's power of two, from 64 on."""
+        return _bucket(len(item))
+
+    def num_tokens(self, item: Tensor) -> int:
+        """Return the length."""
+        return len(item)
+
+    def collate(self, items: Sequence[Tensor]) -> dict[str, Ragged]:
+        """Return the named values of a batch: ``tokens``, packed."""
+        return {"tokens": Ragged.pack(items)}
+
+    def example(self) -> Tensor:
+        """Return an input to warm up with."""
+        return torch.zeros(min(8, self.config.max_length), dtype=torch.int64)
+
+
+def _bucket(length: int) -> int:
+    # Only attention pads its rows; below 64 tokens that costs less than a smaller batch.
+    return max(6, (length - 1).bit_length())
+
+
+@dataclass(frozen=True, slots=True)
+class Continued:
+    """Packed rows that an earlier run kept, as inputs of the steps that go on from there.
+
+    Attributes:
+        name: Of the value that was kept.
+    """
+
+    name: str
+
+    def shape_of(self, item: Ragged) -> tuple[int]:
+        """Return (tokens,) of the one row."""
+        return (item.layout.longest,)
+
+    def plan_shape(self, num_tokens: int | None) -> tuple[int]:
+        """Raise: what is continued has a length already."""
+        raise TypeError("a continued run is not planned anew")
+
+    def bucket(self, item: Ragged) -> int:
+        """Return the length's power of two, as for tokens."""
+        return _bucket(item.layout.longest)
+
+    def num_tokens(self, item: Ragged) -> int:
+        """Return the length."""
+        return item.layout.longest
+
+    def collate(self, items: Sequence[Ragged]) -> dict[str, Ragged]:
+        """Return the rows, packed together."""
+        return {self.name: Ragged.join(items)}
+
+    def example(self) -> Ragged:
+        """Raise: states are made by runs, not by hand."""
+        raise TypeError("a continued run has no example input")

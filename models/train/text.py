@@ -1,0 +1,370 @@
+"""Recipes for multi-exit text encoders: which cells of (depth, dim) learn in a step, and how.
+
+Every strategy trains cells of one pass through the layers: the hidden states of each exit are
+pooled, cut and compared. ``random`` is 2DMSE as first released, ``pairs`` is Starbucks,
+``hierarchical`` is self-distillation over all exits as in ModularStarEncoder. Beside the whole
+model, each step may train one draw of fewer heads and units (sandwich rule).
+
+What a cell learns comes from the data: distances between texts given by a teacher, partners
+(multiple negatives), or rated pairs (CoSENT).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from random import Random
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from models.families.exits import Exits
+from models.ragged import Ragged
+from models.train import losses
+
+Strategy = Literal["random", "pairs", "hierarchical"]
+STATE_FILE = "state.pt"
+LOG_FILE = "train.jsonl"
+
+
+@dataclass(frozen=True)
+class TextRecipe:
+    """Hyper-parameters of one run.
+
+    Attributes:
+        strategy: Which cells learn in a step.
+        steps: Optimiser steps.
+        batch_size: Texts, pairs or rated pairs per step, by the batch's kind.
+        learning_rate: Peak, after the warm-up, then a cosine down to zero.
+        projection_rate: The same for the exits' projections.
+        warmup: Fraction of the steps.
+        weight_decay: Of AdamW, on matrices only.
+        divergence: Weight of the divergence between a cell and the full one; 0 leaves it out.
+        narrow: Draws of fewer heads and units per step.
+        pairs: Cells of the strategy ``pairs``.
+        only_last: Train nothing but the last exit at full width: the control.
+        seed: For order and draws.
+    """
+
+    strategy: Strategy = "hierarchical"
+    steps: int = 2000
+    batch_size: int = 64
+    learning_rate: float = 1e-4
+    projection_rate: float = 1e-3
+    warmup: float = 0.1
+    weight_decay: float = 0.01
+    divergence: float = 1.0
+    narrow: int = 1
+    pairs: tuple[tuple[int, int], ...] = ()
+    only_last: bool = False
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Distances:
+    """Texts whose cosines a teacher knows.
+
+    Attributes:
+        tokens: Ids per text.
+        teacher: Unit vectors, shape [texts, dim].
+    """
+
+    tokens: Sequence[Tensor]
+    teacher: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Partners:
+    """Pairs that belong together; partner i of text i.
+
+    Attributes:
+        first: Ids per text.
+        second: Ids of each partner.
+    """
+
+    first: Sequence[Tensor]
+    second: Sequence[Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Rated:
+    """Pairs rated by people.
+
+    Attributes:
+        first: Ids per text.
+        second: Ids of each other text.
+        score: Ratings, float32, shape [pairs].
+    """
+
+    first: Sequence[Tensor]
+    second: Sequence[Tensor]
+    score: Tensor
+
+
+Examples = Distances | Partners | Rated
+
+
+def train(
+    model: Exits, data: Sequence[tuple[Examples, float]], recipe: TextRecipe, out: Path
+) -> None:
+    """Train a model in place.
+
+    The state is written every 200 steps; called again with the same arguments, an interrupted run
+    goes on where it stopped.
+
+    Args:
+        model: On the device to train on.
+        data: Data sets with the share of steps that each is drawn for.
+        recipe: Hyper-parameters.
+        out: Folder for the state and the log; made if needed.
+
+    Raises:
+        ValueError: If the folder holds the state of a run with another recipe.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    model.train().requires_grad_(True)
+    optimizer = _optimizer(model, recipe)
+    first = _resume(out / STATE_FILE, model, optimizer, recipe)
+    started, recent = time.monotonic(), list[float]()
+    progress = tqdm(range(first, recipe.steps), initial=first, total=recipe.steps, mininterval=5)
+    for step in progress:
+        rng = Random(f"{recipe.seed}/{step}")  # by step, so that a resumed run draws the same
+        (examples,) = rng.choices([d for d, _ in data], [share for _, share in data])
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak"] * _schedule(step / recipe.steps, recipe.warmup)
+        recent.append(train_step(model, examples, recipe, rng))
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        if (step + 1) % 200 == 0 or step + 1 == recipe.steps:
+            record = {
+                "step": step + 1,
+                "loss": sum(recent) / len(recent),
+                "seconds": time.monotonic() - started,
+            }
+            progress.set_postfix(loss=f"{record['loss']:.4f}", refresh=False)
+            with (out / LOG_FILE).open("a") as log:
+                log.write(json.dumps(record) + "\n")
+            recent.clear()
+            _save_state(out / STATE_FILE, step + 1, model, optimizer, recipe)
+    model.eval().requires_grad_(False)
+
+
+def train_step(model: Exits, examples: Examples, recipe: TextRecipe, rng: Random) -> float:
+    """Add the gradients of one batch; return its loss."""
+    space = model.space
+    widths = [model.widths(space.largest)]
+    if not recipe.only_last:
+        widths += [model.widths(space.sample(rng)) for _ in range(recipe.narrow)]
+    size = len(examples.tokens if isinstance(examples, Distances) else examples.first)
+    picked = rng.sample(range(size), min(recipe.batch_size, size))
+    batch = Ragged.pack(_tokens(examples, picked)).to(next(model.parameters()).device)
+    total = 0.0
+    for groups, units in widths:
+        pooled = pooled_exits(model, batch, groups, units)
+        loss = _loss(model, pooled, examples, picked, recipe, rng)
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it so
+        total += loss.item()
+    return total / len(widths)
+
+
+def pooled_exits(model: Exits, tokens: Ragged, groups: int, units: int) -> dict[int, Tensor]:
+    """Return every exit's vectors before they are cut and normalised, from one pass.
+
+    Args:
+        model: Any.
+        tokens: Packed ids.
+        groups: Of heads, in every layer.
+        units: Of the feed-forward, in every layer.
+
+    Returns:
+        By depth, shape [rows, dim].
+    """
+    hidden = model.embedding(tokens)
+    found = {}
+    for depth, layer in enumerate(model.layers, start=1):
+        hidden = layer(groups, units, hidden)
+        if depth in model.config.depths:
+            found[depth] = model.pool(depth, model.config.dims[-1], hidden)
+    return found
+
+
+def cells(model: Exits, recipe: TextRecipe, rng: Random) -> list[tuple[int, int, float]]:
+    """Return the (depth, dim, weight) that learn in a step, the full one first.
+
+    Sources: as in the module's docstring; ModularStarEncoder weighs exit i of N by i / N, arXiv
+    2503.03008.
+    """
+    depths, dims = model.config.depths, model.config.dims
+    full = (depths[-1], dims[-1], 1.0)
+    if recipe.only_last:
+        return [full]
+    if recipe.strategy == "random":
+        depth, dim = rng.choice(depths[:-1]), rng.choice(dims)
+        found = [(depth, dims[-1], 1.0), (depths[-1], dim, 1.0), (depth, dim, 1.0)]
+    elif recipe.strategy == "pairs":
+        found = [(depth, dim, 1.0) for depth, dim in recipe.pairs]
+    else:
+        drawn = [(depth, rng.choice(dims[:-1] or dims)) for depth in depths]
+        whole = [(depth, dims[-1]) for depth in depths[:-1]]
+        found = [(depth, dim, depth / depths[-1]) for depth, dim in (*whole, *drawn)]
+    return [full, *(cell for cell in found if cell[:2] != full[:2])]
+
+
+def _loss(
+    model: Exits,
+    pooled: dict[int, Tensor],
+    examples: Examples,
+    picked: Sequence[int],
+    recipe: TextRecipe,
+    rng: Random,
+) -> Tensor:
+    full_depth = model.config.depths[-1]
+    full = F.normalize(pooled[full_depth], dim=1)
+    loss = full.new_zeros(())
+    total_weight = 0.0
+    for depth, dim, weight in cells(model, recipe, rng):
+        vectors = F.normalize(pooled[depth][:, :dim], dim=1)
+        own = _base_loss(vectors, examples, picked)
+        is_full = depth == full_depth and dim == model.config.dims[-1]
+        # With a teacher of its own, a data set needs no second one.
+        if recipe.divergence and not is_full and not isinstance(examples, Distances):
+            if recipe.strategy == "random":
+                if dim == model.config.dims[-1] and depth != full_depth:
+                    own = own + recipe.divergence * losses.feature_divergence(
+                        pooled[depth], pooled[full_depth]
+                    )
+            else:
+                own = own + recipe.divergence * losses.score_divergence(vectors, full)
+        loss = loss + weight * own
+        total_weight += weight
+    return loss / total_weight
+
+
+def _base_loss(vectors: Tensor, examples: Examples, picked: Sequence[int]) -> Tensor:
+    match examples:
+        case Distances():
+            teacher = examples.teacher[list(picked)].to(vectors.device)
+            loss = 10 * losses.similarity_distillation(vectors, teacher)
+            if vectors.shape == teacher.shape:
+                loss = loss + losses.direction_distillation(vectors, teacher)
+            return loss
+        case Partners():
+            first, second = vectors.chunk(2)
+            return losses.multiple_negatives(first, second)
+        case Rated():
+            first, second = vectors.chunk(2)
+            ratings = examples.score[list(picked)].to(vectors.device)
+            return losses.cosent((first * second).sum(dim=1), ratings)
+
+
+def _tokens(examples: Examples, picked: Sequence[int]) -> list[Tensor]:
+    if isinstance(examples, Distances):
+        return [examples.tokens[i] for i in picked]
+    return [examples.first[i] for i in picked] + [examples.second[i] for i in picked]
+
+
+@torch.no_grad()
+def fit_projections(model: Exits, tokens: Sequence[Tensor], ridge: float = 1e-2) -> Tensor:
+    """Start the exits' projections in closed form, and return the teacher's rotated vectors.
+
+    The full vectors are rotated onto their principal axes, which changes no cosine and puts most
+    of the variance first; each earlier exit gets the ridge regression from its pooled states to
+    those. The vectors of the model's last exit before the call are the teacher.
+
+    Args:
+        model: With square projections that start as the identity.
+        tokens: Ids of the texts to fit on, thousands of them.
+        ridge: Relative to the mean variance of the inputs.
+
+    Returns:
+        Unit vectors of the texts by the rotated teacher, shape [texts, dim].
+    """
+    groups, units = model.widths(model.space.largest)
+    parts: dict[int, list[Tensor]] = {depth: [] for depth in model.config.depths}
+    order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
+    for start in range(0, len(order), 64):
+        batch = Ragged.pack([tokens[i] for i in order[start : start + 64]])
+        for depth, rows in pooled_exits(model, batch, groups, units).items():
+            parts[depth].append(rows)
+    back = torch.tensor(order).argsort()
+    pooled = {depth: torch.cat(rows)[back].double() for depth, rows in parts.items()}
+    last = model.config.depths[-1]
+    teacher = F.normalize(pooled[last], dim=1)
+    rotation = torch.linalg.eigh(teacher.T @ teacher).eigenvectors.flip(1).T  # [new, old]
+    target: Tensor = teacher @ rotation.T
+    for depth, states in pooled.items():
+        projection = model.projection(depth)
+        if depth == last:
+            weight, bias = rotation, torch.zeros(len(rotation), dtype=torch.float64)
+        else:
+            mean, centre = states.mean(0), target.mean(0)
+            x, y = states - mean, target - centre
+            gram = x.T @ x
+            gram += ridge * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
+            weight = torch.linalg.solve(gram, x.T @ y).T
+            bias = centre - weight @ mean
+        projection.weight.copy_(weight.float())
+        projection.bias.copy_(bias.float())
+    return target.float()
+
+
+def _schedule(progress: float, warmup: float) -> float:
+    if progress < warmup:
+        return (progress + 1e-3) / (warmup + 1e-3)
+    return 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))
+
+
+def _optimizer(model: Exits, recipe: TextRecipe) -> torch.optim.Optimizer:
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        is_projection = ".projection." in name
+        rate = recipe.projection_rate if is_projection else recipe.learning_rate
+        decay = recipe.weight_decay if parameter.ndim > 1 and not is_projection else 0.0
+        groups.setdefault((rate, decay), []).append(parameter)
+    return torch.optim.AdamW(
+        [
+            {"params": parameters, "weight_decay": decay, "peak": rate, "lr": rate}
+            for (rate, decay), parameters in groups.items()
+        ]
+    )
+
+
+def recipe_json(recipe: TextRecipe) -> dict[str, Any]:
+    """Return the recipe as JSON values, for the record beside the checkpoint."""
+    return {**asdict(recipe), "pairs": [list(pair) for pair in recipe.pairs]}
+
+
+def _save_state(
+    path: Path, step: int, model: Exits, optimizer: torch.optim.Optimizer, recipe: TextRecipe
+) -> None:
+    state = {
+        "step": step,
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "recipe": recipe_json(recipe),
+    }
+    partial = path.with_suffix(".tmp")
+    torch.save(state, partial)
+    partial.replace(path)
+
+
+def _resume(path: Path, model: Exits, optimizer: torch.optim.Optimizer, recipe: TextRecipe) -> int:
+    """Load the state if there is one; return the number of steps already done."""
+    if not path.exists():
+        return 0
+    state = torch.load(path, weights_only=True)
+    if state["recipe"] != recipe_json(recipe):
+        raise ValueError(
+            f"{path} belongs to another recipe: {state['recipe']}, not {recipe_json(recipe)}"
+        )
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    return int(state["step"])

@@ -1,0 +1,96 @@
+"""What every protocol of ours says after a request, and how a client's leaving ends one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from fastapi import Request
+
+from search.find import Selection
+from server.api.schema import Milliseconds, PlanReceipt, Receipt, TaskReceipt
+from server.catalog import Served
+from server.errors import ClientGoneError
+from server.service import Answer
+
+T = TypeVar("T")
+
+
+def receipt_of(served: Served, answer: Answer) -> Receipt:
+    """Return the receipt of a run."""
+    milliseconds = {stage.value: 1000 * seconds for stage, seconds in answer.seconds.items()}
+    return Receipt(
+        **_chosen(served, answer.selection),
+        total_flops=answer.selection.cost.flops * len(answer.outputs),
+        backend=answer.backend,
+        batch_sizes=answer.batch_sizes,
+        milliseconds=Milliseconds(**milliseconds),
+    )
+
+
+def plan_receipt(served: Served, selection: Selection) -> PlanReceipt:
+    """Return what is known about a subnet that was chosen and not run."""
+    return PlanReceipt(**_chosen(served, selection))
+
+
+def _chosen(served: Served, selection: Selection) -> dict[str, Any]:
+    tasks = {
+        name: TaskReceipt(
+            metric=served.elastic.tasks[name].metric,
+            score=score.value,
+            expected=score.expected,
+            retention=score.retention,
+            n=score.n,
+            stderr=score.stderr,
+            measured=score.measured,
+        )
+        for name, score in selection.scores.items()
+    }
+    return {
+        "model": served.name,
+        "version": served.manifest.version,
+        "subnet": dict(selection.subnet),
+        "macs": selection.cost.macs,
+        "flops": selection.cost.flops,
+        "fraction": selection.fraction,
+        "quality": selection.quality,
+        "gap": selection.gap,
+        "preferences": dict(selection.preferences),
+        "tasks": tasks,
+    }
+
+
+def receipt_headers(receipt: PlanReceipt) -> dict[str, str]:
+    """Return the receipt's main figures as headers, for clients that drop unknown fields."""
+    return {
+        "x-rheostat-subnet": " ".join(f"{axis}={value}" for axis, value in receipt.subnet.items()),
+        "x-rheostat-flops": str(receipt.flops),
+        "x-rheostat-fraction": f"{receipt.fraction:.6g}",
+        "x-rheostat-quality": f"{receipt.quality:.6g}",
+    }
+
+
+async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """Await the work, but cancel it once the client has closed the connection.
+
+    Raises:
+        ClientGoneError: If it has.
+    """
+    working = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(_disconnected(request))
+    try:
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientGoneError("the client closed the connection")
+        return working.result()
+    finally:
+        working.cancel()
+        leaving.cancel()
+        # Until both have ended: a cancelled request has then left the queue.
+        await asyncio.gather(working, leaving, return_exceptions=True)
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,138 @@
+"""Ranking texts by their vectors' cosine with a query's, in one pass or in a cascade."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from models.core import Shape, Subnet, plan_cost, rest_after
+from models.text import Continued
+from search.find import Selection
+from server.catalog import Served
+from server.decode import Source
+from server.engine.work import Prepared, Result, Work
+from server.errors import InvalidRequestError
+from server.metrics import Stage
+from server.service import Question, Service
+
+
+@dataclass(frozen=True, slots=True)
+class Cascade:
+    """Score all documents at a shallow exit, then only the best of them at the chosen one.
+
+    Attributes:
+        depth: The shallow exit layer.
+        keep: Documents that go deeper.
+    """
+
+    depth: int
+    keep: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """Documents in order, and what it took.
+
+    Attributes:
+        selection: The subnet chosen.
+        order: Indices of the documents, best first.
+        scores: Cosine of each document with the query, -1..1, from the deepest exit it reached.
+        deepened: Indices of the documents that went deeper; empty without a cascade.
+        macs: Multiply-accumulates of the whole request.
+        num_tokens: Read, the query included.
+        seconds: Per stage.
+    """
+
+    selection: Selection
+    order: list[int]
+    scores: list[float]
+    deepened: list[int]
+    macs: int
+    num_tokens: int
+    seconds: Mapping[Stage, float]
+
+
+async def rerank(
+    service: Service,
+    served: Served,
+    question: Question,
+    query: Source,
+    documents: Sequence[Source],
+    cascade: Cascade | None = None,
+) -> Ranking:
+    """Rank documents by cosine.
+
+    With a cascade the query and the best documents go on from the state that the shallow exit
+    read, so that no layer runs twice. Those that went deeper stay ahead of the others: scores of
+    two exits are not one scale.
+
+    Raises:
+        RheostatError: As `Service.infer`; InvalidRequestError for a cascade that cannot be.
+    """
+    num_more = min(cascade.keep, len(documents)) + 1 if cascade else 0
+    async with service.admit(served, question, [query, *documents], num_more) as admitted:
+        selection = admitted.selection
+        task = next(iter(selection.scores))
+        first, rest = _stages(served, selection.subnet, cascade, task)
+        results = await admitted.run([Work(first.prepared, item) for item in admitted.items])
+        scores = _cosines(results, task)
+        lengths = [served.input.shape_of(item) for item in admitted.items]
+        macs = sum(first.macs(served, shape) for shape in lengths)
+        deepened: list[int] = []
+        if cascade is not None and rest is not None:
+            deepened = _best_first(scores)[: cascade.keep]
+            again = [0, *(i + 1 for i in deepened)]  # the query is row 0
+            deep = await admitted.run([Work(rest.prepared, results[i].kept) for i in again])
+            macs += sum(rest.macs(served, lengths[i]) for i in again)
+            for i, score in zip(deepened, _cosines(deep, task), strict=True):
+                scores[i] = score
+    is_deep = set(deepened)
+    order = sorted(range(len(documents)), key=lambda i: (i not in is_deep, -scores[i]))
+    num_tokens = sum(served.input.num_tokens(item) for item in admitted.items)
+    return Ranking(selection, order, scores, deepened, macs, num_tokens, admitted.seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class _Stage:
+    """A plan, and how to count what it costs for an input of any shape."""
+
+    prepared: Prepared
+    subnet: Subnet
+
+    def macs(self, served: Served, shape: Shape) -> int:
+        plan = served.elastic.plan(self.subnet, shape, self.prepared.leaves)
+        return plan_cost(rest_after(plan, self.prepared.resume)).macs
+
+
+def _stages(
+    served: Served, subnet: Subnet, cascade: Cascade | None, task: str
+) -> tuple[_Stage, _Stage | None]:
+    whole = served.prepare(subnet, [task])
+    if cascade is None:
+        return _Stage(whole, subnet), None
+    depths = next((a.values for a in served.elastic.space.axes if a.name == "depth"), ())
+    chosen = subnet.get("depth")
+    allowed = [depth for depth in depths if isinstance(chosen, int) and int(depth) < chosen]
+    if cascade.depth not in allowed:
+        raise InvalidRequestError(
+            f"cascade.depth={cascade.depth} must be an exit before the chosen one "
+            f"(depth={chosen}); one of {allowed}",
+            "cascade.depth",
+        )
+    shallow = subnet | {"depth": cascade.depth}
+    first = served.prepare(shallow, [task])
+    shared = first.leaves[task][:-1]  # what the shallow exit reads, the deeper layers go on from
+    rest = Prepared(served.name, rest_after(whole.plan, shared), Continued("hidden"), resume=shared)
+    return _Stage(replace(first, keep=shared), shallow), _Stage(rest, subnet)
+
+
+def _cosines(results: Sequence[Result], task: str) -> list[float]:
+    """Return each later row's cosine with the first; vectors are of length 1."""
+    vectors = torch.stack([result.outputs[task] for result in results])
+    return (vectors[1:] @ vectors[0]).tolist()
+
+
+def _best_first(scores: Sequence[float]) -> list[int]:
+    return sorted(range(len(scores)), key=lambda i: -scores[i])

@@ -1,0 +1,203 @@
+"""`POST /v1/embeddings` against a server that listens, through the client people use."""
+
+from __future__ import annotations
+
+import base64
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import uvicorn
+from fastapi.testclient import TestClient
+from torch import Tensor
+
+from models.families.exits import Exits
+from server.app import create_app
+from server.settings import Settings
+from tests.tiny_text import embed
+
+openai = pytest.importorskip("openai")
+
+TEXTS = ["w1 w2 w3", "w4", "w5 w6 w7 w8 w9 w10 w11"]
+NUM_TOKENS = 3 + 2 + 1 + 2 + 7 + 2  # each with [CLS] and [SEP]
+LONG = " ".join(["w1"] * 40)
+
+
+@pytest.fixture(scope="module")
+def url(text_settings: Settings) -> Iterator[str]:
+    """Address of a server on a free port."""
+    server = uvicorn.Server(uvicorn.Config(create_app(text_settings), port=0, log_level="warning"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive(), "the server did not start"
+    (socket,) = server.servers[0].sockets
+    yield f"http://127.0.0.1:{socket.getsockname()[1]}"
+    server.should_exit = True
+    thread.join()
+
+
+@pytest.fixture(scope="module")
+def sdk(url: str) -> Iterator[Any]:
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
+        yield client
+
+
+def expected(model: Exits, texts: list[str], depth: int = 4, dim: int = 16) -> Tensor:
+    """Embed each text alone."""
+    rows = [model.input.encode(text) for text in texts]
+    return torch.cat([embed(model, [row], depth, dim) for row in rows])
+
+
+def vectors(answer: Any) -> Tensor:
+    return torch.tensor([entry.embedding for entry in answer.data])
+
+
+def test_the_sdk_gets_the_vectors_of_single_runs_in_order(sdk: Any, text_model: Exits) -> None:
+    # The SDK asks for base64 unless told otherwise, and decodes it.
+    answer = sdk.embeddings.create(model="tiny-text", input=TEXTS)
+    torch.testing.assert_close(vectors(answer), expected(text_model, TEXTS), atol=1e-5, rtol=0)
+    assert [entry.index for entry in answer.data] == [0, 1, 2]
+    assert answer.model == "tiny-text"
+    assert (answer.usage.prompt_tokens, answer.usage.total_tokens) == (NUM_TOKENS, NUM_TOKENS)
+
+
+def test_float_and_base64_carry_the_same_bits(sdk: Any, text_client: TestClient) -> None:
+    request = {"model": "tiny-text", "input": TEXTS[0]}
+    packed = text_client.post(
+        "/v1/embeddings", json={**request, "encoding_format": "base64"}
+    ).json()
+    plain = sdk.embeddings.create(**request, encoding_format="float").data[0].embedding
+    decoded = np.frombuffer(base64.b64decode(packed["data"][0]["embedding"]), dtype="<f4")
+    np.testing.assert_allclose(decoded, plain, atol=1e-7)
+
+
+def test_a_cut_vector_has_length_one(sdk: Any, text_model: Exits) -> None:
+    answer = sdk.embeddings.create(model="tiny-text", input=TEXTS, dimensions=8)
+    torch.testing.assert_close(
+        vectors(answer), expected(text_model, TEXTS, dim=8), atol=1e-5, rtol=0
+    )
+    torch.testing.assert_close(vectors(answer).norm(dim=1), torch.ones(3), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("ids", [[2, 9, 3], [[2, 9, 3], [2, 10, 11, 3]]])
+def test_token_ids_run_as_they_are(sdk: Any, text_model: Exits, ids: list[Any]) -> None:
+    rows = [torch.tensor(row) for row in (ids if isinstance(ids[0], list) else [ids])]
+    answer = sdk.embeddings.create(model="tiny-text", input=ids)
+    alone = torch.cat([embed(text_model, [row], 4, 16) for row in rows])
+    torch.testing.assert_close(vectors(answer), alone, atol=1e-5, rtol=0)
+    assert answer.usage.prompt_tokens == sum(map(len, rows))
+
+
+@pytest.mark.parametrize("where", ["body", "headers"])
+def test_a_budget_slims_the_answer_and_the_receipt_says_so(sdk: Any, where: str) -> None:
+    whole = sdk.embeddings.create(model="tiny-text", input=TEXTS[2])
+    limit = whole.receipt["flops"] / 2
+    extra: dict[str, Any] = {"extra_body": {"budget": {"flops": limit}}}
+    if where == "headers":
+        extra = {"extra_headers": {"x-rheostat-flops": str(limit)}}
+    raw = sdk.embeddings.with_raw_response.create(model="tiny-text", input=TEXTS[2], **extra)
+    receipt = raw.parse().receipt
+    assert receipt["flops"] <= limit
+    assert raw.headers["x-rheostat-flops"] == str(receipt["flops"])
+    subnet = " ".join(f"{axis}={value}" for axis, value in receipt["subnet"].items())
+    assert raw.headers["x-rheostat-subnet"] == subnet
+    assert receipt["subnet"]["dim"] == 16  # costs nothing here, so it is not given up
+
+
+def test_the_longest_text_decides_and_none_exceeds_the_budget(sdk: Any) -> None:
+    whole = sdk.embeddings.create(model="tiny-text", input=TEXTS).receipt
+    budget = {"budget": {"flops": whole["flops"] * 0.7}}
+    mixed = sdk.embeddings.create(model="tiny-text", input=TEXTS, extra_body=budget).receipt
+    longest = sdk.embeddings.create(model="tiny-text", input=TEXTS[2], extra_body=budget).receipt
+    assert mixed["subnet"] == longest["subnet"]
+    assert mixed["flops"] == longest["flops"] <= budget["budget"]["flops"]
+
+
+def test_a_prompt_stands_around_the_text(sdk: Any, text_model: Exits) -> None:
+    answer = sdk.embeddings.create(model="tiny-text", input="w7", extra_body={"prompt": "query"})
+    alone = expected(text_model, ["w0 w1 w7"])
+    torch.testing.assert_close(vectors(answer), alone, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_long_text_is_cut_only_where_the_caller_says_so(sdk: Any, side: str) -> None:
+    with pytest.raises(openai.BadRequestError, match="has 42 tokens; at most 32"):
+        sdk.embeddings.create(model="tiny-text", input=LONG)
+    cut = sdk.embeddings.create(model="tiny-text", input=LONG, extra_body={"truncate": side})
+    assert cut.usage.prompt_tokens == 32
+
+
+BAD: list[tuple[dict[str, Any], str | None, str]] = [
+    ({"input": ""}, "input", "the text is empty"),
+    ({"input": []}, "input", "at least one"),
+    ({"input": ["w1", ""]}, "input[1]", "the text is empty"),
+    ({"input": ["w1"] * 7}, "input", "at most 6"),
+    ({"input": [1, 60]}, "input", "60"),
+    ({"input": "w1", "encoding_format": "md5"}, "encoding_format", "'float' or 'base64'"),
+    ({"input": "w1", "dimensions": 7}, "dimensions", r"one of \[4, 8, 16\]"),
+    ({"input": "w1", "dimensions": 0}, "dimensions", "greater than 0"),
+    ({"input": "w1", "budget": {"flops": 1}}, "budget.flops", "too small"),
+    ({"input": "w1", "budget": {"joules": 1}}, "budget.joules", "not a field"),
+    ({"input": "w1", "prompt": "poem"}, "input", "'poem' is not known"),
+    ({"input": "w1", "colour": "red"}, "colour", "not a field"),
+    ({"input": "w1", "preferences": {"fish": 1}}, "preferences.fish", "similarity"),
+]
+
+
+@pytest.mark.parametrize(("body", "param", "message"), BAD)
+def test_what_is_wrong_is_said_in_the_form_the_sdk_reads(
+    sdk: Any, body: dict[str, Any], param: str | None, message: str
+) -> None:
+    with pytest.raises(openai.BadRequestError, match=message) as caught:
+        sdk.post("/embeddings", body={"model": "tiny-text", **body}, cast_to=object)
+    error = caught.value
+    assert error.param == param
+    assert error.type == "invalid_request_error"
+    assert error.request_id
+
+
+def test_unknown_models_and_models_without_text_are_told_apart(sdk: Any) -> None:
+    with pytest.raises(openai.NotFoundError, match="'nope' is not served") as caught:
+        sdk.embeddings.create(model="nope", input="w1")
+    assert caught.value.code == "model_not_found"
+    with pytest.raises(openai.BadRequestError, match="takes images, not text"):
+        sdk.embeddings.create(model="tiny", input="w1")
+
+
+def test_a_model_of_one_width_refuses_dimensions_in_openais_words(sdk: Any) -> None:
+    with pytest.raises(openai.BadRequestError, match="does not support specifying dimensions"):
+        sdk.embeddings.create(model="tiny", input="w1", dimensions=8)
+
+
+def test_a_header_that_is_no_limit_is_refused(sdk: Any) -> None:
+    for header, message in (("x-rheostat-joules", "not known"), ("x-rheostat-flops", "number")):
+        with pytest.raises(openai.BadRequestError, match=message):
+            sdk.embeddings.create(model="tiny-text", input="w1", extra_headers={header: "much"})
+
+
+def test_the_body_goes_before_the_header(sdk: Any) -> None:
+    answer = sdk.embeddings.create(
+        model="tiny-text",
+        input="w1",
+        extra_headers={"x-rheostat-fraction": "0.0001"},
+        extra_body={"budget": {"fraction": 1.0}},
+    )
+    assert answer.receipt["fraction"] == 1
+
+
+def test_models_are_listed_for_the_sdk(sdk: Any) -> None:
+    assert {model.id for model in sdk.models.list()} == {"tiny", "tiny-text"}
+
+
+def test_both_paths_answer_alike(text_client: TestClient) -> None:
+    request = {"model": "tiny-text", "input": "w1"}
+    one, other = (
+        text_client.post(path, json=request) for path in ("/v1/embeddings", "/embeddings")
+    )
+    assert one.json()["data"] == other.json()["data"]
+    bad = text_client.post("/embeddings", json={"model": "tiny-text", "input": ""})
+    assert (bad.status_code, bad.json()["error"]["type"]) == (400, "invalid_request_error")

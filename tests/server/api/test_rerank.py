@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from fastapi.testclient import TestClient
+from torch import Tensor
+
+from models.core import plan_cost
+from models.families.exits import Exits
+from tests.tiny_text import embed
+
+QUERY = "w1 w3 w5"
+DOCUMENTS = ["w1 w2", "w3", "w4 w5 w6 w7", "w8 w1 w9", "w10 w11 w12"]
+TEXTS = [QUERY, *DOCUMENTS]
+
+
+def cosines(model: Exits, depth: int) -> list[float]:
+    vectors = torch.cat([embed(model, [row], depth, 16) for row in rows(model)])
+    return (vectors[1:] @ vectors[0]).tolist()
+
+
+def rows(model: Exits) -> list[Tensor]:
+    return [model.input.encode(text) for text in TEXTS]
+
+
+def ask(client: TestClient, **fields: Any) -> dict[str, Any]:
+    body = {"model": "tiny-text", "query": QUERY, "documents": DOCUMENTS, **fields}
+    answer = client.post("/v1/rerank", json=body)
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def test_similarity_is_the_cosine_in_the_order_given(
+    text_client: TestClient, text_model: Exits
+) -> None:
+    body = {"model": "tiny-text", "source": QUERY, "texts": DOCUMENTS}
+    answer = text_client.post("/v1/similarity", json=body).json()
+    assert answer["scores"] == pytest.approx(cosines(text_model, 4), abs=1e-5)
+    assert answer["receipt"]["num_tokens"] == sum(map(len, rows(text_model)))
+
+
+def test_documents_come_best_first(text_client: TestClient, text_model: Exits) -> None:
+    scores = cosines(text_model, 4)
+    order = sorted(range(5), key=lambda i: -scores[i])
+    found = ask(text_client, top_n=3, return_documents=True)["results"]
+    assert [one["index"] for one in found] == order[:3]
+    assert [one["document"] for one in found] == [DOCUMENTS[i] for i in order[:3]]
+    expected = [scores[i] for i in order[:3]]
+    assert [one["relevance_score"] for one in found] == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("keep", [1, 3, 9])
+def test_a_cascade_deepens_the_best_and_equals_the_deep_run_for_them(
+    text_client: TestClient, text_model: Exits, keep: int
+) -> None:
+    shallow, deep = cosines(text_model, 1), cosines(text_model, 4)
+    best = sorted(range(5), key=lambda i: -shallow[i])[:keep]
+    answer = ask(text_client, cascade={"depth": 1, "keep": keep})
+    assert sorted(answer["receipt"]["deepened"]) == sorted(best)
+    ranked = [one["index"] for one in answer["results"]]
+    assert ranked[: len(best)] == sorted(best, key=lambda i: -deep[i])
+    scores = {one["index"]: one["relevance_score"] for one in answer["results"]}
+    for i in range(5):
+        assert scores[i] == pytest.approx((deep if i in best else shallow)[i], abs=1e-5)
+
+
+def test_a_cascade_pays_each_layer_once(text_client: TestClient, text_model: Exits) -> None:
+    """Going deeper costs the deep plan less the shallow one, and that is what runs."""
+    lengths = [len(row) for row in rows(text_model)]
+    answer = ask(text_client, cascade={"depth": 2, "keep": 2})
+    space = text_model.space
+
+    def macs(depth: int, length: int) -> int:
+        subnet = space.check({**space.largest, "depth": depth})
+        return plan_cost(text_model.plan(subnet, (length,))).macs
+
+    deepened = [0, *(i + 1 for i in answer["receipt"]["deepened"])]
+    expected = sum(macs(2, n) for n in lengths)
+    expected += sum(macs(4, lengths[i]) - macs(2, lengths[i]) for i in deepened)
+    assert answer["receipt"]["total_flops"] == 2 * expected
+    whole = sum(macs(4, n) for n in lengths)
+    assert expected < whole == ask(text_client)["receipt"]["total_flops"] / 2
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "message"),
+    [
+        ({"cascade": {"depth": 3, "keep": 1}}, "cascade.depth", "one of [1, 2]"),
+        ({"cascade": {"depth": 4, "keep": 1}}, "cascade.depth", "before the chosen one"),
+        ({"cascade": {"depth": 1, "keep": 0}}, "cascade.keep", "greater than 0"),
+        ({"documents": []}, "documents", "at least 1"),
+        ({"documents": ["w1"] * 7}, "documents", "at most 6"),
+        ({"documents": ["w1", ""]}, "documents[1]", "the text is empty"),
+        ({"query": ""}, "query", "the text is empty"),
+        ({"query": " ".join(["w1"] * 40)}, "query", "at most 32"),
+        ({"query_prompt": "poem"}, "query", "'poem' is not known"),
+        ({"model": "tiny"}, "query", "takes images, not text"),
+        ({"budget": {"flops": 1}}, "budget.flops", "too small"),
+    ],
+)
+def test_what_is_wrong_is_named(
+    text_client: TestClient, fields: dict[str, Any], field: str, message: str
+) -> None:
+    body = {"model": "tiny-text", "query": QUERY, "documents": DOCUMENTS, **fields}
+    answer = text_client.post("/v1/rerank", json=body)
+    assert answer.status_code == 422
+    assert answer.json()["error"]["field"] == field
+    assert message in answer.json()["error"]["message"]
