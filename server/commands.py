@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast, get_args
 
 import typer
 
 from models.core import Subnet
 from models.formats import Choices
 from models.train.slimmable import Recipe
+from models.train.text import Strategy, TextRecipe
 from server.settings import data_folder
 from server.training import train_slimmable
 
 train = typer.Typer(help="Train an elastic model.", no_args_is_help=True)
 
 _DEFAULT = Recipe()
+_TEXT_DEFAULT = TextRecipe()
 
 
 @train.callback()
@@ -68,6 +70,64 @@ def slimmable(
     typer.echo(f"done; serve it with: rheostat serve --models {out}")
 
 
+@train.command()
+def text(
+    source: Annotated[Path, typer.Argument(help="sentence-transformers or Hugging Face folder.")],
+    out: Annotated[Path, typer.Option(help="Folder of the checkpoint; reruns go on in it.")],
+    name: Annotated[str, typer.Option(help="What clients will ask for.")] = "minilm-2d",
+    strategy: Annotated[
+        str, typer.Option(help="Which exits learn in a step: random, pairs or hierarchical.")
+    ] = _TEXT_DEFAULT.strategy,
+    pairs: Annotated[
+        str | None, typer.Option(help="Of the strategy pairs: depth:dim, such as 2:32,4:64.")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1)] = _TEXT_DEFAULT.steps,
+    batch_size: Annotated[int, typer.Option(min=2)] = _TEXT_DEFAULT.batch_size,
+    learning_rate: Annotated[float, typer.Option(min=0)] = _TEXT_DEFAULT.learning_rate,
+    only_last: Annotated[
+        bool, typer.Option(help="Train the last exit alone: the control.")
+    ] = _TEXT_DEFAULT.only_last,
+    seed: Annotated[int, typer.Option()] = _TEXT_DEFAULT.seed,
+) -> None:
+    """Make a public text encoder elastic by distilling it into all of its exits."""
+    try:
+        from server import text_training
+    except ModuleNotFoundError as error:
+        raise _without_extra(error) from None
+    try:
+        if strategy not in get_args(Strategy):
+            raise ValueError(f"--strategy={strategy} must be one of {list(get_args(Strategy))}")
+        if (strategy == "pairs") != (pairs is not None):
+            raise ValueError("--pairs belongs to --strategy=pairs, and it needs them")
+        recipe = TextRecipe(
+            strategy=cast(Strategy, strategy),
+            steps=steps,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            only_last=only_last,
+            pairs=_pairs(pairs or ""),
+            seed=seed,
+        )
+        text_training.train_text(source, text_training.load(data_folder()), out, name, recipe)
+    except (ValueError, OSError) as error:
+        typer.echo(f"rheostat: {error}", err=True)
+        raise typer.Exit(2) from None
+    typer.echo(f"done; serve it with: rheostat serve --models {out}")
+
+
+def _pairs(text: str) -> tuple[tuple[int, int], ...]:
+    try:
+        found = [part.split(":") for part in text.split(",") if part]
+        return tuple((int(depth), int(dim)) for depth, dim in found)
+    except ValueError:
+        raise ValueError(f"--pairs={text} must be depth:dim, such as 2:32,4:64") from None
+
+
+def _without_extra(error: ModuleNotFoundError) -> typer.Exit:
+    typer.echo(f"rheostat: {error.name} is missing: pip install 'rheostat[train]'", err=True)
+    return typer.Exit(2)
+
+
 def convert(
     source: Annotated[Path, typer.Argument(help="sentence-transformers or Hugging Face folder.")],
     out: Annotated[Path, typer.Option(help="Folder of the checkpoint.")],
@@ -88,8 +148,7 @@ def convert(
         # Rank correlation comes with the extra train, which serving does without.
         from server import converting
     except ModuleNotFoundError as error:
-        typer.echo(f"rheostat: {error.name} is missing: pip install 'rheostat[train]'", err=True)
-        raise typer.Exit(2) from None
+        raise _without_extra(error) from None
     choices: Choices = {}
     try:
         if depths is not None:

@@ -16,7 +16,7 @@ from models.backends.torch import TorchBackend
 from models.core import Subnet, plan_cost
 from models.families.slimmable import Slimmable, SlimmableConfig
 from models.train import cifar100
-from models.train.slimmable import STATE_FILE, Recipe, recipe_json, train
+from models.train.slimmable import LOG_FILE, STATE_FILE, Recipe, recipe_json, train
 from search.find import Finder
 from search.measure import measure
 from search.table import TABLE, Table
@@ -53,7 +53,7 @@ def train_slimmable(
     average = train(model, splits.train, recipe, out / RUN)
     record: dict[str, object] = {
         "recipe": recipe_json(recipe),
-        "epochs": [json.loads(line) for line in (out / RUN / "train.jsonl").open()],
+        "epochs": training_log(out),
         "machine": {
             "processor": platform.processor() or platform.machine(),
             "threads": torch.get_num_threads(),
@@ -65,6 +65,11 @@ def train_slimmable(
         earlier = json.loads((init / RECORD).read_text())
         record["earlier"] = {key: value for key, value in earlier.items() if key != "result"}
     finish(average, splits, out, backend, record)
+
+
+def training_log(out: Path) -> list[dict[str, float]]:
+    """Return the records of a run, one per epoch or some steps."""
+    return [json.loads(line) for line in (out / RUN / LOG_FILE).read_text().splitlines()]
 
 
 def finish(

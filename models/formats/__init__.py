@@ -19,7 +19,7 @@ from models.formats.folder import Fields, FormatError
 from models.formats.huggingface import Choices
 from models.text import TOKENIZER
 
-__all__ = ["Choices", "FormatError", "read", "write"]
+__all__ = ["Choices", "FormatError", "read", "tokenizer_folder", "write"]
 
 
 def read(folder: Path, name: str, **choices: Unpack[Choices]) -> Exits:
@@ -36,6 +36,13 @@ def read(folder: Path, name: str, **choices: Unpack[Choices]) -> Exits:
     return huggingface.read(folder, name, **choices)
 
 
+def tokenizer_folder(source: Path) -> Path:
+    """Return the folder of a public model that holds its tokenizer."""
+    if (source / sentence_transformers.MODULES).is_file():
+        return sentence_transformers.encoder_folder(source)
+    return source
+
+
 def write(
     model: Exits, source: Path, out: Path, dtype: torch.dtype = torch.float16
 ) -> checkpoint.Manifest:
@@ -47,8 +54,6 @@ def write(
         out: Made if needed.
         dtype: Floating-point type on disk.
     """
-    if (source / sentence_transformers.MODULES).is_file():
-        source = sentence_transformers.encoder_folder(source)
     out.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source / TOKENIZER, out / TOKENIZER)
+    shutil.copyfile(tokenizer_folder(source) / TOKENIZER, out / TOKENIZER)
     return checkpoint.save(out, model, "exits", dtype, files=(TOKENIZER,))

@@ -32,6 +32,7 @@ from models.train import losses
 Strategy = Literal["random", "pairs", "hierarchical"]
 STATE_FILE = "state.pt"
 LOG_FILE = "train.jsonl"
+SAVE_EVERY = 200  # steps
 
 
 @dataclass(frozen=True)
@@ -116,8 +117,8 @@ def train(
 ) -> None:
     """Train a model in place.
 
-    The state is written every 200 steps; called again with the same arguments, an interrupted run
-    goes on where it stopped.
+    The state is written every ``SAVE_EVERY`` steps; called again with the same arguments, an
+    interrupted run goes on where it stopped.
 
     Args:
         model: On the device to train on.
@@ -143,7 +144,7 @@ def train(
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        if (step + 1) % 200 == 0 or step + 1 == recipe.steps:
+        if (step + 1) % SAVE_EVERY == 0 or step + 1 == recipe.steps:
             record = {
                 "step": step + 1,
                 "loss": sum(recent) / len(recent),
