@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-BENCHMARKS = ("bench.search", "bench.ecmt", "bench.training")
+BENCHMARKS = ("bench.search", "bench.ecmt", "bench.training", "bench.text")
 
 
 def main() -> None:
