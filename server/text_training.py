@@ -22,7 +22,8 @@ from models.ragged import Ragged
 from models.ranking import Importance, first_order_importance, rank_units
 from models.text import TOKENIZER
 from models.train import losses, texts
-from models.train.text import Distances, Rated, TextRecipe, fit_projections, recipe_json, train
+from models.train.projections import fit_projections
+from models.train.text import Distances, Rated, TextRecipe, recipe_json, train
 from models.train.texts import ScoredPair
 from search.embeddings import Measured, Similarity, scores, table_of
 from search.table import TABLE

@@ -16,7 +16,8 @@ from models.backends.torch import TorchBackend
 from models.core import Subnet, plan_cost
 from models.families.slimmable import Slimmable, SlimmableConfig
 from models.train import cifar100
-from models.train.slimmable import LOG_FILE, STATE_FILE, Recipe, recipe_json, train
+from models.train.run import LOG_FILE, STATE_FILE
+from models.train.slimmable import Recipe, recipe_json, train
 from search.find import Finder
 from search.measure import measure
 from search.table import TABLE, Table

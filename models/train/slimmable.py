@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import copy
 import json
-import math
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -29,9 +28,7 @@ from models.families.slimmable import Slimmable
 from models.layers import SlimLinear
 from models.train.cifar100 import Images
 from models.train.losses import configuration_invariance, task_loss
-
-STATE_FILE = "state.pt"
-LOG_FILE = "train.jsonl"
+from models.train.run import LOG_FILE, RunState, cosine_schedule
 
 
 @dataclass(frozen=True)
@@ -91,10 +88,11 @@ def train(model: Slimmable, data: Images, recipe: Recipe, out: Path) -> Slimmabl
     average = copy.deepcopy(model).requires_grad_(False)
     auxiliary = auxiliary_head(model)
     optimizer = _optimizer(nn.ModuleList([model, auxiliary]), recipe)
-    state = _State(model, average, auxiliary, optimizer, recipe)
+    parts = {"model": model, "average": average, "auxiliary": auxiliary, "optimizer": optimizer}
+    state = RunState(parts, recipe_json(recipe))
     steps_per_epoch = len(data) // recipe.batch_size
     total = recipe.epochs * steps_per_epoch
-    first = state.resume(out / STATE_FILE)
+    first = state.resume(out)
     progress = tqdm(total=total, initial=first * steps_per_epoch, unit="step", mininterval=5)
     for epoch in range(first, recipe.epochs):
         # Seeded by the epoch, so that a resumed run draws what an uninterrupted one would.
@@ -105,7 +103,7 @@ def train(model: Slimmable, data: Images, recipe: Recipe, out: Path) -> Slimmabl
         for i, batch in enumerate(_batches(data, recipe, generator, model)):
             step = epoch * steps_per_epoch + i
             for group in optimizer.param_groups:
-                group["lr"] = recipe.learning_rate * _schedule(step / total, recipe.warmup)
+                group["lr"] = recipe.learning_rate * cosine_schedule(step / total, recipe.warmup)
             losses.append(train_step(model, auxiliary, batch, recipe, rng))
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -119,7 +117,7 @@ def train(model: Slimmable, data: Images, recipe: Recipe, out: Path) -> Slimmabl
         }
         with (out / LOG_FILE).open("a") as log:
             log.write(json.dumps(record) + "\n")
-        state.save(out / STATE_FILE, epoch + 1)
+        state.save(out, epoch + 1)
     progress.close()
     return average.eval()
 
@@ -243,12 +241,6 @@ def augment(pixels: Tensor, padding: int, cutout: int, generator: torch.Generato
     return cropped.permute(0, 3, 1, 2)
 
 
-def _schedule(progress: float, warmup: float) -> float:
-    if progress < warmup:
-        return (progress + 1e-3) / (warmup + 1e-3)
-    return 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))
-
-
 def _optimizer(trained: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     weights = [p for p in trained.parameters() if p.ndim > 1]
     others = [p for p in trained.parameters() if p.ndim == 1]
@@ -262,46 +254,6 @@ def _optimizer(trained: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 @torch.no_grad()
 def _update_average(average: Slimmable, model: Slimmable, decay: float) -> None:
     torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
-
-
-@dataclass(frozen=True)
-class _State:
-    """Everything that an interrupted run needs to go on."""
-
-    model: Slimmable
-    average: Slimmable
-    auxiliary: SlimLinear
-    optimizer: torch.optim.Optimizer
-    recipe: Recipe
-
-    def _parts(self) -> dict[str, Any]:
-        return {
-            "model": self.model,
-            "average": self.average,
-            "auxiliary": self.auxiliary,
-            "optimizer": self.optimizer,
-        }
-
-    def save(self, path: Path, epochs_done: int) -> None:
-        """Write the state in one piece: a crash leaves the state before."""
-        state = {name: part.state_dict() for name, part in self._parts().items()}
-        partial = path.with_suffix(".tmp")
-        torch.save(
-            {**state, "epochs_done": epochs_done, "recipe": recipe_json(self.recipe)}, partial
-        )
-        partial.replace(path)
-
-    def resume(self, path: Path) -> int:
-        """Load the state if there is one; return the number of epochs already done."""
-        if not path.exists():
-            return 0
-        state = torch.load(path, weights_only=True)
-        expected = recipe_json(self.recipe)
-        if state["recipe"] != expected:
-            raise ValueError(f"{path} belongs to another recipe: {state['recipe']}, not {expected}")
-        for name, part in self._parts().items():
-            part.load_state_dict(state[name])
-        return int(state["epochs_done"])
 
 
 def recipe_json(recipe: Recipe) -> dict[str, object]:

@@ -12,7 +12,6 @@ What a cell learns comes from the data: distances between texts given by a teach
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -28,10 +27,9 @@ from tqdm import tqdm
 from models.families.exits import Exits
 from models.ragged import Ragged
 from models.train import losses
+from models.train.run import LOG_FILE, RunState, cosine_schedule
 
 Strategy = Literal["random", "pairs", "hierarchical"]
-STATE_FILE = "state.pt"
-LOG_FILE = "train.jsonl"
 SAVE_EVERY = 200  # steps
 
 
@@ -132,14 +130,15 @@ def train(
     out.mkdir(parents=True, exist_ok=True)
     model.train().requires_grad_(True)
     optimizer = _optimizer(model, recipe)
-    first = _resume(out / STATE_FILE, model, optimizer, recipe)
+    state = RunState({"model": model, "optimizer": optimizer}, recipe_json(recipe))
+    first = state.resume(out)
     started, recent = time.monotonic(), list[float]()
     progress = tqdm(range(first, recipe.steps), initial=first, total=recipe.steps, mininterval=5)
     for step in progress:
         rng = Random(f"{recipe.seed}/{step}")  # by step, so that a resumed run draws the same
         (examples,) = rng.choices([d for d, _ in data], [share for _, share in data])
         for group in optimizer.param_groups:
-            group["lr"] = group["peak"] * _schedule(step / recipe.steps, recipe.warmup)
+            group["lr"] = group["peak"] * cosine_schedule(step / recipe.steps, recipe.warmup)
         recent.append(train_step(model, examples, recipe, rng))
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -154,7 +153,7 @@ def train(
             with (out / LOG_FILE).open("a") as log:
                 log.write(json.dumps(record) + "\n")
             recent.clear()
-            _save_state(out / STATE_FILE, step + 1, model, optimizer, recipe)
+            state.save(out, step + 1)
     model.eval().requires_grad_(False)
 
 
@@ -272,57 +271,6 @@ def _tokens(examples: Examples, picked: Sequence[int]) -> list[Tensor]:
     return [examples.first[i] for i in picked] + [examples.second[i] for i in picked]
 
 
-@torch.no_grad()
-def fit_projections(model: Exits, tokens: Sequence[Tensor], ridge: float = 1e-2) -> Tensor:
-    """Start the exits' projections in closed form, and return the teacher's rotated vectors.
-
-    The full vectors are rotated onto their principal axes, which changes no cosine and puts most
-    of the variance first; each earlier exit gets the ridge regression from its pooled states to
-    those. The vectors of the model's last exit before the call are the teacher.
-
-    Args:
-        model: With square projections that start as the identity.
-        tokens: Ids of the texts to fit on, thousands of them.
-        ridge: Relative to the mean variance of the inputs.
-
-    Returns:
-        Unit vectors of the texts by the rotated teacher, shape [texts, dim].
-    """
-    groups, units = model.widths(model.space.largest)
-    parts: dict[int, list[Tensor]] = {depth: [] for depth in model.config.depths}
-    order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
-    for start in range(0, len(order), 64):
-        batch = Ragged.pack([tokens[i] for i in order[start : start + 64]])
-        for depth, rows in pooled_exits(model, batch, groups, units).items():
-            parts[depth].append(rows)
-    back = torch.tensor(order).argsort()
-    pooled = {depth: torch.cat(rows)[back].double() for depth, rows in parts.items()}
-    last = model.config.depths[-1]
-    teacher = F.normalize(pooled[last], dim=1)
-    rotation = torch.linalg.eigh(teacher.T @ teacher).eigenvectors.flip(1).T  # [new, old]
-    target: Tensor = teacher @ rotation.T
-    for depth, states in pooled.items():
-        projection = model.projection(depth)
-        if depth == last:
-            weight, bias = rotation, torch.zeros(len(rotation), dtype=torch.float64)
-        else:
-            mean, centre = states.mean(0), target.mean(0)
-            x, y = states - mean, target - centre
-            gram = x.T @ x
-            gram += ridge * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
-            weight = torch.linalg.solve(gram, x.T @ y).T
-            bias = centre - weight @ mean
-        projection.weight.copy_(weight.float())
-        projection.bias.copy_(bias.float())
-    return target.float()
-
-
-def _schedule(progress: float, warmup: float) -> float:
-    if progress < warmup:
-        return (progress + 1e-3) / (warmup + 1e-3)
-    return 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))
-
-
 def _optimizer(model: Exits, recipe: TextRecipe) -> torch.optim.Optimizer:
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
@@ -341,31 +289,3 @@ def _optimizer(model: Exits, recipe: TextRecipe) -> torch.optim.Optimizer:
 def recipe_json(recipe: TextRecipe) -> dict[str, Any]:
     """Return the recipe as JSON values, for the record beside the checkpoint."""
     return {**asdict(recipe), "pairs": [list(pair) for pair in recipe.pairs]}
-
-
-def _save_state(
-    path: Path, step: int, model: Exits, optimizer: torch.optim.Optimizer, recipe: TextRecipe
-) -> None:
-    state = {
-        "step": step,
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "recipe": recipe_json(recipe),
-    }
-    partial = path.with_suffix(".tmp")
-    torch.save(state, partial)
-    partial.replace(path)
-
-
-def _resume(path: Path, model: Exits, optimizer: torch.optim.Optimizer, recipe: TextRecipe) -> int:
-    """Load the state if there is one; return the number of steps already done."""
-    if not path.exists():
-        return 0
-    state = torch.load(path, weights_only=True)
-    if state["recipe"] != recipe_json(recipe):
-        raise ValueError(
-            f"{path} belongs to another recipe: {state['recipe']}, not {recipe_json(recipe)}"
-        )
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    return int(state["step"])

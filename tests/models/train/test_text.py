@@ -13,6 +13,7 @@ from torch import Tensor
 from models.families.exits import Exits
 from models.ragged import Ragged
 from models.train import text as recipe_module
+from models.train.projections import fit_projections
 from models.train.text import (
     Distances,
     Examples,
@@ -21,7 +22,6 @@ from models.train.text import (
     Strategy,
     TextRecipe,
     cells,
-    fit_projections,
     pooled_exits,
     train,
     train_step,

@@ -1,0 +1,70 @@
+"""What every recipe needs to go on after an interruption, and the learning rate's schedule."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+STATE_FILE = "state.pt"
+LOG_FILE = "train.jsonl"
+
+
+@dataclass(frozen=True)
+class RunState:
+    """Everything that an interrupted run needs to go on.
+
+    Attributes:
+        parts: By name, whatever has a ``state_dict``: models, optimisers.
+        recipe: JSON values; a run goes on with the same ones only.
+    """
+
+    parts: Mapping[str, Any]
+    recipe: Mapping[str, object]
+
+    def save(self, folder: Path, done: int) -> None:
+        """Write the state in one piece: a crash leaves the state before.
+
+        Args:
+            folder: Of the run.
+            done: Epochs or steps.
+        """
+        state = {name: part.state_dict() for name, part in self.parts.items()}
+        path = folder / STATE_FILE
+        partial = path.with_suffix(".tmp")
+        torch.save({**state, "done": done, "recipe": dict(self.recipe)}, partial)
+        partial.replace(path)
+
+    def resume(self, folder: Path) -> int:
+        """Load the state if there is one; return what is done already.
+
+        Raises:
+            ValueError: If the folder holds the state of a run with another recipe.
+        """
+        path = folder / STATE_FILE
+        if not path.exists():
+            return 0
+        state = torch.load(path, weights_only=True)
+        if state["recipe"] != dict(self.recipe):
+            raise ValueError(
+                f"{path} belongs to another recipe: {state['recipe']}, not {dict(self.recipe)}"
+            )
+        for name, part in self.parts.items():
+            part.load_state_dict(state[name])
+        return int(state["done"])
+
+
+def cosine_schedule(progress: float, warmup: float) -> float:
+    """Return the learning rate over its peak: a linear warm-up, then a cosine down to zero.
+
+    Args:
+        progress: Part of the run that is done, 0..1.
+        warmup: Part of the run, 0..1.
+    """
+    if progress < warmup:
+        return (progress + 1e-3) / (warmup + 1e-3)
+    return 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))
