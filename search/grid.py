@@ -8,7 +8,8 @@ factorise, and the search never has to enumerate subnets.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
+from operator import attrgetter
 from types import MappingProxyType
 
 import numpy as np
@@ -20,6 +21,7 @@ from search.table import FloatArray, Score, Table
 IntArray = NDArray[np.int64]
 _FIELDS = [field.name for field in fields(Cost)]
 _MACS = _FIELDS.index("macs")
+_figures = attrgetter(*_FIELDS)
 _NOTHING: Mapping[str, Value] = MappingProxyType({})
 
 
@@ -110,20 +112,20 @@ def build_grid(
     choices = [
         Subnet(pair for column in columns for pair in column[c].items()) for c in range(depth)
     ]
-    trunk = np.zeros((len(table.rows), len(_FIELDS)), dtype=np.int64)
-    branch = np.zeros((len(table.rows), depth, len(tasks), len(_FIELDS)), dtype=np.int64)
-    for r, row in enumerate(table.rows):
-        for c, own in enumerate(choices):
-            shared, costs = _split(model.plan(row | own, shape), tasks)
-            trunk[r] = astuple(shared)
-            branch[r, c] = [astuple(cost) for cost in costs]
-    retention = np.stack([table.retention(task)[:, repeated[task]] for task in tasks], axis=-1)
     allowed = np.array(
         [r for r, row in enumerate(table.rows) if all(row.get(a) == v for a, v in fixed.items())],
         dtype=np.int64,
     )
     if not len(allowed):
         raise ValueError(f"no row has the values {dict(fixed)}")
+    trunk = np.zeros((len(table.rows), len(_FIELDS)), dtype=np.int64)
+    branch = np.zeros((len(table.rows), depth, len(tasks), len(_FIELDS)), dtype=np.int64)
+    for r in {*allowed.tolist(), len(table.rows) - 1}:  # the last is what all are compared with
+        for c, own in enumerate(choices):
+            shared, costs = _split(model.plan(table.rows[r] | own, shape), tasks)
+            trunk[r] = _figures(shared)
+            branch[r, c] = [_figures(cost) for cost in costs]
+    retention = np.stack([table.retention(task)[:, repeated[task]] for task in tasks], axis=-1)
     macs = trunk[allowed, _MACS], branch[allowed][..., _MACS]
     keep = allowed[_undominated(*macs, retention[allowed])]
     scores = (_scores(table, task, keep, repeated[task]) for task in tasks)
@@ -177,13 +179,12 @@ def _undominated(trunk: IntArray, branch: IntArray, retention: FloatArray) -> li
     Such a row is never needed, whatever the tasks, preferences and budget.
     """
     rows = len(trunk)
-    cost = np.concatenate([trunk[:, None], branch.reshape(rows, -1)], axis=1)
-    value = retention.reshape(rows, -1)
+    parts = (trunk[:, None], branch.reshape(rows, -1), -retention.reshape(rows, -1))
+    worth = np.concatenate(parts, axis=1)  # the less, the better
     keep: list[int] = []
     for r in range(rows):
-        as_good = (cost <= cost[r]).all(axis=1) & (value >= value[r]).all(axis=1)
-        better = (cost < cost[r]).any(axis=1) | (value > value[r]).any(axis=1)
-        better |= np.arange(rows) < r  # of equal rows the first stays
-        if not (as_good & better).any():
+        as_good = np.flatnonzero((worth <= worth[r]).all(axis=1))
+        # Of equal rows the first stays.
+        if not any(other < r or (worth[other] < worth[r]).any() for other in as_good.tolist()):
             keep.append(r)
     return keep

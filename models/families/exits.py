@@ -12,7 +12,7 @@ arXiv 2004.04037, for ranked heads and units.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -182,6 +182,8 @@ class Exits(nn.Module):
         self.final_norm = make_norm(encoder) if has_final else None
         self.exits = nn.ModuleDict({str(depth): Exit(config, depth) for depth in config.depths})
         self._input: TextInput | None = None
+        # Planning is on the path of requests; there are only so many widths, exits and lengths.
+        self._costs: dict[tuple[object, ...], Cost] = {}
 
     def attach(self, folder: Path) -> None:
         """Read the tokenizer from the checkpoint's folder.
@@ -260,25 +262,36 @@ class Exits(nn.Module):
         wanted = list(self.tasks) if tasks is None else [t for t in self.tasks if t in tasks]
         if unknown := sorted(set(tasks or ()) - self.tasks.keys()):
             raise ValueError(f"unknown task {unknown[0]!r}; one of {list(self.tasks)}")
-        cost = Cost(0, FLOAT_BYTES * self.embedding.num_weights(shape[0]))
+        cost = self._cost(self._embedding_cost, shape[0])
         step = Step(("embed",), self.embedding, cost, None, ("tokens",), "hidden")
         steps = [step]
         groups, units = self.widths(subnet)
         depth, dim = int(subnet["depth"]), int(subnet["dim"])
-        cost = self._layer_cost(0, groups, units, shape[0])
         for i in range(depth):
-            if i == 1:  # from here on all alike; the first may lack a norm
-                cost = self._layer_cost(1, groups, units, shape[0])
+            if i < 2:  # from the second on all alike; the first may lack a norm
+                cost = self._cost(self._layer_cost, i, groups, units, shape[0])
             run = partial(self.layers[i], groups, units)
             step = Step(("layer", i, groups, units), run, cost, step, ("hidden",), "hidden")
             steps.append(step)
-        exit_ = self._exit(depth)
-        weights = exit_.num_weights(dim, self._final_norm(depth))
-        cost = Cost(exit_.macs(dim), FLOAT_BYTES * weights, FLOAT_BYTES * dim)
+        cost = self._cost(self._exit_cost, depth, dim)
         run = partial(self.run_exit, depth, dim)
         for task in wanted:
             steps.append(Step(("exit", depth, dim, task), run, cost, step, ("hidden",), task))
         return tuple(steps)
+
+    def _cost(self, count: Callable[..., Cost], *where: int) -> Cost:
+        key = (count.__name__, *where)
+        if key not in self._costs:
+            self._costs[key] = count(*where)
+        return self._costs[key]
+
+    def _embedding_cost(self, length: int) -> Cost:
+        return Cost(weight_bytes=FLOAT_BYTES * self.embedding.num_weights(length))
+
+    def _exit_cost(self, depth: int, dim: int) -> Cost:
+        exit_ = self._exit(depth)
+        weights = exit_.num_weights(dim, self._final_norm(depth))
+        return Cost(exit_.macs(dim), FLOAT_BYTES * weights, FLOAT_BYTES * dim)
 
     def _layer_cost(self, i: int, groups: int, units: int, length: int) -> Cost:
         layer = self.layers[i]
