@@ -17,19 +17,20 @@ _BATCH_SIZE = 64
 
 @torch.no_grad()
 def fit_projections(model: Exits, tokens: Sequence[Tensor], ridge: float = 1e-2) -> Tensor:
-    """Start the exits' projections in closed form, and return the teacher's rotated vectors.
+    """Start the earlier exits' projections in closed form, and return the teacher's vectors.
 
-    The full vectors are rotated onto their principal axes, which changes no cosine and puts most
-    of the variance first; each earlier exit gets the ridge regression from its pooled states to
-    those. The vectors of the model's last exit before the call are the teacher.
+    Each gets the ridge regression from its pooled states to the last exit's unit vectors, so that
+    all exits share one space from the start. The last one stays as it is: rotating it onto its
+    principal axes changes no cosine of whole vectors, but made cut ones worse (all-MiniLM-L6-v2 on
+    STS-Benchmark's dev split, 64 dimensions: 0.839 as it is, 0.817 rotated).
 
     Args:
-        model: With square projections that start as the identity.
+        model: With projections from pooled states that start as the identity.
         tokens: Ids of the texts to fit on, thousands of them.
         ridge: Relative to the mean variance of the inputs.
 
     Returns:
-        Unit vectors of the texts by the rotated teacher, shape [texts, dim].
+        Unit vectors of the texts by the last exit, shape [texts, dim].
     """
     groups, units = model.widths(model.space.largest)
     parts: dict[int, list[Tensor]] = {depth: [] for depth in model.config.depths}
@@ -42,19 +43,15 @@ def fit_projections(model: Exits, tokens: Sequence[Tensor], ridge: float = 1e-2)
     pooled = {depth: torch.cat(rows)[back].double() for depth, rows in parts.items()}
     last = model.config.depths[-1]
     teacher = F.normalize(pooled[last], dim=1)
-    rotation = torch.linalg.eigh(teacher.T @ teacher).eigenvectors.flip(1).T  # [new, old]
-    target: Tensor = teacher @ rotation.T
     for depth, states in pooled.items():
-        projection = model.projection(depth)
         if depth == last:
-            weight, bias = rotation, torch.zeros(len(rotation), dtype=torch.float64)
-        else:
-            mean, centre = states.mean(0), target.mean(0)
-            x, y = states - mean, target - centre
-            gram = x.T @ x
-            gram += ridge * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
-            weight = torch.linalg.solve(gram, x.T @ y).T
-            bias = centre - weight @ mean
+            continue
+        mean, centre = states.mean(0), teacher.mean(0)
+        x, y = states - mean, teacher - centre
+        gram = x.T @ x
+        gram += ridge * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
+        weight = torch.linalg.solve(gram, x.T @ y).T
+        projection = model.projection(depth)
         projection.weight.copy_(weight.float())
-        projection.bias.copy_(bias.float())
-    return target.float()
+        projection.bias.copy_((centre - weight @ mean).float())
+    return teacher.float()

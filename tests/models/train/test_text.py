@@ -88,23 +88,21 @@ def test_one_pass_gives_what_every_exit_gives_alone() -> None:
         torch.testing.assert_close(F.normalize(pooled, dim=1), alone, atol=1e-5, rtol=0)
 
 
-def test_projections_start_so_that_no_cosine_of_the_last_exit_changes() -> None:
+def test_projections_start_near_the_last_exit_and_leave_it_alone() -> None:
     model = model_with_projections()
     with torch.no_grad():
         for depth in (1, 2, 4):  # the identity: the public model as it is
             model.projection(depth).weight.copy_(torch.eye(16))
             model.projection(depth).bias.zero_()
     rows = many_rows()
-    before = {depth: embed(model, rows, depth, 16) for depth in (1, 4)}
-    target = fit_projections(model, rows)
-    after = {depth: embed(model, rows, depth, 16) for depth in (1, 4)}
-    teacher = before[4] @ before[4].T
-    torch.testing.assert_close(after[4] @ after[4].T, teacher, atol=1e-5, rtol=0)
-    torch.testing.assert_close(after[4], target, atol=1e-5, rtol=0)
-    # The first dimensions hold the most variance, and the first exit comes nearer the last.
-    assert (target.square().mean(0).diff() <= 1e-6).all()
-    near, far = ((v @ v.T - teacher).square().mean() for v in (after[1], before[1]))
-    assert near < 0.8 * far
+    before = {depth: embed(model, rows, depth, 16) for depth in (1, 2, 4)}
+    teacher = fit_projections(model, rows)
+    after = {depth: embed(model, rows, depth, 16) for depth in (1, 2, 4)}
+    torch.testing.assert_close(teacher, before[4], atol=1e-5, rtol=0)
+    torch.testing.assert_close(after[4], before[4])
+    for depth in (1, 2):
+        near, far = ((v[depth] - teacher).square().mean() for v in (after, before))
+        assert near < 0.5 * far
 
 
 @pytest.mark.parametrize("strategy", ["random", "pairs", "hierarchical"])
