@@ -87,6 +87,24 @@ class Served:
         """The Pareto front for all tasks weighing the same, cheapest first."""
         return tuple(self.finder.front())
 
+    @cached_property
+    def whole_outputs(self) -> Mapping[str, Value]:
+        """The largest value of each output axis, where it goes with every other choice.
+
+        What a client gets that asks for no size of its own: a shorter answer is not chosen for it
+        only because the table scores it higher.
+        """
+        found: dict[str, Value] = {}
+        for axis in self.elastic.space.axes:
+            rest = [{**row, axis.name: axis.values[-1]} for row in self.table.rows]
+            if axis.kind == "output" and all(Subnet(row) in self._rows for row in rest):
+                found[axis.name] = axis.values[-1]
+        return found
+
+    @cached_property
+    def _rows(self) -> frozenset[Subnet]:
+        return frozenset(self.table.rows)
+
     def prepare(self, subnet: Subnet, tasks: Collection[str]) -> Prepared:
         """Return the plan of a subnet, from a cache of the last few thousand."""
         return self._prepare(subnet, tuple(tasks))

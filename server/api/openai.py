@@ -7,7 +7,7 @@ the body goes before the same one in a header. The receipt goes back in both.
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request, Response
@@ -15,7 +15,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from models.core import Axis
+from models.core import Axis, Value
 from server.api.answer import receipt_headers, receipt_of, unless_gone
 from server.api.body import check_count, read_json
 from server.api.budget import merged_budget
@@ -190,9 +190,9 @@ def _passages(body: EmbeddingsBody, max_texts: int) -> list[Passage]:
     ]
 
 
-def _fixed(served: Served, dimensions: int | None) -> dict[str, int]:
+def _fixed(served: Served, dimensions: int | None) -> Mapping[str, Value]:
     if dimensions is None:
-        return {}
+        return served.whole_outputs
     axis: Axis | None = next((a for a in served.elastic.space.axes if a.name == "dim"), None)
     if axis is None or len(axis.values) == 1:
         raise InvalidRequestError(

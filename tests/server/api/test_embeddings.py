@@ -75,6 +75,14 @@ def test_float_and_base64_carry_the_same_bits(sdk: Any, text_client: TestClient)
     np.testing.assert_allclose(decoded, plain, atol=1e-7)
 
 
+def test_no_vector_is_cut_unasked_even_where_a_shorter_one_scores_higher(
+    sdk: Any, text_client: TestClient
+) -> None:
+    assert len(sdk.embeddings.create(model="tiny-text", input="w1").data[0].embedding) == 16
+    best = text_client.post("/v1/plan", json={"model": "tiny-text"}).json()["receipt"]
+    assert best["subnet"]["dim"] == 8
+
+
 def test_a_cut_vector_has_length_one(sdk: Any, text_model: Exits) -> None:
     answer = sdk.embeddings.create(model="tiny-text", input=TEXTS, dimensions=8)
     torch.testing.assert_close(
@@ -105,7 +113,7 @@ def test_a_budget_slims_the_answer_and_the_receipt_says_so(sdk: Any, where: str)
     assert raw.headers["x-rheostat-flops"] == str(receipt["flops"])
     subnet = " ".join(f"{axis}={value}" for axis, value in receipt["subnet"].items())
     assert raw.headers["x-rheostat-subnet"] == subnet
-    assert receipt["subnet"]["dim"] == 16  # costs nothing here, so it is not given up
+    assert receipt["subnet"]["dim"] == 16
 
 
 def test_the_longest_text_decides_and_none_exceeds_the_budget(sdk: Any) -> None:
