@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -24,3 +25,16 @@ class Task:
     kind: Literal["classification", "embedding"]
     labels: tuple[str, ...] = ()
     metric: Metric = "accuracy"
+
+
+def wanted_tasks(tasks: Mapping[str, Task], asked: Collection[str] | None) -> list[str]:
+    """Return the tasks asked for, all for None, in the model's order.
+
+    Raises:
+        ValueError: Naming one that the model does not have.
+    """
+    if asked is None:
+        return list(tasks)
+    if unknown := sorted(set(asked) - tasks.keys()):
+        raise ValueError(f"unknown task {unknown[0]!r}; one of {list(tasks)}")
+    return [task for task in tasks if task in asked]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from models.backends.torch import TorchBackend
 from models.core import Elastic, KeyPath, Plan, Subnet, merge
-from models.inputs import ModelInput
+from models.text import TextInput
 from models.train.texts import Retrieval, ScoredPair
 from search.table import Cells, FloatArray, Table
 
@@ -145,10 +145,9 @@ class _Item:
 def scores(
     model: Elastic,
     backend: TorchBackend,
-    model_input: ModelInput,
+    text_input: TextInput,
     evaluation: Evaluation,
     subnets: Sequence[Subnet],
-    encode: Callable[[str], Tensor],
     report: Callable[[], object] = lambda: None,
 ) -> list[Measured]:
     """Score subnets on one evaluation; what they share is computed once.
@@ -156,22 +155,24 @@ def scores(
     Args:
         model: Prepared by the backend, without axes of single tasks.
         backend: Runs the plans.
-        model_input: Of the model.
+        text_input: Of the model; a text that is too long is cut at its end.
         evaluation: Texts and their worth.
         subnets: To be scored.
-        encode: Text to token ids, truncated to what the model takes.
         report: Called after each batch.
     """
     task = next(iter(model.tasks))
-    items = [_Item(i, encode(text)) for i, text in enumerate(evaluation.texts)]
+    items = [
+        _Item(i, text_input.encode(text, truncate="right"))
+        for i, text in enumerate(evaluation.texts)
+    ]
     items.sort(key=lambda item: len(item.tokens))
-    shape = model_input.shape_of(items[0].tokens)
+    shape = text_input.shape_of(items[0].tokens)
     plans = {subnet: model.plan(subnet, shape, [task]) for subnet in subnets}
     found: dict[Subnet, Measured] = {}
     ordered = sorted(plans.items(), key=lambda entry: repr(entry[1][-1].path))
     for start in range(0, len(ordered), _MAX_LEAVES):
         part = dict(ordered[start : start + _MAX_LEAVES])
-        vectors = _embed(part.values(), backend, model_input, items, report)
+        vectors = _embed(part.values(), backend, text_input, items, report)
         for subnet, plan in part.items():
             found[subnet] = evaluation.score(vectors[plan[-1].path])
     return [found[subnet] for subnet in subnets]
@@ -180,7 +181,7 @@ def scores(
 def _embed(
     plans: Iterable[Plan],
     backend: TorchBackend,
-    model_input: ModelInput,
+    text_input: TextInput,
     items: Sequence[_Item],
     report: Callable[[], object],
 ) -> dict[KeyPath, FloatArray]:
@@ -191,7 +192,7 @@ def _embed(
         batch.append(item)
         is_last = i + 1 == len(items)
         if is_last or len(batch) * len(items[i + 1].tokens) > _MAX_TOKENS:
-            inputs = model_input.collate([one.tokens for one in batch])
+            inputs = text_input.collate([one.tokens for one in batch])
             for path, vectors in backend.run(steps, inputs).items():
                 parts.setdefault(path, []).append(vectors.float())
             batch = []

@@ -6,7 +6,6 @@ import csv
 from pathlib import Path
 from typing import Unpack
 
-import torch
 from tqdm import tqdm
 
 from models import checkpoint, formats
@@ -41,13 +40,8 @@ def convert(
     backend.prepare(stored)
     subnets = list(stored.space)
     similarity = Similarity(rated)
-
-    def encode(text: str) -> torch.Tensor:
-        tokens: torch.Tensor = stored.input.encode(text, truncate="right")
-        return tokens
-
     with tqdm(desc="table", unit="batch") as progress:
-        found = scores(stored, backend, stored.input, similarity, subnets, encode, progress.update)
+        found = scores(stored, backend, stored.input, similarity, subnets, progress.update)
     table_of(subnets, dict.fromkeys(stored.tasks, found)).save(out / TABLE, stored.space)
     checkpoint.cover(out, TABLE)
 

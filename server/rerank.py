@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -79,13 +80,13 @@ async def rerank(
         results = await admitted.run([Work(first.prepared, item) for item in admitted.items])
         scores = _cosines(results, task)
         lengths = [served.input.shape_of(item) for item in admitted.items]
-        macs = sum(first.macs(served, shape) for shape in lengths)
+        macs = first.macs(served, lengths)
         deepened: list[int] = []
         if cascade is not None and rest is not None:
             deepened = _best_first(scores)[: cascade.keep]
             again = [0, *(i + 1 for i in deepened)]  # the query is row 0
             deep = await admitted.run([Work(rest.prepared, results[i].kept) for i in again])
-            macs += sum(rest.macs(served, lengths[i]) for i in again)
+            macs += rest.macs(served, [lengths[i] for i in again])
             for i, score in zip(deepened, _cosines(deep, task), strict=True):
                 scores[i] = score
     is_deep = set(deepened)
@@ -96,14 +97,17 @@ async def rerank(
 
 @dataclass(frozen=True, slots=True)
 class _Stage:
-    """A plan, and how to count what it costs for an input of any shape."""
+    """A plan, and how to count what it costs for inputs of any shape."""
 
     prepared: Prepared
     subnet: Subnet
 
-    def macs(self, served: Served, shape: Shape) -> int:
-        plan = served.elastic.plan(self.subnet, shape, self.prepared.leaves)
-        return plan_cost(rest_after(plan, self.prepared.resume)).macs
+    def macs(self, served: Served, shapes: Sequence[Shape]) -> int:
+        total = 0
+        for shape, count in Counter(shapes).items():
+            plan = served.elastic.plan(self.subnet, shape, self.prepared.leaves)
+            total += count * plan_cost(rest_after(plan, self.prepared.resume)).macs
+        return total
 
 
 def _stages(

@@ -10,7 +10,7 @@ from pathlib import Path
 from random import Random
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
 from tqdm import tqdm
 
 from models import checkpoint, formats
@@ -23,7 +23,7 @@ from models.ranking import Importance, first_order_importance, rank_units
 from models.text import TOKENIZER
 from models.train import losses, texts
 from models.train.projections import fit_projections
-from models.train.text import Distances, Rated, TextRecipe, recipe_json, train
+from models.train.text import Distances, Rated, TextRecipe, pooled_exits, recipe_json, train
 from models.train.texts import ScoredPair
 from search.embeddings import Measured, Similarity, scores, table_of
 from search.table import TABLE
@@ -145,11 +145,8 @@ def importance(model: Exits, rated: Rated, recipe: TextRecipe) -> list[Importanc
         picked = rng.sample(range(len(rated.first)), min(recipe.batch_size, len(rated.first)))
         batch = Ragged.pack([rated.first[i] for i in picked] + [rated.second[i] for i in picked])
         groups, units = model.widths(model.space.largest)
-        hidden = model.embedding(batch)
-        for layer in model.layers:
-            hidden = layer(groups, units, hidden)
-        depth, dim = model.config.depths[-1], model.config.dims[-1]
-        first, second = model.run_exit(depth, dim, hidden).chunk(2)
+        pooled = pooled_exits(model, batch, groups, units)[model.config.depths[-1]]
+        first, second = F.normalize(pooled, dim=1).chunk(2)
         loss = losses.cosent((first * second).sum(dim=1), rated.score[picked])
         model.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it so
@@ -224,11 +221,7 @@ def _scores(
     subnets: Sequence[Subnet],
     report: Callable[[], object],
 ) -> list[Measured]:
-    def encode(text: str) -> Tensor:
-        return model.input.encode(text, truncate="right")
-
-    evaluation = Similarity(pairs)
-    return scores(model, backend, model.input, evaluation, subnets, encode, report)
+    return scores(model, backend, model.input, Similarity(pairs), subnets, report)
 
 
 def _tokens_of_pairs(model: Exits, pairs: Sequence[ScoredPair]) -> Rated:

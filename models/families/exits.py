@@ -27,7 +27,7 @@ from models.architecture import TransformerConfig
 from models.core import Axis, Cost, Plan, Shape, Space, Step, Subnet, Value
 from models.families import Family
 from models.ragged import Ragged
-from models.task import Metric, Task
+from models.task import Metric, Task, wanted_tasks
 from models.text import TOKENIZER, TextConfig, TextInput
 from models.transformer import Embedding, Layer, make_norm
 
@@ -259,9 +259,7 @@ class Exits(nn.Module):
             raise ValueError(
                 f"shape={shape} must be (tokens,), 1 to {self.config.text.max_length} of them"
             )
-        wanted = list(self.tasks) if tasks is None else [t for t in self.tasks if t in tasks]
-        if unknown := sorted(set(tasks or ()) - self.tasks.keys()):
-            raise ValueError(f"unknown task {unknown[0]!r}; one of {list(self.tasks)}")
+        wanted = wanted_tasks(self.tasks, tasks)
         cost = self._cost(self._embedding_cost, shape[0])
         step = Step(("embed",), self.embedding, cost, None, ("tokens",), "hidden")
         steps = [step]

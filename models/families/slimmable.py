@@ -22,7 +22,7 @@ from models.core import Axis, Cost, Plan, Shape, Space, Step, Subnet
 from models.families import Family
 from models.inputs import ImageInput
 from models.layers import GROUP_SIZE, SlimConv2d, SlimGroupNorm, SlimLinear
-from models.task import Task
+from models.task import Task, wanted_tasks
 
 FLOAT_BYTES = 4
 
@@ -224,7 +224,7 @@ class Slimmable(nn.Module):
 
     def plan(self, subnet: Subnet, shape: Shape, tasks: Collection[str] | None = None) -> Plan:
         """Return one step per encoder stage, then one per task; see `models.core.Elastic`."""
-        wanted = self._wanted(tasks)
+        wanted = wanted_tasks(self.tasks, tasks)
         subnet = self.space.select({None, *wanted}).check(subnet)
         if shape != self.input.shape:
             raise ValueError(f"shape={shape} is not the model's input; it takes {self.input.shape}")
@@ -256,13 +256,6 @@ class Slimmable(nn.Module):
             )
             steps.append(step)
         return tuple(steps)
-
-    def _wanted(self, tasks: Collection[str] | None) -> list[str]:
-        if tasks is None:
-            return list(self.tasks)
-        if unknown := sorted(set(tasks) - self.tasks.keys()):
-            raise ValueError(f"unknown task {unknown[0]!r}; one of {list(self.tasks)}")
-        return [task for task in self.tasks if task in tasks]
 
     def _decoder(self, task: str) -> Decoder:
         decoder = self.decoders[self._position[task]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from typing import Any, TypeVar
 
 from fastapi import Request
@@ -12,6 +12,7 @@ from search.find import Selection
 from server.api.schema import Milliseconds, PlanReceipt, Receipt, TaskReceipt
 from server.catalog import Served
 from server.errors import ClientGoneError
+from server.metrics import Stage
 from server.service import Answer
 
 T = TypeVar("T")
@@ -19,14 +20,18 @@ T = TypeVar("T")
 
 def receipt_of(served: Served, answer: Answer) -> Receipt:
     """Return the receipt of a run."""
-    milliseconds = {stage.value: 1000 * seconds for stage, seconds in answer.seconds.items()}
     return Receipt(
         **_chosen(served, answer.selection),
         total_flops=answer.selection.cost.flops * len(answer.outputs),
         backend=answer.backend,
         batch_sizes=answer.batch_sizes,
-        milliseconds=Milliseconds(**milliseconds),
+        milliseconds=milliseconds(answer.seconds),
     )
+
+
+def milliseconds(seconds: Mapping[Stage, float]) -> Milliseconds:
+    """Return the time of each stage as receipts give it."""
+    return Milliseconds(**{stage.value: 1000 * taken for stage, taken in seconds.items()})
 
 
 def plan_receipt(served: Served, selection: Selection) -> PlanReceipt:

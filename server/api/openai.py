@@ -104,7 +104,7 @@ class OpenAIError(BaseModel):
     error: OpenAIErrorFields
 
 
-def form(error: RheostatError, request_id: str) -> Response:
+def form(error: RheostatError, _request_id: str) -> Response:
     """Spell an error as OpenAI does; what is wrong with the request is 400."""
     status = 400 if error.status == 422 else error.status
     kind = "invalid_request_error" if isinstance(error, ClientError) else "server_error"
@@ -115,7 +115,7 @@ def form(error: RheostatError, request_id: str) -> Response:
         param=error.field,
         code=code,
     )
-    headers = {**error.headers, "x-request-id": request_id}
+    headers = dict(error.headers)
     return JSONResponse({"error": body.model_dump()}, status_code=status, headers=headers)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from server.api.answer import plan_receipt, receipt_headers, unless_gone
+from server.api.answer import milliseconds, plan_receipt, receipt_headers, unless_gone
 from server.api.body import check_count, read_json
 from server.api.budget import merged_budget
 from server.api.schema import (
@@ -21,6 +21,7 @@ from server.api.schema import (
 )
 from server.catalog import Served
 from server.decode import Passage
+from server.metrics import Tally
 from server.rerank import Cascade, Ranking, rerank
 from server.service import Question, Service
 
@@ -125,6 +126,25 @@ def routes(service: Service, max_texts: int) -> APIRouter:
     """
     router = APIRouter(prefix="/v1", tags=["ranking"])
 
+    async def ranked(
+        request: Request,
+        response: Response,
+        tally: Tally,
+        body: _TextBody,
+        query: Passage,
+        documents: list[Passage],
+        cascade: Cascade | None = None,
+    ) -> tuple[Ranking, RankingReceipt]:
+        served = service.catalog.choose(body.model)
+        tally.model = served.name
+        question = _question(body, request)
+        ranking = await unless_gone(
+            request, rerank(service, served, question, query, documents, cascade)
+        )
+        receipt = _receipt(served, ranking)
+        response.headers.update(receipt_headers(receipt))
+        return ranking, receipt
+
     @router.post(
         "/similarity",
         openapi_extra=request_docs(json=inlined(SimilarityBody)),
@@ -135,18 +155,12 @@ def routes(service: Service, max_texts: int) -> APIRouter:
         with service.metrics.request() as tally:
             body = await read_json(request, SimilarityBody)
             check_count("texts", len(body.texts), max_texts, "max_texts")
-            served = service.catalog.choose(body.model)
-            tally.model = served.name
             source = Passage("source", body.source, truncate=body.truncate)
             others = [
                 Passage(f"texts[{i}]", text, truncate=body.truncate)
                 for i, text in enumerate(body.texts)
             ]
-            ranking = await unless_gone(
-                request, rerank(service, served, _question(body, request), source, others)
-            )
-        receipt = _receipt(served, ranking)
-        response.headers.update(receipt_headers(receipt))
+            ranking, receipt = await ranked(request, response, tally, body, source, others)
         return SimilarityAnswer(scores=ranking.scores, receipt=receipt)
 
     @router.post(
@@ -159,22 +173,17 @@ def routes(service: Service, max_texts: int) -> APIRouter:
         with service.metrics.request() as tally:
             body = await read_json(request, RerankBody)
             check_count("documents", len(body.documents), max_texts, "max_texts")
-            served = service.catalog.choose(body.model)
-            tally.model = served.name
             query = Passage("query", body.query, body.query_prompt, body.truncate)
             documents = [
                 Passage(f"documents[{i}]", text, body.document_prompt, body.truncate)
                 for i, text in enumerate(body.documents)
             ]
             cascade = Cascade(body.cascade.depth, body.cascade.keep) if body.cascade else None
-            question = _question(body, request)
-            ranking = await unless_gone(
-                request, rerank(service, served, question, query, documents, cascade)
+            ranking, receipt = await ranked(
+                request, response, tally, body, query, documents, cascade
             )
-        receipt = _receipt(served, ranking)
-        response.headers.update(receipt_headers(receipt))
         return RerankAnswer(
-            model=served.name,
+            model=receipt.model,
             results=[
                 RankedDocument(
                     index=i,
@@ -199,7 +208,5 @@ def _receipt(served: Served, ranking: Ranking) -> RankingReceipt:
         total_flops=2 * ranking.macs,
         num_tokens=ranking.num_tokens,
         deepened=ranking.deepened,
-        milliseconds=Milliseconds(
-            **{stage.value: 1000 * seconds for stage, seconds in ranking.seconds.items()}
-        ),
+        milliseconds=milliseconds(ranking.seconds),
     )

@@ -82,7 +82,7 @@ def test_scores_are_those_of_single_runs_however_they_are_batched(
     assert isinstance(model.input, TextInput)
     subnets = list(model.space)
     backend = TorchBackend()
-    found = scores(model, backend, model.input, evaluation, subnets, model.input.encode)
+    found = scores(model, backend, model.input, evaluation, subnets)
     for subnet, measured in list(zip(subnets, found, strict=True))[::7]:
         rows = [model.input.encode(text) for text in evaluation.texts]
         widths = {axis: float(subnet[axis]) for axis in ("heads", "ffn")}
