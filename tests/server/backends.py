@@ -12,13 +12,11 @@ from models.core import KeyPath, Step
 WAIT_S = 20
 
 
-class HeldBackend(TorchBackend):
-    """Runs as usual; once told to hold, each run waits until it is released."""
+class _Watched(TorchBackend):
+    """Calls `before` ahead of each run."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._is_holding = False
-        self._entered, self._may_go = threading.Event(), threading.Event()
+    def before(self) -> None:
+        raise NotImplementedError
 
     def advance(
         self,
@@ -27,10 +25,22 @@ class HeldBackend(TorchBackend):
         resume: KeyPath = (),
         keep: Collection[KeyPath] = (),
     ) -> Advanced:
+        self.before()
+        return super().advance(steps, inputs, resume, keep)
+
+
+class HeldBackend(_Watched):
+    """Runs as usual; once told to hold, each run waits until it is released."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._is_holding = False
+        self._entered, self._may_go = threading.Event(), threading.Event()
+
+    def before(self) -> None:
         if self._is_holding:
             self._entered.set()
             assert self._may_go.wait(WAIT_S), "held for too long"
-        return super().advance(steps, inputs, resume, keep)
 
     def hold(self) -> None:
         self._is_holding = True
@@ -43,18 +53,11 @@ class HeldBackend(TorchBackend):
         assert await asyncio.to_thread(self._entered.wait, WAIT_S), "never called"
 
 
-class FailingBackend(TorchBackend):
+class FailingBackend(_Watched):
     """Runs as usual; once given an error, ends each run in it."""
 
     error: BaseException | None = None
 
-    def advance(
-        self,
-        steps: Iterable[Step],
-        inputs: Mapping[str, Value],
-        resume: KeyPath = (),
-        keep: Collection[KeyPath] = (),
-    ) -> Advanced:
+    def before(self) -> None:
         if self.error:
             raise self.error
-        return super().advance(steps, inputs, resume, keep)
