@@ -74,6 +74,9 @@ def slimmable(
 def text(
     source: Annotated[Path, typer.Argument(help="sentence-transformers or Hugging Face folder.")],
     out: Annotated[Path, typer.Option(help="Folder of the checkpoint; reruns go on in it.")],
+    data: Annotated[
+        str, typer.Option(help="general (similarity of sentences) or pydoc-code (code search).")
+    ] = "general",
     name: Annotated[str, typer.Option(help="What clients will ask for.")] = "minilm-2d",
     strategy: Annotated[
         str, typer.Option(help="Which exits learn in a step: random, pairs or hierarchical.")
@@ -84,6 +87,18 @@ def text(
     steps: Annotated[int, typer.Option(min=1)] = _TEXT_DEFAULT.steps,
     batch_size: Annotated[int, typer.Option(min=2)] = _TEXT_DEFAULT.batch_size,
     learning_rate: Annotated[float, typer.Option(min=0)] = _TEXT_DEFAULT.learning_rate,
+    narrow: Annotated[
+        int, typer.Option(min=0, help="Draws of fewer heads and units per step.")
+    ] = _TEXT_DEFAULT.narrow,
+    exit_power: Annotated[
+        float, typer.Option(min=0, help="Exit i of N weighs (i / N) to this; hierarchical only.")
+    ] = _TEXT_DEFAULT.exit_power,
+    max_tokens: Annotated[
+        int, typer.Option(min=3, help="Training texts are cut there.")
+    ] = _TEXT_DEFAULT.max_tokens,
+    init: Annotated[
+        Path | None, typer.Option(help="--out of an earlier run, to start from its last weights.")
+    ] = None,
     only_last: Annotated[
         bool, typer.Option(help="Train the last exit alone: the control.")
     ] = _TEXT_DEFAULT.only_last,
@@ -91,7 +106,7 @@ def text(
 ) -> None:
     """Make a public text encoder elastic by distilling it into all of its exits."""
     try:
-        from server import text_training
+        from server import text_data, text_training
     except ModuleNotFoundError as error:
         raise _without_extra(error) from None
     try:
@@ -104,11 +119,17 @@ def text(
             steps=steps,
             batch_size=batch_size,
             learning_rate=learning_rate,
+            narrow=narrow,
+            exit_power=exit_power,
+            max_tokens=max_tokens,
             only_last=only_last,
             pairs=_pairs(pairs or ""),
             seed=seed,
         )
-        text_training.train_text(source, text_training.load(data_folder()), out, name, recipe)
+        if data not in text_data.DATA:
+            raise ValueError(f"--data={data} must be one of {list(text_data.DATA)}")
+        read = text_data.DATA[data]
+        text_training.train_text(source, read(data_folder()), out, name, recipe, init)
     except (ValueError, OSError) as error:
         typer.echo(f"rheostat: {error}", err=True)
         raise typer.Exit(2) from None

@@ -4,80 +4,65 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 from tqdm import tqdm
 
 from models import checkpoint, formats
 from models.backends.torch import TorchBackend
 from models.core import Subnet
 from models.families.exits import Exits
-from models.formats.vocabulary import prune
+from models.formats.vocabulary import is_unused, prune, rare
 from models.ragged import Ragged
 from models.ranking import Importance, first_order_importance, rank_units
-from models.text import TOKENIZER
-from models.train import losses, texts
+from models.text import TOKENIZER, TextInput
 from models.train.projections import fit_projections
-from models.train.text import Distances, Rated, TextRecipe, pooled_exits, recipe_json, train
+from models.train.run import STATE_FILE
+from models.train.text import (
+    Distances,
+    Examples,
+    Partners,
+    Rated,
+    TextRecipe,
+    base_loss,
+    pooled_exits,
+    recipe_json,
+    tokens_of,
+    train,
+)
 from models.train.texts import ScoredPair
-from search.embeddings import Measured, Similarity, scores, table_of
+from search.embeddings import Measured, scores, table_of
 from search.table import TABLE
+from server.text_data import TextData, TextPairs
 from server.training import CARD, RECORD, RUN, training_log
+
+Pairs = Rated | Partners
 
 DIMS = (32, 64, 128, 256)
 HEADS = (0.5, 0.75, 1.0)
 FFN = (0.25, 0.5, 0.75, 1.0)
 _RANKING_BATCHES = 16
+_START = "start.pt"
 
 
-@dataclass(frozen=True, slots=True)
-class TextData:
-    """What a general encoder is trained, measured and reported on.
+def train_text(
+    source: Path,
+    data: TextData,
+    out: Path,
+    name: str,
+    recipe: TextRecipe,
+    init: Path | None = None,
+) -> None:
+    """Make a public encoder elastic: rank its units, fit an exit per layer, train, measure.
 
-    Attributes:
-        free: Texts to distil on, each once.
-        rated: Rated pairs to train on.
-        validation: Rated pairs that the table is measured on.
-        test: Rated pairs that are only reported.
-        removed: Number of free texts left out because an evaluation split has them.
-    """
-
-    free: list[str]
-    rated: list[ScoredPair]
-    validation: list[ScoredPair]
-    test: list[ScoredPair]
-    removed: int
-
-
-def load(root: Path) -> TextData:
-    """Read the data sets; a free text that stands in a dev or test split is left out.
-
-    Raises:
-        FileNotFoundError: If a data set is not there.
-    """
-    validation, test = texts.stsb(root, "dev"), texts.stsb(root, "test")
-    held_out = [text for pair in (*validation, *test) for text in pair[:2]]
-    known = {texts.normal(text) for text in held_out}
-    free = dict.fromkeys(text for part in texts.free_texts(root).values() for text in part)
-    clean = [text for text in free if text and texts.normal(text) not in known]
-    rated = [
-        pair
-        for pair in texts.stsb(root, "train")
-        if not {texts.normal(pair.first), texts.normal(pair.second)} & known
-    ]
-    return TextData(clean, rated, validation, test, len(free) - len(clean))
-
-
-def train_text(source: Path, data: TextData, out: Path, name: str, recipe: TextRecipe) -> None:
-    """Make a public encoder elastic: rank its units, fit an exit per layer, distil, measure.
-
-    The encoder as it comes is the teacher: its distances between texts are taught to every exit,
-    width and dimension. Rated pairs come on top.
+    The encoder as it comes is the teacher of free texts: its distances between them are taught to
+    every exit, width and dimension. Pairs are taught beside them, or alone.
 
     Args:
         source: A folder that `models.formats.read` reads.
@@ -85,20 +70,31 @@ def train_text(source: Path, data: TextData, out: Path, name: str, recipe: TextR
         out: Folder of the checkpoint. An interrupted run goes on when called again.
         name: What clients will ask for.
         recipe: Hyper-parameters.
+        init: The ``out`` of an earlier run from the same source, to start from its last weights
+            instead; None to start afresh.
 
     Raises:
         FormatError: If the folder cannot be read exactly.
+        FileNotFoundError: If the earlier run's state is not there.
         ValueError: If ``out`` holds a run with another recipe.
     """
-    student = elastic(formats.read(source, name), source, out)
-    rated = _tokens_of_pairs(student, data.rated)
-    rank_units(student, importance(student, rated, recipe))
-    free = [student.input.encode(text, truncate="right") for text in data.free]
-    teacher = fit_projections(student, free)
-    train(student, [(Distances(free, teacher), 0.8), (rated, 0.2)], recipe, out / RUN)
+    student = elastic(formats.read(source, name), source, out, data)
+    text = student.config.text
+    length = min(text.max_length, recipe.max_tokens)
+    text_input = TextInput.load(replace(text, max_length=length), out)
+    pairs = tokens_of_pairs(text_input, data.pairs)
+    free = _tokens(text_input, data.free)
+    teacher = _start(student, pairs, free, recipe, out / RUN)
+    if init is not None and not (out / RUN / STATE_FILE).exists():
+        state = torch.load(init / RUN / STATE_FILE, weights_only=True)
+        student.load_state_dict(state["model"])
+    lessons: list[tuple[Examples, float]] = [(pairs, data.share)]
+    if data.share < 1:
+        lessons.append((Distances(free, teacher), 1 - data.share))
+    train(student, lessons, recipe, out / RUN)
     record: dict[str, object] = {
         "recipe": recipe_json(recipe),
-        "texts": {"free": len(data.free), "removed": data.removed, "rated": len(data.rated)},
+        "texts": {"free": len(data.free), "removed": data.removed, "pairs": len(data.pairs)},
         "steps": training_log(out),
         "machine": {
             "processor": platform.processor() or platform.machine(),
@@ -106,10 +102,31 @@ def train_text(source: Path, data: TextData, out: Path, name: str, recipe: TextR
             "torch": torch.__version__,
         },
     }
+    if init is not None:
+        record["earlier"] = training_log(init)
     finish(student, data, out, record)
 
 
-def elastic(base: Exits, source: Path, out: Path) -> Exits:
+def _start(
+    model: Exits, pairs: Pairs, free: Sequence[Tensor], recipe: TextRecipe, run: Path
+) -> Tensor:
+    """Rank units and fit projections, once per run; return the teacher's vectors of free texts."""
+    path = run / _START
+    if path.exists():
+        found = torch.load(path, weights_only=True)
+        model.load_state_dict(found["model"])
+    else:
+        rank_units(model, importance(model, pairs, recipe))
+        found = {"teacher": fit_projections(model, free), "model": model.state_dict()}
+        run.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".tmp")
+        torch.save(found, partial)
+        partial.replace(path)
+    teacher: Tensor = found["teacher"]
+    return teacher
+
+
+def elastic(base: Exits, source: Path, out: Path, data: TextData) -> Exits:
     """Return a model with the weights of ``base`` and everything that can be elastic about it.
 
     Each exit gets a projection, at first the identity; tokens that no text has are left out, and
@@ -118,6 +135,7 @@ def elastic(base: Exits, source: Path, out: Path) -> Exits:
     hidden = base.config.encoder.hidden
     config = replace(
         base.config,
+        tasks={data.task: data.metric},
         depths=tuple(range(1, base.config.encoder.layers + 1)),
         dims=(*(dim for dim in DIMS if dim < hidden), hidden),
         heads=HEADS,
@@ -131,23 +149,24 @@ def elastic(base: Exits, source: Path, out: Path) -> Exits:
             torch.nn.init.eye_(model.projection(depth).weight)
             torch.nn.init.zeros_(model.projection(depth).bias)
     folder = formats.tokenizer_folder(source)
-    smaller = prune(model, folder, out)
+    words = (text for pair in data.pairs for text in pair[:2])
+    drop = rare(folder, words) if data.own_words else is_unused
+    smaller = prune(model, folder, out, drop)
     smaller.attach(out)
     return smaller
 
 
-def importance(model: Exits, rated: Rated, recipe: TextRecipe) -> list[Importance]:
-    """Return what each head and unit is worth to the rating of pairs, over a few batches."""
+def importance(model: Exits, pairs: Pairs, recipe: TextRecipe) -> list[Importance]:
+    """Return what each head and unit is worth to the pairs, over a few batches."""
     rng = Random(recipe.seed)
     model.requires_grad_(True)
     total: list[Importance] = []
     for _ in range(_RANKING_BATCHES):
-        picked = rng.sample(range(len(rated.first)), min(recipe.batch_size, len(rated.first)))
-        batch = Ragged.pack([rated.first[i] for i in picked] + [rated.second[i] for i in picked])
+        picked = rng.sample(range(len(pairs.first)), min(recipe.batch_size, len(pairs.first)))
         groups, units = model.widths(model.space.largest)
-        pooled = pooled_exits(model, batch, groups, units)[model.config.depths[-1]]
-        first, second = F.normalize(pooled, dim=1).chunk(2)
-        loss = losses.cosent((first * second).sum(dim=1), rated.score[picked])
+        pooled = pooled_exits(model, Ragged.pack(tokens_of(pairs, picked)), groups, units)
+        vectors = F.normalize(pooled[model.config.depths[-1]], dim=1)
+        loss = base_loss(vectors, pairs, picked)
         model.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it so
         found = first_order_importance(model)
@@ -163,8 +182,8 @@ def importance(model: Exits, rated: Rated, recipe: TextRecipe) -> list[Importanc
 def finish(model: Exits, data: TextData, out: Path, record: dict[str, object]) -> None:
     """Write the checkpoint of a trained model, its table, the record of its training and a card.
 
-    The table is measured with the weights as they are stored, on the validation pairs. The test
-    pairs are only reported.
+    The table is measured with the weights as they are stored, on the validation texts. The test
+    texts are only reported.
     """
     checkpoint.save(out, model, "exits", files=[TOKENIZER])
     stored: Exits = checkpoint.load(out).model
@@ -172,17 +191,13 @@ def finish(model: Exits, data: TextData, out: Path, record: dict[str, object]) -
     backend.prepare(stored)
     subnets = list(stored.space)
     with tqdm(desc="table", unit="batch") as progress:
-        found = _scores(stored, backend, data.validation, subnets, progress.update)
-        table_of(subnets, dict.fromkeys(stored.tasks, found)).save(out / TABLE, stored.space)
+        found = scores(stored, backend, stored.input, data.validation, subnets, progress.update)
+        table_of(subnets, {data.task: found}).save(out / TABLE, stored.space)
         full = [s for s in subnets if s["heads"] == 1 and s["ffn"] == 1]
-        tested = _scores(stored, backend, data.test, full, progress.update)
+        tested = scores(stored, backend, stored.input, data.test, full, progress.update)
     validation = dict(zip(subnets, found, strict=True))
     record["result"] = [
-        {
-            "subnet": dict(subnet),
-            "validation_spearman": validation[subnet].value,
-            "test_spearman": measured.value,
-        }
+        {"subnet": dict(subnet), "validation": validation[subnet].value, "test": measured.value}
         for subnet, measured in zip(full, tested, strict=True)
     ]
     (out / RECORD).write_text(json.dumps(record, indent=1) + "\n")
@@ -203,10 +218,13 @@ def card(model: Exits, tested: dict[Subnet, Measured], data: TextData) -> str:
         name=model.name,
         num_layers=model.config.encoder.layers,
         num_parameters=sum(p.numel() for p in model.parameters()),
+        num_tokens=model.config.encoder.vocab_size,
         num_free=len(data.free),
-        num_rated=len(data.rated),
+        num_pairs=len(data.pairs),
+        licences=data.licences,
         removed=data.removed,
-        num_test=len(data.test),
+        metric=_METRICS[data.metric],
+        num_test=next(iter(tested.values())).n,
         record=RECORD,
         dims=" | ".join(str(dim) for dim in dims),
         rule="|".join(["---"] * (len(dims) + 1)),
@@ -214,36 +232,33 @@ def card(model: Exits, tested: dict[Subnet, Measured], data: TextData) -> str:
     )
 
 
-def _scores(
-    model: Exits,
-    backend: TorchBackend,
-    pairs: Sequence[ScoredPair],
-    subnets: Sequence[Subnet],
-    report: Callable[[], object],
-) -> list[Measured]:
-    return scores(model, backend, model.input, Similarity(pairs), subnets, report)
+def tokens_of_pairs(text_input: TextInput, pairs: TextPairs) -> Pairs:
+    """Return pairs as examples: rated ones, or partners."""
+    first = _tokens(text_input, [pair[0] for pair in pairs])
+    second = _tokens(text_input, [pair[1] for pair in pairs])
+    ratings = [pair.score for pair in pairs if isinstance(pair, ScoredPair)]
+    return Rated(first, second, torch.tensor(ratings)) if ratings else Partners(first, second)
 
 
-def _tokens_of_pairs(model: Exits, pairs: Sequence[ScoredPair]) -> Rated:
-    first = [model.input.encode(pair.first, truncate="right") for pair in pairs]
-    second = [model.input.encode(pair.second, truncate="right") for pair in pairs]
-    return Rated(first, second, torch.tensor([pair.score for pair in pairs]))
+def _tokens(text_input: TextInput, texts: Sequence[str]) -> list[Tensor]:
+    return [text_input.encode(text, truncate="right") for text in texts]
 
+
+_METRICS = {"spearman": "Spearman's rank correlation", "mrr@10": "Mean reciprocal rank at 10"}
 
 _CARD = """# {name}
 
 Text encoder with an exit after each of its {num_layers} layers; heads, feed-forward units and
-dimensions are elastic as well. {num_parameters:,} parameters.
+dimensions are elastic as well. {num_parameters:,} parameters, {num_tokens:,} tokens.
 
-- **Data**: {num_free:,} free texts (train splits of CLINC150, CC BY 3.0; BANKING77, CC BY 4.0;
-  docstrings of BSD-licensed Python packages; SciFact claims, CC BY 4.0; STS-Benchmark sentences,
-  CC BY-SA 4.0) and {num_rated:,} rated pairs of STS-Benchmark's train split. {removed:,} texts
-  that also stand in its dev or test split were left out. The table is measured on its dev split.
-- **Recipe**: `rheostat train text`; the starting model teaches its distances between texts to
-  every exit, width and dimension. Hyper-parameters, machine and losses are in `{record}`.
+- **Data**: {num_pairs:,} pairs and {num_free:,} free texts ({licences}). {removed:,} that also
+  stand in an evaluation split were left out. The table is measured on the dev split.
+- **Recipe**: `rheostat train text`; the starting model places the exits and, where there are texts
+  beside the pairs, teaches its distances to every exit, width and dimension. Hyper-parameters,
+  machine and losses are in `{record}`.
 
-Spearman's rank correlation x 100 on STS-Benchmark's test split, {num_test:,} pairs that chose
-nothing, by exit layer and dimensions, all heads and units:
+{metric} x 100 on the test split (n = {num_test:,}), which chose nothing, by exit layer and
+dimensions, all heads and units:
 
 | depth | {dims} |
 |{rule}|

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers import Tokenizer
 
 from models.families.exits import Exits
 from models.formats.folder import FormatError
@@ -18,6 +19,21 @@ from models.text import TOKENIZER
 def is_unused(token: str) -> bool:
     """Return whether a token is one of BERT's reserved places, which no text contains."""
     return token.startswith("[unused") and token.endswith("]")
+
+
+def rare(folder: Path, texts: Iterable[str]) -> Callable[[str], bool]:
+    """Return what `prune` may drop so that these texts, and any spelling, stay as they are.
+
+    Tokens that the texts use stay, and single characters and their continuations, so that every
+    word can still be spelled.
+    """
+    tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    used: set[str] = set()
+    for text in texts:
+        used.update(tokenizer.encode(text).tokens)
+    return lambda token: token not in used and len(token.removeprefix("##")) > 1
 
 
 def prune(model: Exits, folder: Path, out: Path, drop: Callable[[str], bool] = is_unused) -> Exits:

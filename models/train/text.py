@@ -47,6 +47,8 @@ class TextRecipe:
         weight_decay: Of AdamW, on matrices only.
         divergence: Weight of the divergence between a cell and the full one; 0 leaves it out.
         narrow: Draws of fewer heads and units per step.
+        exit_power: The strategy ``hierarchical`` weighs exit i of N by (i / N) to this power.
+        max_tokens: Training texts are cut there; what the model may be asked is not.
         pairs: Cells of the strategy ``pairs``.
         only_last: Train nothing but the last exit at full width: the control.
         seed: For order and draws.
@@ -61,6 +63,8 @@ class TextRecipe:
     weight_decay: float = 0.01
     divergence: float = 1.0
     narrow: int = 1
+    exit_power: float = 1.0
+    max_tokens: int = 128
     pairs: tuple[tuple[int, int], ...] = ()
     only_last: bool = False
     seed: int = 0
@@ -129,6 +133,8 @@ def train(
     """
     out.mkdir(parents=True, exist_ok=True)
     model.train().requires_grad_(True)
+    # Half of the parameters and most of an optimiser step; they serve every exit as they are.
+    model.embedding.token.requires_grad_(False)
     optimizer = _optimizer(model, recipe)
     state = RunState({"model": model, "optimizer": optimizer}, recipe_json(recipe))
     first = state.resume(out)
@@ -165,7 +171,7 @@ def train_step(model: Exits, examples: Examples, recipe: TextRecipe, rng: Random
         widths += [model.widths(space.sample(rng)) for _ in range(recipe.narrow)]
     size = len(examples.tokens if isinstance(examples, Distances) else examples.first)
     picked = rng.sample(range(size), min(recipe.batch_size, size))
-    batch = Ragged.pack(_tokens(examples, picked)).to(next(model.parameters()).device)
+    batch = Ragged.pack(tokens_of(examples, picked)).to(next(model.parameters()).device)
     total = 0.0
     for groups, units in widths:
         pooled = pooled_exits(model, batch, groups, units)
@@ -214,7 +220,10 @@ def cells(model: Exits, recipe: TextRecipe, rng: Random) -> list[tuple[int, int,
     else:
         drawn = [(depth, rng.choice(dims[:-1] or dims)) for depth in depths]
         whole = [(depth, dims[-1]) for depth in depths[:-1]]
-        found = [(depth, dim, depth / depths[-1]) for depth, dim in (*whole, *drawn)]
+        found = [
+            (depth, dim, (depth / depths[-1]) ** recipe.exit_power)
+            for depth, dim in (*whole, *drawn)
+        ]
     return [full, *(cell for cell in found if cell[:2] != full[:2])]
 
 
@@ -232,7 +241,7 @@ def _loss(
     total_weight = 0.0
     for depth, dim, weight in cells(model, recipe, rng):
         vectors = F.normalize(pooled[depth][:, :dim], dim=1)
-        own = _base_loss(vectors, examples, picked)
+        own = base_loss(vectors, examples, picked)
         is_full = depth == full_depth and dim == model.config.dims[-1]
         # With a teacher of its own, a data set needs no second one.
         if recipe.divergence and not is_full and not isinstance(examples, Distances):
@@ -248,7 +257,14 @@ def _loss(
     return loss / total_weight
 
 
-def _base_loss(vectors: Tensor, examples: Examples, picked: Sequence[int]) -> Tensor:
+def base_loss(vectors: Tensor, examples: Examples, picked: Sequence[int]) -> Tensor:
+    """Return what the examples ask of unit vectors, a scalar.
+
+    Args:
+        vectors: Shape [texts, dim]; of pairs all first texts, then all second ones.
+        examples: Any.
+        picked: Which of the examples the vectors belong to.
+    """
     match examples:
         case Distances():
             teacher = examples.teacher[list(picked)].to(vectors.device)
@@ -265,7 +281,8 @@ def _base_loss(vectors: Tensor, examples: Examples, picked: Sequence[int]) -> Te
             return losses.cosent((first * second).sum(dim=1), ratings)
 
 
-def _tokens(examples: Examples, picked: Sequence[int]) -> list[Tensor]:
+def tokens_of(examples: Examples, picked: Sequence[int]) -> list[Tensor]:
+    """Return the ids of some examples; of pairs all first texts, then all second ones."""
     if isinstance(examples, Distances):
         return [examples.tokens[i] for i in picked]
     return [examples.first[i] for i in picked] + [examples.second[i] for i in picked]
@@ -274,6 +291,8 @@ def _tokens(examples: Examples, picked: Sequence[int]) -> list[Tensor]:
 def _optimizer(model: Exits, recipe: TextRecipe) -> torch.optim.Optimizer:
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
         is_projection = ".projection." in name
         rate = recipe.projection_rate if is_projection else recipe.learning_rate
         decay = recipe.weight_decay if parameter.ndim > 1 and not is_projection else 0.0
