@@ -157,6 +157,13 @@ class Ragged:
         values = torch.cat([batch.values for batch in batches])
         return cls(values, Layout(lengths, values.device))
 
+    def __getitem__(self, rows: slice) -> Ragged:
+        """Return rows that lie side by side, as a view; ``rows`` has a start and a stop."""
+        lengths = self.layout.lengths
+        first = sum(lengths[: rows.start])
+        part = lengths[rows.start : rows.stop]
+        return Ragged(self.values[first : first + sum(part)], Layout(part, self.layout.device))
+
     def select(self, rows: Sequence[int]) -> Ragged:
         """Return some of the rows, in the order given."""
         parts = torch.split(self.values, list(self.layout.lengths))

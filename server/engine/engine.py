@@ -5,40 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from torch import Tensor
 
-from models.core import KeyPath, Step
-from models.ragged import take
+from models.execution import Backend, Done, Job, StoppedError
 from server.engine.admission import Admission
 from server.engine.queue import BatchQueue
 from server.engine.work import Result, Work
 from server.errors import InferenceError, ModelNotReadyError
 
-_Row = tuple[dict[str, Tensor], Any]
-
 log = logging.getLogger(__name__)
-
-
-class Backend(Protocol):
-    """What runs a plan on a batch."""
-
-    @property
-    def name(self) -> str:
-        """What receipts call it."""
-
-    def advance(
-        self,
-        steps: Iterable[Step],
-        inputs: Mapping[str, Any],
-        resume: KeyPath = (),
-        keep: Collection[KeyPath] = (),
-    ) -> tuple[Mapping[KeyPath, Tensor], Mapping[KeyPath, Any]]:
-        """Run steps on a batch; see `models.backends.torch.TorchBackend.advance`."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -183,17 +163,24 @@ class Engine:
             self._post(self._end)
 
     def _run_batches(self) -> None:
-        """Schedule, run, split, answer; until closed and empty."""
+        """Schedule, run, answer each work when its own steps are done; until closed and empty."""
         while batch := self._next_batch():
             started = self._clock()
+            self._post(self._on_batch, len(batch))
             try:
-                rows = self._backend_outputs(batch)
+                for done in self._execute(batch):
+                    run_s = self._clock() - started
+                    answered = [(batch[i], one) for i, one in done if isinstance(one, Done)]
+                    self._post(self._answer, answered, started, run_s, len(batch))
+                    failed = {i: one for i, one in done if isinstance(one, Exception)}
+                    for error in set(failed.values()):
+                        log.error("%d of a batch failed", len(failed), exc_info=error)
+                    self._post(self._fail, [batch[i] for i in failed])
+            except StoppedError:
+                pass  # nobody of the batch waits any more
             except Exception:  # the loop's edge: the batch fails, the worker goes on
                 log.exception("a batch of %d failed", len(batch))
                 self._post(self._fail, batch)
-                continue
-            run_s = self._clock() - started
-            self._post(self._answer, batch, rows, started, run_s)
 
     def _next_batch(self) -> list[_Waiting]:
         with self._changed:
@@ -201,23 +188,20 @@ class Engine:
                 self._changed.wait()
             return self._queue.next_batch()
 
-    def _backend_outputs(self, batch: Sequence[_Waiting]) -> list[_Row]:
-        """Return one row of outputs, and of what is kept, per work."""
+    def _execute(self, batch: Sequence[_Waiting]) -> Iterator[list[tuple[int, Done | Exception]]]:
+        """Run a batch in which equal inputs are one row."""
         works = [item.work for item in batch]
-        prepared = works[0].prepared
-        inputs = prepared.input.collate([work.item for work in works])
-        keep = [prepared.keep] if prepared.keep else []
-        leaves, kept = self.backend.advance(prepared.plan, inputs, prepared.resume, keep)
-        for path, rows in leaves.items():
-            if len(rows) != len(batch):
-                raise ValueError(f"{len(batch)} inputs gave {len(rows)} outputs of {path}")
-        return [
-            (
-                {task: leaves[path][i] for task, path in prepared.leaves.items()},
-                take(kept[prepared.keep], i) if prepared.keep else None,
-            )
-            for i in range(len(works))
-        ]
+        row_of: dict[Hashable, int] = {}
+        items: list[Any] = []
+        jobs: list[Job] = []
+        for i, work in enumerate(works):
+            row = row_of.setdefault(_content(work.item, i), len(items))
+            if row == len(items):
+                items.append(work.item)
+            jobs.append(Job(work.prepared.plan, row, work.prepared.resume, work.prepared.keep))
+        collate = works[0].prepared.input.collate
+        is_forsaken = lambda: all(item.future.done() for item in batch)  # noqa: E731
+        return self.backend.execute(jobs, items, collate, is_forsaken)
 
     def _post(self, call: Callable[..., None], *args: object) -> None:
         # A loop that is gone took everybody who waited with it.
@@ -226,21 +210,22 @@ class Engine:
 
     def _answer(
         self,
-        batch: Sequence[_Waiting],
-        rows: Sequence[_Row],
+        answered: Sequence[tuple[_Waiting, Done]],
         started: float,
         run_s: float,
+        batch_size: int,
     ) -> None:
-        """Give each work its row. On the event loop."""
-        self._admission.note(len(batch))
-        self._on_batch(len(batch))
-        for item, (outputs, kept) in zip(batch, rows, strict=True):
+        """Give each work what it asked for. On the event loop."""
+        self._admission.note(len(answered))
+        for item, done in answered:
             if not item.future.done():
-                result = Result(outputs, kept, started - item.since, run_s, len(batch))
+                leaves = item.work.prepared.leaves
+                outputs = {task: done.outputs[path] for task, path in leaves.items()}
+                result = Result(outputs, done.kept, started - item.since, run_s, batch_size)
                 item.future.set_result(result)
 
     def _fail(self, batch: Sequence[_Waiting]) -> None:
-        """Tell everybody in a batch that it failed. On the event loop."""
+        """Tell those of a batch that have no answer yet that it failed. On the event loop."""
         self._admission.note(len(batch))
         _set_error([item.future for item in batch], "the model failed on this request")
 
@@ -256,3 +241,10 @@ def _set_error(
     for future in futures:
         if not future.done():
             future.set_exception(InferenceError(text))  # each its own: tracebacks accumulate
+
+
+def _content(item: Any, position: int) -> Hashable:
+    """Return what is equal for equal inputs; what an earlier run kept is like no other."""
+    if not isinstance(item, Tensor):
+        return position
+    return (item.dtype, item.shape, item.numpy().tobytes())

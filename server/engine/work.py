@@ -12,22 +12,6 @@ from models.core import KeyPath, Plan
 from models.inputs import ModelInput
 
 
-class BatchKey:
-    """Equal for works that may share a batch. Its hash, over many nested keys, is taken once."""
-
-    __slots__ = ("_hash", "_parts")
-
-    def __init__(self, *parts: Hashable) -> None:
-        self._parts = parts
-        self._hash = hash(parts)
-
-    def __hash__(self) -> int:
-        return self._hash
-
-    def __eq__(self, other: object) -> bool:
-        return self is other or (isinstance(other, BatchKey) and self._parts == other._parts)
-
-
 @dataclass(frozen=True, eq=False)
 class Prepared:
     """A plan with what batches of it need; made once per plan and kept.
@@ -38,7 +22,6 @@ class Prepared:
         input: How the inputs of a batch are put together.
         resume: Path of the step whose values the inputs are; empty for a plan from its start.
         keep: Path of an inner step whose value is wanted with the answer, to resume from; or empty.
-        key: The model's name and the paths of the plan's steps.
         leaves: Path of the step that answers each task.
     """
 
@@ -47,13 +30,10 @@ class Prepared:
     input: ModelInput
     resume: KeyPath = ()
     keep: KeyPath = ()
-    key: BatchKey = field(init=False)
     leaves: Mapping[str, KeyPath] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Take the key and find the leaves."""
-        paths = tuple(step.path for step in self.plan)
-        object.__setattr__(self, "key", BatchKey(self.model_name, paths, self.keep))
+        """Find the leaves."""
         parents = {step.after for step in self.plan}
         leaves = {step.emits: step.path for step in self.plan if step not in parents}
         object.__setattr__(self, "leaves", leaves)
@@ -73,8 +53,9 @@ class Work:
 
     @property
     def key(self) -> Hashable:
-        """Equal for works that can run as one call."""
-        return (self.prepared.key, self.prepared.input.bucket(self.item))
+        """Equal for works that may share a batch: of one model, starting at the same place."""
+        prepared = self.prepared
+        return (prepared.model_name, prepared.resume, prepared.input.bucket(self.item))
 
     @property
     def num_tokens(self) -> int:
@@ -89,7 +70,7 @@ class Result(NamedTuple):
         outputs: Per task, without the batch dimension.
         kept: The row that the inner step to keep emitted; None if there is none.
         queue_s: From submission until its batch was taken, seconds.
-        run_s: Of its batch, seconds.
+        run_s: From then until its own steps were done, seconds.
         batch_size: Works in its batch.
     """
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
-from models.backends.torch import Advanced, TorchBackend, Value
-from models.core import KeyPath, Step
+from models.backends.torch import TorchBackend
+from models.core import Step
+from models.execution import Value, never
 
 WAIT_S = 20
 
@@ -18,15 +19,11 @@ class _Watched(TorchBackend):
     def before(self) -> None:
         raise NotImplementedError
 
-    def advance(
-        self,
-        steps: Iterable[Step],
-        inputs: Mapping[str, Value],
-        resume: KeyPath = (),
-        keep: Collection[KeyPath] = (),
-    ) -> Advanced:
+    def run_chain(
+        self, steps: Sequence[Step], values: Mapping[str, Value], stop: Callable[[], bool] = never
+    ) -> Value:
         self.before()
-        return super().advance(steps, inputs, resume, keep)
+        return super().run_chain(steps, values, stop)
 
 
 class HeldBackend(_Watched):

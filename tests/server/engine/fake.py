@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from models.backends.torch import Advanced
-from models.core import Cost, KeyPath, Step
+from models.core import Cost, Step
+from models.execution import Backend, Value, never
 from models.inputs import ImageInput
 from server.engine.engine import Engine
 from server.engine.work import Prepared, Result, Work
@@ -20,7 +20,7 @@ WAIT_S = 20
 INPUT = ImageInput(1, 1, (0, 0, 0), (1, 1, 1))
 
 
-class FakeBackend:
+class FakeBackend(Backend):
     """Doubles its input; holds, fails or miscounts its rows when told to.
 
     Attributes:
@@ -30,7 +30,9 @@ class FakeBackend:
         num_extra: Rows too many in each answer, or below 0 too few.
     """
 
-    name = "fake"
+    @property
+    def name(self) -> str:
+        return "fake"
 
     def __init__(self) -> None:
         self.calls: list[str] = []
@@ -44,14 +46,17 @@ class FakeBackend:
     def clock(self) -> float:
         return self.now
 
-    def advance(
-        self,
-        steps: Iterable[Step],
-        inputs: Mapping[str, Tensor],
-        resume: KeyPath = (),
-        keep: Collection[KeyPath] = (),
-    ) -> Advanced:
-        (step,), images = steps, inputs["image"]
+    def prepare(self, model: nn.Module) -> None:
+        raise NotImplementedError
+
+    def place(self, value: Value) -> Value:
+        return value
+
+    def run_chain(
+        self, steps: Sequence[Step], values: Mapping[str, Value], stop: Callable[[], bool] = never
+    ) -> Value:
+        (step,), images = steps, values["image"]
+        assert isinstance(images, Tensor)
         self.calls.append(" ".join([str(step.key), *(f"{x:g}" for x in images[:, 0].tolist())]))
         if self._is_holding:
             self._entered.release()
@@ -59,8 +64,7 @@ class FakeBackend:
         self.now += self.seconds
         if error := self.errors.get(str(step.key)):
             raise error
-        rows = torch.cat([2 * images, images])
-        return Advanced({step.path: rows[: len(images) + self.num_extra]}, {})
+        return torch.cat([2 * images, images])[: len(images) + self.num_extra]
 
     def hold(self) -> None:
         """Let every further call wait for `let_one` or `release`."""

@@ -19,7 +19,7 @@ def test_results_come_in_the_order_of_the_works() -> None:
     run(scenario())
 
 
-def test_only_equal_plans_share_a_batch_and_the_oldest_goes_first() -> None:
+def test_plans_share_a_batch_each_is_run_once_and_the_oldest_goes_first() -> None:
     async def scenario() -> None:
         backend = FakeBackend()
         async with held(backend) as engine:
@@ -29,6 +29,20 @@ def test_only_equal_plans_share_a_batch_and_the_oldest_goes_first() -> None:
             found = [answers(results) for results in await asyncio.gather(*requests)]
         assert backend.calls == ["z 0", "b 1 3", "a 2 4", "c 5"]
         assert found == [[2], [4, 6], [8], [10]]
+
+    run(scenario())
+
+
+def test_equal_inputs_are_computed_once() -> None:
+    async def scenario() -> None:
+        backend = FakeBackend()
+        async with held(backend) as engine:
+            requests = [submit(engine, names) for names in ("a1", "a2 a1", "b1")]
+            await turn()
+            backend.release()
+            found = [answers(results) for results in await asyncio.gather(*requests)]
+        assert backend.calls == ["z 0", "a 1 2", "b 1"]
+        assert found == [[2], [4, 2], [2]]
 
     run(scenario())
 
@@ -64,12 +78,12 @@ def test_waiting_and_running_are_timed_apart() -> None:
             backend.release()
             first, second = await waiting
         assert (first.queue_s, first.run_s) == (2, 2)
-        assert (second.queue_s, second.run_s) == (4, 2)
+        assert (second.queue_s, second.run_s) == (2, 4)  # in one batch, after the other's step
 
     run(scenario())
 
 
-def test_batches_that_ran_are_told_and_those_that_failed_are_not() -> None:
+def test_the_size_of_every_batch_is_told() -> None:
     async def scenario() -> None:
         backend, sizes = FakeBackend(), list[int]()
         backend.errors["b"] = ValueError("no")
@@ -79,12 +93,12 @@ def test_batches_that_ran_are_told_and_those_that_failed_are_not() -> None:
         await asyncio.gather(submit(engine, "b1 b2"), return_exceptions=True)
         await submit(engine, "c1")
         await engine.close()
-        assert sizes == [3, 1]
+        assert sizes == [3, 2, 1]
 
     run(scenario())
 
 
-def test_an_error_reaches_everybody_in_the_batch_and_nobody_else() -> None:
+def test_an_error_reaches_everybody_who_takes_the_step_and_nobody_else() -> None:
     async def scenario() -> None:
         backend = FakeBackend()
         backend.errors["b"] = ValueError("a secret of the back end")

@@ -3,27 +3,22 @@ from __future__ import annotations
 import torch
 
 from models.core import Cost, Step
-from server.engine.work import BatchKey, Prepared, Work
+from server.engine.work import Prepared, Work
 from tests.server.engine.fake import INPUT
 from tests.tiny import tiny_model
 
 
-def test_equal_plans_of_one_model_share_a_key_and_others_do_not() -> None:
+def test_all_plans_of_one_model_that_start_at_one_place_share_a_batch() -> None:
     model = tiny_model()
+    image = torch.zeros(1)
     small, large = (
-        model.plan(subnet, model.input.shape)
+        Prepared("tiny", model.plan(subnet, model.input.shape), INPUT)
         for subnet in (model.space.smallest, model.space.largest)
     )
-    again = model.plan(model.space.smallest, model.input.shape)
-    assert Prepared("tiny", small, INPUT).key == Prepared("tiny", again, INPUT).key
-    assert hash(Prepared("tiny", small, INPUT).key) == hash(Prepared("tiny", again, INPUT).key)
-    assert Prepared("tiny", small, INPUT).key != Prepared("tiny", large, INPUT).key
-    assert Prepared("tiny", small, INPUT).key != Prepared("other", small, INPUT).key
-    assert Prepared("tiny", small, INPUT).key != Prepared("tiny", small[:-1], INPUT).key
-
-
-def test_a_key_is_no_tuple_of_its_parts() -> None:
-    assert BatchKey("a") != ("a",)
+    assert Work(small, image).key == Work(large, image).key
+    other = Prepared("other", small.plan, INPUT)
+    resumed = Prepared("tiny", small.plan[1:], INPUT, resume=small.plan[0].path)
+    assert len({Work(p, image).key for p in (small, other, resumed)}) == 3
 
 
 def test_leaves_are_the_steps_that_answer_and_no_others() -> None:

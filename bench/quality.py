@@ -1,0 +1,146 @@
+"""What text encoders are worth at every exit and dimension, on splits that chose nothing.
+
+Each argument is a checkpoint of the family exits, or a public folder (sentence-transformers or
+Hugging Face), whose exits are then as training left them: the control. Tables show all heads and
+units by depth and dimensions, and a sample of fewer heads and units at full depth.
+
+SICK may not be used commercially: it is only reported on. Pairs of STS 2012-2015 of which both
+texts stand in STS-Benchmark's train or dev split are left out.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from bench import report
+from models import checkpoint, formats
+from models.backends.torch import TorchBackend
+from models.checkpoint import MANIFEST
+from models.core import Subnet
+from models.families.exits import Exits
+from models.train import texts
+from models.train.texts import Retrieval, ScoredPair
+from search.embeddings import Evaluation, Ranking, Similarity, scores
+from server.settings import data_folder
+
+_QUICK = 200  # pairs, or queries with the documents that answer them
+_DIMS = (32, 64, 128, 256)
+
+Reader = Callable[[Path], Sequence[ScoredPair] | Retrieval]
+
+
+def _sts_years(root: Path) -> Sequence[ScoredPair]:
+    known = [t for split in ("train", "dev") for pair in texts.stsb(root, split) for t in pair[:2]]
+    return texts.sts_years(root, known)
+
+
+SETS: dict[str, tuple[Reader, tuple[str, ...]]] = {
+    "stsb": (lambda root: texts.stsb(root, "test"), ("spearman",)),
+    "sick": (texts.sick, ("spearman",)),
+    "sts12-15": (_sts_years, ("spearman",)),
+    "trecqa": (lambda root: texts.trecqa(root, "test"), ("map",)),
+    "scifact": (lambda root: texts.scifact(root, "dev"), ("ndcg@10",)),
+    "pydoc-code": (
+        lambda root: texts.as_collection(texts.pydoc_code(root, "test")),
+        ("mrr@10", "recall@1"),
+    ),
+    "cosqa": (lambda root: texts.cosqa(root, "test"), ("mrr@10", "recall@1")),
+}
+_DEFAULT = "stsb,sick,sts12-15,trecqa,scifact"
+
+
+def main() -> None:
+    """Measure and print."""
+    options = report.parser(__doc__)
+    options.add_argument("models", nargs="+", type=Path, metavar="DIR")
+    options.add_argument("--sets", default=_DEFAULT, help=f"of {','.join(SETS)}")
+    options.add_argument("--full-only", action="store_true", help="no fewer heads and units")
+    chosen = options.parse_args()
+    names = chosen.sets.split(",")
+    if unknown := [name for name in names if name not in SETS]:
+        sys.exit(f"--sets={chosen.sets}: {unknown[0]!r} must be one of {list(SETS)}")
+    try:
+        root = data_folder()
+        data = {name: SETS[name][0](root) for name in names}
+    except (ValueError, FileNotFoundError) as error:
+        print(f"this benchmark needs the text data sets: {error}", file=sys.stderr)
+        sys.exit(2)
+    figures: dict[str, object] = {}
+    for folder in chosen.models:
+        model = _load(folder)
+        backend = TorchBackend()
+        backend.prepare(model)
+        for name, found in data.items():
+            part = _first(found) if chosen.quick else found
+            for metric in SETS[name][1]:
+                evaluation = _evaluation(part, metric)
+                title = f"{folder.name}: {name}, {metric}"
+                figures[title] = _measure(model, backend, evaluation, title, chosen.full_only)
+    report.finish(figures, chosen.json)
+
+
+def _load(folder: Path) -> Exits:
+    if (folder / MANIFEST).is_file():
+        model: Exits = checkpoint.load(folder).model
+        return model
+    hidden = formats.read(folder, folder.name).config.dims[-1]
+    return formats.read(folder, folder.name, dims=(*(d for d in _DIMS if d < hidden), hidden))
+
+
+def _evaluation(data: Sequence[ScoredPair] | Retrieval, metric: str) -> Evaluation:
+    return Ranking(data, metric) if isinstance(data, Retrieval) else Similarity(data)
+
+
+def _first(data: Sequence[ScoredPair] | Retrieval) -> Sequence[ScoredPair] | Retrieval:
+    """Return a small part: the first pairs, or the first queries among their own documents."""
+    if not isinstance(data, Retrieval):
+        return data[:_QUICK]
+    queries = data.queries[: _QUICK // 2]
+    sets = data.candidates or data.relevant
+    wanted = sorted({i for own in sets[: len(queries)] for i in own})
+    place = {old: new for new, old in enumerate(wanted)}
+    candidates = data.candidates and data.candidates[: len(queries)]
+    return Retrieval(
+        queries,
+        tuple(data.documents[i] for i in wanted),
+        tuple(frozenset(place[i] for i in own) for own in data.relevant[: len(queries)]),
+        candidates and tuple(tuple(place[i] for i in own) for own in candidates),
+    )
+
+
+def _measure(
+    model: Exits, backend: TorchBackend, evaluation: Evaluation, title: str, full_only: bool
+) -> list[dict[str, object]]:
+    """Score, print two tables and return one record per subnet."""
+    space, config = model.space, model.config
+    full = [s for s in space if s["heads"] == s["ffn"] == 1]
+    narrow: list[Subnet] = []
+    if not full_only:
+        narrow = [
+            space.check(space.largest | {"heads": heads, "ffn": ffn})
+            for heads in config.heads
+            for ffn in config.ffn
+            if (heads, ffn) != (1, 1)
+        ]
+    subnets = [*full, *narrow]
+    found = dict(
+        zip(subnets, scores(model, backend, model.input, evaluation, subnets), strict=True)
+    )
+    rows: list[list[object]] = []
+    for depth in config.depths:
+        of_depth = {s["dim"]: found[s].value for s in full if s["depth"] == depth}
+        rows.append([depth, *(of_depth.get(dim, "-") for dim in config.dims)])
+    n, stderr = found[space.largest].n, found[space.largest].stderr
+    report.show(
+        f"{title} (n {n}, standard error {stderr:.4f})", ["depth", *map(str, config.dims)], rows
+    )
+    if narrow:
+        columns = [[s["heads"], s["ffn"], found[s].value] for s in narrow]
+        report.show(f"{title}, all layers and dimensions", ["heads", "ffn", "score"], columns)
+    return [{"subnet": dict(s), **found[s]._asdict()} for s in subnets]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,349 @@
+"""Runs a batch whose rows follow different plans: a path that rows share is run once for all.
+
+Plans of one model merge into a tree. Rows are put in the tree's order, so that those of any path
+lie side by side and leaving the others behind costs a view, not a copy. A row is answered as soon
+as its own steps are done: exits come before deeper layers.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from models.core import KeyPath, Plan, Step
+from models.ragged import Ragged, take
+
+Value: TypeAlias = Tensor | Ragged
+Collate: TypeAlias = Callable[[Sequence[Any]], Mapping[str, Value]]
+
+
+class StoppedError(Exception):
+    """Nobody waits for the run any more, so it was left between two steps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One plan to be run on one row of a batch.
+
+    Attributes:
+        plan: All its steps, or those still to run from ``resume`` on.
+        row: Index of its input; jobs with equal inputs may name the same one.
+        resume: Path of the step that made the input; empty for a plan from its start.
+        keep: Path of an inner step whose value is wanted too; or empty.
+    """
+
+    plan: Plan
+    row: int
+    resume: KeyPath = ()
+    keep: KeyPath = ()
+
+
+class Done(NamedTuple):
+    """What a job gave.
+
+    Attributes:
+        outputs: By path of the answering step, on the CPU, without the batch dimension.
+        kept: What the step to keep emitted for this row, on the device; None if there is none.
+    """
+
+    outputs: dict[KeyPath, Tensor]
+    kept: Any
+
+
+def never() -> bool:
+    """Return that a run goes on."""
+    return False
+
+
+class Backend(ABC):
+    """What computes the steps of plans on one device. Not for several threads at once."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """What receipts call it, for example ``torch-cpu``."""
+
+    @abstractmethod
+    def prepare(self, model: nn.Module) -> None:
+        """Put a model's weights where the steps will run."""
+
+    @abstractmethod
+    def place(self, value: Value) -> Value:
+        """Return a value of a batch on the device."""
+
+    @abstractmethod
+    def run_chain(
+        self, steps: Sequence[Step], values: Mapping[str, Value], stop: Callable[[], bool] = never
+    ) -> Value:
+        """Run steps one after the other and return what the last one emitted.
+
+        Args:
+            steps: Each the parent of the next.
+            values: By name, what the request gave and what ancestors emitted, on the device.
+            stop: Asked between steps.
+
+        Raises:
+            KeyError: If a step takes a value that is not there.
+            StoppedError: If ``stop`` said so.
+        """
+
+    def run(self, steps: Iterable[Step], inputs: Mapping[str, Value]) -> dict[KeyPath, Tensor]:
+        """Run a plan, or several merged, on a batch of which every row takes every step.
+
+        Args:
+            steps: Of prepared models, parents before children.
+            inputs: By name, each of shape [batch, ...] or packed rows, on any device.
+
+        Returns:
+            What every leaf emitted, by path, on the CPU, each of shape [batch, ...].
+        """
+        root = _Node(None)
+        nodes = root.insert(tuple(steps))
+        root.rows = list(range(len(next(iter(inputs.values())))))
+        for node in nodes.values():
+            node.rows = root.rows
+        leaves: dict[KeyPath, Tensor] = {}
+        for node, value in self._walk(root, self._placed(inputs), never):
+            if isinstance(value, Exception):
+                raise value
+            if not node.children:
+                leaves[node.path] = _on_cpu(value)
+        return leaves
+
+    def execute(
+        self,
+        jobs: Sequence[Job],
+        items: Sequence[Any],
+        collate: Collate,
+        stop: Callable[[], bool] = never,
+    ) -> Iterator[list[tuple[int, Done | Exception]]]:
+        """Run jobs of one model that start, or go on, at the same place.
+
+        Args:
+            jobs: With steps of a prepared model.
+            items: The rows' inputs, without a batch dimension, or what an earlier run kept.
+            collate: Puts items together; see `models.inputs.ModelInput.collate`.
+            stop: Asked between steps.
+
+        Yields:
+            Whatever jobs are done, as soon as they are: the index of each and what it gave, or the
+            error of a step that it takes; other jobs go on.
+
+        Raises:
+            ValueError: If the jobs do not start at one place.
+            StoppedError: If ``stop`` said so; jobs not yet yielded have no answer.
+        """
+        if len({job.resume for job in jobs}) != 1:
+            raise ValueError("the jobs of a batch must start at the same step")
+        root = _Node(None)
+        plans: dict[int, dict[KeyPath, _Node]] = {}
+        waiting = []
+        for job in jobs:
+            if id(job.plan) not in plans:
+                plans[id(job.plan)] = root.insert(job.plan)
+            waiting.append(_Waiting(root.take(plans[id(job.plan)], job.row), job))
+        number = root.number()
+        first_leaf = {one.job.row: number[one.leaves[0]] for one in reversed(waiting)}
+        order = sorted(first_leaf, key=lambda row: (first_leaf[row], row))
+        place_of = {row: place for place, row in enumerate(order)}
+        root.arrange(place_of)
+        inputs = self._placed(collate([items[row] for row in order]))
+        concerned: dict[_Node, list[int]] = {}
+        for i, one in enumerate(waiting):
+            for node in one.wanted:
+                node.is_wanted = True
+                concerned.setdefault(node, []).append(i)
+        for node, value in self._walk(root, inputs, stop):
+            if isinstance(value, Exception):
+                below = {i for n in node.subtree() for i in concerned.get(n, ())}
+                failed = sorted(i for i in below if not waiting[i].has_failed)
+                for i in failed:
+                    waiting[i].has_failed = True
+                yield [(i, value) for i in failed]
+                continue
+            ready = value if node.children else _on_cpu(value)
+            position = {place: i for i, place in enumerate(node.rows)}
+            for i in concerned[node]:
+                one = waiting[i]
+                one.collect(node, take(ready, position[place_of[one.job.row]]))
+            done = [i for i in concerned[node] if waiting[i].is_done]
+            yield [(i, Done(waiting[i].outputs, waiting[i].kept)) for i in done]
+
+    def _placed(self, values: Mapping[str, Value]) -> dict[str, Value]:
+        return {name: self.place(value) for name, value in values.items()}
+
+    def _walk(
+        self, root: _Node, inputs: Mapping[str, Value], stop: Callable[[], bool]
+    ) -> Iterator[tuple[_Node, Value | Exception]]:
+        """Yield each leaf and each wanted node with what it emitted.
+
+        An error is yielded with the first node of its chain; nothing below that is run.
+        """
+        stack = [(child, root.rows, dict(inputs)) for child in root.in_order()[::-1]]
+        while stack:
+            node, rows, values = stack.pop()
+            chain = node.chain()
+            try:
+                # Entered for each chain, not around the yield: others run between two of them.
+                with torch.inference_mode():
+                    values = _narrowed(values, node, rows)
+                    result = self.run_chain([n.step for n in chain], values, stop)
+            except StoppedError:
+                raise
+            except Exception as error:  # noqa: BLE001  # it is for those who asked for the step
+                yield node, error
+                continue
+            last = chain[-1]
+            if len(result) != len(last.rows):
+                lost = f"{len(last.rows)} rows gave {len(result)} rows of {last.path}"
+                yield node, ValueError(lost)
+                continue
+            if last.is_wanted or not last.children:
+                yield last, result
+            values = {**values, last.step.emits: result}
+            stack += [(child, last.rows, values) for child in last.in_order()[::-1]]
+
+
+class _Node:
+    """A step in the tree of merged plans, and the rows that take it."""
+
+    def __init__(self, step: Step | None) -> None:
+        self._step = step
+        self.children: dict[Hashable, _Node] = {}
+        self.rows: list[int] = []
+        self.is_wanted = False
+
+    @property
+    def step(self) -> Step:
+        assert self._step is not None, "the root has no step"
+        return self._step
+
+    @property
+    def path(self) -> KeyPath:
+        return self.step.path
+
+    def insert(self, plan: Plan) -> dict[KeyPath, _Node]:
+        """Add a plan below this root; return its nodes."""
+        nodes: dict[KeyPath, _Node] = {}
+        for step in plan:
+            # A parent outside the plan has run before: what follows it starts at the root.
+            parent = nodes.get(step.after.path, self) if step.after else self
+            if step.key not in parent.children:
+                parent.children[step.key] = _Node(step)
+            nodes[step.path] = parent.children[step.key]
+        return nodes
+
+    def take(self, nodes: dict[KeyPath, _Node], row: int) -> dict[KeyPath, _Node]:
+        """Let a row take a plan's nodes; return them."""
+        self.rows.append(row)
+        for node in nodes.values():
+            node.rows.append(row)
+        return nodes
+
+    def in_order(self) -> list[_Node]:
+        """Return the children, those that end there first."""
+        return sorted(self.children.values(), key=lambda child: bool(child.children))
+
+    def number(self) -> dict[_Node, int]:
+        """Return every node below in the order of the walk."""
+        found: dict[_Node, int] = {}
+        stack = self.in_order()[::-1]
+        while stack:
+            node = stack.pop()
+            found[node] = len(found)
+            stack += node.in_order()[::-1]
+        return found
+
+    def subtree(self) -> Iterator[_Node]:
+        """Yield this node and all below it."""
+        yield self
+        for child in self.children.values():
+            yield from child.subtree()
+
+    def arrange(self, place: Mapping[int, int]) -> None:
+        """Replace the rows' numbers by their places in the batch, ascending, each once."""
+        stack = [self]
+        while stack:
+            node = stack.pop()
+            node.rows = sorted({place[row] for row in node.rows})
+            stack += node.children.values()
+
+    def needs(self) -> set[str]:
+        """Return the names of values that this node and those below take from above."""
+        below = set().union(*(child.needs() for child in self.children.values()))
+        return set(self.step.takes) | (below - {self.step.emits})
+
+    def chain(self) -> list[_Node]:
+        """Return this node and those after it that run on the same rows, as one call."""
+        chain = [self]
+        while len(chain[-1].children) == 1 and not chain[-1].is_wanted:
+            (child,) = chain[-1].children.values()
+            later = set().union(*(c.needs() for c in child.children.values()))
+            # Of a chain only the last value is left for what comes after it.
+            lost = {node.step.emits for node in chain} - {child.step.emits}
+            if child.rows != self.rows or later & lost:
+                break
+            chain.append(child)
+        return chain
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A job and what is there of its answer."""
+
+    nodes: dict[KeyPath, _Node]
+    job: Job
+    leaves: list[_Node] = field(init=False)
+    outputs: dict[KeyPath, Tensor] = field(default_factory=dict)
+    kept: Any = None
+    has_failed: bool = False
+
+    def __post_init__(self) -> None:
+        parents = {step.after.path for step in self.job.plan if step.after}
+        self.leaves = [node for path, node in self.nodes.items() if path not in parents]
+
+    @property
+    def wanted(self) -> list[_Node]:
+        keep = [self.nodes[self.job.keep]] if self.job.keep else []
+        return [*self.leaves, *keep]
+
+    @property
+    def is_done(self) -> bool:
+        has_kept = not self.job.keep or self.kept is not None
+        return has_kept and not self.has_failed and len(self.outputs) == len(self.leaves)
+
+    def collect(self, node: _Node, value: Value) -> None:
+        if node.path == self.job.keep:
+            self.kept = value
+        else:
+            assert isinstance(value, Tensor)
+            self.outputs[node.path] = value
+
+
+def _on_cpu(value: Value) -> Tensor:
+    if not isinstance(value, Tensor):
+        raise TypeError("the last step of a plan must emit a tensor")
+    return value.cpu()
+
+
+def _narrowed(values: dict[str, Value], node: _Node, rows: Sequence[int]) -> dict[str, Value]:
+    """Return what a node and those below it take, for its own rows only."""
+    if node.rows == rows:
+        return values
+    needed = node.needs()
+    return {n: _select(v, rows, node.rows) for n, v in values.items() if n in needed}
+
+
+def _select(value: Value, rows: Sequence[int], wanted: Sequence[int]) -> Value:
+    """Return some rows of a value that has ``rows``; a view where they lie side by side."""
+    place = {row: i for i, row in enumerate(rows)}
+    chosen = [place[row] for row in wanted]
+    start, stop = chosen[0], chosen[-1] + 1
+    if stop - start == len(chosen):
+        return value[start:stop]
+    return value.select(chosen) if isinstance(value, Ragged) else value[chosen]
