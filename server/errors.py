@@ -11,6 +11,7 @@ RheostatError                    500  internal
 │   ├── MethodNotAllowedError    405  method_not_allowed
 │   └── ClientGoneError          499  client_closed_request
 ├── OverloadedError              429  overloaded
+├── DeadlineError                504  deadline_exceeded
 ├── ModelNotReadyError           503  not_ready
 └── InferenceError               500  inference_failed
 
@@ -171,6 +172,13 @@ class OverloadedError(RheostatError):
         super().__init__(message)
         self.retry_after_s = max(1, math.ceil(retry_after_s))
         self.headers = {"Retry-After": str(self.retry_after_s)}
+
+
+class DeadlineError(RheostatError):
+    """The request's deadline passed before its turn came; nothing was run for it."""
+
+    status = 504
+    error_type = "deadline_exceeded"
 
 
 class ModelNotReadyError(RheostatError):

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from models.execution import Backend, Done, Job, StoppedError
 from server.engine.admission import Admission
-from server.engine.queue import BatchQueue
+from server.engine.schedule import Scheduler
 from server.engine.work import Result, Work
-from server.errors import InferenceError, ModelNotReadyError
+from server.errors import DeadlineError, InferenceError, ModelNotReadyError
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class Reservation:
 
 
 class Engine:
-    """Runs works in batches, oldest first, on one thread.
+    """Runs works in batches on one thread; `server.engine.schedule` says which go first.
 
     The queue is shared with the worker under a lock; everything else belongs to the event loop.
     Every accepted work ends in a result or an error, whatever dies.
@@ -72,7 +72,7 @@ class Engine:
         self._admission = Admission(max_queue, clock)
         self._clock = clock
         self._on_batch = on_batch
-        self._queue: BatchQueue[_Waiting] = BatchQueue(max_batch_size, max_batch_tokens)
+        self._queue: Scheduler[_Waiting] = Scheduler(max_batch_size, max_batch_tokens)
         self._changed = threading.Condition()
         self._is_open = False
         self._unanswered: set[asyncio.Future[Result]] = set()
@@ -125,6 +125,7 @@ class Engine:
 
         Raises:
             InferenceError: If the back end failed on one of them.
+            DeadlineError: If the deadline of one passed before its turn.
             ModelNotReadyError: If the engine is not running.
         """
         now = self._clock()
@@ -132,7 +133,7 @@ class Engine:
         with self._changed:
             self._check_open()
             for item in waiting:
-                self._queue.push(item, item.work.key, item.work.num_tokens)
+                self._queue.push(item, item.work.ticket)
             self._changed.notify()
         futures = [item.future for item in waiting]
         self._unanswered.update(futures)
@@ -164,7 +165,9 @@ class Engine:
 
     def _run_batches(self) -> None:
         """Schedule, run, answer each work when its own steps are done; until closed and empty."""
-        while batch := self._next_batch():
+        while (batch := self._next_batch()) is not None:
+            if not batch:
+                continue  # all that waited had expired
             started = self._clock()
             self._post(self._on_batch, len(batch))
             try:
@@ -182,11 +185,16 @@ class Engine:
                 log.exception("a batch of %d failed", len(batch))
                 self._post(self._fail, batch)
 
-    def _next_batch(self) -> list[_Waiting]:
+    def _next_batch(self) -> list[_Waiting] | None:
+        """Wait for works; None once closed and empty."""
         with self._changed:
             while self._is_open and not self._queue:
                 self._changed.wait()
-            return self._queue.next_batch()
+            if not self._queue:
+                return None
+            batch, expired = self._queue.next_batch(self._clock())
+        self._post(self._expire, expired)
+        return batch
 
     def _execute(self, batch: Sequence[_Waiting]) -> Iterator[list[tuple[int, Done | Exception]]]:
         """Run a batch in which equal inputs are one row."""
@@ -228,6 +236,13 @@ class Engine:
         """Tell those of a batch that have no answer yet that it failed. On the event loop."""
         self._admission.note(len(batch))
         _set_error([item.future for item in batch], "the model failed on this request")
+
+    def _expire(self, expired: Sequence[_Waiting]) -> None:
+        """Tell works that came to their turn too late. On the event loop."""
+        for item in expired:
+            if not item.future.done():
+                text = "the deadline passed before the request could be run"
+                item.future.set_exception(DeadlineError(text))
 
     def _end(self) -> None:
         """Tell whoever is left that no answer comes. On the event loop, after all others."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from models.core import KeyPath, Plan
+from models.core import KeyPath, Plan, plan_cost
 from models.inputs import ModelInput
+from server.engine.schedule import Ticket
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,6 +25,7 @@ class Prepared:
         resume: Path of the step whose values the inputs are; empty for a plan from its start.
         keep: Path of an inner step whose value is wanted with the answer, to resume from; or empty.
         leaves: Path of the step that answers each task.
+        flops: Of the plan, for an input of the shape it was made for.
     """
 
     model_name: str
@@ -31,9 +34,11 @@ class Prepared:
     resume: KeyPath = ()
     keep: KeyPath = ()
     leaves: Mapping[str, KeyPath] = field(init=False)
+    flops: float = field(init=False)
 
     def __post_init__(self) -> None:
-        """Find the leaves."""
+        """Find the leaves and price the plan."""
+        object.__setattr__(self, "flops", float(plan_cost(self.plan).flops))
         parents = {step.after for step in self.plan}
         leaves = {step.emits: step.path for step in self.plan if step not in parents}
         object.__setattr__(self, "leaves", leaves)
@@ -46,21 +51,23 @@ class Work:
     Attributes:
         prepared: The plan.
         item: The input, without a batch dimension, or what an earlier work kept.
+        deadline: When an answer is of no use any more, on the engine's clock.
     """
 
     prepared: Prepared
     item: Any
+    deadline: float = inf
 
     @property
-    def key(self) -> Hashable:
-        """Equal for works that may share a batch: of one model, starting at the same place."""
+    def ticket(self) -> Ticket:
+        """What the scheduler goes by; all works of one model that start at one place may mix."""
         prepared = self.prepared
-        return (prepared.model_name, prepared.resume, prepared.input.bucket(self.item))
-
-    @property
-    def num_tokens(self) -> int:
-        """What it adds to a batch's token budget."""
-        return self.prepared.input.num_tokens(self.item)
+        return Ticket(
+            key=(prepared.model_name, prepared.resume, prepared.input.bucket(self.item)),
+            num_tokens=prepared.input.num_tokens(self.item),
+            flops=prepared.flops,
+            deadline=self.deadline,
+        )
 
 
 class Result(NamedTuple):

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from math import inf
 
 import torch
 from torch import Tensor, nn
@@ -84,15 +85,15 @@ class FakeBackend(Backend):
         assert await asyncio.to_thread(self._entered.acquire, timeout=WAIT_S), "never called"
 
 
-def work(name: str) -> Work:
+def work(name: str, deadline: float = inf) -> Work:
     """Make the work ``a7``: input 7 for plan a. Each has a plan object of its own."""
     step = Step(name[0], torch.clone, Cost(), None, ("image",), "answer")
-    return Work(Prepared("model", (step,), INPUT), torch.tensor([float(name[1:])]))
+    return Work(Prepared("model", (step,), INPUT), torch.tensor([float(name[1:])]), deadline)
 
 
-def submit(engine: Engine, names: str) -> asyncio.Task[list[Result]]:
+def submit(engine: Engine, names: str, deadline: float = inf) -> asyncio.Task[list[Result]]:
     """Submit one request of several works, such as ``a1 b2``."""
-    works = [work(name) for name in names.split()]
+    works = [work(name, deadline) for name in names.split()]
 
     async def ask() -> list[Result]:
         with engine.reserve(len(works)) as room:

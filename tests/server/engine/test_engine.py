@@ -6,7 +6,7 @@ import logging
 import pytest
 
 from server.engine.engine import Engine
-from server.errors import InferenceError, ModelNotReadyError, OverloadedError
+from server.errors import DeadlineError, InferenceError, ModelNotReadyError, OverloadedError
 from tests.server.engine.fake import FakeBackend, answers, held, running, submit, turn, work
 from tests.server.samples import run
 
@@ -166,6 +166,25 @@ def test_a_request_cancelled_while_it_runs_disturbs_nobody_in_its_batch() -> Non
             backend.release()
             assert answers(await stayer) == [4]
             assert leaver.cancelled()
+
+    run(scenario())
+
+
+def test_a_work_whose_deadline_has_passed_is_not_run_and_is_told() -> None:
+    async def scenario() -> None:
+        backend = FakeBackend()
+        backend.seconds = 2
+        async with held(backend) as engine:
+            late, in_time = (
+                submit(engine, name, deadline=at) for name, at in (("a1", 1), ("a2", 9))
+            )
+            await turn()
+            backend.release()
+            with pytest.raises(DeadlineError, match="the deadline passed"):
+                await late
+            assert answers(await in_time) == [4]
+            assert engine.depth == 0
+        assert backend.calls == ["z 0", "a 2"]
 
     run(scenario())
 

@@ -15,10 +15,10 @@ def test_all_plans_of_one_model_that_start_at_one_place_share_a_batch() -> None:
         Prepared("tiny", model.plan(subnet, model.input.shape), INPUT)
         for subnet in (model.space.smallest, model.space.largest)
     )
-    assert Work(small, image).key == Work(large, image).key
+    assert Work(small, image).ticket.key == Work(large, image).ticket.key
     other = Prepared("other", small.plan, INPUT)
     resumed = Prepared("tiny", small.plan[1:], INPUT, resume=small.plan[0].path)
-    assert len({Work(p, image).key for p in (small, other, resumed)}) == 3
+    assert len({Work(p, image).ticket.key for p in (small, other, resumed)}) == 3
 
 
 def test_leaves_are_the_steps_that_answer_and_no_others() -> None:
@@ -33,5 +33,5 @@ def test_works_of_different_input_shape_are_not_stacked() -> None:
     step = Step("root", torch.clone, Cost(), None, ("image",), "answer")
     prepared = Prepared("m", (step,), INPUT)
     one, other = (Work(prepared, torch.zeros(size)) for size in (2, 3))
-    assert one.key == Work(prepared, torch.ones(2)).key
-    assert one.key != other.key
+    assert one.ticket.key == Work(prepared, torch.ones(2)).ticket.key
+    assert one.ticket.key != other.ticket.key
