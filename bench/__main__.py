@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-BENCHMARKS = ("bench.search", "bench.ecmt", "bench.training", "bench.text")
+BENCHMARKS = ("bench.search", "bench.ecmt", "bench.training", "bench.text", "bench.quality")
 
 
 def main() -> None:

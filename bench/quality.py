@@ -1,8 +1,9 @@
 """What text encoders are worth at every exit and dimension, on splits that chose nothing.
 
-Each argument is a checkpoint of the family exits, or a public folder (sentence-transformers or
-Hugging Face), whose exits are then as training left them: the control. Tables show all heads and
-units by depth and dimensions, and a sample of fewer heads and units at full depth.
+Each argument, by default the shipped encoder, is a checkpoint of the family exits, or a public
+folder (sentence-transformers or Hugging Face), whose exits are then as training left them: the
+control. Tables show all heads and units by depth and dimensions, and fewer heads and units at full
+depth. With --quick, 200 pairs, or 100 queries among their own documents, and two sets by default.
 
 SICK may not be used commercially: it is only reported on. Pairs of STS 2012-2015 of which both
 texts stand in STS-Benchmark's train or dev split are left out.
@@ -48,17 +49,18 @@ SETS: dict[str, tuple[Reader, tuple[str, ...]]] = {
     ),
     "cosqa": (lambda root: texts.cosqa(root, "test"), ("mrr@10", "recall@1")),
 }
+_QUICK_SETS = "stsb,trecqa"
 _DEFAULT = "stsb,sick,sts12-15,trecqa,scifact"
 
 
 def main() -> None:
     """Measure and print."""
     options = report.parser(__doc__)
-    options.add_argument("models", nargs="+", type=Path, metavar="DIR")
-    options.add_argument("--sets", default=_DEFAULT, help=f"of {','.join(SETS)}")
+    options.add_argument("models", nargs="*", type=Path, metavar="DIR")
+    options.add_argument("--sets", help=f"of {','.join(SETS)}; default {_DEFAULT}")
     options.add_argument("--full-only", action="store_true", help="no fewer heads and units")
     chosen = options.parse_args()
-    names = chosen.sets.split(",")
+    names = (chosen.sets or (_QUICK_SETS if chosen.quick else _DEFAULT)).split(",")
     if unknown := [name for name in names if name not in SETS]:
         sys.exit(f"--sets={chosen.sets}: {unknown[0]!r} must be one of {list(SETS)}")
     try:
@@ -68,7 +70,7 @@ def main() -> None:
         print(f"this benchmark needs the text data sets: {error}", file=sys.stderr)
         sys.exit(2)
     figures: dict[str, object] = {}
-    for folder in chosen.models:
+    for folder in chosen.models or [report.ZOO_TEXT]:
         model = _load(folder)
         backend = TorchBackend()
         backend.prepare(model)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import sys
@@ -20,7 +21,9 @@ from models.train import cifar100
 from models.train.cifar100 import Cifar100
 from server.settings import data_folder
 
-ZOO = Path(__file__).parent.parent / "models" / "zoo" / "cifar100-mtl"
+_ZOO = Path(__file__).parent.parent / "models" / "zoo"
+ZOO = _ZOO / "cifar100-mtl"
+ZOO_TEXT = _ZOO / "minilm-2d"
 _CONSOLE = Console(width=120)
 
 
@@ -59,6 +62,12 @@ def machine() -> dict[str, Any]:
         "torch": torch.__version__,
         "numpy": version("numpy"),
     }
+
+
+def resident_mb() -> float:
+    """Return the memory this process holds now, in megabytes; NaN where it is not told."""
+    pages = _read("/proc/self/statm").split()[1:2]
+    return int(pages[0]) * os.sysconf("SC_PAGE_SIZE") / 1e6 if pages else math.nan
 
 
 def _read(path: str) -> str:

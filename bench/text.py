@@ -1,6 +1,7 @@
 """Does time follow FLOPs? Tokens per second and latency of subnets of a text encoder, on one batch.
 
-Without --model, an encoder of MiniLM's shape with random weights: time does not depend on weights.
+By default the shipped encoder. --shape takes one of MiniLM's shape with random weights: time does
+not depend on weights. Memory is shown before loading, after it, and after every subnet has run.
 The lengths of the texts are drawn once, as in a set of short sentences (mean about 14 tokens), or
 are all equal with --length. Each subnet's time is the median over rounds in which all subnets take
 turns, so that a slow moment of the machine hits all alike.
@@ -33,10 +34,14 @@ def main() -> None:
     """Time every chosen subnet at every batch size."""
     options = report.parser(__doc__)
     options.add_argument("--model", type=Path, metavar="DIR", help="checkpoint of the family exits")
+    options.add_argument("--shape", action="store_true", help="random weights of MiniLM's shape")
     options.add_argument("--length", type=int, metavar="N", help="every text has N tokens")
     options.add_argument("--device", default="cpu", help="cpu or cuda")
     chosen = options.parse_args()
-    model = checkpoint.load(chosen.model).model if chosen.model else _shaped_like_minilm()
+    memory: list[list[object]] = [["before loading", report.resident_mb()]]
+    folder = chosen.model or report.ZOO_TEXT
+    model = _shaped_like_minilm() if chosen.shape else checkpoint.load(folder).model
+    memory.append(["loaded", report.resident_mb()])
     backend = TorchBackend(chosen.device)
     backend.prepare(model)
     rng = Random(0)
@@ -60,6 +65,11 @@ def main() -> None:
                     round(num_tokens / total),
                 ]
             )
+    subnets = list(model.space)
+    for subnet in subnets:
+        backend.run(model.plan(subnet, (1,)), {"tokens": Ragged.pack(_batch(model, 4, 16, rng))})
+    memory.append([f"all {len(subnets)} subnets have run", report.resident_mb()])
+    report.show("Memory of one loaded copy", ["", "MB"], memory)
     columns = ["batch", "subnet", "FLOPs", "time", "p50 ms", "tokens/s"]
     report.show("FLOPs and time as fractions of the whole model's", columns, rows)
     report.finish({"text": [dict(zip(columns, row, strict=True)) for row in rows]}, chosen.json)

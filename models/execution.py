@@ -92,6 +92,9 @@ class Backend(ABC):
             StoppedError: If ``stop`` said so.
         """
 
+    def close(self) -> None:  # noqa: B027  # most have nothing to end
+        """End what the back end does beside runs; it is not used any more."""
+
     def run(self, steps: Iterable[Step], inputs: Mapping[str, Value]) -> dict[KeyPath, Tensor]:
         """Run a plan, or several merged, on a batch of which every row takes every step.
 

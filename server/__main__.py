@@ -41,6 +41,8 @@ def serve(
     host: Annotated[str | None, _option("host")] = None,
     port: Annotated[int | None, _option("port")] = None,
     device: Annotated[str | None, _option("device")] = None,
+    backend: Annotated[str | None, _option("backend")] = None,
+    max_session_bytes: Annotated[int | None, _option("max_session_bytes")] = None,
     num_threads: Annotated[int | None, _option("num_threads")] = None,
     max_body_bytes: Annotated[int | None, _option("max_body_bytes")] = None,
     max_images: Annotated[int | None, _option("max_images")] = None,

@@ -12,6 +12,7 @@ import torch
 from fastapi import FastAPI
 
 from models.backends.torch import TorchBackend
+from models.execution import Backend
 from server import catalog, errors
 from server.api import health, infer, models, openai, rerank
 from server.decode import Decoder
@@ -58,6 +59,7 @@ def create_app(settings: Settings) -> FastAPI:
             yield
         finally:
             await engine.close()
+            backend.close()
             decoder.close()
 
     app = FastAPI(
@@ -80,10 +82,25 @@ def create_app(settings: Settings) -> FastAPI:
     return app
 
 
-def _backend(settings: Settings) -> TorchBackend:
+def _backend(settings: Settings) -> Backend:
     kind, _, index = settings.device.partition(":")
     if kind == "cuda":
         found = torch.cuda.device_count()
         if int(index or 0) >= found:
             raise SettingsError(f"device={settings.device}: torch sees {found} CUDA devices here")
-    return TorchBackend(settings.device)
+    if settings.backend == "torch":
+        return TorchBackend(settings.device)
+    try:
+        from models.backends.onnx import OnnxBackend
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f"backend=onnx: {error.name} is missing: pip install 'rheostat[cpu]', or [gpu]"
+        ) from None
+    try:
+        return OnnxBackend(
+            settings.device,
+            max_bytes=settings.max_session_bytes,
+            threads=settings.num_threads or torch.get_num_threads(),
+        )
+    except ValueError as error:
+        raise SettingsError(f"backend=onnx: {error}") from None

@@ -143,17 +143,23 @@ class Catalog(Mapping[str, Served]):
     def __len__(self) -> int:
         return len(self._served)
 
-    def choose(self, name: str | None) -> Served:
-        """Return the model a request names; None is enough where there is only one.
+    def choose(self, name: str | None, takes: type[ModelInput] | None = None) -> Served:
+        """Return the model a request names; None is enough where only one takes such inputs.
+
+        Args:
+            name: Of the model.
+            takes: What the request's inputs become; None for any.
 
         Raises:
             UnknownModelError: If there is none of that name.
-            InvalidRequestError: If no name is given and several models are served.
+            InvalidRequestError: If no name is given and several models could be meant, or none.
         """
         if name is None:
-            if len(self) > 1:
-                raise InvalidRequestError(f"model is required; one of {list(self)}", "model")
-            return next(iter(self.values()))
+            fit = [one for one in self.values() if takes is None or isinstance(one.input, takes)]
+            if len(fit) != 1:
+                names = [one.name for one in fit] or list(self)
+                raise InvalidRequestError(f"model is required; one of {names}", "model")
+            return fit[0]
         if name not in self:
             raise UnknownModelError(
                 f"model={shown(name)} is not served; one of {list(self)}", "model"

@@ -91,7 +91,7 @@ def text(
         int, typer.Option(min=0, help="Draws of fewer heads and units per step.")
     ] = _TEXT_DEFAULT.narrow,
     exit_power: Annotated[
-        float, typer.Option(min=0, help="Exit i of N weighs (i / N) to this; hierarchical only.")
+        float, typer.Option(help="Exit i of N weighs (i / N) to this power; hierarchical only.")
     ] = _TEXT_DEFAULT.exit_power,
     max_tokens: Annotated[
         int, typer.Option(min=3, help="Training texts are cut there.")

@@ -42,6 +42,15 @@ class Settings(BaseSettings):
         pattern=r"^(cpu|cuda(:\d+)?)$",
         description="Where models run: cpu, cuda or cuda:1.",
     )
+    backend: Literal["torch", "onnx"] = Field(
+        default="torch",
+        description="What computes: torch, or onnx (ONNX Runtime; torch until a graph is built).",
+    )
+    max_session_bytes: int = Field(
+        default=512 * MIB,
+        gt=0,
+        description="What ONNX Runtime's sessions may hold beside the models' own weights.",
+    )
     num_threads: int | None = Field(
         default=None, gt=0, description="CPU threads of one forward pass. Default: torch decides."
     )

@@ -75,7 +75,7 @@ def train_text(
 
     Raises:
         FormatError: If the folder cannot be read exactly.
-        FileNotFoundError: If the earlier run's state is not there.
+        FileNotFoundError: If the earlier run's state or record is not there.
         ValueError: If ``out`` holds a run with another recipe.
     """
     student = elastic(formats.read(source, name), source, out, data)
@@ -103,7 +103,8 @@ def train_text(
         },
     }
     if init is not None:
-        record["earlier"] = training_log(init)
+        earlier = json.loads((init / RECORD).read_text())
+        record["earlier"] = {key: value for key, value in earlier.items() if key != "result"}
     finish(student, data, out, record)
 
 

@@ -47,7 +47,8 @@ class TextRecipe:
         weight_decay: Of AdamW, on matrices only.
         divergence: Weight of the divergence between a cell and the full one; 0 leaves it out.
         narrow: Draws of fewer heads and units per step.
-        exit_power: The strategy ``hierarchical`` weighs exit i of N by (i / N) to this power.
+        exit_power: The strategy ``hierarchical`` weighs exit i of N by (i / N) to this power: as
+            the paper at 1, all alike at 0, the first ones most below 0.
         max_tokens: Training texts are cut there; what the model may be asked is not.
         pairs: Cells of the strategy ``pairs``.
         only_last: Train nothing but the last exit at full width: the control.
@@ -218,7 +219,8 @@ def cells(model: Exits, recipe: TextRecipe, rng: Random) -> list[tuple[int, int,
     elif recipe.strategy == "pairs":
         found = [(depth, dim, 1.0) for depth, dim in recipe.pairs]
     else:
-        drawn = [(depth, rng.choice(dims[:-1] or dims)) for depth in depths]
+        drawn = [(depth, rng.choice(dims[:-1] or dims)) for depth in depths[:-1]]
+        drawn += [(depths[-1], dim) for dim in dims[:-1]]
         whole = [(depth, dims[-1]) for depth in depths[:-1]]
         found = [
             (depth, dim, (depth / depths[-1]) ** recipe.exit_power)

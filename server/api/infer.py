@@ -6,7 +6,8 @@ from fastapi import APIRouter, Request
 from torch import Tensor
 
 from models.core import Shape
-from models.inputs import InvalidInputError
+from models.inputs import ImageInput, InvalidInputError
+from models.text import TextInput
 from server.api.answer import plan_receipt, receipt_of, unless_gone
 from server.api.body import read_infer, read_json
 from server.api.schema import (
@@ -45,7 +46,7 @@ def routes(service: Service, max_images: int) -> APIRouter:
         """Run the best subnet that the budget allows, and say what was done."""
         with service.metrics.request() as tally:
             body, uploads = await read_infer(request, max_images)
-            served = service.catalog.choose(body.model)
+            served = service.catalog.choose(body.model, ImageInput)
             tally.model = served.name
             answer = await unless_gone(request, service.infer(served, _question(body), uploads))
         return InferAnswer(outputs=_outputs(served, answer), receipt=receipt_of(served, answer))
@@ -54,7 +55,8 @@ def routes(service: Service, max_images: int) -> APIRouter:
     async def plan(request: Request) -> PlanAnswer:
         """Say which subnet `/v1/infer` would run, without running it."""
         body = await read_json(request, FullPlanBody)
-        served = service.catalog.choose(body.model)
+        takes = ImageInput if body.tokens is None else TextInput
+        served = service.catalog.choose(body.model, takes)
         shape = _plan_shape(served, body.tokens)
         selection = service.select(served, _question(body), shape)
         return PlanAnswer(receipt=plan_receipt(served, selection))

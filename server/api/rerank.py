@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from models.text import TextInput
 from server.api.answer import milliseconds, plan_receipt, receipt_headers, unless_gone
 from server.api.body import check_count, read_json
 from server.api.budget import merged_budget
@@ -135,7 +136,7 @@ def routes(service: Service, max_texts: int) -> APIRouter:
         documents: list[Passage],
         cascade: Cascade | None = None,
     ) -> tuple[Ranking, RankingReceipt]:
-        served = service.catalog.choose(body.model)
+        served = service.catalog.choose(body.model, TextInput)
         tally.model = served.name
         question = _question(body, request)
         ranking = await unless_gone(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -162,3 +163,27 @@ def test_the_number_of_threads_is_set_once_the_app_starts(
     assert not calls
     with TestClient(app):
         assert calls == [3]
+
+
+def test_onnx_runtime_answers_as_torch_does(
+    text_settings: Settings, text_client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxscript")
+    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)  # for this process's other tests
+    settings = text_settings.model_copy(update={"backend": "onnx", "num_threads": 1})
+    body = {"input": ["w1 w2 w3", "w4"], "model": "tiny-text", "encoding_format": "float"}
+    expected = text_client.post("/v1/embeddings", json=body).json()
+    with TestClient(create_app(settings)) as client:
+        for _ in range(4):  # by torch at first, then by sessions
+            found = client.post("/v1/embeddings", json=body).json()
+            assert found["receipt"]["backend"] == "onnx-cpu"
+            for one, other in zip(found["data"], expected["data"], strict=True):
+                assert one["embedding"] == pytest.approx(other["embedding"], abs=1e-4)
+
+
+def test_a_back_end_that_is_not_installed_is_refused(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "models.backends.onnx", None)
+    with pytest.raises(SettingsError, match=r"backend=onnx: .* is missing"):
+        create_app(settings.model_copy(update={"backend": "onnx"}))

@@ -10,10 +10,13 @@ import pytest
 
 from models.checkpoint import MANIFEST, WEIGHTS
 from models.core import plan_cost
+from models.inputs import ImageInput
+from models.text import TextInput
 from search.table import TABLE
 from server import catalog
 from server.catalog import Catalog, CatalogError, Served
 from server.errors import InvalidRequestError, UnknownModelError
+from tests.tiny_text import write_text_checkpoint
 
 
 @pytest.fixture
@@ -126,6 +129,17 @@ def test_a_name_is_required_where_there_are_several(copy: Path, served: Served) 
     edit(copy / "tiny" / MANIFEST, '"tiny"', '"other"')
     models = Catalog([served, *catalog.load(copy).values()])
     with pytest.raises(InvalidRequestError, match=r"model is required; one of \['tiny', 'other'\]"):
+        models.choose(None)
+
+
+def test_a_name_is_not_required_where_one_model_takes_such_inputs(
+    served: Served, tmp_path: Path
+) -> None:
+    text = catalog.load(write_text_checkpoint(tmp_path / "text")).choose(None)
+    models = Catalog([served, text])
+    assert models.choose(None, ImageInput) is served
+    assert models.choose(None, TextInput) is text
+    with pytest.raises(InvalidRequestError, match="model is required; one of"):
         models.choose(None)
 
 

@@ -74,7 +74,8 @@ def test_the_strategies_choose_the_cells_of_their_papers() -> None:
     found = cells(model, TextRecipe(strategy="hierarchical"), Random(0))
     assert {cell[:2] for cell in found} >= {(1, 16), (2, 16), (4, 16)}
     assert {weight for depth, _, weight in found if depth == 1} == {0.25}
-    assert len(found) == 1 + 2 + 3
+    assert {dim for depth, dim, _ in found if depth == 4} == set(DIMS)  # every one in each step
+    assert len(found) == 1 + 2 + 2 + 2
     only = TextRecipe(strategy="hierarchical", only_last=True)
     assert cells(model, only, Random(0)) == [full]
 

@@ -1,0 +1,127 @@
+"""What a chain of steps computes, as a key, and small batches to try it on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from models.core import Step
+from models.execution import Value
+from models.ragged import Layout, Ragged
+
+Run: TypeAlias = Callable[..., Any]
+Call: TypeAlias = Callable[[Run, Sequence[Value]], Value]
+
+_SAMPLE = 16  # tokens or rows that are kept of a batch
+
+
+def _call(run: Run, args: Sequence[Value]) -> Value:
+    return run(*args)  # type: ignore[no-any-return]
+
+
+class Chain:
+    """Functions that run one after the other on the same rows.
+
+    Attributes:
+        runs: The functions.
+        names: Of the chain's inputs.
+        sources: Of each function's arguments: 0.. is the function that emits it, -1, -2 .. the
+            first, second .. input of the chain.
+    """
+
+    def __init__(self, steps: Sequence[Step]) -> None:
+        """Wire steps by number, in the order in which they run."""
+        self.runs: tuple[Run, ...] = tuple(step.run for step in steps)
+        emitted: dict[str, int] = {}
+        names: dict[str, int] = {}
+        sources = []
+        for number, step in enumerate(steps):
+            sources.append(
+                tuple(
+                    emitted[name] if name in emitted else names.setdefault(name, -1 - len(names))
+                    for name in step.takes
+                )
+            )
+            emitted[step.emits] = number
+        self.names = tuple(names)
+        self.sources = tuple(sources)
+
+    def inputs(self, values: Mapping[str, Value]) -> list[Value]:
+        """Return the chain's inputs; KeyError if one is missing."""
+        return [values[name] for name in self.names]
+
+    def key(self, inputs: Sequence[Value]) -> Hashable:
+        """Return what is equal for chains that compute the same of inputs of the same kind."""
+        layouts = {value.layout for value in inputs if isinstance(value, Ragged)}
+        kinds = tuple(map(_kind, inputs))
+        return tuple(map(_identity, self.runs)), self.sources, kinds, len(layouts)
+
+    def run(self, inputs: Sequence[Value], call: Call = _call) -> Value:
+        """Return what the last function emits.
+
+        Args:
+            inputs: Of the chain.
+            call: Calls a function with its arguments.
+        """
+        emitted: list[Value] = []
+        for run, where in zip(self.runs, self.sources, strict=True):
+            emitted.append(call(run, [emitted[i] if i >= 0 else inputs[-1 - i] for i in where]))
+        return emitted[-1]
+
+
+def function_key(run: Run, args: Sequence[Value]) -> Hashable:
+    """Return what is equal for calls of one function with arguments of the same kind."""
+    return _identity(run), tuple(map(_kind, args))
+
+
+def _identity(run: Run) -> Hashable:
+    """Return what tells a function from others, also from those of another model.
+
+    Plans make their partial functions anew; modules and methods compare by the object they are of.
+    """
+    if not isinstance(run, partial):
+        return run
+    parts = (run.func, run.args, tuple(run.keywords.items()))
+    try:
+        hash(parts)
+    except TypeError:
+        return run
+    return parts
+
+
+def _kind(value: Value) -> Hashable:
+    """Return all of a value's shape that does not follow the batch."""
+    if isinstance(value, Ragged):
+        return "packed", value.values.dtype, value.values.shape[1:]
+    return "rows", value.dtype, value.shape[1:]
+
+
+class Sample:
+    """A few tokens or rows of a batch, out of which batches of any lengths are made."""
+
+    def __init__(self, inputs: Sequence[Value]) -> None:
+        # Next to each tensor the layout it had, None for one that is not packed.
+        self._parts: list[tuple[int | None, Tensor]] = []
+        for value in inputs:
+            if isinstance(value, Ragged):
+                self._parts.append((id(value.layout), value.values[:_SAMPLE].clone()))
+            else:
+                self._parts.append((None, value[:_SAMPLE].clone()))
+
+    def batch(self, lengths: Sequence[int]) -> list[Value]:
+        """Return inputs of ``len(lengths)`` rows: what there is, over and over."""
+        layouts: dict[int, Layout] = {}
+        inputs: list[Value] = []
+        for group, part in self._parts:
+            count = len(lengths) if group is None else sum(lengths)
+            values = part[torch.arange(count, device=part.device) % len(part)]
+            if group is None:
+                inputs.append(values)
+            else:
+                layout = layouts.setdefault(group, Layout(lengths, part.device))
+                inputs.append(Ragged(values, layout))
+        return inputs

@@ -1,0 +1,62 @@
+"""The models that come with the package can be served and are worth what their cards say."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import pytest
+
+from models.backends.torch import TorchBackend
+from models.core import plan_cost
+from models.ragged import Ragged
+from server import catalog
+from server.catalog import Catalog, Served
+from server.settings import Settings
+
+CLOSE = ("A man is playing a guitar.", "Someone plays the guitar.")
+FAR = "The stock market fell sharply on Monday."
+
+
+@cache
+def zoo() -> Catalog:
+    return catalog.load(Settings().models_folder)
+
+
+@pytest.fixture
+def minilm() -> Served:
+    return zoo().choose("minilm-2d")
+
+
+def test_both_models_are_there() -> None:
+    assert set(zoo()) == {"cifar100-mtl", "minilm-2d"}
+
+
+def test_every_exit_and_dimension_tells_close_sentences_from_far_ones(minilm: Served) -> None:
+    backend, model = TorchBackend(), minilm.model
+    backend.prepare(model)
+    tokens = Ragged.pack([model.input.encode(text) for text in (*CLOSE, FAR)])
+    for subnet in model.space:
+        plan = model.plan(subnet, (tokens.layout.longest,))
+        (vectors,) = backend.run(plan, {"tokens": tokens}).values()
+        assert vectors[0] @ vectors[1] > vectors[0] @ vectors[2] + 0.2, subnet
+
+
+def test_half_the_layers_and_a_sixth_of_the_dimensions_keep_most_of_the_quality(
+    minilm: Served,
+) -> None:
+    cells = minilm.table.cells["similarity"]
+    score = dict(zip(minilm.table.rows, cells.value[:, 0], strict=True))
+    largest = minilm.elastic.space.largest
+    for smaller, kept in (({"depth": 3}, 0.94), ({"dim": 64}, 0.96), ({"depth": 1}, 0.88)):
+        assert score[minilm.elastic.space.check(largest | smaller)] > kept * score[largest]
+
+
+def test_a_floor_on_quality_saves_compute(minilm: Served) -> None:
+    cheap = next(one for one in minilm.front if one.quality > 0.97)
+    assert (
+        cheap.cost.flops
+        < 0.8
+        * plan_cost(
+            minilm.elastic.plan(minilm.elastic.space.largest, minilm.input.plan_shape(None))
+        ).flops
+    )
