@@ -1,0 +1,49 @@
+# mypy: ignore-errors
+"""mosec with dynamic batching; JSON is read and written by msgspec, which comes with it.
+
+The wait for more texts is the shortest it has, 1 ms. Address and port come in the variables
+`MOSEC_ADDRESS` and `MOSEC_PORT`.
+"""
+
+from __future__ import annotations
+
+import os
+
+import msgspec
+from mosec import Server, Worker
+from sentence_transformers import SentenceTransformer
+
+
+class Embeddings(Worker):
+    """One model in one worker."""
+
+    def __init__(self):
+        """Load the model."""
+        self.model = SentenceTransformer(os.environ["PEER_MODEL"], device="cpu")
+
+    def deserialize(self, data):
+        """Read a body."""
+        return msgspec.json.decode(data)
+
+    def serialize(self, data):
+        """Write an answer."""
+        return msgspec.json.encode(data)
+
+    def forward(self, data):
+        """Answer a batch of requests as OpenAI does."""
+        texts = [body["input"] for body in data]
+        vectors = self.model.encode(texts, batch_size=32, show_progress_bar=False).tolist()
+        return [
+            {
+                "object": "list",
+                "model": body["model"],
+                "data": [{"object": "embedding", "index": 0, "embedding": vector}],
+            }
+            for body, vector in zip(data, vectors, strict=True)
+        ]
+
+
+if __name__ == "__main__":
+    server = Server()
+    server.append_worker(Embeddings, max_batch_size=32, max_wait_time=1, route="/v1/embeddings")
+    server.run()
