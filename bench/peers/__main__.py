@@ -34,8 +34,8 @@ from bench.peers.tables import Load, Results
 CONNECTIONS = (1, 8, 32)
 FRACTIONS = (0.5, 0.8)  # of a server's own rate at the most connections
 _NUM_TEXTS = 1024
-_FEWER_TEXTS = 128  # to warm up on, once a server's vectors are known to be right
-_QUICK = ("plain", "infinity")
+_FEWER_TEXTS = 96  # to warm up on, once a server's vectors are known to be right
+_QUICK = ("plain",)
 
 
 def main() -> None:
@@ -48,12 +48,12 @@ def main() -> None:
     source = sameness.original()
     rated = sameness.rated_pairs()
     texts = sameness.sentences(rated, _FEWER_TEXTS if options.quick else _NUM_TEXTS)
-    expected = sameness.reference(source, texts)
+    expected = sameness.reference(source, texts, options.envs)
     with tempfile.TemporaryDirectory() as scratch:
         checkpoint = sameness.converted(source, Path(scratch) / "minilm", rated)
         everyone = [
             *contenders.rheostat(checkpoint, options.models, options.model, options.threads),
-            *contenders.peers(options.envs.resolve(), source),
+            *contenders.peers(options.envs, source),
         ]
         results = Results(everyone)
         for number in range(options.rounds):
@@ -117,7 +117,7 @@ def _options() -> argparse.Namespace:
         type=Path,
         default=Path.home() / ".cache" / "rheostat" / "peers",
         metavar="DIR",
-        help="environments of the peers (default: %(default)s)",
+        help="environments of the peers, and what is kept (default: %(default)s)",
     )
     options.add_argument(
         "--models",
@@ -144,6 +144,7 @@ def _options() -> argparse.Namespace:
     chosen = options.parse_args()
     if unknown := set(chosen.only or ()) - set(names):
         options.error(f"--only: {', '.join(sorted(unknown))} is none of {', '.join(names)}")
+    chosen.envs = chosen.envs.resolve()  # servers are started in other folders
     if chosen.only is None and chosen.quick:
         chosen.only = list(_QUICK)
     if chosen.only is not None:

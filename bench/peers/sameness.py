@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from random import Random
 from typing import Any, NoReturn
@@ -64,14 +66,27 @@ def converted(source: Path, out: Path, rated: Sequence[ScoredPair]) -> Path:
     return out
 
 
-def reference(source: Path, sentences: list[str]) -> npt.NDArray[np.float32]:
-    """Return sentence-transformers' unit vectors, float32 [texts, dimensions]."""
-    # Importing it takes seconds.
+def reference(source: Path, sentences: list[str], cache: Path) -> npt.NDArray[np.float32]:
+    """Return sentence-transformers' unit vectors, float32 [texts, dimensions].
+
+    Args:
+        source: Its folder of the model.
+        sentences: To encode.
+        cache: Folder that keeps the vectors for the next run; importing it alone takes seconds.
+    """
+    weights = (source / "model.safetensors").read_bytes()
+    asked = json.dumps([version("sentence-transformers"), sentences]).encode()
+    kept = cache / f"reference-{hashlib.sha256(weights + asked).hexdigest()[:16]}.npy"
+    if kept.is_file():
+        return np.asarray(np.load(kept), np.float32)
     from sentence_transformers import SentenceTransformer
 
     model = SentenceTransformer(str(source), device="cpu")
     vectors = model.encode(sentences, normalize_embeddings=True, show_progress_bar=False)
-    return np.asarray(vectors, np.float32)
+    found = np.asarray(vectors, np.float32)
+    cache.mkdir(parents=True, exist_ok=True)
+    np.save(kept, found)
+    return found
 
 
 def least_cosine(
