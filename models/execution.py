@@ -8,8 +8,10 @@ as its own steps are done: exits come before deeper layers.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -20,6 +22,8 @@ from models.ragged import Ragged, take
 
 Value: TypeAlias = Tensor | Ragged
 Collate: TypeAlias = Callable[[Sequence[Any]], Mapping[str, Value]]
+Observe: TypeAlias = Callable[[Sequence[Step], int, int, float], None]
+"""Told of a call: its steps, rows, tokens of all rows together (0 without length), seconds."""
 
 
 class StoppedError(Exception):
@@ -49,10 +53,12 @@ class Done(NamedTuple):
     Attributes:
         outputs: By path of the answering step, on the CPU, without the batch dimension.
         kept: What the step to keep emitted for this row, on the device; None if there is none.
+        shared: Part of the job's MACs, 0..1, that jobs on the same row took off it.
     """
 
     outputs: dict[KeyPath, Tensor]
     kept: Any
+    shared: float = 0.0
 
 
 def never() -> bool:
@@ -61,12 +67,28 @@ def never() -> bool:
 
 
 class Backend(ABC):
-    """What computes the steps of plans on one device. Not for several threads at once."""
+    """What computes the steps of plans on one device. Not for several threads at once.
+
+    Attributes:
+        is_synchronous: Whether a call has been computed when it returns, so that it can be timed.
+    """
+
+    is_synchronous = True
 
     @property
     @abstractmethod
     def name(self) -> str:
         """What receipts call it, for example ``torch-cpu``."""
+
+    @property
+    def hardware(self) -> str:
+        """What is known of the device beyond its kind; empty where that is the processor."""
+        return ""
+
+    @property
+    def baseline(self) -> Backend:
+        """What runs steps from the first call on: profiles start from its times."""
+        return self
 
     @abstractmethod
     def prepare(self, model: nn.Module) -> None:
@@ -91,6 +113,12 @@ class Backend(ABC):
             KeyError: If a step takes a value that is not there.
             StoppedError: If ``stop`` said so.
         """
+
+    def wait(self) -> None:  # noqa: B027  # on the CPU a call is done when it returns
+        """Return once everything asked of the device is done."""
+
+    def forget(self, model: nn.Module) -> None:  # noqa: B027  # most keep nothing
+        """Give up what is kept for a model, which is not run any more."""
 
     def close(self) -> None:  # noqa: B027  # most have nothing to end
         """End what the back end does beside runs; it is not used any more."""
@@ -124,6 +152,8 @@ class Backend(ABC):
         items: Sequence[Any],
         collate: Collate,
         stop: Callable[[], bool] = never,
+        observe: Observe | None = None,
+        clock: Callable[[], float] = perf_counter,
     ) -> Iterator[list[tuple[int, Done | Exception]]]:
         """Run jobs of one model that start, or go on, at the same place.
 
@@ -132,6 +162,8 @@ class Backend(ABC):
             items: The rows' inputs, without a batch dimension, or what an earlier run kept.
             collate: Puts items together; see `models.inputs.ModelInput.collate`.
             stop: Asked between steps.
+            observe: Told of each call of several steps, if the back end is synchronous.
+            clock: Times them.
 
         Yields:
             Whatever jobs are done, as soon as they are: the index of each and what it gave, or the
@@ -161,7 +193,9 @@ class Backend(ABC):
             for node in one.wanted:
                 node.is_wanted = True
                 concerned.setdefault(node, []).append(i)
-        for node, value in self._walk(root, inputs, stop):
+        if len(order) < len(jobs):
+            _share_out(waiting, order)
+        for node, value in self._walk(root, inputs, stop, observe, clock):
             if isinstance(value, Exception):
                 below = {i for n in node.subtree() for i in concerned.get(n, ())}
                 failed = sorted(i for i in below if not waiting[i].has_failed)
@@ -175,13 +209,18 @@ class Backend(ABC):
                 one = waiting[i]
                 one.collect(node, take(ready, position[place_of[one.job.row]]))
             done = [i for i in concerned[node] if waiting[i].is_done]
-            yield [(i, Done(waiting[i].outputs, waiting[i].kept)) for i in done]
+            yield [(i, waiting[i].answer) for i in done]
 
     def _placed(self, values: Mapping[str, Value]) -> dict[str, Value]:
         return {name: self.place(value) for name, value in values.items()}
 
     def _walk(
-        self, root: _Node, inputs: Mapping[str, Value], stop: Callable[[], bool]
+        self,
+        root: _Node,
+        inputs: Mapping[str, Value],
+        stop: Callable[[], bool],
+        observe: Observe | None = None,
+        clock: Callable[[], float] = perf_counter,
     ) -> Iterator[tuple[_Node, Value | Exception]]:
         """Yield each leaf and each wanted node with what it emitted.
 
@@ -195,7 +234,13 @@ class Backend(ABC):
                 # Entered for each chain, not around the yield: others run between two of them.
                 with torch.inference_mode():
                     values = _narrowed(values, node, rows)
-                    result = self.run_chain([n.step for n in chain], values, stop)
+                    steps = [n.step for n in chain]
+                    start = clock()
+                    result = self.run_chain(steps, values, stop)
+                if observe is not None and self.is_synchronous:
+                    first = values[steps[0].takes[0]]
+                    num_tokens = len(first.values) if isinstance(first, Ragged) else 0
+                    observe(steps, len(first), num_tokens, clock() - start)
             except StoppedError:
                 raise
             except Exception as error:  # noqa: BLE001  # it is for those who asked for the step
@@ -305,6 +350,7 @@ class _Waiting:
     outputs: dict[KeyPath, Tensor] = field(default_factory=dict)
     kept: Any = None
     has_failed: bool = False
+    shared: float = 0.0
 
     def __post_init__(self) -> None:
         parents = {step.after.path for step in self.job.plan if step.after}
@@ -320,12 +366,28 @@ class _Waiting:
         has_kept = not self.job.keep or self.kept is not None
         return has_kept and not self.has_failed and len(self.outputs) == len(self.leaves)
 
+    @property
+    def answer(self) -> Done:
+        return Done(self.outputs, self.kept, self.shared)
+
     def collect(self, node: _Node, value: Value) -> None:
         if node.path == self.job.keep:
             self.kept = value
         else:
             assert isinstance(value, Tensor)
             self.outputs[node.path] = value
+
+
+def _share_out(waiting: Sequence[_Waiting], rows: Sequence[int]) -> None:
+    """Divide what jobs on one row compute together among them."""
+    takers = {row: [one for one in waiting if one.job.row == row] for row in rows}
+    for together in takers.values():
+        count = Counter(node for one in together for node in one.nodes.values())
+        for one in together:
+            macs = [(node.step.cost.macs, count[node]) for node in one.nodes.values()]
+            whole = sum(cost for cost, _ in macs)
+            if whole:
+                one.shared = 1 - sum(cost / number for cost, number in macs) / whole
 
 
 def _on_cpu(value: Value) -> Tensor:

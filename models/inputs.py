@@ -41,8 +41,8 @@ class ModelInput(Protocol):
     def collate(self, items: Sequence[Any]) -> Mapping[str, Any]:
         """Return the named values of a batch."""
 
-    def example(self) -> Any:
-        """Return an input to warm up with."""
+    def example(self, num_tokens: int | None = None) -> Any:
+        """Return an input to warm up with, short or of a length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ class ImageInput:
         """Return ``image``, float32, shape [batch, 3, height, width]."""
         return {"image": torch.stack(list(items))}
 
-    def example(self) -> Tensor:
+    def example(self, num_tokens: int | None = None) -> Tensor:
         """Return a grey image."""
         return torch.zeros(self.shape)
 

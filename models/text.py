@@ -165,9 +165,9 @@ class TextInput:
         """Return the named values of a batch: ``tokens``, packed."""
         return {"tokens": Ragged.pack(items)}
 
-    def example(self) -> Tensor:
-        """Return an input to warm up with."""
-        return torch.zeros(min(8, self.config.max_length), dtype=torch.int64)
+    def example(self, num_tokens: int | None = None) -> Tensor:
+        """Return an input to warm up with, by default a short one."""
+        return torch.zeros(num_tokens or min(8, self.config.max_length), dtype=torch.int64)
 
 
 def _bucket(length: int) -> int:
@@ -205,6 +205,6 @@ class Continued:
         """Return the rows, packed together."""
         return {self.name: Ragged.join(items)}
 
-    def example(self) -> Ragged:
+    def example(self, num_tokens: int | None = None) -> Ragged:
         """Raise: states are made by runs, not by hand."""
         raise TypeError("a continued run has no example input")

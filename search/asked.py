@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from search.grid import Grid, IntArray
+from search.grid import IntArray, Priced
 from search.table import FloatArray
 
 # Clearly falling slopes only: weighing a task must not turn two of its steps around.
@@ -18,80 +18,84 @@ class Asked:
     """Costs and values of every option, and of the steps along their upper convex hulls.
 
     A row's task starts at its cheapest option; each step replaces an option by the next on the hull
-    of value over MACs. Steps are numbered position x tasks + task; a hull with fewer positions than
-    the others ends in steps of zero MACs and value.
+    of value over cost. Steps are numbered position x tasks + task; a hull with fewer positions than
+    the others ends in steps of zero cost and value.
+
+    Costs are in MACs, or in another resource.
 
     Attributes:
-        trunk: MACs of each row without its tasks, shape [rows].
-        macs: Of each option, shape [rows, columns, tasks].
+        trunk: Cost of each row without its tasks, shape [rows].
+        cost: Of each option, shape [rows, columns, tasks].
         value: Expected retention of each option, likewise.
         columns: Column at each hull position, shape [rows, positions, tasks].
-        lowest_macs: Of each row with every task at its cheapest, shape [rows].
-        highest_macs: Of each row with every task at its best, shape [rows].
-        macs_range: MACs of all steps of a row together, at least 1, shape [rows].
+        lowest_cost: Of each row with every task at its cheapest, shape [rows].
+        highest_cost: Of each row with every task at its best, shape [rows].
+        cost_range: Of all steps of a row together, 1 where there is none, shape [rows].
         ends: Value of each task at its cheapest in every row, then at its best in every row; shape
             [tasks, 2 x rows].
         each: 0, 1, ..., shape [tasks].
-        step_macs: Shape [rows, steps].
+        step_cost: Shape [rows, steps].
         step_value: Shape [rows, steps].
-        slope: Value per MAC, 0 for the steps that do nothing; shape [rows, steps].
-        macs_by_step: ``step_macs`` transposed in memory, shape [steps, rows].
+        slope: Value per cost, 0 for the steps that do nothing; shape [rows, steps].
+        cost_by_step: ``step_cost`` transposed in memory, shape [steps, rows].
         value_by_step: Likewise.
     """
 
     trunk: FloatArray
-    macs: FloatArray
+    cost: FloatArray
     value: FloatArray
     columns: IntArray
-    lowest_macs: FloatArray
-    highest_macs: FloatArray
-    macs_range: FloatArray
+    lowest_cost: FloatArray
+    highest_cost: FloatArray
+    cost_range: FloatArray
     ends: FloatArray
     each: IntArray
-    step_macs: FloatArray
+    step_cost: FloatArray
     step_value: FloatArray
     slope: FloatArray
-    macs_by_step: FloatArray
+    cost_by_step: FloatArray
     value_by_step: FloatArray
 
     @classmethod
-    def of(cls, grid: Grid, tasks: IntArray, columns: IntArray) -> Asked:
+    def of(cls, priced: Priced, retention: FloatArray, tasks: IntArray, columns: IntArray) -> Asked:
         """Pack the arrays of some tasks.
 
         Args:
-            grid: Of the model.
+            priced: Every cell in the resource that is limited.
+            retention: Expected, shape [rows, columns, tasks].
             tasks: Positions of the tasks, shape [tasks].
             columns: From `hulls`, for all tasks of the grid.
         """
-        trunk = grid.trunk_macs.astype(np.float64)
-        macs = np.ascontiguousarray(grid.branch_macs[..., tasks], dtype=np.float64)
-        value = np.ascontiguousarray(grid.retention[..., tasks])
+        trunk = priced.trunk
+        cost = np.ascontiguousarray(priced.branch[..., tasks])
+        value = np.ascontiguousarray(retention[..., tasks])
         columns = np.ascontiguousarray(columns[..., tasks])
-        along_macs = np.take_along_axis(macs, columns, axis=1)
+        along_cost = np.take_along_axis(cost, columns, axis=1)
         along_value = np.take_along_axis(value, columns, axis=1)
-        step_macs = np.diff(along_macs, axis=1).reshape(len(trunk), -1)
+        step_cost = np.diff(along_cost, axis=1).reshape(len(trunk), -1)
         step_value = np.diff(along_value, axis=1).reshape(len(trunk), -1)
-        slope = np.zeros_like(step_macs)
-        np.divide(step_value, step_macs, out=slope, where=step_macs > 0)
+        total = step_cost.sum(axis=1)
+        slope = np.zeros_like(step_cost)
+        np.divide(step_value, step_cost, out=slope, where=step_cost > 0)
         return cls(
             trunk=trunk,
-            macs=macs,
+            cost=cost,
             value=value,
             columns=columns,
-            lowest_macs=trunk + along_macs[:, 0].sum(axis=1),
-            highest_macs=trunk + along_macs[:, -1].sum(axis=1),
-            macs_range=step_macs.sum(axis=1).clip(min=1.0),
+            lowest_cost=trunk + along_cost[:, 0].sum(axis=1),
+            highest_cost=trunk + along_cost[:, -1].sum(axis=1),
+            cost_range=np.where(total > 0, total, 1.0),
             ends=np.ascontiguousarray(np.concatenate([along_value[:, 0], along_value[:, -1]]).T),
             each=np.arange(len(tasks)),
-            step_macs=step_macs,
+            step_cost=step_cost,
             step_value=step_value,
             slope=slope,
-            macs_by_step=np.ascontiguousarray(step_macs.T),
+            cost_by_step=np.ascontiguousarray(step_cost.T),
             value_by_step=np.ascontiguousarray(step_value.T),
         )
 
 
-def hulls(cost: IntArray, value: FloatArray) -> IntArray:
+def hulls(cost: FloatArray, value: FloatArray) -> IntArray:
     """Find the upper convex hull of value over cost of every (row, task).
 
     Args:

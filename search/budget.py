@@ -24,9 +24,9 @@ class InfeasibleBudgetError(ValueError):
 class Budget:
     """Limits on one request; all that are set hold at once.
 
-    The ceilings ``flops``, ``macs`` and ``fraction`` limit compute for one input. Within them the
-    search takes the best subnet; with ``min_quality`` it takes the cheapest that keeps that
-    quality.
+    The ceilings ``flops``, ``macs`` and ``fraction`` limit compute for one input, ``latency_ms``
+    the time of the whole request. Within them the search takes the best subnet; with
+    ``min_quality`` it takes the cheapest that keeps that quality.
 
     Attributes:
         flops: Floating-point operations, 2 x MACs.
@@ -34,6 +34,8 @@ class Budget:
         fraction: Part of the MACs of the largest subnet for the same tasks, 0..1.
         min_quality: Least preference-weighted mean of the tasks' retention (score over the largest
             subnet's score). 1 is the largest subnet's quality; a subnet may exceed it.
+        latency_ms: Milliseconds from the request read to its answer ready, waiting included.
+        strict: Whether the answer may never be made smaller because others wait.
 
     Raises:
         ValueError: If a limit is not a finite positive number, or fraction exceeds 1.
@@ -43,10 +45,12 @@ class Budget:
     macs: float | None = None
     fraction: float | None = None
     min_quality: float | None = None
+    latency_ms: float | None = None
+    strict: bool = False
 
     def __post_init__(self) -> None:
         """Refuse limits that no reading makes sense of."""
-        for field in ("flops", "macs", "fraction", "min_quality"):
+        for field in ("flops", "macs", "fraction", "min_quality", "latency_ms"):
             value = getattr(self, field)
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise ValueError(f"budget.{field}={value} must be a finite number above 0")
@@ -99,5 +103,27 @@ def too_small(
         f"budget.{field}={getattr(budget, field):g} is too small; "
         f"the cheapest subnet{suffix} needs {shown}",
         field,
+        feasible,
+    )
+
+
+def too_slow(
+    budget: Budget, max_seconds: float, fastest_s: float, suffix: str = ""
+) -> InfeasibleBudgetError:
+    """Return the error that says what latency would be enough.
+
+    Args:
+        budget: With the latency that is too low.
+        max_seconds: What of it was left for running.
+        fastest_s: What running would take at least.
+        suffix: What else the fastest subnet keeps, for the message.
+    """
+    elsewhere_ms = 0.0 if budget.latency_ms is None else budget.latency_ms - 1000 * max_seconds
+    feasible = math.ceil(1e4 * fastest_s + 10 * elsewhere_ms) / 10
+    given = 1000 * max_seconds if budget.latency_ms is None else budget.latency_ms
+    return InfeasibleBudgetError(
+        f"budget.latency_ms={given:g} is too small; the fastest subnet{suffix} is "
+        f"predicted to need {feasible:g}",
+        "latency_ms",
         feasible,
     )

@@ -1,40 +1,26 @@
-"""From tasks, preferences and a budget to a subnet."""
+"""From tasks, preferences, a budget and the moment's terms to a subnet."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 
 import numpy as np
 
 from models.core import Cost, Elastic, Shape, Subnet, Value
-from search.asked import Asked, hulls
-from search.budget import Budget, InfeasibleBudgetError, too_small
-from search.grid import Grid, IntArray, build_grid
-from search.question import Best, Cheapest
-from search.solve import Answer, solve
-from search.table import FloatArray, Score, Table
+from search.budget import Budget
+from search.choose import ROUNDING, Choice, Chooser, Terms
+from search.grid import Grid, build_grid
+from search.request import Reader, Request, RequestError
+from search.solve import Answer
+from search.table import Score, Table
 
-# Slack for sums of preference-weighted retentions, far below any difference worth serving.
-_ROUNDING = 1e-9
+__all__ = ["TOLERANCE", "Finder", "Request", "RequestError", "Selection", "Terms"]
+
 TOLERANCE = 1e-3
-_ONE_MAC = 0.5  # MACs are whole: less than this apart is the same
 _MAX_QUESTIONS = 1024  # answers kept, a few kilobytes each
-_MAX_TASK_SETS = 32  # sets of asked tasks whose arrays are kept, a few hundred kilobytes each
-
-
-class RequestError(ValueError):
-    """Tasks or preferences make no sense. The message says what is allowed.
-
-    Attributes:
-        field: ``tasks`` or ``preferences``, with the entry where there is one.
-    """
-
-    def __init__(self, message: str, field: str) -> None:
-        super().__init__(message)
-        self.field = field
 
 
 @dataclass(frozen=True)
@@ -48,9 +34,11 @@ class Selection:
         quality: Preference-weighted mean of the tasks' retention, which is that of the expected
             scores.
         gap: No feasible subnet has a quality above ``quality + gap``; where ``min_quality`` was
-            set, none has a fraction below ``fraction - gap``. 0 means proven optimal.
+            set, none has a fraction below ``fraction - gap``. 0 means proven optimal. With a
+            price, of quality less the price of the compute.
         preferences: Weight of each asked task, summing to 1.
         scores: Of each asked task.
+        seconds: Predicted for running the inputs together; None without a timing.
     """
 
     subnet: Subnet
@@ -60,47 +48,7 @@ class Selection:
     gap: float
     preferences: Mapping[str, float]
     scores: Mapping[str, Score]
-
-
-@dataclass(frozen=True, eq=False)
-class Request:
-    """Checked tasks and weights; equal and hashed by value.
-
-    Attributes:
-        tasks: Positions of the asked tasks, ascending.
-        weights: Summing to 1, shape [asked tasks].
-        largest_macs: MACs of the largest subnet for these tasks.
-        names: The tasks as they were asked, under which their arrays are kept; not the arrays, as
-            remembered questions would keep them all.
-    """
-
-    tasks: IntArray
-    weights: FloatArray
-    largest_macs: int
-    names: tuple[str, ...]
-
-    def __hash__(self) -> int:
-        return hash(self._key)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Request) and self._key == other._key
-
-    @cached_property
-    def _key(self) -> bytes:
-        return self.tasks.tobytes() + self.weights.tobytes()
-
-
-class _Tasks:
-    """What depends on the tasks of a request alone."""
-
-    def __init__(self, grid: Grid, columns: IntArray, names: tuple[str, ...]) -> None:
-        self.names = frozenset(names)
-        self.index = np.array([i for i, task in enumerate(grid.tasks) if task in self.names])
-        self.ordered = [grid.tasks[i] for i in self.index.tolist()]
-        self.largest_macs = grid.largest_trunk_macs + int(
-            grid.largest_branch_macs[self.index].sum()
-        )
-        self.asked = Asked.of(grid, self.index, columns)
+    seconds: float | None = None
 
 
 class Finder:
@@ -125,13 +73,16 @@ class Finder:
             ValueError: If the model's plans or the table do not factorise by task, or no subnet
                 has the fixed values.
         """
-        self.grid = build_grid(model, shape, table, fixed or {})
-        columns = hulls(self.grid.branch_macs, self.grid.retention)
+        self._whole = build_grid(model, shape, table, fixed or {})
+        self._chooser = Chooser(self._whole)
+        self._reader = Reader(self._whole)
         # Clients ask the same question again and again.
         self._remembered = lru_cache(_MAX_QUESTIONS)(self._find)
-        self._prepared = lru_cache(_MAX_TASK_SETS)(
-            lambda names: _Tasks(self.grid, columns, self._check_tasks(names))
-        )
+
+    @property
+    def grid(self) -> Grid:
+        """Costs and retentions, without the rows that another beats in MACs."""
+        return self._chooser.by_macs.grid
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -144,6 +95,7 @@ class Finder:
         preferences: Mapping[str, float] | None = None,
         budget: Budget | None = None,
         tolerance: float = TOLERANCE,
+        terms: Terms = Terms(),  # noqa: B008  # immutable
     ) -> Selection:
         """Return the best subnet within the budget.
 
@@ -154,21 +106,22 @@ class Finder:
             budget: None for no limit.
             tolerance: Quality (or, with ``min_quality``, fraction) that may be given up to answer
                 sooner. 0 for the proven optimum.
+            terms: Of the moment. A latency in the budget needs its ``max_seconds``: what the
+                caller leaves of it for running.
 
         Raises:
             RequestError: If tasks or preferences make no sense.
             InfeasibleBudgetError: If no subnet meets the budget.
+            ValueError: If the budget has a latency and the terms no timing.
         """
-        request = self.request(tasks, preferences)
-        return self._remembered(request, budget or Budget(), tolerance)
+        budget = budget or Budget()
+        if budget.latency_ms is not None and terms.timing is None:
+            raise ValueError("a latency budget needs terms with a timing")
+        return self._remembered(self.request(tasks, preferences), budget, tolerance, terms)
 
-    def _find(self, request: Request, budget: Budget, tolerance: float) -> Selection:
-        if budget.min_quality is None:
-            return self.selection(request, self._best(request, budget, tolerance))
-        answer = self._cheapest(request, budget, budget.min_quality, tolerance)
-        # MACs are whole, so that less than one off is none.
-        gap = math.floor(answer.gap) / request.largest_macs
-        return self.selection(request, answer._replace(gap=gap))
+    def _find(self, request: Request, budget: Budget, tolerance: float, terms: Terms) -> Selection:
+        search = self._chooser.best if budget.min_quality is None else self._chooser.cheapest
+        return self._described(request, search(request, budget, tolerance, terms), terms)
 
     def front(
         self,
@@ -184,12 +137,12 @@ class Finder:
             points: Budgets tried, evenly spaced from the cheapest subnet to the largest.
         """
         request = self.request(tasks, preferences)
-        low = float(self._arrays(request).lowest_macs.min())
+        low = float(self._chooser.by_macs.asked(request).lowest_cost.min())
         front: list[Selection] = []
         for macs in np.linspace(low, request.largest_macs, points):
-            answer = self._best(request, Budget(macs=math.ceil(macs)), 0.0)
-            selection = self.selection(request, answer)
-            if not front or selection.quality > front[-1].quality + _ROUNDING:
+            choice = self._chooser.best(request, Budget(macs=math.ceil(macs)), 0.0, Terms())
+            selection = self._described(request, choice, Terms())
+            if not front or selection.quality > front[-1].quality + ROUNDING:
                 front.append(selection)
         return front
 
@@ -202,88 +155,27 @@ class Finder:
             RequestError: If a task is unknown or repeated, none is asked, or a weight is negative,
                 not finite, for a task that is not asked, or all are zero.
         """
-        names = self.tasks if tasks is None else tuple(tasks)
-        prepared = self._prepared(names)
-        given = [1.0] * len(prepared.ordered)
-        if preferences is not None:
-            given = [preferences.get(task, 0.0) for task in prepared.ordered]
-            is_sound = min(given) >= 0 and 0 < sum(given) < math.inf  # also not with a NaN
-            if not (is_sound and preferences.keys() <= prepared.names):
-                _check_preferences(preferences, prepared.ordered)
-        largest = max(given)
-        given = [weight / largest for weight in given]  # neither tiny nor huge ones lose the sum
-        weights = np.array(given) / sum(given)
-        return Request(prepared.index, weights, prepared.largest_macs, names)
-
-    def _check_tasks(self, asked: tuple[str, ...]) -> tuple[str, ...]:
-        if unknown := [task for task in asked if task not in self.tasks]:
-            raise RequestError(f"unknown task {unknown[0]!r}; one of {list(self.tasks)}", "tasks")
-        if not asked or len(set(asked)) != len(asked):
-            raise RequestError(f"tasks={list(asked)} must name at least one, each once", "tasks")
-        return asked
-
-    def _arrays(self, request: Request) -> Asked:
-        return self._prepared(request.names).asked
-
-    def _best(self, request: Request, budget: Budget, tolerance: float) -> Answer:
-        """Maximise quality with MACs under the ceiling."""
-        ceiling, field = budget.max_macs(request.largest_macs)
-        answer = solve(Best(self._arrays(request), request.weights, ceiling), tolerance)
-        if answer is None:
-            assert field is not None
-            raise too_small(
-                field,
-                budget,
-                int(self._arrays(request).lowest_macs.min()),
-                request.largest_macs,
-            )
-        return answer
-
-    def _cheapest(self, request: Request, budget: Budget, floor: float, tolerance: float) -> Answer:
-        """Minimise MACs with quality at least the floor, and check the ceiling."""
-        question = Cheapest(self._arrays(request), request.weights, floor - _ROUNDING)
-        answer = solve(question, max(_ONE_MAC, tolerance * request.largest_macs))
-        if answer is None:
-            best = float(question.highest.max())
-            shown = math.floor(best * 1e6) / 1e6  # rounded down, so that it is itself accepted
-            raise InfeasibleBudgetError(
-                f"budget.min_quality={floor:g} cannot be kept; the best subnet keeps {shown}",
-                "min_quality",
-                best,
-            )
-        ceiling, field = budget.max_macs(request.largest_macs)
-        if -answer.gain > ceiling and tolerance > 0:
-            return self._cheapest(request, budget, floor, 0.0)
-        if -answer.gain > ceiling:
-            assert field is not None
-            raise too_small(
-                field, budget, int(-answer.gain), request.largest_macs, f" that keeps {floor:g}"
-            )
-        return answer
+        return self._reader.read(tasks, preferences)
 
     def selection(self, request: Request, answer: Answer) -> Selection:
-        """Describe an answer to a request."""
-        subnet, cost, scores = self.grid.describe(answer.row, answer.columns, request.tasks)
-        retention = self.grid.retention[answer.row]
+        """Describe an answer to a request, its row counted as in `grid`."""
+        return self._described(request, Choice(self._chooser.by_macs, answer), Terms())
+
+    def _described(self, request: Request, choice: Choice, terms: Terms) -> Selection:
+        grid, answer = choice.view.grid, choice.answer
+        subnet, cost, scores = grid.describe(answer.row, answer.columns, request.tasks)
         return Selection(
             subnet=subnet,
             cost=cost,
             fraction=cost.macs / request.largest_macs,
-            quality=float(request.weights @ retention[answer.columns, request.tasks]),
+            quality=self._chooser.quality(request, choice),
             gap=answer.gap,
             preferences=dict(zip(scores, request.weights.tolist(), strict=True)),
             scores=scores,
+            seconds=self._seconds(request, choice, terms),
         )
 
-
-def _check_preferences(preferences: Mapping[str, float], asked: Collection[str]) -> None:
-    for task, weight in preferences.items():
-        field = f"preferences.{task}"
-        if task not in asked:
-            raise RequestError(f"{field}: the task is not asked for; tasks={list(asked)}", field)
-        if not (math.isfinite(weight) and weight >= 0):
-            raise RequestError(f"{field}={weight} must be finite and at least 0", field)
-    if not any(preferences.values()):
-        raise RequestError(
-            "preferences must give at least one task a weight above 0", "preferences"
-        )
+    def _seconds(self, request: Request, choice: Choice, terms: Terms) -> float | None:
+        if terms.timing is None:
+            return None
+        return terms.pace * self._chooser.microseconds(request, choice, terms.timing) / 1e6

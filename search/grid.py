@@ -7,22 +7,36 @@ factorise, and the search never has to enumerate subnets.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from operator import attrgetter
 from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.core import Cost, Elastic, Plan, Shape, Subnet, Value
+from models.core import Cost, Elastic, Plan, Shape, Step, Subnet, Value
+from search.profile import Function, function_of
 from search.table import FloatArray, Score, Table
 
 IntArray = NDArray[np.int64]
 _FIELDS = [field.name for field in fields(Cost)]
 _MACS = _FIELDS.index("macs")
-_figures = attrgetter(*_FIELDS)
+_fields_of = attrgetter(*_FIELDS)
 _NOTHING: Mapping[str, Value] = MappingProxyType({})
+
+
+class Priced(NamedTuple):
+    """Every cell in one resource: MACs, or microseconds.
+
+    Attributes:
+        trunk: Of the shared steps, shape [rows].
+        branch: Of a task's own steps, shape [rows, columns, tasks].
+    """
+
+    trunk: FloatArray
+    branch: FloatArray
 
 
 @dataclass(frozen=True)
@@ -39,6 +53,9 @@ class Grid:
         branch: Likewise of a task's own steps, shape [rows, columns, tasks, fields].
         retention: Expected, shape [rows, columns, tasks].
         scores: What the table says, by row, task and column.
+        functions: What the steps of all rows compute, each once.
+        trunk_functions: Positions of those of the shared steps, -1 for none, shape [rows, steps].
+        branch_functions: Likewise of a task's own, shape [rows, columns, tasks, steps].
         largest_trunk_macs: Of the largest subnet, whether its row is kept or not.
         largest_branch_macs: Likewise, shape [tasks].
     """
@@ -50,6 +67,9 @@ class Grid:
     branch: IntArray
     retention: FloatArray
     scores: tuple[tuple[tuple[Score, ...], ...], ...]
+    functions: tuple[Function, ...]
+    trunk_functions: IntArray
+    branch_functions: IntArray
     largest_trunk_macs: int
     largest_branch_macs: IntArray
 
@@ -62,6 +82,33 @@ class Grid:
     def branch_macs(self) -> IntArray:
         """MACs of a task's own steps, shape [rows, columns, tasks]."""
         return self.branch[..., _MACS]
+
+    @property
+    def macs(self) -> Priced:
+        """The cells in MACs."""
+        return Priced(self.trunk_macs.astype(np.float64), self.branch_macs.astype(np.float64))
+
+    def times(self, of_function: FloatArray) -> Priced:
+        """Return the cells in the unit of ``of_function``, shape [functions]."""
+        known = np.append(of_function, 0.0)  # what stands at -1 takes no time
+        return Priced(
+            known[self.trunk_functions].sum(axis=-1), known[self.branch_functions].sum(axis=-1)
+        )
+
+    def without_dominated(self, priced: Priced) -> tuple[Grid, Priced]:
+        """Drop the rows that another beats or equals in price and retention, in every cell.
+
+        Such a row is never needed, whatever the tasks, preferences and budget.
+        """
+        keep = _undominated(*priced, self.retention)
+        of_rows = ("trunk", "branch", "retention", "trunk_functions", "branch_functions")
+        part = replace(
+            self,
+            rows=tuple(self.rows[r] for r in keep),
+            scores=tuple(self.scores[r] for r in keep),
+            **{name: getattr(self, name)[keep] for name in of_rows},
+        )
+        return part, Priced(*(array[keep] for array in priced))
 
     def describe(
         self, row: int, columns: IntArray, tasks: IntArray
@@ -86,7 +133,7 @@ class Grid:
 def build_grid(
     model: Elastic, shape: Shape, table: Table, fixed: Mapping[str, Value] = _NOTHING
 ) -> Grid:
-    """Price the cells of a table by planning them, and drop rows that can never be chosen.
+    """Price the cells of a table by planning them.
 
     Args:
         model: Plans.
@@ -112,37 +159,54 @@ def build_grid(
     choices = [
         Subnet(pair for column in columns for pair in column[c].items()) for c in range(depth)
     ]
-    allowed = np.array(
-        [r for r, row in enumerate(table.rows) if all(row.get(a) == v for a, v in fixed.items())],
-        dtype=np.int64,
-    )
-    if not len(allowed):
+    rows = [r for r, row in enumerate(table.rows) if all(row.get(a) == v for a, v in fixed.items())]
+    if not rows:
         raise ValueError(f"no row has the values {dict(fixed)}")
-    trunk = np.zeros((len(table.rows), len(_FIELDS)), dtype=np.int64)
-    branch = np.zeros((len(table.rows), depth, len(tasks), len(_FIELDS)), dtype=np.int64)
-    for r in {*allowed.tolist(), len(table.rows) - 1}:  # the last is what all are compared with
-        for c, own in enumerate(choices):
-            shared, costs = _split(model.plan(table.rows[r] | own, shape), tasks)
-            trunk[r] = _figures(shared)
-            branch[r, c] = [_figures(cost) for cost in costs]
+    numbers: dict[Function, int] = {}
+    splits = [
+        [_split(model.plan(table.rows[r] | own, shape), tasks) for own in choices] for r in rows
+    ]
+    largest, own = _split(model.plan(table.rows[-1] | choices[-1], shape), tasks)
     retention = np.stack([table.retention(task)[:, repeated[task]] for task in tasks], axis=-1)
-    macs = trunk[allowed, _MACS], branch[allowed][..., _MACS]
-    keep = allowed[_undominated(*macs, retention[allowed])]
-    scores = (_scores(table, task, keep, repeated[task]) for task in tasks)
+    scores = (_scores(table, task, rows, repeated[task]) for task in tasks)
     return Grid(
         tasks=tasks,
-        rows=tuple(table.rows[r] for r in keep),
+        rows=tuple(table.rows[r] for r in rows),
         columns=columns,
-        trunk=trunk[keep],
-        branch=branch[keep],
-        retention=retention[keep],
+        trunk=np.array([_figures(of_row[0][0]) for of_row in splits]),
+        branch=np.array(
+            [[[_figures(steps) for steps in branch] for _, branch in of_row] for of_row in splits]
+        ),
+        retention=retention[rows],
         scores=tuple(zip(*scores, strict=True)),
-        largest_trunk_macs=int(trunk[-1, _MACS]),
-        largest_branch_macs=branch[-1, -1, :, _MACS],
+        trunk_functions=_numbered([of_row[0][0] for of_row in splits], numbers),
+        branch_functions=_numbered(
+            [steps for of_row in splits for _, branch in of_row for steps in branch], numbers
+        ).reshape(len(rows), depth, len(tasks), -1),
+        functions=tuple(numbers),
+        largest_trunk_macs=_figures(largest)[_MACS],
+        largest_branch_macs=np.array([_figures(steps)[_MACS] for steps in own]),
     )
 
 
-def _scores(table: Table, task: str, rows: IntArray, columns: IntArray) -> list[tuple[Score, ...]]:
+def _figures(steps: Iterable[Step]) -> tuple[int, ...]:
+    """Return the fields of the summed cost of steps."""
+    figures = [_fields_of(step.cost) for step in steps]
+    return tuple(map(sum, zip(*figures, strict=True))) if figures else (0,) * len(_FIELDS)
+
+
+def _numbered(paths: Sequence[Sequence[Step]], numbers: dict[Function, int]) -> IntArray:
+    """Return the number of each step's function, new ones added; shape [paths, steps]."""
+    found = np.full((len(paths), max(map(len, paths))), -1, dtype=np.int64)
+    for i, path in enumerate(paths):
+        for j, step in enumerate(path):
+            found[i, j] = numbers.setdefault(function_of(step), len(numbers))
+    return found
+
+
+def _scores(
+    table: Table, task: str, rows: Sequence[int], columns: IntArray
+) -> list[tuple[Score, ...]]:
     """Return one task's scores by row and column, as the objects that answers hand on."""
     cells = table.cells[task]
     arrays = (cells.value, cells.expected, table.retention(task), cells.n, cells.stderr)
@@ -150,34 +214,29 @@ def _scores(table: Table, task: str, rows: IntArray, columns: IntArray) -> list[
     return [tuple(map(Score, *row)) for row in zip(*lists, strict=True)]
 
 
-def _split(plan: Plan, tasks: tuple[str, ...]) -> tuple[Cost, list[Cost]]:
-    """Return the cost of the steps that serve all tasks, and of those that serve each alone."""
-    served: dict[object, set[str]] = {step: set() for step in plan}
+def _split(plan: Plan, tasks: tuple[str, ...]) -> tuple[list[Step], list[list[Step]]]:
+    """Return the steps that serve all tasks, and those that serve each alone."""
+    served: dict[Step, set[str]] = {step: set() for step in plan}
     for leaf in plan:
         if leaf.emits in tasks:
-            step = leaf
-            while True:
+            step: Step | None = leaf
+            while step is not None:
                 served[step].add(leaf.emits)
-                if step.after is None:
-                    break
                 step = step.after
-    shared, own = Cost(), {task: Cost() for task in tasks}
-    for step in plan:
-        names = served[step]
-        if len(names) == 1:
-            own[next(iter(names))] += step.cost
-        elif len(names) == len(tasks):
-            shared += step.cost
+    shared: list[Step] = []
+    own: dict[str, list[Step]] = {task: [] for task in tasks}
+    for step, names in served.items():
+        if len(names) == len(tasks) > 1:
+            shared.append(step)
+        elif len(names) == 1:
+            own[next(iter(names))].append(step)
         else:
             raise ValueError(f"step {step.key} serves {sorted(names)}: neither all tasks nor one")
     return shared, list(own.values())
 
 
-def _undominated(trunk: IntArray, branch: IntArray, retention: FloatArray) -> list[int]:
-    """Return the rows that no other beats or equals in the cost and retention of every cell.
-
-    Such a row is never needed, whatever the tasks, preferences and budget.
-    """
+def _undominated(trunk: FloatArray, branch: FloatArray, retention: FloatArray) -> list[int]:
+    """Return the rows that no other beats or equals in the cost and retention of every cell."""
     rows = len(trunk)
     parts = (trunk[:, None], branch.reshape(rows, -1), -retention.reshape(rows, -1))
     worth = np.concatenate(parts, axis=1)  # the less, the better

@@ -20,6 +20,7 @@ from models.core import Axis, Space, Subnet
 
 TABLE = "table.safetensors"
 FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
 _ALL = slice(None)
 
 
@@ -64,7 +65,7 @@ class Cells:
     value: FloatArray
     n: NDArray[np.int64]
     stderr: FloatArray
-    measured: NDArray[np.bool_]
+    measured: BoolArray
     smoothed: FloatArray | None = None
 
     @property

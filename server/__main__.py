@@ -48,6 +48,10 @@ def serve(
     max_images: Annotated[int | None, _option("max_images")] = None,
     max_batch_size: Annotated[int | None, _option("max_batch_size")] = None,
     max_queue: Annotated[int | None, _option("max_queue")] = None,
+    policy: Annotated[str | None, _option("policy")] = None,
+    target_delay_ms: Annotated[float | None, _option("target_delay_ms")] = None,
+    max_wait_ms: Annotated[float | None, _option("max_wait_ms")] = None,
+    profiles: Annotated[Path | None, _option("profiles")] = None,
     log_level: Annotated[str | None, _option("log_level")] = None,
 ) -> None:
     """Serve the models of a folder. An option goes before its environment variable."""

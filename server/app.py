@@ -16,9 +16,11 @@ from models.execution import Backend
 from server import catalog, errors
 from server.api import health, infer, models, openai, rerank
 from server.decode import Decoder
+from server.engine import load
 from server.engine.engine import Engine
 from server.metrics import Metrics
 from server.middleware import BodyLimit, RequestId
+from server.profiles import Profiles
 from server.service import Service
 from server.settings import Settings, SettingsError
 
@@ -32,10 +34,13 @@ def create_app(settings: Settings) -> FastAPI:
         CatalogError: If the models cannot be served.
         SettingsError: If the device is not there.
     """
+    if settings.num_threads is not None:
+        torch.set_num_threads(settings.num_threads)
     backend = _backend(settings)
-    served = catalog.load(settings.models_folder)
-    for one in served.values():
+    loaded = catalog.load(settings.models_folder)
+    for one in loaded.values():
         backend.prepare(one.model)
+    served = loaded.profiled(Profiles(settings.profiles_folder, backend, time.perf_counter).get)
     metrics = Metrics(served, settings.max_batch_size)
     engine = Engine(
         backend,
@@ -44,15 +49,15 @@ def create_app(settings: Settings) -> FastAPI:
         settings.max_queue,
         time.perf_counter,
         metrics.batch,
+        settings.max_wait_ms / 1000,
     )
-    metrics.watch_depth(lambda: engine.depth)
+    policy = load.policy(settings.policy, settings.target_delay_ms / 1000)
+    metrics.watch(lambda: engine.depth, lambda: engine.backlog_s, lambda: policy.price)
     decoder = Decoder(min(_MAX_DECODE_THREADS, os.cpu_count() or 1))
-    service = Service(served, engine, decoder, metrics, time.perf_counter)
+    service = Service(served, engine, decoder, metrics, time.perf_counter, policy)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        if settings.num_threads is not None:
-            torch.set_num_threads(settings.num_threads)
         engine.start()
         try:
             await service.warm_up()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from models.checkpoint import MANIFEST, CheckpointError, Manifest
 from models.core import Elastic, Shape, Subnet, Value
 from models.inputs import ModelInput
 from search.find import Finder, Selection
+from search.profile import Profile
 from search.table import TABLE, Table, TableError
 from server.engine.work import Prepared
 from server.errors import InvalidRequestError, UnknownModelError, shown
@@ -38,6 +39,7 @@ class Served:
         model: An `Elastic` that is an nn.Module; Python cannot spell the intersection.
         table: Scores of its subnets.
         created_s: When its checkpoint was written, Unix time.
+        profile: How long its steps take here; None until that is measured.
     """
 
     folder: Path
@@ -46,6 +48,7 @@ class Served:
     model: Any
     table: Table
     created_s: int
+    profile: Profile | None = None
 
     @property
     def elastic(self) -> Elastic:
@@ -114,7 +117,8 @@ class Served:
         def prepare(subnet: Subnet, tasks: tuple[str, ...]) -> Prepared:
             # Only costs depend on the shape, and a plan to run is not asked for its cost.
             shape = self.input.plan_shape(None)
-            return Prepared(self.name, self.elastic.plan(subnet, shape, tasks), self.input)
+            plan = self.elastic.plan(subnet, shape, tasks)
+            return Prepared(self.name, plan, self.input, profile=self.profile)
 
         return lru_cache(_MAX_PLANS)(prepare)
 
@@ -142,6 +146,10 @@ class Catalog(Mapping[str, Served]):
 
     def __len__(self) -> int:
         return len(self._served)
+
+    def profiled(self, measure: Callable[[Served], Profile]) -> Catalog:
+        """Return the models with their profiles."""
+        return Catalog([replace(served, profile=measure(served)) for served in self.values()])
 
     def choose(self, name: str | None, takes: type[ModelInput] | None = None) -> Served:
         """Return the model a request names; None is enough where only one takes such inputs.

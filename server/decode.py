@@ -16,9 +16,15 @@ from models.inputs import ImageInput, InvalidInputError, ModelInput
 from models.text import Side, TextInput
 from server.errors import InvalidRequestError
 
+_CHARACTERS_PER_TOKEN = 4  # of English in WordPiece, about
+
 
 class Source(Protocol):
     """One input of a request, as the client sent it."""
+
+    @property
+    def num_tokens(self) -> int:
+        """About how many tokens it will have, before it is read; 0 where inputs have no length."""
 
     def decode(self, model_input: ModelInput) -> Tensor:
         """Return the model's input.
@@ -39,6 +45,11 @@ class Upload:
 
     field: str
     content: bytes | str
+
+    @property
+    def num_tokens(self) -> int:
+        """0: images have no length."""
+        return 0
 
     def decode(self, model_input: ModelInput) -> Tensor:
         """Decode the image; InvalidRequestError if it is not base64 where it should be, or none."""
@@ -70,6 +81,13 @@ class Passage:
     content: str | Sequence[int]
     prompt: str | None = None
     truncate: Side | None = None
+
+    @property
+    def num_tokens(self) -> int:
+        """Of ids their number; of a text a guess."""
+        if isinstance(self.content, str):
+            return 2 + len(self.content) // _CHARACTERS_PER_TOKEN
+        return max(1, len(self.content))
 
     def decode(self, model_input: ModelInput) -> Tensor:
         """Tokenise the text; InvalidRequestError if it is empty, too long or not of the model."""

@@ -37,6 +37,7 @@ from search.find import RequestError
 
 log = logging.getLogger(__name__)
 
+_LEAST_RETRY_S = 0.01
 _MAX_SHOWN = 80  # characters of a client's text that a message repeats
 _MAX_FAULTS = 100  # named; a million unknown fields must not make a million messages
 _Model = type[BaseModel] | None
@@ -159,10 +160,10 @@ class ClientGoneError(ClientError):
 
 
 class OverloadedError(RheostatError):
-    """The queue is full.
+    """The queue is full, or the wait too long.
 
     Attributes:
-        retry_after_s: When to try again, whole seconds.
+        retry_after_s: When to try again.
     """
 
     status = 429
@@ -170,8 +171,12 @@ class OverloadedError(RheostatError):
 
     def __init__(self, message: str, retry_after_s: float) -> None:
         super().__init__(message)
-        self.retry_after_s = max(1, math.ceil(retry_after_s))
-        self.headers = {"Retry-After": str(self.retry_after_s)}
+        self.retry_after_s = max(_LEAST_RETRY_S, retry_after_s)
+        # The standard header has whole seconds; OpenAI's clients prefer the finer one.
+        self.headers = {
+            "Retry-After": str(math.ceil(self.retry_after_s)),
+            "retry-after-ms": str(math.ceil(1000 * self.retry_after_s)),
+        }
 
 
 class DeadlineError(RheostatError):

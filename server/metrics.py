@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterator
+from bisect import bisect_right
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -11,12 +12,22 @@ from enum import StrEnum
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from search.budget import InfeasibleBudgetError
-from search.find import RequestError, Selection
-from server.errors import ClientError, ClientGoneError, InfeasibleError, OverloadedError
+from search.find import RequestError
+from server.catalog import Served
+from server.choose import Choice
+from server.errors import (
+    ClientError,
+    ClientGoneError,
+    DeadlineError,
+    InfeasibleError,
+    OverloadedError,
+)
 
 # 0.1 ms to 10 s, four to a decade: model servers answer in milliseconds.
 _SECONDS = tuple(float(f"{10 ** (k / 4):.3g}") for k in range(-16, 5))
 _QUALITY = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.92, 0.94, 0.96, 0.97, 0.98, 0.99, 1.0)
+_SAME = 1e-9  # fractions this close are one point of the front
+_RATIO = tuple(float(f"{2 ** (k / 4):.3g}") for k in range(-8, 9))  # a quarter to four times
 _NO_MODEL = "none"  # requests that name no model that is served; a name clients cannot choose
 
 
@@ -37,8 +48,17 @@ class Outcome(StrEnum):
     INVALID = "invalid"
     INFEASIBLE = "infeasible"
     REFUSED = "refused"
+    EXPIRED = "expired"
     CANCELLED = "cancelled"
     FAILED = "failed"
+
+
+class Latency(StrEnum):
+    """What became of a latency budget."""
+
+    MET = "met"
+    MISSED = "missed"
+    INFEASIBLE = "infeasible"
 
 
 @dataclass
@@ -71,6 +91,43 @@ class Metrics:
             ["model"],
             registry=registry,
         )
+        self._shared = Counter(
+            "rheostat_flops_shared",
+            "Part of the FLOPs spent that was computed once for several equal inputs.",
+            ["model"],
+            registry=registry,
+        )
+        self._slimmed = Counter(
+            "rheostat_slimmed_requests",
+            "Answered requests that got a smaller subnet because others waited.",
+            ["model"],
+            registry=registry,
+        )
+        self._subnets = Counter(
+            "rheostat_subnets_served",
+            "Answered requests by the last point of the Pareto front that costs no more.",
+            ["model", "front"],
+            registry=registry,
+        )
+        self._latency = Counter(
+            "rheostat_latency_budgets",
+            "Latency budgets by what became of them; those of refused requests are not counted.",
+            ["model", "outcome"],
+            registry=registry,
+        )
+        self._ratio = Histogram(
+            "rheostat_latency_ratio",
+            "Total time of answered requests over what was predicted.",
+            ["model"],
+            buckets=_RATIO,
+            registry=registry,
+        )
+        self._drift = Gauge(
+            "rheostat_profile_drift",
+            "Time that steps lately took over what their profile predicts, corrections included.",
+            ["model"],
+            registry=registry,
+        )
         self._stages = Histogram(
             "rheostat_stage_seconds",
             "Time of answered requests by stage.",
@@ -97,18 +154,47 @@ class Metrics:
             "Inputs admitted and not yet answered; refusals start at max_queue.",
             registry=registry,
         )
+        self._backlog = Gauge(
+            "rheostat_backlog_seconds",
+            "Predicted time of everything admitted and not yet answered.",
+            registry=registry,
+        )
+        self._price = Gauge(
+            "rheostat_compute_price",
+            "Quality given up for compute worth that of the mean request; 0 without load.",
+            registry=registry,
+        )
         for model in (*models, _NO_MODEL):
             for outcome in Outcome:
                 self._requests.labels(model, outcome)
         for model in models:
-            self._flops.labels(model)
+            for latency in Latency:
+                self._latency.labels(model, latency)
+            for by_model in (self._flops, self._shared, self._slimmed):
+                by_model.labels(model)
             self._quality.labels(model)
+            self._ratio.labels(model)
         for stage in Stage:
             self._stages.labels(stage)
 
-    def watch_depth(self, depth: Callable[[], float]) -> None:
-        """Read the queue's depth from a function whenever metrics are read."""
+    def watch(
+        self,
+        depth: Callable[[], float],
+        backlog_s: Callable[[], float],
+        price: Callable[[], float],
+    ) -> None:
+        """Read levels from functions whenever metrics are read."""
         self._depth.set_function(depth)
+        self._backlog.set_function(backlog_s)
+        self._price.set_function(price)
+
+    def watch_model(self, served: Served) -> None:
+        """Create the series that depend on what is known of a model."""
+        for point in range(len(served.front)):
+            self._subnets.labels(served.name, point)
+        profile = served.profile
+        if profile is not None:
+            self._drift.labels(served.name).set_function(lambda: profile.drift)
 
     @contextmanager
     def request(self) -> Iterator[Tally]:
@@ -119,6 +205,10 @@ class Metrics:
             yield tally
         except BaseException as error:
             outcome = _outcome(error)
+            if isinstance(error, InfeasibleBudgetError) and error.field == "latency_ms":
+                self._latency.labels(tally.model, Latency.INFEASIBLE).inc()
+            if outcome is Outcome.EXPIRED:
+                self._latency.labels(tally.model, Latency.MISSED).inc()
             raise
         finally:
             self._requests.labels(tally.model, outcome).inc()
@@ -127,14 +217,42 @@ class Metrics:
         """Record that a batch was run."""
         self._batch_size.observe(size)
 
-    def answered(self, model: str, selection: Selection, num_images: int) -> None:
-        """Record what an answer cost and was worth."""
-        self._flops.labels(model).inc(selection.cost.flops * num_images)
-        self._quality.labels(model).observe(selection.quality)
+    def answered(
+        self,
+        served: Served,
+        choice: Choice,
+        num_inputs: int,
+        shared: float,
+        seconds: Mapping[Stage, float],
+        latency_ms: float | None,
+    ) -> None:
+        """Record what an answer cost and was worth.
 
-    def stage(self, stage: Stage, seconds: float) -> None:
-        """Record how long a stage took."""
-        self._stages.labels(stage).observe(seconds)
+        Args:
+            served: The model.
+            choice: What ran.
+            num_inputs: Of the request.
+            shared: Part of the FLOPs, 0..1, that were computed for other inputs as well.
+            seconds: Per stage.
+            latency_ms: Of the budget.
+        """
+        model, selection = served.name, choice.selection
+        flops = selection.cost.flops * num_inputs
+        self._flops.labels(model).inc(flops)
+        self._shared.labels(model).inc(flops * shared)
+        self._quality.labels(model).observe(selection.quality)
+        points = [point.fraction for point in served.front]
+        front = max(0, bisect_right(points, selection.fraction + _SAME) - 1)
+        self._subnets.labels(model, front).inc()
+        if choice.is_slimmed:
+            self._slimmed.labels(model).inc()
+        if choice.predicted_s > 0:
+            self._ratio.labels(model).observe(seconds[Stage.TOTAL] / choice.predicted_s)
+        if latency_ms is not None:
+            is_met = 1000 * seconds[Stage.TOTAL] <= latency_ms
+            self._latency.labels(model, Latency.MET if is_met else Latency.MISSED).inc()
+        for stage, value in seconds.items():
+            self._stages.labels(stage).observe(value)
 
     def text(self) -> bytes:
         """Return all metrics in Prometheus's text format."""
@@ -147,6 +265,8 @@ def _outcome(error: BaseException) -> Outcome:
             return Outcome.INFEASIBLE
         case OverloadedError():
             return Outcome.REFUSED
+        case DeadlineError():
+            return Outcome.EXPIRED
         case ClientGoneError() | asyncio.CancelledError():
             return Outcome.CANCELLED
         case ClientError() | RequestError():

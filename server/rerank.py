@@ -10,13 +10,13 @@ import torch
 
 from models.core import Shape, Subnet, plan_cost, rest_after
 from models.text import Continued
-from search.find import Selection
 from server.catalog import Served
+from server.choose import Choice, Question
 from server.decode import Source
-from server.engine.work import Prepared, Result, Work
+from server.engine.work import Prepared, Result
 from server.errors import InvalidRequestError
 from server.metrics import Stage
-from server.service import Question, Service
+from server.service import Service
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Ranking:
     """Documents in order, and what it took.
 
     Attributes:
-        selection: The subnet chosen.
+        choice: The subnet chosen, and how.
         order: Indices of the documents, best first.
         scores: Cosine of each document with the query, -1..1, from the deepest exit it reached.
         deepened: Indices of the documents that went deeper; empty without a cascade.
@@ -46,7 +46,7 @@ class Ranking:
         seconds: Per stage.
     """
 
-    selection: Selection
+    choice: Choice
     order: list[int]
     scores: list[float]
     deepened: list[int]
@@ -77,7 +77,7 @@ async def rerank(
         selection = admitted.selection
         task = next(iter(selection.scores))
         first, rest = _stages(served, selection.subnet, cascade, task)
-        results = await admitted.run([Work(first.prepared, item) for item in admitted.items])
+        results = await admitted.run(first.prepared, admitted.items)
         scores = _cosines(results, task)
         lengths = [served.input.shape_of(item) for item in admitted.items]
         macs = first.macs(served, lengths)
@@ -85,14 +85,14 @@ async def rerank(
         if cascade is not None and rest is not None:
             deepened = _best_first(scores)[: cascade.keep]
             again = [0, *(i + 1 for i in deepened)]  # the query is row 0
-            deep = await admitted.run([Work(rest.prepared, results[i].kept) for i in again])
+            deep = await admitted.run(rest.prepared, [results[i].kept for i in again])
             macs += rest.macs(served, [lengths[i] for i in again])
             for i, score in zip(deepened, _cosines(deep, task), strict=True):
                 scores[i] = score
     is_deep = set(deepened)
     order = sorted(range(len(documents)), key=lambda i: (i not in is_deep, -scores[i]))
     num_tokens = sum(served.input.num_tokens(item) for item in admitted.items)
-    return Ranking(selection, order, scores, deepened, macs, num_tokens, admitted.seconds)
+    return Ranking(admitted.choice, order, scores, deepened, macs, num_tokens, admitted.seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +128,13 @@ def _stages(
     shallow = subnet | {"depth": cascade.depth}
     first = served.prepare(shallow, [task])
     shared = first.leaves[task][:-1]  # what the shallow exit reads, the deeper layers go on from
-    rest = Prepared(served.name, rest_after(whole.plan, shared), Continued("hidden"), resume=shared)
+    rest = Prepared(
+        served.name,
+        rest_after(whole.plan, shared),
+        Continued("hidden"),
+        resume=shared,
+        profile=served.profile,
+    )
     return _Stage(replace(first, keep=shared), shallow), _Stage(rest, subnet)
 
 

@@ -2,37 +2,24 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from math import inf
+from typing import Any
 
 from torch import Tensor
 
-from models.core import Shape, Value
-from search.budget import Budget
+from models.core import Shape
 from search.find import Selection
 from server.catalog import Catalog, Served
+from server.choose import Choice, Chooser, Question
 from server.decode import Decoder, Source
 from server.engine.engine import Engine, Reservation
-from server.engine.work import Result, Work
+from server.engine.load import Fixed, Policy
+from server.engine.work import Prepared, Result, Work
 from server.metrics import Metrics, Stage
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """What a client wants to know and spend.
-
-    Attributes:
-        tasks: None for all of the model's.
-        preferences: Weight per task on any scale; None for equal weights.
-        budget: For each input.
-        fixed: Values that the client has chosen itself, by axis.
-    """
-
-    tasks: Sequence[str] | None
-    preferences: Mapping[str, float] | None
-    budget: Budget
-    fixed: Mapping[str, Value] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +33,8 @@ class Answer:
         backend: What ran it.
         batch_sizes: Of the batch each input was in.
         seconds: Per stage; queue and run are those of the input that took longest.
+        choice: How the subnet was chosen.
+        shared: Part of the FLOPs, 0..1, that were computed for other inputs as well.
     """
 
     selection: Selection
@@ -54,27 +43,42 @@ class Answer:
     backend: str
     batch_sizes: list[int]
     seconds: Mapping[Stage, float]
+    choice: Choice
+    shared: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Admitted:
     """A request that has room, its inputs and its subnet.
 
     Attributes:
         room: For its works.
         items: The decoded inputs.
-        selection: The subnet chosen.
+        choice: The subnet chosen, and how.
+        deadline: Of its works, on the engine's clock.
         seconds: Per stage so far; ``run`` adds to it.
+        shared: Part of the FLOPs of the last run that were computed for other inputs as well.
     """
 
     room: Reservation
     items: list[Tensor]
-    selection: Selection
+    choice: Choice
+    deadline: float
     seconds: dict[Stage, float]
+    shared: float = 0.0
 
-    async def run(self, works: Sequence[Work]) -> list[Result]:
-        """Run works and add the times of the one that took longest."""
-        results = await self.room.submit(works)
+    @property
+    def selection(self) -> Selection:
+        """The subnet chosen."""
+        return self.choice.selection
+
+    async def run(self, prepared: Prepared, items: Sequence[Any]) -> list[Result]:
+        """Run inputs, or what earlier runs kept of them, and add the times of the slowest."""
+        flops = self.selection.cost.flops
+        results = await self.room.submit(
+            [Work(prepared, item, self.deadline, flops) for item in items]
+        )
+        self.shared = statistics.fmean(result.shared for result in results)
         slowest = max(results, key=lambda result: result.queue_s + result.run_s)
         self.seconds[Stage.QUEUE] += slowest.queue_s
         self.seconds[Stage.RUN] += slowest.run_s
@@ -91,8 +95,10 @@ class Service:
         decoder: Decoder,
         metrics: Metrics,
         clock: Callable[[], float],
+        policy: Policy | None = None,
     ) -> None:
         self.catalog = catalog
+        self._chooser = Chooser(engine, policy or Fixed())
         self.metrics = metrics
         self._engine = engine
         self._decoder = decoder
@@ -111,7 +117,7 @@ class Service:
             InferenceError: If one fails.
         """
         for served in self.catalog.values():
-            _ = served.front  # computed now, not while somebody waits
+            self.metrics.watch_model(served)  # with its front, which takes a moment
             space = served.elastic.space
             for subnet in (space.smallest, space.largest):
                 prepared = served.prepare(subnet, served.elastic.tasks)
@@ -120,14 +126,13 @@ class Service:
         self._is_warm = True
 
     def select(self, served: Served, question: Question, shape: Shape) -> Selection:
-        """Choose a subnet for inputs of a shape, without running it.
+        """Choose a subnet for one input of a shape, as if nobody waited, without running it.
 
         Raises:
             RequestError: If tasks, preferences or fixed values make no sense.
             InfeasibleBudgetError: If no subnet meets the budget.
         """
-        finder = served.finder_for(shape, question.fixed)
-        return finder.find(question.tasks, question.preferences, question.budget)
+        return self._chooser.wanted(served, question, shape, 1, 0.0)
 
     async def infer(self, served: Served, question: Question, sources: Sequence[Source]) -> Answer:
         """Choose one subnet for all inputs, run it on each, and say what was done.
@@ -140,7 +145,7 @@ class Service:
         async with self.admit(served, question, sources) as admitted:
             selection = admitted.selection
             prepared = served.prepare(selection.subnet, selection.scores)
-            results = await admitted.run([Work(prepared, item) for item in admitted.items])
+            results = await admitted.run(prepared, admitted.items)
         return Answer(
             selection=selection,
             outputs=[result.outputs for result in results],
@@ -148,6 +153,8 @@ class Service:
             backend=self._engine.backend.name,
             batch_sizes=[result.batch_size for result in results],
             seconds=admitted.seconds,
+            choice=admitted.choice,
+            shared=admitted.shared,
         )
 
     @asynccontextmanager
@@ -166,24 +173,35 @@ class Service:
             OverloadedError: If there is no room for all works.
             InvalidRequestError: If an input is none.
             RequestError: If tasks, preferences or fixed values make no sense.
-            InfeasibleBudgetError: If no subnet meets the budget.
+            InfeasibleBudgetError: If no subnet meets the budget, even if nobody waited.
             ModelNotReadyError: If the engine is not running.
         """
         start = self._clock()
-        with self._engine.reserve(len(sources) + num_more) as room:
+        budget, num_works = question.budget, len(sources) + num_more
+        deadline = inf if budget.latency_ms is None else start + budget.latency_ms / 1000
+        with self._engine.reserve(num_works, _estimate(served, sources)) as room:
             items = await self._decoder.decode(sources, served.input)
             decoded = self._clock()
             shape = max(served.input.shape_of(item) for item in items)
-            selection = self.select(served, question, shape)
+            choice = self._chooser.choose(
+                served, question, shape, num_works, decoded - start, deadline
+            )
             seconds = {
                 Stage.DECODE: decoded - start,
                 Stage.SEARCH: self._clock() - decoded,
                 Stage.QUEUE: 0.0,
                 Stage.RUN: 0.0,
             }
-            admitted = Admitted(room, items, selection, seconds)
+            admitted = Admitted(room, items, choice, deadline, seconds)
             yield admitted
         seconds[Stage.TOTAL] = self._clock() - start
-        self.metrics.answered(served.name, selection, len(items))
-        for stage, value in seconds.items():
-            self.metrics.stage(stage, value)
+        self.metrics.answered(
+            served, choice, len(items), admitted.shared, seconds, budget.latency_ms
+        )
+
+
+def _estimate(served: Served, sources: Sequence[Source]) -> float:
+    """Return the seconds that inputs may take at least, before they are decoded."""
+    prepared = served.prepare(served.elastic.space.smallest, served.elastic.tasks)
+    longest = served.input.plan_shape(None)[0]
+    return sum(prepared.share(min(longest, source.num_tokens)).more for source in sources)

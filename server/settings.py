@@ -68,6 +68,27 @@ class Settings(BaseSettings):
         gt=0,
         description="Inputs admitted and not yet answered; beyond this requests get 429.",
     )
+    policy: Literal["price", "slackfit", "fixed"] = Field(
+        default="price",
+        description="What waiting does to subnets: price (compute costs quality as the queue "
+        "grows), slackfit (the largest that fits the slack) or fixed (nothing).",
+    )
+    target_delay_ms: float = Field(
+        default=50.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="Queueing delay at which subnets are slimmed as far as requests allow.",
+    )
+    max_wait_ms: float = Field(
+        default=2000.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="While those inside are predicted to take longer, requests get 429.",
+    )
+    profiles: Path | None = Field(
+        default=None,
+        description="Folder of measured times. Default: rheostat/profiles in the user's cache.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least severe messages that are logged."
     )
@@ -76,6 +97,11 @@ class Settings(BaseSettings):
     def models_folder(self) -> Path:
         """Where the checkpoints are."""
         return self.models or Path(models.__file__).parent / "zoo"
+
+    @property
+    def profiles_folder(self) -> Path:
+        """Where measured times are kept."""
+        return self.profiles or _cache() / "rheostat" / "profiles"
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -96,6 +122,11 @@ class Settings(BaseSettings):
                     f"{name} is no setting; did you mean {PREFIX}{f' or {PREFIX}'.join(near)}?"
                 )
         return self
+
+
+def _cache() -> Path:
+    given = os.environ.get("XDG_CACHE_HOME")
+    return Path(given) if given else Path.home() / ".cache"
 
 
 def data_folder() -> Path:

@@ -17,11 +17,17 @@ class TorchBackend(Backend):
 
     def __init__(self, device: str = "cpu") -> None:
         self.device = torch.device(device)
+        self.is_synchronous = self.device.type == "cpu"
 
     @property
     def name(self) -> str:
         """What receipts call this back end, for example ``torch-cpu``."""
         return f"torch-{self.device.type}"
+
+    @property
+    def hardware(self) -> str:
+        """The name of the CUDA device."""
+        return "" if self.is_synchronous else torch.cuda.get_device_name(self.device)
 
     def prepare(self, model: nn.Module) -> None:
         """Move a model's weights to the device, in the layout its kernels like best."""
@@ -36,6 +42,11 @@ class TorchBackend(Backend):
             return value.to(self.device)
         layout = torch.channels_last if value.ndim == 4 else torch.preserve_format
         return value.to(self.device, memory_format=layout)
+
+    def wait(self) -> None:
+        """Return once the device is idle."""
+        if self.device.type == "cuda":  # pragma: no cover - needs a GPU
+            torch.cuda.synchronize(self.device)
 
     def run_chain(
         self, steps: Sequence[Step], values: Mapping[str, Value], stop: Callable[[], bool] = never

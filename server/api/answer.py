@@ -11,6 +11,7 @@ from fastapi import Request
 from search.find import Selection
 from server.api.schema import Milliseconds, PlanReceipt, Receipt, TaskReceipt
 from server.catalog import Served
+from server.choose import Choice
 from server.errors import ClientGoneError
 from server.metrics import Stage
 from server.service import Answer
@@ -22,16 +23,19 @@ def receipt_of(served: Served, answer: Answer) -> Receipt:
     """Return the receipt of a run."""
     return Receipt(
         **_chosen(served, answer.selection),
-        total_flops=answer.selection.cost.flops * len(answer.outputs),
+        total_flops=(total := answer.selection.cost.flops * len(answer.outputs)),
+        shared_flops=round(answer.shared * total),
+        slimmed=answer.choice.is_slimmed,
         backend=answer.backend,
         batch_sizes=answer.batch_sizes,
-        milliseconds=milliseconds(answer.seconds),
+        milliseconds=milliseconds(answer.seconds, answer.choice),
     )
 
 
-def milliseconds(seconds: Mapping[Stage, float]) -> Milliseconds:
+def milliseconds(seconds: Mapping[Stage, float], choice: Choice) -> Milliseconds:
     """Return the time of each stage as receipts give it."""
-    return Milliseconds(**{stage.value: 1000 * taken for stage, taken in seconds.items()})
+    taken = {stage.value: 1000 * value for stage, value in seconds.items()}
+    return Milliseconds(**taken, predicted=1000 * choice.predicted_s)
 
 
 def plan_receipt(served: Served, selection: Selection) -> PlanReceipt:
@@ -62,6 +66,7 @@ def _chosen(served: Served, selection: Selection) -> dict[str, Any]:
         "quality": selection.quality,
         "gap": selection.gap,
         "preferences": dict(selection.preferences),
+        "predicted_run_ms": None if selection.seconds is None else 1000 * selection.seconds,
         "tasks": tasks,
     }
 

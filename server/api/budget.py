@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pydantic import ValidationError
-
 from search.budget import Budget
 from server.api.schema import BudgetBody
 from server.errors import InvalidRequestError, shown
 
 PREFIX = "x-rheostat-"
+_FLAGS = {"true": True, "false": False}
 
 
 def merged_budget(body: BudgetBody | None, headers: Mapping[str, str]) -> Budget:
@@ -23,7 +22,7 @@ def merged_budget(body: BudgetBody | None, headers: Mapping[str, str]) -> Budget
     Raises:
         InvalidRequestError: If a header with our prefix is no limit, or its value no number.
     """
-    given: dict[str, float] = {}
+    given: dict[str, float | bool] = {}
     for header, value in headers.items():
         if not header.startswith(PREFIX):
             continue
@@ -31,13 +30,15 @@ def merged_budget(body: BudgetBody | None, headers: Mapping[str, str]) -> Budget
         if name not in BudgetBody.model_fields:
             allowed = ", ".join(PREFIX + f.replace("_", "-") for f in BudgetBody.model_fields)
             raise InvalidRequestError(f"header {shown(header)} is not known; one of {allowed}")
+        is_flag = BudgetBody.model_fields[name].annotation is bool
         try:
-            given[name] = float(value)
-            BudgetBody(**{name: given[name]})
-        except (ValueError, ValidationError):
+            given[name] = _FLAGS[value] if is_flag else float(value)
+            BudgetBody.model_validate({name: given[name]})
+        except (KeyError, ValueError):
+            rule = "true or false" if is_flag else "a positive number"
             raise InvalidRequestError(
-                f"header {header}={shown(value)} must be a positive number", f"budget.{name}"
+                f"header {header}={shown(value)} must be {rule}", f"budget.{name}"
             ) from None
     if body is not None:
-        given |= body.model_dump(exclude_none=True)
-    return Budget(**given)
+        given |= body.model_dump(exclude_unset=True, exclude_none=True)
+    return Budget(**given)  # type: ignore[arg-type]  # checked by BudgetBody

@@ -23,8 +23,9 @@ from server.api.schema import (
     request_docs,
 )
 from server.catalog import Served
+from server.choose import Question
 from server.errors import InvalidRequestError
-from server.service import Answer, Question, Service
+from server.service import Answer, Service
 
 _INFER_DOCS = request_docs(json=inlined(InferBody), form=FORM_SCHEMA)
 _PLAN_DOCS = request_docs(json=inlined(FullPlanBody))

@@ -21,9 +21,10 @@ from server.api.body import check_count, read_json
 from server.api.budget import merged_budget
 from server.api.schema import BudgetBody, Name, Receipt, inlined, request_docs
 from server.catalog import Served
+from server.choose import Question
 from server.decode import Passage
 from server.errors import ClientError, InvalidRequestError, RheostatError, UnknownModelError
-from server.service import Question, Service
+from server.service import Service
 
 PATHS = ("/v1/embeddings", "/embeddings")
 _Text = Annotated[str, Field(strict=True)]

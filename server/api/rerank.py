@@ -21,10 +21,11 @@ from server.api.schema import (
     request_docs,
 )
 from server.catalog import Served
+from server.choose import Question
 from server.decode import Passage
 from server.metrics import Tally
 from server.rerank import Cascade, Ranking, rerank
-from server.service import Question, Service
+from server.service import Service
 
 _Texts = Annotated[list[str], Field(min_length=1, fail_fast=True)]
 _STATUSES = (404, 413, 415, 422, 429, 500, 503)
@@ -92,6 +93,7 @@ class RankingReceipt(PlanReceipt):
     total_flops: int = Field(description="For all texts, the query included.")
     num_tokens: int = Field(description="Read, special tokens included.")
     deepened: list[int] = Field(description="Documents that went on to the chosen depth.")
+    slimmed: bool = Field(description="Whether a better subnet would have run if nobody waited.")
     milliseconds: Milliseconds
 
 
@@ -205,9 +207,10 @@ def _question(body: _TextBody, request: Request) -> Question:
 
 def _receipt(served: Served, ranking: Ranking) -> RankingReceipt:
     return RankingReceipt(
-        **plan_receipt(served, ranking.selection).model_dump(),
+        **plan_receipt(served, ranking.choice.selection).model_dump(),
         total_flops=2 * ranking.macs,
         num_tokens=ranking.num_tokens,
         deepened=ranking.deepened,
-        milliseconds=milliseconds(ranking.seconds),
+        slimmed=ranking.choice.is_slimmed,
+        milliseconds=milliseconds(ranking.seconds, ranking.choice),
     )

@@ -29,7 +29,7 @@ class _Asked(BaseModel):
 
 
 class BudgetBody(_Asked):
-    """Limits for each image; all that are given hold at once."""
+    """Limits for each input, the latency for all together; all that are given hold at once."""
 
     flops: float | None = Field(
         default=None, gt=0, description="Floating-point operations, 2 x MACs."
@@ -46,6 +46,16 @@ class BudgetBody(_Asked):
         gt=0,
         description="Keep at least this preference-weighted mean retention, as cheaply as "
         "possible. 1 is the largest subnet.",
+    )
+    latency_ms: float | None = Field(
+        default=None,
+        gt=0,
+        description="Milliseconds of the whole request, waiting included. The best subnet that is "
+        "predicted to keep it runs; past it, what has not run yet is given up with 504.",
+    )
+    strict: bool = Field(
+        default=False,
+        description="Never run a smaller subnet because others wait; refuse with 429 instead.",
     )
 
 
@@ -134,6 +144,7 @@ class Milliseconds(BaseModel):
     queue: float = Field(description="Of the image that took longest.")
     run: float = Field(description="Of the batch of the image that took longest.")
     total: float
+    predicted: float = Field(description="The total as predicted when the subnet was chosen.")
 
 
 class PlanReceipt(BaseModel):
@@ -148,13 +159,20 @@ class PlanReceipt(BaseModel):
     quality: float = Field(description="Preference-weighted mean of the tasks' retention.")
     gap: float = Field(description="Bound on what was lost to the optimum; 0 is proven optimal.")
     preferences: dict[str, float] = Field(description="As used, summing to 1.")
+    predicted_run_ms: float | None = Field(
+        description="For running the inputs together, without waiting."
+    )
     tasks: dict[str, TaskReceipt]
 
 
 class Receipt(PlanReceipt):
     """The receipt of a run."""
 
-    total_flops: int = Field(description="For all images of the request.")
+    total_flops: int = Field(description="For all inputs of the request.")
+    shared_flops: int = Field(
+        description="Of these, what was computed once for this and other equal inputs."
+    )
+    slimmed: bool = Field(description="Whether a better subnet would have run if nobody waited.")
     backend: str
     batch_sizes: list[int] = Field(description="Of the batch each image was run in.")
     milliseconds: Milliseconds

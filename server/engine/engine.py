@@ -8,12 +8,16 @@ import threading
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 from torch import Tensor
 
+from models.core import Step
 from models.execution import Backend, Done, Job, StoppedError
-from server.engine.admission import Admission
+from search.profile import Workload
+from server.engine.admission import Admission, Room
+from server.engine.predict import Pace, Share, batch_seconds, in_time
 from server.engine.schedule import Scheduler
 from server.engine.work import Result, Work
 from server.errors import DeadlineError, InferenceError, ModelNotReadyError
@@ -26,20 +30,38 @@ class _Waiting:
     work: Work
     since: float
     future: asyncio.Future[Result]
+    room: Room
+
+    @property
+    def share(self) -> Share:
+        return self.work.share
+
+    @property
+    def deadline(self) -> float:
+        return self.work.deadline
 
 
 class Reservation:
     """Room for a number of works, kept by `Engine.reserve`."""
 
-    def __init__(self, engine: Engine, num_works: int) -> None:
+    def __init__(self, engine: Engine, room: Room) -> None:
         self._engine = engine
-        self._left = num_works
+        self._room = room
+        self._left = room.num_works
 
     async def submit(self, works: Sequence[Work]) -> list[Result]:
-        """Run works; see `Engine.submit`."""
+        """Run works and return their results in order.
+
+        If the caller is cancelled, or one work fails, those still waiting leave the queue.
+
+        Raises:
+            InferenceError: If the back end failed on one of them.
+            DeadlineError: If the deadline of one passed before its turn.
+            ModelNotReadyError: If the engine is not running.
+        """
         assert len(works) <= self._left, "more works than were reserved"
         self._left -= len(works)
-        return await self._engine._submit(works)
+        return await self._engine._submit(works, self._room)
 
 
 class Engine:
@@ -57,6 +79,7 @@ class Engine:
         max_queue: int,
         clock: Callable[[], float],
         on_batch: Callable[[int], None] = lambda size: None,
+        max_wait_s: float = inf,
     ) -> None:
         """Create an engine that is not yet started.
 
@@ -67,15 +90,18 @@ class Engine:
             max_queue: Most works admitted and not yet answered.
             clock: Returns seconds; only differences matter. Called from both threads.
             on_batch: Told the size of each batch that was run, on the event loop.
+            max_wait_s: Nobody is admitted while those inside are predicted to take longer.
         """
         self.backend = backend
-        self._admission = Admission(max_queue, clock)
+        self._admission = Admission(max_queue, max_wait_s, clock)
+        self._pace = Pace()
+        self._running: Sequence[_Waiting] = ()
         self._clock = clock
         self._on_batch = on_batch
         self._queue: Scheduler[_Waiting] = Scheduler(max_batch_size, max_batch_tokens)
         self._changed = threading.Condition()
         self._is_open = False
-        self._unanswered: set[asyncio.Future[Result]] = set()
+        self._unanswered: dict[asyncio.Future[Result], Work] = {}
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
         self._loop: asyncio.AbstractEventLoop
         self._ended: asyncio.Event
@@ -89,6 +115,29 @@ class Engine:
     def depth(self) -> int:
         """Works admitted and not yet answered."""
         return self._admission.admitted
+
+    @property
+    def backlog_s(self) -> float:
+        """Predicted seconds of all that is admitted and not yet answered."""
+        return self._pace.value * self._admission.seconds
+
+    @property
+    def pace(self) -> float:
+        """Seconds that batches lately took for each predicted one."""
+        return self._pace.value
+
+    def delay_s(self, deadline: float = inf) -> float:
+        """Predict how long a work submitted now would wait.
+
+        Args:
+            deadline: Its own; works that are due later and do not run yet go after it.
+        """
+        if deadline == inf:
+            return self.backlog_s
+        running = self._running
+        ahead = sum(w.share.more for w in self._unanswered.values() if w.deadline <= deadline)
+        ahead += sum(one.share.more for one in running if one.deadline > deadline)
+        return self._pace.value * ahead
 
     def start(self) -> None:
         """Start the worker. Call once, on the event loop that will submit."""
@@ -107,40 +156,37 @@ class Engine:
             self._thread.join()
 
     @contextmanager
-    def reserve(self, num_works: int) -> Iterator[Reservation]:
+    def reserve(self, num_works: int, seconds: float = 0.0) -> Iterator[Reservation]:
         """Hold room for a request, all of it or nothing, before anything is done for it.
 
+        Args:
+            num_works: Of the request.
+            seconds: They are estimated to take, until they are submitted.
+
         Raises:
-            OverloadedError: If there is not enough room.
+            OverloadedError: If there is not enough room, or those inside take too long.
             ModelNotReadyError: If the engine is not running.
         """
         self._check_open()
-        with self._admission.reserve(num_works):
-            yield Reservation(self, num_works)
+        with self._admission.reserve(num_works, seconds, self._pace.value) as room:
+            yield Reservation(self, room)
 
-    async def _submit(self, works: Sequence[Work]) -> list[Result]:
-        """Run works and return their results in order.
-
-        If the caller is cancelled, or one work fails, those still waiting leave the queue.
-
-        Raises:
-            InferenceError: If the back end failed on one of them.
-            DeadlineError: If the deadline of one passed before its turn.
-            ModelNotReadyError: If the engine is not running.
-        """
+    async def _submit(self, works: Sequence[Work], room: Room) -> list[Result]:
         now = self._clock()
-        waiting = [_Waiting(work, now, self._loop.create_future()) for work in works]
+        waiting = [_Waiting(work, now, self._loop.create_future(), room) for work in works]
+        room.hold(sum(work.share.more for work in works))
         with self._changed:
             self._check_open()
             for item in waiting:
                 self._queue.push(item, item.work.ticket)
             self._changed.notify()
-        futures = [item.future for item in waiting]
-        self._unanswered.update(futures)
+        futures = {item.future: item.work for item in waiting}
+        self._unanswered |= futures
         try:
             return await asyncio.gather(*futures)
         finally:
-            self._unanswered.difference_update(futures)
+            for future in futures:
+                del self._unanswered[future]
             with self._changed:
                 for item in waiting:
                     self._queue.discard(item)
@@ -169,6 +215,7 @@ class Engine:
             if not batch:
                 continue  # all that waited had expired
             started = self._clock()
+            self._running = batch
             self._post(self._on_batch, len(batch))
             try:
                 for done in self._execute(batch):
@@ -184,6 +231,9 @@ class Engine:
             except Exception:  # the loop's edge: the batch fails, the worker goes on
                 log.exception("a batch of %d failed", len(batch))
                 self._post(self._fail, batch)
+            else:
+                self._pace.note(batch_seconds(batch), self._clock() - started)
+            self._running = ()
 
     def _next_batch(self) -> list[_Waiting] | None:
         """Wait for works; None once closed and empty."""
@@ -192,7 +242,8 @@ class Engine:
                 self._changed.wait()
             if not self._queue:
                 return None
-            batch, expired = self._queue.next_batch(self._clock())
+            now = self._clock()
+            batch, expired = self._queue.next_batch(now, in_time(now, self._pace.value))
         self._post(self._expire, expired)
         return batch
 
@@ -209,7 +260,14 @@ class Engine:
             jobs.append(Job(work.prepared.plan, row, work.prepared.resume, work.prepared.keep))
         collate = works[0].prepared.input.collate
         is_forsaken = lambda: all(item.future.done() for item in batch)  # noqa: E731
-        return self.backend.execute(jobs, items, collate, is_forsaken)
+        profile = works[0].prepared.profile
+
+        def observe(steps: Sequence[Step], rows: int, num_tokens: int, seconds: float) -> None:
+            assert profile is not None
+            profile.observe(steps, Workload(rows, num_tokens / rows), seconds)
+
+        seen = observe if profile is not None else None
+        return self.backend.execute(jobs, items, collate, is_forsaken, seen, self._clock)
 
     def _post(self, call: Callable[..., None], *args: object) -> None:
         # A loop that is gone took everybody who waited with it.
@@ -229,7 +287,8 @@ class Engine:
             if not item.future.done():
                 leaves = item.work.prepared.leaves
                 outputs = {task: done.outputs[path] for task, path in leaves.items()}
-                result = Result(outputs, done.kept, started - item.since, run_s, batch_size)
+                queue_s = started - item.since
+                result = Result(outputs, done.kept, queue_s, run_s, batch_size, done.shared)
                 item.future.set_result(result)
 
     def _fail(self, batch: Sequence[_Waiting]) -> None:
@@ -246,13 +305,11 @@ class Engine:
 
     def _end(self) -> None:
         """Tell whoever is left that no answer comes. On the event loop, after all others."""
-        _set_error(self._unanswered, "the worker stopped before it could answer")
+        _set_error(list(self._unanswered), "the worker stopped before it could answer")
         self._ended.set()
 
 
-def _set_error(
-    futures: set[asyncio.Future[Result]] | list[asyncio.Future[Result]], text: str
-) -> None:
+def _set_error(futures: Sequence[asyncio.Future[Result]], text: str) -> None:
     for future in futures:
         if not future.done():
             future.set_exception(InferenceError(text))  # each its own: tracebacks accumulate

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 from math import inf
 from typing import Any, NamedTuple
 
@@ -11,7 +12,12 @@ from torch import Tensor
 
 from models.core import KeyPath, Plan, plan_cost
 from models.inputs import ModelInput
+from search.profile import Profile, Workload
+from server.engine.predict import Share
 from server.engine.schedule import Ticket
+
+_TOGETHER = 8  # works of the batch in which what one adds is predicted
+_MAX_SHARES = 512  # of one plan: lengths, and versions of the profile
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +30,7 @@ class Prepared:
         input: How the inputs of a batch are put together.
         resume: Path of the step whose values the inputs are; empty for a plan from its start.
         keep: Path of an inner step whose value is wanted with the answer, to resume from; or empty.
+        profile: Predicts the steps; None where nothing was measured.
         leaves: Path of the step that answers each task.
         flops: Of the plan, for an input of the shape it was made for.
     """
@@ -33,6 +40,7 @@ class Prepared:
     input: ModelInput
     resume: KeyPath = ()
     keep: KeyPath = ()
+    profile: Profile | None = None
     leaves: Mapping[str, KeyPath] = field(init=False)
     flops: float = field(init=False)
 
@@ -43,6 +51,22 @@ class Prepared:
         leaves = {step.emits: step.path for step in self.plan if step not in parents}
         object.__setattr__(self, "leaves", leaves)
 
+    def share(self, num_tokens: int) -> Share:
+        """Predict one input of a length."""
+        if self.profile is None:
+            return Share()
+        return self._share(num_tokens, self.profile.corrections.version)
+
+    @cached_property
+    def _share(self) -> Callable[[int, int], Share]:
+        def predict(num_tokens: int, _version: int) -> Share:
+            assert self.profile is not None
+            alone = self.profile.total(self.plan, Workload(1, num_tokens))
+            together = self.profile.total(self.plan, Workload(_TOGETHER, num_tokens))
+            return Share(alone, max(0.0, together - alone) / (_TOGETHER - 1))
+
+        return lru_cache(_MAX_SHARES)(predict)
+
 
 @dataclass(frozen=True, eq=False)
 class Work:
@@ -52,11 +76,18 @@ class Work:
         prepared: The plan.
         item: The input, without a batch dimension, or what an earlier work kept.
         deadline: When an answer is of no use any more, on the engine's clock.
+        flops: Of the plan on this input; None for those of the plan's own shape.
     """
 
     prepared: Prepared
     item: Any
     deadline: float = inf
+    flops: float | None = None
+
+    @cached_property
+    def share(self) -> Share:
+        """Predicted seconds."""
+        return self.prepared.share(self.prepared.input.num_tokens(self.item))
 
     @property
     def ticket(self) -> Ticket:
@@ -65,7 +96,7 @@ class Work:
         return Ticket(
             key=(prepared.model_name, prepared.resume, prepared.input.bucket(self.item)),
             num_tokens=prepared.input.num_tokens(self.item),
-            flops=prepared.flops,
+            flops=prepared.flops if self.flops is None else self.flops,
             deadline=self.deadline,
         )
 
@@ -79,6 +110,7 @@ class Result(NamedTuple):
         queue_s: From submission until its batch was taken, seconds.
         run_s: From then until its own steps were done, seconds.
         batch_size: Works in its batch.
+        shared: Part of its FLOPs, 0..1, that were computed for others as well, or before.
     """
 
     outputs: dict[str, Tensor]
@@ -86,3 +118,4 @@ class Result(NamedTuple):
     queue_s: float
     run_s: float
     batch_size: int
+    shared: float = 0.0

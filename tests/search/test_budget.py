@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 
@@ -14,11 +15,12 @@ def test_the_strictest_ceiling_wins_and_is_named() -> None:
     assert Budget(flops=1900, fraction=0.5).max_macs(1000) == (500, "fraction")
 
 
-@pytest.mark.parametrize("field", ["flops", "macs", "fraction", "min_quality"])
+@pytest.mark.parametrize("field", ["flops", "macs", "fraction", "min_quality", "latency_ms"])
 @pytest.mark.parametrize("value", [0.0, -1.0, math.nan, math.inf])
 def test_limits_that_make_no_sense_are_refused(field: str, value: float) -> None:
+    limits: dict[str, Any] = {field: value}
     with pytest.raises(ValueError, match=rf"budget\.{field}=.* must be a finite number above 0"):
-        Budget(**{field: value})
+        Budget(**limits)
 
 
 def test_a_fraction_above_one_is_refused() -> None:

@@ -5,6 +5,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -50,9 +51,14 @@ def random_weights(rng: Random, tasks: list[str]) -> dict[str, float]:
     return weights
 
 
+def limited(field: str, value: float) -> Budget:
+    limits: dict[str, Any] = {field: value}
+    return Budget(**limits)
+
+
 def random_budget(rng: Random, low: float, largest_macs: int) -> Budget:
     ceiling = rng.uniform(0.95 * low, 1.02 * largest_macs)
-    limits = {
+    limits: dict[str, Any] = {
         "macs": ceiling if rng.random() < 0.4 else None,
         "flops": 2 * ceiling if rng.random() < 0.4 else None,
         "fraction": min(1.0, ceiling / largest_macs) if rng.random() < 0.2 else None,
@@ -260,11 +266,11 @@ def test_a_budget_below_the_cheapest_names_a_figure_that_is_then_accepted(
     finder: Finder, field: str
 ) -> None:
     with pytest.raises(InfeasibleBudgetError, match=rf"budget\.{field}=.* is too small") as caught:
-        finder.find(["fish"], None, Budget(**{field: 1e-6}))
+        finder.find(["fish"], None, limited(field, 1e-6))
     assert caught.value.field == field
-    finder.find(["fish"], None, Budget(**{field: caught.value.feasible}))
+    finder.find(["fish"], None, limited(field, caught.value.feasible))
     shown = float(str(caught.value).rsplit(" ", 1)[1].replace(",", ""))
-    finder.find(["fish"], None, Budget(**{field: shown}))
+    finder.find(["fish"], None, limited(field, shown))
 
 
 def test_a_quality_nobody_reaches_names_the_best(finder: Finder) -> None:

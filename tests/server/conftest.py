@@ -20,12 +20,13 @@ MAX_BODY_BYTES = 1_000_000
 
 
 @pytest.fixture(scope="session", autouse=True)
-def no_settings_around() -> Iterator[None]:
-    """Keep the settings of whoever runs the tests out of them."""
+def no_settings_around(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep the settings and the cache of whoever runs the tests out of them."""
     with pytest.MonkeyPatch.context() as patch:
         for name in list(os.environ):
             if name.upper().startswith(PREFIX):
                 patch.delenv(name)
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
 
 
@@ -45,8 +46,10 @@ def served(folder: Path) -> Served:
 
 @pytest.fixture(scope="session")
 def settings(folder: Path) -> Settings:
-    """Small limits, so that small requests exceed them."""
-    return Settings(models=folder, max_images=MAX_IMAGES, max_body_bytes=MAX_BODY_BYTES)
+    """Small limits, so that small requests exceed them; load changes no answer."""
+    return Settings(
+        models=folder, max_images=MAX_IMAGES, max_body_bytes=MAX_BODY_BYTES, policy="fixed"
+    )
 
 
 @pytest.fixture(scope="session")

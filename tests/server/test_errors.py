@@ -88,11 +88,15 @@ def test_a_budget_that_cannot_be_met_says_what_can_and_not_to_retry() -> None:
     }
 
 
-@pytest.mark.parametrize(("wait_s", "header"), [(0.0, "1"), (1.0, "1"), (1.2, "2"), (60.0, "60")])
-def test_overload_tells_when_to_come_back(wait_s: float, header: str) -> None:
+@pytest.mark.parametrize(
+    ("wait_s", "header", "fine"),
+    [(0.0, "1", "10"), (1.0, "1", "1000"), (1.2, "2", "1200"), (60.0, "60", "60000")],
+)
+def test_overload_tells_when_to_come_back(wait_s: float, header: str, fine: str) -> None:
     response = respond(OverloadedError("full", wait_s), "id-1")
     assert response.status_code == 429
     assert response.headers["Retry-After"] == header
+    assert response.headers["retry-after-ms"] == fine
 
 
 def test_what_the_search_refuses_is_the_clients_fault() -> None:
@@ -147,7 +151,8 @@ def test_every_fault_of_a_body_is_named_and_the_first_leads() -> None:
     assert error.field == "budget.macs"
     assert [detail["field"] for detail in error.details] == ["budget.macs", "budget.joules", "task"]
     assert error.details[1]["message"] == (
-        "budget.joules is not a field; allowed: flops, macs, fraction, min_quality"
+        "budget.joules is not a field; allowed: flops, macs, fraction, min_quality, "
+        "latency_ms, strict"
     )
     assert error.details[2]["message"] == (
         "task is not a field; allowed: model, tasks, preferences, budget"

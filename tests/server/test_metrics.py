@@ -8,8 +8,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from search.budget import InfeasibleBudgetError
 from search.find import RequestError
 from server.catalog import Served
+from server.choose import Choice
 from server.errors import (
     ClientGoneError,
+    DeadlineError,
     InfeasibleError,
     InferenceError,
     InvalidRequestError,
@@ -31,8 +33,36 @@ def samples(metrics: Metrics) -> dict[str, float]:
 
 
 @pytest.fixture
-def metrics() -> Metrics:
-    return Metrics(["tiny"], 32)
+def metrics(served: Served) -> Metrics:
+    metrics = Metrics(["tiny"], 32)
+    metrics.watch_model(served)
+    return metrics
+
+
+SECONDS = {Stage.DECODE: 0.004, Stage.TOTAL: 0.04}
+
+
+def answer(
+    metrics: Metrics,
+    served: Served,
+    *,
+    num_inputs: int = 1,
+    shared: float = 0.0,
+    is_slimmed: bool = False,
+    latency_ms: float | None = None,
+) -> None:
+    choice = Choice(served.finder.find(), is_slimmed, predicted_s=0.02)
+    metrics.answered(served, choice, num_inputs, shared, SECONDS, latency_ms)
+
+
+def fail(metrics: Metrics, error: BaseException) -> None:
+    def request() -> None:
+        with metrics.request() as tally:
+            tally.model = "tiny"
+            raise error
+
+    with pytest.raises(type(error)):
+        request()
 
 
 def test_every_series_starts_at_zero(metrics: Metrics) -> None:
@@ -53,8 +83,7 @@ def test_using_metrics_adds_no_series(metrics: Metrics, served: Served) -> None:
     before = samples(metrics).keys()
     with metrics.request() as tally:
         tally.model = "tiny"
-    metrics.answered("tiny", served.finder.find(), 2)
-    metrics.stage(Stage.RUN, 0.1)
+    answer(metrics, served, latency_ms=1.0, is_slimmed=True)
     metrics.batch(3)
     assert samples(metrics).keys() == before
 
@@ -68,6 +97,7 @@ def test_using_metrics_adds_no_series(metrics: Metrics, served: Served) -> None:
         (InfeasibleBudgetError("x", "macs", 1.0), Outcome.INFEASIBLE),
         (InfeasibleError("x", "budget.macs", 1.0), Outcome.INFEASIBLE),
         (OverloadedError("x", 1.0), Outcome.REFUSED),
+        (DeadlineError("x"), Outcome.EXPIRED),
         (ClientGoneError("x"), Outcome.CANCELLED),
         (asyncio.CancelledError(), Outcome.CANCELLED),
         (InferenceError("x"), Outcome.FAILED),
@@ -78,13 +108,7 @@ def test_using_metrics_adds_no_series(metrics: Metrics, served: Served) -> None:
 def test_a_request_that_ends_in_an_error_is_counted_once_by_its_outcome(
     metrics: Metrics, error: BaseException, outcome: Outcome
 ) -> None:
-    def fail() -> None:
-        with metrics.request() as tally:
-            tally.model = "tiny"
-            raise error
-
-    with pytest.raises(type(error)):
-        fail()
+    fail(metrics, error)
     counts = {n: x for n, x in samples(metrics).items() if n.startswith("rheostat_requests_total")}
     assert counts.pop(f"rheostat_requests_total{{model=tiny,outcome={outcome}}}") == 1
     assert set(counts.values()) == {0.0}
@@ -98,22 +122,59 @@ def test_a_request_without_a_model_is_counted_under_none(metrics: Metrics) -> No
 
 def test_an_answer_counts_its_compute_and_its_quality(metrics: Metrics, served: Served) -> None:
     selection = served.finder.find()
-    metrics.answered("tiny", selection, 3)
+    answer(metrics, served, num_inputs=3, shared=0.5, is_slimmed=True)
     found = samples(metrics)
+    assert found["rheostat_flops_shared_total{model=tiny}"] == 1.5 * selection.cost.flops
+    assert found["rheostat_slimmed_requests_total{model=tiny}"] == 1
+    last = len(served.front) - 1
+    assert found[f"rheostat_subnets_served_total{{front={last},model=tiny}}"] == 1
+    assert found["rheostat_latency_ratio_sum{model=tiny}"] == pytest.approx(2)
     assert found["rheostat_flops_spent_total{model=tiny}"] == 3 * selection.cost.flops
     assert found["rheostat_quality_served_sum{model=tiny}"] == pytest.approx(selection.quality)
     assert found["rheostat_quality_served_count{model=tiny}"] == 1
 
 
-def test_stages_are_histograms_of_seconds(metrics: Metrics) -> None:
-    for seconds in (0.00005, 0.004, 20.0):
-        metrics.stage(Stage.DECODE, seconds)
+def test_stages_are_histograms_of_seconds(metrics: Metrics, served: Served) -> None:
+    answer(metrics, served)
     found = samples(metrics)
-    assert found["rheostat_stage_seconds_sum{stage=decode}"] == pytest.approx(20.00405)
-    assert found["rheostat_stage_seconds_bucket{le=0.0001,stage=decode}"] == 1
-    assert found["rheostat_stage_seconds_bucket{le=10.0,stage=decode}"] == 2
-    assert found["rheostat_stage_seconds_bucket{le=+Inf,stage=decode}"] == 3
+    assert found["rheostat_stage_seconds_sum{stage=decode}"] == pytest.approx(0.004)
+    assert found["rheostat_stage_seconds_bucket{le=0.00316,stage=decode}"] == 0
+    assert found["rheostat_stage_seconds_bucket{le=0.00562,stage=decode}"] == 1
+    assert found["rheostat_stage_seconds_bucket{le=+Inf,stage=decode}"] == 1
     assert found["rheostat_stage_seconds_count{stage=run}"] == 0
+
+
+@pytest.mark.parametrize(("latency_ms", "outcome"), [(None, None), (39.0, "missed"), (41.0, "met")])
+def test_latency_budgets_are_met_or_missed(
+    metrics: Metrics, served: Served, latency_ms: float | None, outcome: str | None
+) -> None:
+    answer(metrics, served, latency_ms=latency_ms)
+    counts = latency_budgets(metrics)
+    assert counts.pop(outcome, 0) == (outcome is not None)
+    assert set(counts.values()) == {0}
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (InfeasibleBudgetError("x", "latency_ms", 1.0), "infeasible"),
+        (InfeasibleBudgetError("x", "macs", 1.0), None),
+        (DeadlineError("x"), "missed"),
+    ],
+)
+def test_latency_budgets_that_cannot_be_met_or_expire_are_counted(
+    metrics: Metrics, error: Exception, outcome: str | None
+) -> None:
+    fail(metrics, error)
+    counts = latency_budgets(metrics)
+    assert counts.pop(outcome, 0) == (outcome is not None)
+    assert set(counts.values()) == {0}
+
+
+def latency_budgets(metrics: Metrics) -> dict[str | None, float]:
+    start = "rheostat_latency_budgets_total{model=tiny,outcome="
+    found = samples(metrics)
+    return {n.removeprefix(start)[:-1]: x for n, x in found.items() if n.startswith(start)}
 
 
 @pytest.mark.parametrize(
@@ -135,9 +196,10 @@ def test_batch_sizes_have_a_bucket_for_a_full_batch(largest: int, bounds: list[s
     assert found[f"{start}{bounds[-1]}}}"] == 1
 
 
-def test_the_queues_depth_is_read_when_asked(metrics: Metrics) -> None:
-    depth = [3.0]
-    metrics.watch_depth(lambda: depth[0])
-    assert samples(metrics)["rheostat_queue_depth{}"] == 3
-    depth[0] = 5.0
-    assert samples(metrics)["rheostat_queue_depth{}"] == 5
+def test_levels_are_read_when_asked(metrics: Metrics) -> None:
+    level = [3.0]
+    metrics.watch(lambda: level[0], lambda: level[0] / 10, lambda: level[0] / 100)
+    names = ("rheostat_queue_depth", "rheostat_backlog_seconds", "rheostat_compute_price")
+    for level[0] in (3.0, 5.0):
+        found = [samples(metrics)[f"{name}{{}}"] for name in names]
+        assert found == pytest.approx([level[0], level[0] / 10, level[0] / 100])

@@ -10,11 +10,12 @@ import pytest
 from models.backends.torch import TorchBackend
 from search.budget import Budget, InfeasibleBudgetError
 from server.catalog import Catalog, Served
+from server.choose import Question
 from server.decode import Decoder, Upload
 from server.engine.engine import Engine
 from server.errors import InvalidRequestError, ModelNotReadyError, OverloadedError
 from server.metrics import Metrics, Stage
-from server.service import Question, Service
+from server.service import Service
 from tests.server.backends import FailingBackend, HeldBackend
 from tests.server.samples import image, run
 
@@ -42,7 +43,8 @@ async def running(
     ticks, engine_ticks = count(), count()
     engine = Engine(backend, max_batch_size, 4096, MAX_QUEUE, lambda: next(engine_ticks))
     metrics = Metrics([served.name], 8)
-    metrics.watch_depth(lambda: engine.depth)
+    metrics.watch(lambda: engine.depth, lambda: engine.backlog_s, lambda: 0.0)
+    metrics.watch_model(served)
     service = Service(Catalog([served]), engine, decoder, metrics, lambda: next(ticks))
     engine.start()
     try:
@@ -73,7 +75,7 @@ def test_a_full_server_refuses_before_it_searches_or_decodes(
             backend.hold()
             first = asyncio.create_task(service.infer(served, ANYTHING, uploads(2)))
             await backend.until_held()
-            with pytest.raises(OverloadedError, match="2 images are being served and 2 more"):
+            with pytest.raises(OverloadedError, match="2 inputs are being served and 2 more"):
                 await service.infer(served, IMPOSSIBLE, [Upload("image", b"wrong")] * 2)
             backend.release()
             assert len((await first).outputs) == 2

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from math import inf
+
 import pytest
 
 from server.engine.admission import Admission
@@ -16,33 +18,33 @@ class Clock:
         return self.now
 
 
-def test_images_count_while_their_request_is_inside() -> None:
-    admission = Admission(8, Clock())
-    with admission.reserve(3), admission.reserve(5):
+def test_inputs_count_while_their_request_is_inside() -> None:
+    admission = Admission(8, inf, Clock())
+    with admission.reserve(3, 0.0), admission.reserve(5, 0.0):
         assert admission.admitted == 8
     assert admission.admitted == 0
 
 
 def test_room_is_given_back_when_a_request_fails() -> None:
-    admission = Admission(8, Clock())
-    with pytest.raises(KeyError), admission.reserve(3):
+    admission = Admission(8, inf, Clock())
+    with pytest.raises(KeyError), admission.reserve(3, 0.0):
         raise KeyError
     assert admission.admitted == 0
 
 
 def test_a_request_that_does_not_fit_as_a_whole_gets_no_room_at_all() -> None:
-    admission = Admission(8, Clock())
-    with admission.reserve(6):
-        message = "6 images are being served and 3 more would exceed 8"
-        with pytest.raises(OverloadedError, match=message), admission.reserve(3):
+    admission = Admission(8, inf, Clock())
+    with admission.reserve(6, 0.0):
+        message = "6 inputs are being served and 3 more would exceed 8"
+        with pytest.raises(OverloadedError, match=message), admission.reserve(3, 0.0):
             pytest.fail("admitted")
         assert admission.admitted == 6
-        with admission.reserve(2):
+        with admission.reserve(2, 0.0):
             assert admission.admitted == 8
 
 
 def test_before_two_batches_are_done_the_wait_is_a_second() -> None:
-    admission = Admission(8, Clock())
+    admission = Admission(8, inf, Clock())
     assert admission.drain_s() == 1
     admission.note(4)
     assert admission.drain_s() == 1
@@ -50,12 +52,12 @@ def test_before_two_batches_are_done_the_wait_is_a_second() -> None:
 
 def test_the_wait_is_what_is_inside_at_the_recent_rate() -> None:
     clock = Clock()
-    admission = Admission(100, clock)
+    admission = Admission(100, inf, clock)
     admission.note(50)  # only says when the window starts
     for _ in range(5):
         clock.now += 2
-        admission.note(4)  # 20 images in 10 seconds
-    with admission.reserve(30):
+        admission.note(4)  # 20 inputs in 10 seconds
+    with admission.reserve(30, 0.0):
         assert admission.drain_s() == pytest.approx(15)
         clock.now += 10  # nothing was done since: the rate has halved
         assert admission.drain_s() == pytest.approx(30)
@@ -63,34 +65,61 @@ def test_the_wait_is_what_is_inside_at_the_recent_rate() -> None:
 
 def test_the_rate_forgets_batches_of_long_ago() -> None:
     clock = Clock()
-    admission = Admission(1000, clock)
+    admission = Admission(1000, inf, clock)
     for _ in range(40):
         clock.now += 100
         admission.note(1)
     for _ in range(40):
         clock.now += 1
         admission.note(10)
-    with admission.reserve(50):
+    with admission.reserve(50, 0.0):
         assert admission.drain_s() == pytest.approx(5)
 
 
 def test_the_wait_is_never_longer_than_a_minute() -> None:
     clock = Clock()
-    admission = Admission(1000, clock)
+    admission = Admission(1000, inf, clock)
     admission.note(1)
     clock.now += 100
     admission.note(1)
-    with admission.reserve(1000):
+    with admission.reserve(1000, 0.0):
         assert admission.drain_s() == 60
 
 
-def test_a_refusal_says_when_to_come_back_in_whole_seconds() -> None:
+def test_a_refusal_says_when_to_come_back() -> None:
     clock = Clock()
-    admission = Admission(10, clock)
+    admission = Admission(10, inf, clock)
     admission.note(1)
     clock.now += 1
     admission.note(4)
-    with admission.reserve(10), pytest.raises(OverloadedError) as caught, admission.reserve(1):
+    with admission.reserve(10, 0.0):
+        caught = refused(admission)
+    assert caught.retry_after_s == pytest.approx(2.5)
+    assert caught.headers == {"Retry-After": "3", "retry-after-ms": "2500"}
+
+
+def test_seconds_are_held_from_an_estimate_to_what_is_left() -> None:
+    admission = Admission(8, inf, Clock())
+    with admission.reserve(2, 0.5) as room, admission.reserve(1, 0.25):
+        assert admission.seconds == pytest.approx(0.75)
+        room.hold(0.1)
+        assert admission.seconds == pytest.approx(0.35)
+    assert admission.seconds == 0
+
+
+def refused(admission: Admission, pace: float = 1.0) -> OverloadedError:
+    with pytest.raises(OverloadedError) as caught, admission.reserve(1, 0.1, pace):
         pytest.fail("admitted")
-    assert caught.value.retry_after_s == 3  # 2.5, rounded up
-    assert caught.value.headers == {"Retry-After": "3"}
+    return caught.value
+
+
+def test_nobody_is_let_in_while_the_wait_is_too_long() -> None:
+    admission = Admission(8, 1.0, Clock())
+    with admission.reserve(1, 5.0):  # a request that is long itself finds an idle server
+        error = refused(admission)
+        assert "about 5 s; above 1 s" in error.message
+        assert error.retry_after_s == pytest.approx(4.5)  # until half of the wait is left
+    with admission.reserve(1, 0.6):
+        assert "about 1.2 s" in refused(admission, pace=2.0).message
+        with admission.reserve(1, 0.1):
+            assert admission.admitted == 2

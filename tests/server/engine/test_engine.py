@@ -195,7 +195,7 @@ def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
         async with held(backend, max_queue=3) as engine:
             waiting = submit(engine, "a1 a2")
             await turn()
-            with pytest.raises(OverloadedError, match="3 images are being served") as caught:
+            with pytest.raises(OverloadedError, match="3 inputs are being served") as caught:
                 await submit(engine, "a3")
             assert int(caught.value.headers["Retry-After"]) >= 1
             backend.release()

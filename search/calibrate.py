@@ -1,0 +1,127 @@
+"""Measure a model's profile: seconds of every step, by rows and length, on one back end."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from models.core import Elastic, Plan, Step, Subnet
+from models.execution import Backend, Value
+from models.inputs import ModelInput
+from search.profile import Function, Profile, function_of
+from search.table import FloatArray, Table
+
+ROWS = (1, 4, 16)
+LENGTHS = (8, 32, 128)
+_MAX_TOKENS = 1024  # beyond, time grows with the rows, near enough until it is seen
+_MIN_RUNS, _MAX_RUNS, _ENOUGH_S = 2, 5, 0.01
+
+
+def calibrate(
+    model: Elastic,
+    model_input: ModelInput,
+    table: Table,
+    backend: Backend,
+    clock: Callable[[], float],
+) -> Profile:
+    """Time every function of a model that its table can choose.
+
+    Functions of one kind that cost the same, such as one layer after the other, are timed once.
+
+    Args:
+        model: Prepared by the back end.
+        model_input: Makes its batches.
+        table: Says which subnets there are.
+        backend: Runs the steps; called from this thread alone.
+        clock: Returns seconds.
+    """
+    whole = model_input.plan_shape(None)
+    has_length = model_input.num_tokens(model_input.example()) > 0
+    lengths = _up_to(LENGTHS, whole[0]) if has_length else (0,)
+    plans = [model.plan(subnet, whole) for subnet in _subnets(table)]
+    kinds: dict[tuple[Hashable, ...], int] = {}
+    curves = {
+        function_of(step): kinds.setdefault(_kind(step), len(kinds))
+        for plan in plans
+        for step in plan
+    }
+    needed = _covering(plans, curves)
+    seconds = np.zeros((len(kinds), len(ROWS), len(lengths)))
+    for r, rows in enumerate(ROWS):
+        for c, length in enumerate(lengths):
+            if rows > 1 and rows * length > _MAX_TOKENS:
+                seconds[:, r, c] = seconds[:, r - 1, c] * (rows / ROWS[r - 1])
+                continue
+            item = model_input.example(length or None)
+            inputs = model_input.collate([item] * rows)
+            seconds[:, r, c] = _time(needed, curves, inputs, backend, clock)
+    return Profile(curves, ROWS, lengths, seconds)
+
+
+def _up_to(lengths: Sequence[int], longest: int) -> tuple[int, ...]:
+    kept = tuple(length for length in lengths if length < longest)
+    return (*kept, min(longest, 4 * lengths[-1]))
+
+
+def _subnets(table: Table) -> Iterable[Subnet]:
+    """Yield subnets that together hold every cell of the table."""
+    columns = [cells.columns for cells in table.cells.values()]
+    for row in table.rows:
+        for c in range(max(map(len, columns))):
+            own = (of_task[min(c, len(of_task) - 1)] for of_task in columns)
+            yield Subnet({**row, **{k: v for choice in own for k, v in choice.items()}})
+
+
+def _kind(step: Step) -> tuple[Hashable, ...]:
+    name = step.key[0] if isinstance(step.key, tuple) else step.key
+    return (name, step.cost, step.takes)
+
+
+def _covering(plans: Sequence[Plan], curves: dict[Function, int]) -> list[Plan]:
+    """Return the cheapest plans first, each that has a curve which those before it lack."""
+    seen: set[int] = set()
+    needed = []
+    for plan in sorted(plans, key=lambda plan: sum(step.cost.macs for step in plan)):
+        own = {curves[function_of(step)] for step in plan}
+        if not own <= seen:
+            needed.append(plan)
+            seen |= own
+    return needed
+
+
+def _time(
+    plans: Sequence[Plan],
+    curves: dict[Function, int],
+    inputs: Any,
+    backend: Backend,
+    clock: Callable[[], float],
+) -> FloatArray:
+    """Return the median seconds of every curve on one batch."""
+    found = np.zeros(1 + max(curves.values()))
+    placed = {name: backend.place(value) for name, value in inputs.items()}
+    for plan in plans:
+        values: dict[Step | None, dict[str, Value]] = {None: placed}
+        for step in plan:
+            given = values[step.after]
+            result = backend.run_chain([step], given)  # also the warm-up
+            curve = curves[function_of(step)]
+            if not found[curve]:
+                found[curve] = _median(step, given, backend, clock)
+            values[step] = {**given, step.emits: result}
+    return found
+
+
+def _median(
+    step: Step, values: dict[str, Value], backend: Backend, clock: Callable[[], float]
+) -> float:
+    runs: list[float] = []
+    while len(runs) < _MIN_RUNS or (len(runs) < _MAX_RUNS and sum(runs) < _ENOUGH_S):
+        backend.wait()
+        start = clock()
+        backend.run_chain([step], values)
+        backend.wait()
+        runs.append(max(clock() - start, 1e-9))
+    return statistics.median(runs)

@@ -1,0 +1,154 @@
+"""Which subnet a request gets: what it asks for, and what the moment leaves of that."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from models.core import Shape, Value
+from search.budget import Budget, InfeasibleBudgetError
+from search.find import TOLERANCE, Selection, Terms
+from search.profile import Timing, Workload
+from server.catalog import Served
+from server.engine.engine import Engine
+from server.engine.load import Moment, Policy
+from server.errors import InvalidRequestError, OverloadedError
+
+_LEAST_S = 1e-6  # no subnet is faster
+_ANY_PRICE = 1e9  # at which the cheapest subnet wins
+_STEP = 1.02  # times and paces are rounded to its powers, so that the search can remember answers
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a client wants to know and spend.
+
+    Attributes:
+        tasks: None for all of the model's.
+        preferences: Weight per task on any scale; None for equal weights.
+        budget: For each input.
+        fixed: Values that the client has chosen itself, by axis.
+    """
+
+    tasks: Sequence[str] | None
+    preferences: Mapping[str, float] | None
+    budget: Budget
+    fixed: Mapping[str, Value] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A subnet, and how it came to be.
+
+    Attributes:
+        selection: What the search says of it.
+        is_slimmed: Whether the request would have got a better one if nobody had waited.
+        predicted_s: From the request read to its answer ready.
+    """
+
+    selection: Selection
+    is_slimmed: bool
+    predicted_s: float
+
+
+class Chooser:
+    """Searches with the terms that a policy sets for the moment."""
+
+    def __init__(self, engine: Engine, policy: Policy) -> None:
+        self._engine = engine
+        self._policy = policy
+
+    def wanted(
+        self, served: Served, question: Question, shape: Shape, num_works: int, spent_s: float
+    ) -> Selection:
+        """Return what a request gets when nobody waits.
+
+        Args:
+            served: The model.
+            question: What is wanted of it.
+            shape: Of its longest input.
+            num_works: Inputs, and what comes on top of them.
+            spent_s: On decoding, so far.
+
+        Raises:
+            RequestError: If tasks, preferences or fixed values make no sense.
+            InfeasibleBudgetError: If no subnet meets the budget.
+            InvalidRequestError: If the budget has a latency and nothing is known of times.
+        """
+        latency_ms = question.budget.latency_ms
+        if latency_ms is not None and served.profile is None:
+            raise InvalidRequestError(
+                f"budget.latency_ms={latency_ms:g}: no times have been measured of {served.name}",
+                "budget.latency_ms",
+            )
+        left_s = math.inf
+        if latency_ms is not None and self._policy.heeds_latency:
+            left_s = latency_ms / 1000 - spent_s
+        return self._find(served, question, shape, self._terms(served, shape, num_works, left_s))
+
+    def choose(
+        self,
+        served: Served,
+        question: Question,
+        shape: Shape,
+        num_works: int,
+        spent_s: float,
+        deadline: float,
+    ) -> Choice:
+        """Return what a request gets now.
+
+        Args:
+            served: As in `wanted`.
+            question: Likewise.
+            shape: Likewise.
+            num_works: Likewise.
+            spent_s: Likewise.
+            deadline: Of the works, on the engine's clock.
+
+        Raises:
+            OverloadedError: If its latency budget could be met but for those who wait.
+        """
+        wanted = self.wanted(served, question, shape, num_works, spent_s)
+        delay_s = self._engine.delay_s(deadline)
+        latency_ms = question.budget.latency_ms
+        left_s = math.inf if latency_ms is None else latency_ms / 1000 - spent_s
+        load = self._policy.decide(Moment(delay_s, left_s, wanted.cost.flops * num_works))
+        selection = wanted
+        if self._policy.heeds_latency and not question.budget.strict:
+            terms = self._terms(served, shape, num_works, load.max_seconds)
+            selection = self._slimmed(served, question, shape, terms._replace(price=load.price))
+        run_s = selection.seconds or 0.0
+        if self._policy.heeds_latency and delay_s + run_s > left_s:
+            raise OverloadedError(
+                f"budget.latency_ms={latency_ms:g} could be met, but the wait is now about "
+                f"{1000 * delay_s:.3g} ms",
+                delay_s,
+            )
+        return Choice(
+            selection,
+            is_slimmed=selection.quality < wanted.quality - TOLERANCE,
+            predicted_s=spent_s + delay_s + run_s,
+        )
+
+    def _slimmed(self, served: Served, question: Question, shape: Shape, terms: Terms) -> Selection:
+        """Return the best subnet under the terms, or the cheapest if they cannot be met."""
+        try:
+            return self._find(served, question, shape, terms)
+        except InfeasibleBudgetError:
+            cheapest = terms._replace(price=_ANY_PRICE, max_seconds=math.inf)
+            return self._find(served, question, shape, cheapest)
+
+    def _terms(self, served: Served, shape: Shape, num_works: int, max_seconds: float) -> Terms:
+        if served.profile is None:
+            return Terms()
+        length = shape[0] if served.input.num_tokens(served.input.example()) else 0
+        timing = Timing.of(served.profile, Workload(num_works, length))
+        pace = _STEP ** round(math.log(self._engine.pace, _STEP))
+        if _LEAST_S < max_seconds < math.inf:
+            max_seconds = _STEP ** math.floor(math.log(max_seconds, _STEP))
+        return Terms(0.0, timing, max_seconds, pace)
+
+    def _find(self, served: Served, question: Question, shape: Shape, terms: Terms) -> Selection:
+        finder = served.finder_for(shape, question.fixed)
+        return finder.find(question.tasks, question.preferences, question.budget, terms=terms)

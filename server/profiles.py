@@ -1,0 +1,120 @@
+"""Profiles on disk: measured at the first start, kept by machine, model and versions."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import platform
+import tempfile
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from models.execution import Backend
+from search.calibrate import calibrate
+from search.profile import Profile
+from server.catalog import Served
+
+log = logging.getLogger(__name__)
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Profiles:
+    """Measures profiles, or reads those measured before.
+
+    Attributes:
+        folder: Where they are kept.
+        backend: That runs the models.
+        clock: Returns seconds.
+    """
+
+    folder: Path
+    backend: Backend
+    clock: Callable[[], float]
+
+    def get(self, served: Served) -> Profile:
+        """Return a model's profile; measure it, which takes seconds, if there is none."""
+        path = self._path(served)
+        try:
+            return _from_json(json.loads(path.read_text())["profile"])
+        except FileNotFoundError:
+            return self.measure(served)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            log.warning("%s cannot be used and is measured again: %s", path, error)
+            return self.measure(served)
+
+    def measure(self, served: Served) -> Profile:
+        """Measure a model's profile and keep it; where it cannot be written, say so and go on."""
+        log.info("measuring the steps of %s with %s", served.name, self.backend.name)
+        with torch.inference_mode():
+            profile = calibrate(
+                served.elastic, served.input, served.table, self.backend.baseline, self.clock
+            )
+        path = self._path(served)
+        record = {"made_for": self._made_for(served), "profile": _to_json(profile)}
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Another process may read or write it at the same moment.
+            with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
+                json.dump(record, file)
+            Path(file.name).replace(path)
+        except OSError as error:
+            log.warning("the profile of %s is not kept: %s", served.name, error)
+        return profile
+
+    def _path(self, served: Served) -> Path:
+        text = json.dumps(self._made_for(served), sort_keys=True)
+        return self.folder / f"{served.name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
+
+    def _made_for(self, served: Served) -> dict[str, object]:
+        """Return everything that a time depends on."""
+        return {
+            "format": _FORMAT,
+            "model": served.name,
+            "checkpoint": hashlib.sha256(served.manifest.model_dump_json().encode()).hexdigest(),
+            "backend": self.backend.name,
+            "device": self.backend.hardware,
+            "processor": _processor(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+        }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((x.partition(":")[2].strip() for x in lines if x.startswith("model name")), "")
+
+
+def _to_json(profile: Profile) -> dict[str, Any]:
+    return {
+        "rows": profile.rows,
+        "lengths": profile.lengths,
+        "seconds": profile.seconds.tolist(),
+        "curves": [[*function, curve] for function, curve in profile.curves.items()],
+    }
+
+
+def _from_json(record: dict[str, Any]) -> Profile:
+    return Profile(
+        curves={(_key(parent), _key(own)): int(curve) for parent, own, curve in record["curves"]},
+        rows=tuple(map(int, record["rows"])),
+        lengths=tuple(map(int, record["lengths"])),
+        seconds=np.array(record["seconds"], dtype=np.float64),
+    )
+
+
+def _key(value: Any) -> Hashable:
+    """Return a step's key as it was: JSON has no tuples."""
+    return tuple(map(_key, value)) if isinstance(value, list) else value

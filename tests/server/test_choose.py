@@ -1,0 +1,144 @@
+"""Which subnet a request gets when others wait."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import inf
+from typing import cast
+
+import numpy as np
+import pytest
+
+from search.budget import Budget, InfeasibleBudgetError
+from search.grid import build_grid
+from search.profile import Profile
+from server.catalog import Served
+from server.choose import Choice, Chooser, Question
+from server.engine.engine import Engine
+from server.engine.load import Fixed, Policy, Price, SlackFit
+from server.errors import InvalidRequestError, OverloadedError
+
+TARGET_S = 0.05
+
+
+@dataclass
+class FakeEngine:
+    """As much of an engine as choosing needs: how long one waits."""
+
+    delay: float = 0.0
+    pace: float = 1.0
+
+    def delay_s(self, deadline: float = inf) -> float:
+        return self.delay
+
+
+@pytest.fixture(scope="module")
+def timed(served: Served) -> Served:
+    """The tiny model with a profile by which time follows MACs, 10 ms for the largest subnet."""
+    shape = served.input.plan_shape(None)
+    model, table = served.elastic, served.table
+    grid = build_grid(model, shape, table)
+    steps = {
+        (step.after.key if step.after else None, step.key): step.cost.macs
+        for row in table.rows
+        for c in range(len(next(iter(table.cells.values())).columns))
+        for step in model.plan(
+            row | {k: v for cells in table.cells.values() for k, v in cells.columns[c].items()},
+            shape,
+        )
+    }
+    largest = served.finder.find().cost.macs
+    macs = np.array([steps[function] for function in grid.functions], dtype=np.float64)
+    seconds = np.maximum(macs * 0.01 / largest, 1e-9)[:, None, None] * np.array([1.0, 2.0])[:, None]
+    curves = {function: i for i, function in enumerate(grid.functions)}
+    return replace(served, profile=Profile(curves, (1, 2), (0,), seconds))
+
+
+def choose(
+    served: Served,
+    policy: Policy,
+    budget: Budget | None = None,
+    *,
+    delay_s: float = 0.0,
+    pace: float = 1.0,
+    num_works: int = 1,
+) -> Choice:
+    chooser = Chooser(cast(Engine, FakeEngine(delay_s, pace)), policy)
+    question = Question(None, None, budget or Budget())
+    shape = served.input.plan_shape(None)
+    return chooser.choose(served, question, shape, num_works, 0.001, inf)
+
+
+def test_without_waiting_everybody_gets_what_they_ask_for(timed: Served) -> None:
+    for policy in (Price(TARGET_S), SlackFit(TARGET_S), Fixed()):
+        choice = choose(timed, policy)
+        assert choice.selection.cost == timed.finder.find().cost
+        assert not choice.is_slimmed
+        assert choice.predicted_s == pytest.approx(0.011, rel=0.01)
+
+
+def test_waiting_slims_by_price_down_to_the_cheapest(timed: Served) -> None:
+    choices = [choose(timed, Price(TARGET_S), delay_s=part * TARGET_S) for part in (0, 0.5, 0.8, 1)]
+    fractions = [choice.selection.fraction for choice in choices]
+    assert fractions == sorted(fractions, reverse=True)
+    assert choices[-1].selection.cost == timed.finder.front()[0].cost
+    assert [choice.is_slimmed for choice in choices[::3]] == [False, True]
+
+
+def test_whoever_is_strict_is_never_slimmed_and_a_floor_is_kept(timed: Served) -> None:
+    strict = choose(timed, Price(TARGET_S), Budget(strict=True), delay_s=TARGET_S)
+    assert strict.selection.cost == timed.finder.find().cost
+    assert not strict.is_slimmed
+    floor = choose(timed, Price(TARGET_S), Budget(min_quality=0.97), delay_s=TARGET_S)
+    assert floor.selection.quality >= 0.97 - 1e-9
+
+
+def test_the_wait_is_taken_from_the_latency_budget(timed: Served) -> None:
+    budget = Budget(latency_ms=12.0)
+    free = choose(timed, Price(TARGET_S), budget)
+    late = choose(timed, Price(TARGET_S), budget, delay_s=0.005)
+    assert free.selection.cost == timed.finder.find().cost
+    assert late.selection.fraction < 0.65
+    assert late.is_slimmed
+    assert late.predicted_s <= 0.012 + 1e-9
+
+
+def test_a_budget_that_only_the_wait_breaks_is_refused_for_now(timed: Served) -> None:
+    for policy in (Price(TARGET_S), SlackFit(TARGET_S)):
+        with pytest.raises(OverloadedError, match="could be met, but the wait") as caught:
+            choose(timed, policy, Budget(latency_ms=12.0), delay_s=0.02)
+        assert caught.value.retry_after_s == pytest.approx(0.02)
+    with pytest.raises(OverloadedError):
+        choose(timed, Price(TARGET_S), Budget(latency_ms=12.0, strict=True), delay_s=0.005)
+    with pytest.raises(InfeasibleBudgetError):
+        choose(timed, Price(TARGET_S), Budget(latency_ms=1.01), delay_s=0.02)
+
+
+def test_a_slow_engine_is_reckoned_with(timed: Served) -> None:
+    usual = choose(timed, Price(TARGET_S), Budget(latency_ms=12.0))
+    slow = choose(timed, Price(TARGET_S), Budget(latency_ms=12.0), pace=2.0)
+    assert slow.selection.fraction < 0.6 < usual.selection.fraction
+    assert slow.predicted_s <= 0.012 + 1e-9
+
+
+def test_several_inputs_share_the_latency(timed: Served) -> None:
+    assert (
+        choose(timed, Price(TARGET_S), Budget(latency_ms=12.0), num_works=2).selection.fraction < 1
+    )
+
+
+def test_slackfit_without_slack_or_latency_gives_the_cheapest(timed: Served) -> None:
+    choice = choose(timed, SlackFit(TARGET_S), delay_s=3 * TARGET_S)
+    assert choice.selection.cost == timed.finder.front()[0].cost
+
+
+def test_fixed_heeds_neither_waiting_nor_latency(timed: Served) -> None:
+    choice = choose(timed, Fixed(), Budget(latency_ms=2.0), delay_s=9.0)
+    assert choice.selection.cost == timed.finder.find().cost
+    assert choice.predicted_s > 9
+
+
+def test_without_measured_times_a_latency_is_refused(served: Served) -> None:
+    assert choose(served, Price(TARGET_S)).selection.seconds is None
+    with pytest.raises(InvalidRequestError, match="no times have been measured"):
+        choose(served, Price(TARGET_S), Budget(latency_ms=5.0))

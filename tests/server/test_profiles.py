@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import json
+import logging
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models.backends.torch import TorchBackend
+from search.profile import Profile, Workload
+from server.catalog import Served
+from server.profiles import Profiles
+
+
+def profiles(folder: Path, served: Served) -> Profiles:
+    ticks = count()
+    backend = TorchBackend()
+    backend.prepare(served.model)
+    return Profiles(folder, backend, lambda: float(next(ticks)))
+
+
+def never(_: Served) -> Profile:
+    pytest.fail("measured again")
+
+
+def test_a_profile_is_measured_once_and_then_read(
+    tmp_path: Path, served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "not" / "yet"
+    first = profiles(folder, served).get(served)
+    (path,) = folder.iterdir()
+    assert path.name.startswith("tiny-")
+    monkeypatch.setattr(Profiles, "measure", lambda self, served: never(served))
+    again = profiles(folder, served).get(served)
+    assert again.curves == first.curves
+    np.testing.assert_array_equal(again.seconds, first.seconds)
+    plan = served.elastic.plan(served.elastic.space.largest, served.input.plan_shape(None))
+    assert again.total(plan, Workload(3, 0)) == first.total(plan, Workload(3, 0))
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"profile": {"rows": [1]}}', "[1]"])
+def test_a_file_that_cannot_be_read_is_measured_again_and_replaced(
+    tmp_path: Path, served: Served, text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    profiles(tmp_path, served).get(served)
+    (path,) = tmp_path.iterdir()
+    path.write_text(text)
+    with caplog.at_level(logging.WARNING):
+        profiles(tmp_path, served).get(served)
+    assert "cannot be used and is measured again" in caplog.text
+    assert json.loads(path.read_text())["made_for"]["model"] == "tiny"
+
+
+def test_a_folder_that_cannot_be_written_is_no_reason_not_to_serve(
+    tmp_path: Path, served: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    in_the_way = tmp_path / "file"
+    in_the_way.write_text("")
+    with caplog.at_level(logging.WARNING):
+        found = profiles(in_the_way, served).get(served)
+    assert len(found.seconds)
+    assert "is not kept" in caplog.text
+
+
+def test_another_version_of_the_weights_is_measured_for_itself(
+    tmp_path: Path, served: Served
+) -> None:
+    from dataclasses import replace
+
+    profiles(tmp_path, served).get(served)
+    other = replace(served, manifest=served.manifest.model_copy(update={"version": "other"}))
+    profiles(tmp_path, other).get(other)
+    assert len(list(tmp_path.iterdir())) == 2
