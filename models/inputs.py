@@ -24,7 +24,14 @@ class InvalidInputError(ValueError):
 
 
 class ModelInput(Protocol):
-    """How single inputs of a model become what its plans start from."""
+    """How single inputs of a model become what its plans start from.
+
+    Attributes:
+        has_length: Whether inputs are sequences of tokens; the first size of their shape is then
+            their length.
+    """
+
+    has_length: ClassVar[bool]
 
     def shape_of(self, item: Any) -> Shape:
         """Return the shape that plans for this input are made for."""
@@ -60,6 +67,7 @@ class ImageInput:
     """
 
     __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
+    has_length: ClassVar[bool] = False
 
     height: int
     width: int

@@ -55,6 +55,8 @@ class TextConfig:
 class TextInput:
     """Tokenises; safe to call from several threads at once."""
 
+    has_length: ClassVar[bool] = True
+
     def __init__(self, config: TextConfig, tokenizer: Tokenizer) -> None:
         """Take over a tokenizer; its own truncation and padding are switched off.
 
@@ -182,6 +184,8 @@ class Continued:
     Attributes:
         name: Of the value that was kept.
     """
+
+    has_length: ClassVar[bool] = True
 
     name: str
 

@@ -1,4 +1,4 @@
-"""The command line: `rheostat serve`, `rheostat models`, `rheostat train`."""
+"""The command line: `rheostat serve`, `models`, `calibrate`, `train` and `convert`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import uvicorn
 from pydantic import ValidationError
 
 from models.checkpoint import CheckpointError, read_manifest
+from server import calibrating
 from server.app import create_app
 from server.catalog import CatalogError, find_checkpoints
 from server.commands import convert, train
@@ -51,6 +52,7 @@ def serve(
     policy: Annotated[str | None, _option("policy")] = None,
     target_delay_ms: Annotated[float | None, _option("target_delay_ms")] = None,
     max_wait_ms: Annotated[float | None, _option("max_wait_ms")] = None,
+    max_cache_bytes: Annotated[int | None, _option("max_cache_bytes")] = None,
     profiles: Annotated[Path | None, _option("profiles")] = None,
     log_level: Annotated[str | None, _option("log_level")] = None,
 ) -> None:
@@ -89,6 +91,27 @@ def models(
             size = sum(record.bytes for record in manifest.files.values()) / 1e6
             print(f"{manifest.name}  {manifest.family}  {manifest.version}  {size:.1f} MB  {path}")
     except (CatalogError, CheckpointError) as error:
+        _stop(str(error), 1)
+
+
+@cli.command()
+def calibrate(
+    models: Annotated[Path | None, _option("models")] = None,
+    device: Annotated[str | None, _option("device")] = None,
+    backend: Annotated[str | None, _option("backend")] = None,
+    max_session_bytes: Annotated[int | None, _option("max_session_bytes")] = None,
+    num_threads: Annotated[int | None, _option("num_threads")] = None,
+    profiles: Annotated[Path | None, _option("profiles")] = None,
+    seed: Annotated[int, typer.Option(help="Of the runs that are compared.")] = 0,
+) -> None:
+    """Measure how long the models' steps take here, and how well that predicts whole runs."""
+    given = {name: value for name, value in locals().items() if name != "seed"}
+    try:
+        for report in calibrating.calibrate(_settings(given), seed):
+            print(report, flush=True)
+    except SettingsError as error:
+        _stop(str(error), 2)
+    except CatalogError as error:
         _stop(str(error), 1)
 
 

@@ -8,21 +8,20 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
-import torch
 from fastapi import FastAPI
 
-from models.backends.torch import TorchBackend
-from models.execution import Backend
 from server import catalog, errors
 from server.api import health, infer, models, openai, rerank
+from server.backends import make_backend
 from server.decode import Decoder
 from server.engine import load
+from server.engine.cache import ContentCache
 from server.engine.engine import Engine
 from server.metrics import Metrics
 from server.middleware import BodyLimit, RequestId
 from server.profiles import Profiles
 from server.service import Service
-from server.settings import Settings, SettingsError
+from server.settings import Settings
 
 _MAX_DECODE_THREADS = 4
 
@@ -34,14 +33,13 @@ def create_app(settings: Settings) -> FastAPI:
         CatalogError: If the models cannot be served.
         SettingsError: If the device is not there.
     """
-    if settings.num_threads is not None:
-        torch.set_num_threads(settings.num_threads)
-    backend = _backend(settings)
+    backend = make_backend(settings)
     loaded = catalog.load(settings.models_folder)
     for one in loaded.values():
         backend.prepare(one.model)
     served = loaded.profiled(Profiles(settings.profiles_folder, backend, time.perf_counter).get)
     metrics = Metrics(served, settings.max_batch_size)
+    cache = ContentCache(settings.max_cache_bytes)
     engine = Engine(
         backend,
         settings.max_batch_size,
@@ -50,7 +48,9 @@ def create_app(settings: Settings) -> FastAPI:
         time.perf_counter,
         metrics.batch,
         settings.max_wait_ms / 1000,
+        cache,
     )
+    metrics.watch_stats("cache", lambda: cache.stats, ("entries", "bytes"))
     policy = load.policy(settings.policy, settings.target_delay_ms / 1000)
     metrics.watch(lambda: engine.depth, lambda: engine.backlog_s, lambda: policy.price)
     decoder = Decoder(min(_MAX_DECODE_THREADS, os.cpu_count() or 1))
@@ -85,27 +85,3 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(RequestId, forms=forms)
     return app
-
-
-def _backend(settings: Settings) -> Backend:
-    kind, _, index = settings.device.partition(":")
-    if kind == "cuda":
-        found = torch.cuda.device_count()
-        if int(index or 0) >= found:
-            raise SettingsError(f"device={settings.device}: torch sees {found} CUDA devices here")
-    if settings.backend == "torch":
-        return TorchBackend(settings.device)
-    try:
-        from models.backends.onnx import OnnxBackend
-    except ModuleNotFoundError as error:
-        raise SettingsError(
-            f"backend=onnx: {error.name} is missing: pip install 'rheostat[cpu]', or [gpu]"
-        ) from None
-    try:
-        return OnnxBackend(
-            settings.device,
-            max_bytes=settings.max_session_bytes,
-            threads=settings.num_threads or torch.get_num_threads(),
-        )
-    except ValueError as error:
-        raise SettingsError(f"backend=onnx: {error}") from None

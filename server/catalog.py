@@ -118,7 +118,7 @@ class Served:
             # Only costs depend on the shape, and a plan to run is not asked for its cost.
             shape = self.input.plan_shape(None)
             plan = self.elastic.plan(subnet, shape, tasks)
-            return Prepared(self.name, plan, self.input, profile=self.profile)
+            return Prepared(self.name, plan, self.input, profile=self.profile, owner=self.model)
 
         return lru_cache(_MAX_PLANS)(prepare)
 

@@ -142,7 +142,7 @@ class Chooser:
     def _terms(self, served: Served, shape: Shape, num_works: int, max_seconds: float) -> Terms:
         if served.profile is None:
             return Terms()
-        length = shape[0] if served.input.num_tokens(served.input.example()) else 0
+        length = shape[0] if served.input.has_length else 0
         timing = Timing.of(served.profile, Workload(num_works, length))
         pace = _STEP ** round(math.log(self._engine.pace, _STEP))
         if _LEAST_S < max_seconds < math.inf:

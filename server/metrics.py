@@ -8,8 +8,11 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from search.budget import InfeasibleBudgetError
 from search.find import RequestError
@@ -188,6 +191,18 @@ class Metrics:
         self._backlog.set_function(backlog_s)
         self._price.set_function(price)
 
+    def watch_stats(
+        self, prefix: str, stats: Callable[[], NamedTuple], levels: Collection[str]
+    ) -> None:
+        """Read the fields of a record whenever metrics are read: gauges, the others counters.
+
+        Args:
+            prefix: Of the metrics' names.
+            stats: Returns the record; its type's docstring describes the fields.
+            levels: Fields that may fall.
+        """
+        self._registry.register(_Stats(prefix, stats, levels))
+
     def watch_model(self, served: Served) -> None:
         """Create the series that depend on what is known of a model."""
         for point in range(len(served.front)):
@@ -257,6 +272,22 @@ class Metrics:
     def text(self) -> bytes:
         """Return all metrics in Prometheus's text format."""
         return generate_latest(self._registry)
+
+
+class _Stats(Collector):
+    """A record's fields as metrics."""
+
+    def __init__(
+        self, prefix: str, stats: Callable[[], NamedTuple], levels: Collection[str]
+    ) -> None:
+        self._prefix, self._stats, self._levels = prefix, stats, levels
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield every field."""
+        for name, value in self._stats()._asdict().items():
+            family = GaugeMetricFamily if name in self._levels else CounterMetricFamily
+            help_text = f"{name.capitalize().replace('_', ' ')} of {self._prefix}."
+            yield family(f"rheostat_{self._prefix}_{name}", help_text, value=value)
 
 
 def _outcome(error: BaseException) -> Outcome:

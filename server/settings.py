@@ -85,6 +85,11 @@ class Settings(BaseSettings):
         allow_inf_nan=False,
         description="While those inside are predicted to take longer, requests get 429.",
     )
+    max_cache_bytes: int = Field(
+        default=0,
+        ge=0,
+        description="What answers kept for equal inputs may hold; 0 keeps none.",
+    )
     profiles: Path | None = Field(
         default=None,
         description="Folder of measured times. Default: rheostat/profiles in the user's cache.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from math import inf
@@ -13,10 +13,11 @@ from typing import Any
 
 from torch import Tensor
 
-from models.core import Step
+from models.core import KeyPath, Step
 from models.execution import Backend, Done, Job, StoppedError
 from search.profile import Workload
 from server.engine.admission import Admission, Room
+from server.engine.cache import ContentCache
 from server.engine.predict import Pace, Share, batch_seconds, in_time
 from server.engine.schedule import Scheduler
 from server.engine.work import Result, Work
@@ -30,7 +31,7 @@ class _Waiting:
     work: Work
     since: float
     future: asyncio.Future[Result]
-    room: Room
+    key: Hashable
 
     @property
     def share(self) -> Share:
@@ -80,6 +81,7 @@ class Engine:
         clock: Callable[[], float],
         on_batch: Callable[[int], None] = lambda size: None,
         max_wait_s: float = inf,
+        cache: ContentCache | None = None,
     ) -> None:
         """Create an engine that is not yet started.
 
@@ -91,7 +93,9 @@ class Engine:
             clock: Returns seconds; only differences matter. Called from both threads.
             on_batch: Told the size of each batch that was run, on the event loop.
             max_wait_s: Nobody is admitted while those inside are predicted to take longer.
+            cache: Of answers; None to compute every one.
         """
+        self._cache = cache or ContentCache(0)
         self.backend = backend
         self._admission = Admission(max_queue, max_wait_s, clock)
         self._pace = Pace()
@@ -173,8 +177,11 @@ class Engine:
 
     async def _submit(self, works: Sequence[Work], room: Room) -> list[Result]:
         now = self._clock()
-        waiting = [_Waiting(work, now, self._loop.create_future(), room) for work in works]
-        room.hold(sum(work.share.more for work in works))
+        everything = [
+            _Waiting(work, now, self._loop.create_future(), self._cache.key(work)) for work in works
+        ]
+        waiting = [item for item in everything if not self._recall(item)]
+        room.hold(sum(item.share.more for item in waiting))
         with self._changed:
             self._check_open()
             for item in waiting:
@@ -183,13 +190,21 @@ class Engine:
         futures = {item.future: item.work for item in waiting}
         self._unanswered |= futures
         try:
-            return await asyncio.gather(*futures)
+            return await asyncio.gather(*(item.future for item in everything))
         finally:
             for future in futures:
                 del self._unanswered[future]
             with self._changed:
                 for item in waiting:
                     self._queue.discard(item)
+
+    def _recall(self, item: _Waiting) -> bool:
+        """Answer a work from the cache, if it can be."""
+        kept = None if item.key is None else self._cache.get(item.key)
+        if kept is None:
+            return False
+        item.future.set_result(Result(_by_task(item.work, kept), None, 0.0, 0.0, 0, shared=1.0))
+        return True
 
     def _check_open(self) -> None:
         if not self.is_alive:
@@ -284,9 +299,10 @@ class Engine:
         """Give each work what it asked for. On the event loop."""
         self._admission.note(len(answered))
         for item, done in answered:
+            if item.key is not None:
+                self._cache.put(item.key, done.outputs)
             if not item.future.done():
-                leaves = item.work.prepared.leaves
-                outputs = {task: done.outputs[path] for task, path in leaves.items()}
+                outputs = _by_task(item.work, done.outputs)
                 queue_s = started - item.since
                 result = Result(outputs, done.kept, queue_s, run_s, batch_size, done.shared)
                 item.future.set_result(result)
@@ -307,6 +323,10 @@ class Engine:
         """Tell whoever is left that no answer comes. On the event loop, after all others."""
         _set_error(list(self._unanswered), "the worker stopped before it could answer")
         self._ended.set()
+
+
+def _by_task(work: Work, outputs: Mapping[KeyPath, Tensor]) -> dict[str, Tensor]:
+    return {task: outputs[path] for task, path in work.prepared.leaves.items()}
 
 
 def _set_error(futures: Sequence[asyncio.Future[Result]], text: str) -> None:

@@ -31,6 +31,7 @@ class Prepared:
         resume: Path of the step whose values the inputs are; empty for a plan from its start.
         keep: Path of an inner step whose value is wanted with the answer, to resume from; or empty.
         profile: Predicts the steps; None where nothing was measured.
+        owner: The model that the steps are of, held for as long as the plan is.
         leaves: Path of the step that answers each task.
         flops: Of the plan, for an input of the shape it was made for.
     """
@@ -41,6 +42,7 @@ class Prepared:
     resume: KeyPath = ()
     keep: KeyPath = ()
     profile: Profile | None = None
+    owner: object = None
     leaves: Mapping[str, KeyPath] = field(init=False)
     flops: float = field(init=False)
 

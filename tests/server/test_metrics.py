@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import NamedTuple
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -203,3 +204,17 @@ def test_levels_are_read_when_asked(metrics: Metrics) -> None:
     for level[0] in (3.0, 5.0):
         found = [samples(metrics)[f"{name}{{}}"] for name in names]
         assert found == pytest.approx([level[0], level[0] / 10, level[0] / 100])
+
+
+class Levels(NamedTuple):
+    hits: int
+    bytes: int
+
+
+def test_a_record_is_read_when_asked_counters_and_levels_apart(metrics: Metrics) -> None:
+    record = [Levels(1, 2)]
+    metrics.watch_stats("cache", lambda: record[0], ["bytes"])
+    record[0] = Levels(3, 4)
+    found = samples(metrics)
+    assert found["rheostat_cache_hits_total{}"] == 3
+    assert found["rheostat_cache_bytes{}"] == 4

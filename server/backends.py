@@ -1,0 +1,40 @@
+"""The back end that the settings name."""
+
+from __future__ import annotations
+
+import torch
+
+from models.backends.torch import TorchBackend
+from models.execution import Backend
+from server.settings import Settings, SettingsError
+
+
+def make_backend(settings: Settings) -> Backend:
+    """Return the back end; the process then computes with the settings' number of threads.
+
+    Raises:
+        SettingsError: If the device or the runtime is not there.
+    """
+    if settings.num_threads is not None:
+        torch.set_num_threads(settings.num_threads)
+    kind, _, index = settings.device.partition(":")
+    if kind == "cuda":
+        found = torch.cuda.device_count()
+        if int(index or 0) >= found:
+            raise SettingsError(f"device={settings.device}: torch sees {found} CUDA devices here")
+    if settings.backend == "torch":
+        return TorchBackend(settings.device)
+    try:
+        from models.backends.onnx import OnnxBackend
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f"backend=onnx: {error.name} is missing: pip install 'rheostat[cpu]', or [gpu]"
+        ) from None
+    try:
+        return OnnxBackend(
+            settings.device,
+            max_bytes=settings.max_session_bytes,
+            threads=settings.num_threads or torch.get_num_threads(),
+        )
+    except ValueError as error:
+        raise SettingsError(f"backend=onnx: {error}") from None
