@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, NamedTuple, TypeAlias
@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from models.core import KeyPath, Plan, Step
 from models.ragged import Ragged, take
+from models.ragged import Value as Value  # what back ends pass on
+from models.tree import Node, narrowed
 
-Value: TypeAlias = Tensor | Ragged
 Collate: TypeAlias = Callable[[Sequence[Any]], Mapping[str, Value]]
 Observe: TypeAlias = Callable[[Sequence[Step], int, int, float], None]
 """Told of a call: its steps, rows, tokens of all rows together (0 without length), seconds."""
@@ -133,7 +134,7 @@ class Backend(ABC):
         Returns:
             What every leaf emitted, by path, on the CPU, each of shape [batch, ...].
         """
-        root = _Node(None)
+        root = Node(None)
         nodes = root.insert(tuple(steps))
         root.rows = list(range(len(next(iter(inputs.values())))))
         for node in nodes.values():
@@ -175,8 +176,8 @@ class Backend(ABC):
         """
         if len({job.resume for job in jobs}) != 1:
             raise ValueError("the jobs of a batch must start at the same step")
-        root = _Node(None)
-        plans: dict[int, dict[KeyPath, _Node]] = {}
+        root = Node(None)
+        plans: dict[int, dict[KeyPath, Node]] = {}
         waiting = []
         for job in jobs:
             if id(job.plan) not in plans:
@@ -188,7 +189,7 @@ class Backend(ABC):
         place_of = {row: place for place, row in enumerate(order)}
         root.arrange(place_of)
         inputs = self._placed(collate([items[row] for row in order]))
-        concerned: dict[_Node, list[int]] = {}
+        concerned: dict[Node, list[int]] = {}
         for i, one in enumerate(waiting):
             for node in one.wanted:
                 node.is_wanted = True
@@ -216,12 +217,12 @@ class Backend(ABC):
 
     def _walk(
         self,
-        root: _Node,
+        root: Node,
         inputs: Mapping[str, Value],
         stop: Callable[[], bool],
         observe: Observe | None = None,
         clock: Callable[[], float] = perf_counter,
-    ) -> Iterator[tuple[_Node, Value | Exception]]:
+    ) -> Iterator[tuple[Node, Value | Exception]]:
         """Yield each leaf and each wanted node with what it emitted.
 
         An error is yielded with the first node of its chain; nothing below that is run.
@@ -233,7 +234,7 @@ class Backend(ABC):
             try:
                 # Entered for each chain, not around the yield: others run between two of them.
                 with torch.inference_mode():
-                    values = _narrowed(values, node, rows)
+                    values = narrowed(values, node, rows)
                     steps = [n.step for n in chain]
                     start = clock()
                     result = self.run_chain(steps, values, stop)
@@ -257,96 +258,13 @@ class Backend(ABC):
             stack += [(child, last.rows, values) for child in last.in_order()[::-1]]
 
 
-class _Node:
-    """A step in the tree of merged plans, and the rows that take it."""
-
-    def __init__(self, step: Step | None) -> None:
-        self._step = step
-        self.children: dict[Hashable, _Node] = {}
-        self.rows: list[int] = []
-        self.is_wanted = False
-
-    @property
-    def step(self) -> Step:
-        assert self._step is not None, "the root has no step"
-        return self._step
-
-    @property
-    def path(self) -> KeyPath:
-        return self.step.path
-
-    def insert(self, plan: Plan) -> dict[KeyPath, _Node]:
-        """Add a plan below this root; return its nodes."""
-        nodes: dict[KeyPath, _Node] = {}
-        for step in plan:
-            # A parent outside the plan has run before: what follows it starts at the root.
-            parent = nodes.get(step.after.path, self) if step.after else self
-            if step.key not in parent.children:
-                parent.children[step.key] = _Node(step)
-            nodes[step.path] = parent.children[step.key]
-        return nodes
-
-    def take(self, nodes: dict[KeyPath, _Node], row: int) -> dict[KeyPath, _Node]:
-        """Let a row take a plan's nodes; return them."""
-        self.rows.append(row)
-        for node in nodes.values():
-            node.rows.append(row)
-        return nodes
-
-    def in_order(self) -> list[_Node]:
-        """Return the children, those that end there first."""
-        return sorted(self.children.values(), key=lambda child: bool(child.children))
-
-    def number(self) -> dict[_Node, int]:
-        """Return every node below in the order of the walk."""
-        found: dict[_Node, int] = {}
-        stack = self.in_order()[::-1]
-        while stack:
-            node = stack.pop()
-            found[node] = len(found)
-            stack += node.in_order()[::-1]
-        return found
-
-    def subtree(self) -> Iterator[_Node]:
-        """Yield this node and all below it."""
-        yield self
-        for child in self.children.values():
-            yield from child.subtree()
-
-    def arrange(self, place: Mapping[int, int]) -> None:
-        """Replace the rows' numbers by their places in the batch, ascending, each once."""
-        stack = [self]
-        while stack:
-            node = stack.pop()
-            node.rows = sorted({place[row] for row in node.rows})
-            stack += node.children.values()
-
-    def needs(self) -> set[str]:
-        """Return the names of values that this node and those below take from above."""
-        below = set().union(*(child.needs() for child in self.children.values()))
-        return set(self.step.takes) | (below - {self.step.emits})
-
-    def chain(self) -> list[_Node]:
-        """Return this node and those after it that run on the same rows, as one call."""
-        chain = [self]
-        while len(chain[-1].children) == 1 and not chain[-1].is_wanted:
-            (child,) = chain[-1].children.values()
-            later = set().union(*(c.needs() for c in child.children.values()))
-            # Of a chain only the last value is left for what comes after it.
-            lost = {node.step.emits for node in chain} - {child.step.emits}
-            if child.rows != self.rows or later & lost:
-                break
-            chain.append(child)
-        return chain
-
-
 @dataclass(slots=True)
 class _Waiting:
     """A job and what is there of its answer."""
 
-    nodes: dict[KeyPath, _Node]
+    nodes: dict[KeyPath, Node]
     job: Job
-    leaves: list[_Node] = field(init=False)
+    leaves: list[Node] = field(init=False)
     outputs: dict[KeyPath, Tensor] = field(default_factory=dict)
     kept: Any = None
     has_failed: bool = False
@@ -357,7 +275,7 @@ class _Waiting:
         self.leaves = [node for path, node in self.nodes.items() if path not in parents]
 
     @property
-    def wanted(self) -> list[_Node]:
+    def wanted(self) -> list[Node]:
         keep = [self.nodes[self.job.keep]] if self.job.keep else []
         return [*self.leaves, *keep]
 
@@ -370,7 +288,7 @@ class _Waiting:
     def answer(self) -> Done:
         return Done(self.outputs, self.kept, self.shared)
 
-    def collect(self, node: _Node, value: Value) -> None:
+    def collect(self, node: Node, value: Value) -> None:
         if node.path == self.job.keep:
             self.kept = value
         else:
@@ -394,21 +312,3 @@ def _on_cpu(value: Value) -> Tensor:
     if not isinstance(value, Tensor):
         raise TypeError("the last step of a plan must emit a tensor")
     return value.cpu()
-
-
-def _narrowed(values: dict[str, Value], node: _Node, rows: Sequence[int]) -> dict[str, Value]:
-    """Return what a node and those below it take, for its own rows only."""
-    if node.rows == rows:
-        return values
-    needed = node.needs()
-    return {n: _select(v, rows, node.rows) for n, v in values.items() if n in needed}
-
-
-def _select(value: Value, rows: Sequence[int], wanted: Sequence[int]) -> Value:
-    """Return some rows of a value that has ``rows``; a view where they lie side by side."""
-    place = {row: i for i, row in enumerate(rows)}
-    chosen = [place[row] for row in wanted]
-    start, stop = chosen[0], chosen[-1] + 1
-    if stop - start == len(chosen):
-        return value[start:stop]
-    return value.select(chosen) if isinstance(value, Ragged) else value[chosen]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -168,6 +169,10 @@ class Ragged:
         """Return some of the rows, in the order given."""
         parts = torch.split(self.values, list(self.layout.lengths))
         return Ragged.pack([parts[row] for row in rows])
+
+
+Value: TypeAlias = Tensor | Ragged
+"""A value of a batch: one row per input, or packed rows."""
 
 
 def take(batch: Tensor | Ragged, row: int) -> Tensor | Ragged:

@@ -109,7 +109,7 @@ class Chooser:
         Raises:
             OverloadedError: If its latency budget could be met but for those who wait.
         """
-        wanted = self.wanted(served, question, shape, num_works, spent_s)
+        wanted = self._in_time(served, question, shape, num_works, spent_s)
         delay_s = self._engine.delay_s(deadline)
         latency_ms = question.budget.latency_ms
         left_s = math.inf if latency_ms is None else latency_ms / 1000 - spent_s
@@ -130,6 +130,22 @@ class Chooser:
             is_slimmed=selection.quality < wanted.quality - TOLERANCE,
             predicted_s=spent_s + delay_s + run_s,
         )
+
+    def _in_time(
+        self, served: Served, question: Question, shape: Shape, num_works: int, spent_s: float
+    ) -> Selection:
+        """Return what is wanted; a latency that only slow decoding breaks is refused for now."""
+        try:
+            return self.wanted(served, question, shape, num_works, spent_s)
+        except InfeasibleBudgetError as error:
+            if error.field != "latency_ms":
+                raise
+            self.wanted(served, question, shape, num_works, 0.0)
+            raise OverloadedError(
+                f"budget.latency_ms={question.budget.latency_ms:g} could be met, but reading the "
+                f"request took {1000 * spent_s:.3g} ms",
+                spent_s,
+            ) from error
 
     def _slimmed(self, served: Served, question: Question, shape: Shape, terms: Terms) -> Selection:
         """Return the best subnet under the terms, or the cheapest if they cannot be met."""

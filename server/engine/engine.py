@@ -5,41 +5,22 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from math import inf
-from typing import Any
 
-from torch import Tensor
-
-from models.core import KeyPath, Step
-from models.execution import Backend, Done, Job, StoppedError
+from models.core import Step
+from models.execution import Backend, Done, StoppedError
 from search.profile import Workload
 from server.engine.admission import Admission, Room
+from server.engine.batch import Waiting, by_task, jobs_of
 from server.engine.cache import ContentCache
-from server.engine.predict import Pace, Share, batch_seconds, in_time
+from server.engine.predict import Pace, batch_seconds, in_time
 from server.engine.schedule import Scheduler
 from server.engine.work import Result, Work
 from server.errors import DeadlineError, InferenceError, ModelNotReadyError
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class _Waiting:
-    work: Work
-    since: float
-    future: asyncio.Future[Result]
-    key: Hashable
-
-    @property
-    def share(self) -> Share:
-        return self.work.share
-
-    @property
-    def deadline(self) -> float:
-        return self.work.deadline
 
 
 class Reservation:
@@ -99,10 +80,10 @@ class Engine:
         self.backend = backend
         self._admission = Admission(max_queue, max_wait_s, clock)
         self._pace = Pace()
-        self._running: Sequence[_Waiting] = ()
+        self._running: Sequence[Waiting] = ()
         self._clock = clock
         self._on_batch = on_batch
-        self._queue: Scheduler[_Waiting] = Scheduler(max_batch_size, max_batch_tokens)
+        self._queue: Scheduler[Waiting] = Scheduler(max_batch_size, max_batch_tokens)
         self._changed = threading.Condition()
         self._is_open = False
         self._unanswered: dict[asyncio.Future[Result], Work] = {}
@@ -178,7 +159,7 @@ class Engine:
     async def _submit(self, works: Sequence[Work], room: Room) -> list[Result]:
         now = self._clock()
         everything = [
-            _Waiting(work, now, self._loop.create_future(), self._cache.key(work)) for work in works
+            Waiting(work, now, self._loop.create_future(), self._cache.key(work)) for work in works
         ]
         waiting = [item for item in everything if not self._recall(item)]
         room.hold(sum(item.share.more for item in waiting))
@@ -198,12 +179,12 @@ class Engine:
                 for item in waiting:
                     self._queue.discard(item)
 
-    def _recall(self, item: _Waiting) -> bool:
+    def _recall(self, item: Waiting) -> bool:
         """Answer a work from the cache, if it can be."""
         kept = None if item.key is None else self._cache.get(item.key)
         if kept is None:
             return False
-        item.future.set_result(Result(_by_task(item.work, kept), None, 0.0, 0.0, 0, shared=1.0))
+        item.future.set_result(Result(by_task(item.work, kept), None, 0.0, 0.0, 0, shared=1.0))
         return True
 
     def _check_open(self) -> None:
@@ -250,7 +231,7 @@ class Engine:
                 self._pace.note(batch_seconds(batch), self._clock() - started)
             self._running = ()
 
-    def _next_batch(self) -> list[_Waiting] | None:
+    def _next_batch(self) -> list[Waiting] | None:
         """Wait for works; None once closed and empty."""
         with self._changed:
             while self._is_open and not self._queue:
@@ -262,17 +243,10 @@ class Engine:
         self._post(self._expire, expired)
         return batch
 
-    def _execute(self, batch: Sequence[_Waiting]) -> Iterator[list[tuple[int, Done | Exception]]]:
+    def _execute(self, batch: Sequence[Waiting]) -> Iterator[list[tuple[int, Done | Exception]]]:
         """Run a batch in which equal inputs are one row."""
         works = [item.work for item in batch]
-        row_of: dict[Hashable, int] = {}
-        items: list[Any] = []
-        jobs: list[Job] = []
-        for i, work in enumerate(works):
-            row = row_of.setdefault(_content(work.item, i), len(items))
-            if row == len(items):
-                items.append(work.item)
-            jobs.append(Job(work.prepared.plan, row, work.prepared.resume, work.prepared.keep))
+        jobs, items = jobs_of(works)
         collate = works[0].prepared.input.collate
         is_forsaken = lambda: all(item.future.done() for item in batch)  # noqa: E731
         profile = works[0].prepared.profile
@@ -291,7 +265,7 @@ class Engine:
 
     def _answer(
         self,
-        answered: Sequence[tuple[_Waiting, Done]],
+        answered: Sequence[tuple[Waiting, Done]],
         started: float,
         run_s: float,
         batch_size: int,
@@ -302,17 +276,17 @@ class Engine:
             if item.key is not None:
                 self._cache.put(item.key, done.outputs)
             if not item.future.done():
-                outputs = _by_task(item.work, done.outputs)
+                outputs = by_task(item.work, done.outputs)
                 queue_s = started - item.since
                 result = Result(outputs, done.kept, queue_s, run_s, batch_size, done.shared)
                 item.future.set_result(result)
 
-    def _fail(self, batch: Sequence[_Waiting]) -> None:
+    def _fail(self, batch: Sequence[Waiting]) -> None:
         """Tell those of a batch that have no answer yet that it failed. On the event loop."""
         self._admission.note(len(batch))
         _set_error([item.future for item in batch], "the model failed on this request")
 
-    def _expire(self, expired: Sequence[_Waiting]) -> None:
+    def _expire(self, expired: Sequence[Waiting]) -> None:
         """Tell works that came to their turn too late. On the event loop."""
         for item in expired:
             if not item.future.done():
@@ -325,18 +299,7 @@ class Engine:
         self._ended.set()
 
 
-def _by_task(work: Work, outputs: Mapping[KeyPath, Tensor]) -> dict[str, Tensor]:
-    return {task: outputs[path] for task, path in work.prepared.leaves.items()}
-
-
 def _set_error(futures: Sequence[asyncio.Future[Result]], text: str) -> None:
     for future in futures:
         if not future.done():
             future.set_exception(InferenceError(text))  # each its own: tracebacks accumulate
-
-
-def _content(item: Any, position: int) -> Hashable:
-    """Return what is equal for equal inputs; what an earlier run kept is like no other."""
-    if not isinstance(item, Tensor):
-        return position
-    return (item.dtype, item.shape, item.numpy().tobytes())

@@ -62,11 +62,12 @@ def choose(
     delay_s: float = 0.0,
     pace: float = 1.0,
     num_works: int = 1,
+    spent_s: float = 0.001,
 ) -> Choice:
     chooser = Chooser(cast(Engine, FakeEngine(delay_s, pace)), policy)
     question = Question(None, None, budget or Budget())
     shape = served.input.plan_shape(None)
-    return chooser.choose(served, question, shape, num_works, 0.001, inf)
+    return chooser.choose(served, question, shape, num_works, spent_s, inf)
 
 
 def test_without_waiting_everybody_gets_what_they_ask_for(timed: Served) -> None:
@@ -111,7 +112,12 @@ def test_a_budget_that_only_the_wait_breaks_is_refused_for_now(timed: Served) ->
     with pytest.raises(OverloadedError):
         choose(timed, Price(TARGET_S), Budget(latency_ms=12.0, strict=True), delay_s=0.005)
     with pytest.raises(InfeasibleBudgetError):
-        choose(timed, Price(TARGET_S), Budget(latency_ms=1.01), delay_s=0.02)
+        choose(timed, Price(TARGET_S), Budget(latency_ms=0.01), delay_s=0.02)
+
+
+def test_a_latency_that_slow_reading_used_up_is_refused_for_now(timed: Served) -> None:
+    with pytest.raises(OverloadedError, match="but reading the request took 12 ms"):
+        choose(timed, Price(TARGET_S), Budget(latency_ms=12.0), spent_s=0.012)
 
 
 def test_a_slow_engine_is_reckoned_with(timed: Served) -> None:

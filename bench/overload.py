@@ -1,0 +1,146 @@
+"""Ten times what the server can do: is everybody answered or refused, and how soon is it over?
+
+One open loop: calm, a burst at ten times the rate that the whole model can serve, calm again. Every
+request has a latency budget, asks for the whole model and counts from when it was due at the
+client, which shares the server's cores. Rates are random (Poisson); texts differ.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench import report
+from bench.peers.load import closed_loop
+from bench.peers.process import running
+from bench.trace import texts
+from bench.trace.arrivals import FloatArray
+from bench.trace.policies import Policy
+from bench.trace.replay import Outcome, replay
+from bench.trace.tally import tally
+from server import catalog
+
+_NUM_TEXTS, _NUM_TOKENS = 1024, 16
+_CONNECTIONS = 16
+_CALM_LOAD, _BEFORE_S, _AFTER_S = 0.3, 5.0, 15.0
+_FULL = 0.001  # below the calm quality is still full
+_COLUMNS = (
+    "phase",
+    "sent",
+    "answered",
+    "refused",
+    "expired",
+    "other",
+    "lost",
+    "p50 ms",
+    "p99 ms",
+    "in time",
+    "quality",
+)
+
+
+def main() -> None:
+    """Run the three phases against one server and print what became of every request."""
+    options = report.parser(__doc__)
+    options.add_argument("--model", type=Path, default=report.ZOO_TEXT, metavar="DIR")
+    options.add_argument("--policy", default="price", choices=("price", "slackfit", "fixed"))
+    options.add_argument("--times", type=float, default=10.0, help="load of the burst")
+    options.add_argument("--seconds", type=float, help="length of the burst; default 60")
+    options.add_argument("--slo-ms", type=float, default=500.0, help="latency budget")
+    chosen = options.parse_args()
+    burst_s = chosen.seconds or (8.0 if chosen.quick else 60.0)
+    served = catalog.load(chosen.model).choose(None)
+    asked = texts.make(served, _NUM_TOKENS, _NUM_TEXTS, seed=0)
+    policy = Policy(chosen.policy, chosen.policy)
+    slo_s = chosen.slo_ms / 1000
+    bodies = [policy.body(served.name, text, slo_s) for text in asked]
+    with (
+        tempfile.TemporaryDirectory() as profiles,
+        running(policy.launch(chosen.model, Path(profiles)), 1, bodies[0]) as server,
+    ):
+        strict = [_strictly(policy.body(served.name, text)) for text in asked]
+        closed_loop(server, strict, _CONNECTIONS, 1.0)  # to warm up
+        loop_s = 2.0 if chosen.quick else 6.0
+        capacity = closed_loop(server, strict, _CONNECTIONS, loop_s).requests_per_s
+        phases = [(_BEFORE_S, _CALM_LOAD), (burst_s, chosen.times), (_AFTER_S, _CALM_LOAD)]
+        due_s, of_phase = _arrivals(phases, capacity, np.random.default_rng(0))
+        outcomes = replay(server, [bodies[i % len(bodies)] for i in range(len(due_s))], due_s)
+    rows = []
+    for phase, name in enumerate(("before", "burst", "after")):
+        own = [one for one, of in zip(outcomes, of_phase, strict=True) if of == phase]
+        rows.append([name, *_row(own, slo_s)])
+    recovery = _recovery_s(outcomes, due_s, of_phase, _BEFORE_S + burst_s)
+    report.show(
+        f"{chosen.policy}: {chosen.times:g} x {capacity:.0f} requests/s for {burst_s:g} s, "
+        f"latency budget {chosen.slo_ms:g} ms",
+        _COLUMNS,
+        rows,
+    )
+    print(f"full quality again {recovery:.2f} s after the burst")
+    figures: dict[str, Any] = {
+        "capacity": capacity,
+        "phases": [dict(zip(_COLUMNS, row, strict=True)) for row in rows],
+        "recovery_s": recovery,
+    }
+    report.finish({"overload": figures}, chosen.json)
+    if any(row[_COLUMNS.index("lost")] for row in rows):
+        sys.exit("requests were lost")
+
+
+def _strictly(body: bytes) -> bytes:
+    return json.dumps({**json.loads(body), "budget": {"strict": True}}).encode()
+
+
+def _arrivals(
+    phases: Sequence[tuple[float, float]], capacity: float, rng: np.random.Generator
+) -> tuple[FloatArray, list[int]]:
+    """Return when requests are due, seconds, and the phase of each."""
+    due: list[float] = []
+    of_phase: list[int] = []
+    start = 0.0
+    for phase, (seconds, load) in enumerate(phases):
+        count = rng.poisson(seconds * load * capacity)
+        due += sorted((start + seconds * rng.random(count)).tolist())
+        of_phase += [phase] * count
+        start += seconds
+    return np.array(due), of_phase
+
+
+def _row(outcomes: Sequence[Outcome], slo_s: float) -> list[object]:
+    found = tally(outcomes, slo_s)
+    answered = found.met + found.late
+    return [
+        found.sent,
+        answered,
+        found.refused,
+        found.expired,
+        found.other,
+        found.lost,
+        found.p50_ms,
+        found.p99_ms,
+        found.met / answered if answered else None,
+        found.quality,
+    ]
+
+
+def _recovery_s(
+    outcomes: Sequence[Outcome], due_s: FloatArray, of_phase: Sequence[int], end_s: float
+) -> float:
+    """Return how long after the burst the last request was due that got less than in the calm."""
+    less = [end_s]
+    for one, due, phase in zip(outcomes, due_s.tolist(), of_phase, strict=True):
+        if phase == 2:
+            whole = one.status == 200 and json.loads(one.content)["receipt"]["quality"] >= 1 - _FULL
+            if not whole:
+                less.append(due)
+    return max(less) - end_s
+
+
+if __name__ == "__main__":
+    main()
