@@ -1,0 +1,1 @@
+"""How close the server comes to the bare kernel; see `bench.limit.__main__`."""

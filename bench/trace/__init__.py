@@ -1,0 +1,1 @@
+"""How a server under changing load trades quality for promptness: `python -m bench.trace`."""
