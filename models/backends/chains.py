@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
+from types import FunctionType
 from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.core import Step
 from models.execution import Value
@@ -27,6 +29,7 @@ class Chain:
     """Functions that run one after the other on the same rows.
 
     Attributes:
+        steps: What it was made of.
         runs: The functions.
         names: Of the chain's inputs.
         sources: Of each function's arguments: 0.. is the function that emits it, -1, -2 .. the
@@ -35,6 +38,7 @@ class Chain:
 
     def __init__(self, steps: Sequence[Step]) -> None:
         """Wire steps by number, in the order in which they run."""
+        self.steps = tuple(steps)
         self.runs: tuple[Run, ...] = tuple(step.run for step in steps)
         emitted: dict[str, int] = {}
         names: dict[str, int] = {}
@@ -91,6 +95,31 @@ def _identity(run: Run) -> Hashable:
     except TypeError:
         return run
     return parts
+
+
+def bound_to(model: nn.Module) -> Callable[[object], bool]:
+    """Return a test of whether a key has a function that reads a model's weights.
+
+    It finds what functions are bound to: methods and modules of the model, its tensors, and these
+    among the arguments of partial functions and the variables of inner ones.
+    """
+    modules = set(model.modules())
+    tensors = itertools.chain(model.parameters(), model.buffers())
+    storages = {tensor.untyped_storage().data_ptr() for tensor in tensors}
+
+    def is_bound(part: object) -> bool:
+        if isinstance(part, Tensor):
+            return part.untyped_storage().data_ptr() in storages
+        if isinstance(part, partial):
+            return is_bound((part.func, part.args, tuple(part.keywords.values())))
+        if isinstance(part, tuple | list):
+            return any(map(is_bound, part))
+        if isinstance(part, FunctionType):
+            return any(is_bound(cell.cell_contents) for cell in part.__closure__ or ())
+        owner = getattr(part, "__self__", part)
+        return isinstance(owner, nn.Module) and owner in modules
+
+    return is_bound
 
 
 def _kind(value: Value) -> Hashable:

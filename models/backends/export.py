@@ -11,7 +11,7 @@ import threading
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from onnx import GraphProto, ModelProto
@@ -29,6 +29,14 @@ OPSET = 23  # the first with attention as one operator
 OUTPUT = "output"
 
 _EXPORTING = threading.Lock()  # tracing patches classes of the whole process
+
+
+class Exporter(Protocol):
+    """Where functions become graphs: `export`, here or in another process."""
+
+    def export(self, run: Run, args: Sequence[Value]) -> Graph: ...  # noqa: D102
+
+    def close(self) -> None: ...  # noqa: D102
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from operator import attrgetter
 from typing import TypeAlias
 from weakref import WeakKeyDictionary
 
@@ -52,14 +53,20 @@ def _mask(layout: Layout, causal: bool, window: int | None) -> Tensor:
     return mask.expand(shape)
 
 
+def _places(layout: Layout) -> Tensor:
+    """Return the cell of each token, int64, shape [tokens]; undoes `_cells`."""
+    return layout.rows * layout.longest + layout.positions
+
+
+# No lambdas: graphs come from another process, and these with them.
 OF_LAYOUT: dict[str, OfLayout] = {
-    "counts": lambda layout: layout.counts,
-    "starts": lambda layout: layout.starts,
-    "rows": lambda layout: layout.rows,
-    "positions": lambda layout: layout.positions,
+    "counts": attrgetter("counts"),
+    "starts": attrgetter("starts"),
+    "rows": attrgetter("rows"),
+    "positions": attrgetter("positions"),
     "cells": _cells,
     "present": _present,
-    "places": lambda layout: layout.rows * layout.longest + layout.positions,  # cell of each token
+    "places": _places,
 }
 
 

@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Hashable, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, NamedTuple
 
 import onnxruntime as ort
 import torch
@@ -178,6 +178,18 @@ def _providers(device: torch.device) -> list[Any]:
     return ["CPUExecutionProvider"]
 
 
+class Held(NamedTuple):
+    """A session that is kept.
+
+    Attributes:
+        session: What runs.
+        faster: For each of `models.backends.timing.SIZES`, whether it is used for such batches.
+    """
+
+    session: Session
+    faster: tuple[bool, ...]
+
+
 class SessionCache:
     """Sessions by what they compute, in order of use; not for several threads at once.
 
@@ -191,26 +203,35 @@ class SessionCache:
         self.max_bytes = max_bytes
         self.num_bytes = 0
         self.evictions = 0
-        self._sessions: OrderedDict[Hashable, Session] = OrderedDict()
+        self._held: OrderedDict[Hashable, Held] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._sessions)
+        return len(self._held)
 
     def __contains__(self, key: Hashable) -> bool:
-        return key in self._sessions
+        return key in self._held
 
-    def get(self, key: Hashable) -> Session | None:
+    def get(self, key: Hashable) -> Held | None:
         """Return a session, which is now the last to be given up."""
-        session = self._sessions.get(key)
-        if session is not None:
-            self._sessions.move_to_end(key)
-        return session
+        held = self._held.get(key)
+        if held is not None:
+            self._held.move_to_end(key)
+        return held
 
-    def put(self, key: Hashable, session: Session) -> None:
+    def put(self, key: Hashable, held: Held) -> None:
         """Add a session, and give up those unused for longest until the rest fits."""
-        self._sessions[key] = session
-        self.num_bytes = sum(held.num_bytes for held in self._sessions.values())
+        self._held[key] = held
+        self._count()
         while self.num_bytes > self.max_bytes:
-            _, given_up = self._sessions.popitem(last=False)
-            self.num_bytes -= given_up.num_bytes
+            self._held.popitem(last=False)
             self.evictions += 1
+            self._count()
+
+    def drop(self, is_unwanted: Callable[[Hashable], bool]) -> None:
+        """Let go of sessions by their keys."""
+        for key in filter(is_unwanted, list(self._held)):
+            del self._held[key]
+        self._count()
+
+    def _count(self) -> None:
+        self.num_bytes = sum(held.session.num_bytes for held in self._held.values())

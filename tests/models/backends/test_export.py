@@ -11,9 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from models.backends.chains import Run
+from models.backends.export import Graph, export
 from models.backends.onnx import OnnxBackend
 from models.core import Cost, Plan, Step
+from models.execution import Value
 from models.ragged import Layout, Ragged
+from tests.models.backends.linear import session_wins
 from tests.tiny import tiny_model
 from tests.tiny_text import tiny_exits, token_rows
 
@@ -30,9 +34,23 @@ def one_registry() -> Iterator[None]:
         yield
 
 
+class InThisProcess:
+    """Exports without another process, which has tests of its own."""
+
+    def export(self, run: Run, args: Sequence[Value]) -> Graph:
+        return export(run, args)
+
+    def close(self) -> None:
+        pass
+
+
+def make(device: str = "cpu") -> OnnxBackend:
+    return OnnxBackend(device, max_bytes=10**9, exporter=InThisProcess(), clock=session_wins())
+
+
 @pytest.fixture(scope="module")
 def backend() -> Iterator[OnnxBackend]:
-    backend = OnnxBackend(max_bytes=10**9)
+    backend = make()
     yield backend
     backend.close()
 
@@ -123,7 +141,7 @@ def makes_a_layout(x: Ragged) -> Ragged:
     "run", [reads_a_value, knows_its_batch, reads_lengths, makes_a_layout], ids=lambda f: f.__name__
 )
 def test_what_cannot_be_exported_stays_with_torch(run: Callable[..., Tensor | Ragged]) -> None:
-    backend = OnnxBackend(max_bytes=10**9)
+    backend = make()
     is_packed = run in (reads_lengths, makes_a_layout)
     step = Step("step", run, Cost(), None, ("x",), "y")
     rows = [torch.ones(length, 2) for length in (3, 1, 2)]
@@ -139,7 +157,7 @@ def test_what_cannot_be_exported_stays_with_torch(run: Callable[..., Tensor | Ra
 
 
 def test_two_layouts_in_one_call_stay_with_torch() -> None:
-    backend = OnnxBackend(max_bytes=10**9)
+    backend = make()
     step = Step("step", lambda x, y: x.layout.mean(y.values), Cost(), None, ("x", "y"), "z")
     x, y = (Ragged.pack([torch.randn(2, 3)]) for _ in range(2))
     backend.warm([step], {"x": x, "y": y})
@@ -153,7 +171,7 @@ def test_two_layouts_in_one_call_stay_with_torch() -> None:
     "CUDAExecutionProvider" not in ort.get_available_providers(), reason="needs onnxruntime-gpu"
 )
 def test_the_gpu_gives_the_answers_of_torch() -> None:
-    backend = OnnxBackend("cuda", max_bytes=10**9)
+    backend = make("cuda")
     model = tiny_exits().to("cuda")
     subnet = model.space.check({"depth": 1, "heads": 0.5, "ffn": 0.5, "dim": 8})
     batches = [{name: backend.place(value) for name, value in b.items()} for b in text_batches()]

@@ -1,0 +1,76 @@
+"""Whether a session is worth having: it is timed against what runs without it.
+
+Small batches gain most from a session, which makes one call of many; in large ones the products
+decide. So each size is decided by itself.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect
+from collections.abc import Callable, Sequence
+from itertools import cycle, islice
+from typing import TypeAlias
+
+from models.execution import Value
+from models.ragged import Ragged
+
+Clock: TypeAlias = Callable[[], float]
+
+SIZES = (1, 8, 32)  # rows
+_BOUNDS = (3, 16)  # rows from which on a batch counts as the next size; about the geometric means
+_LENGTHS = (16, 11, 21, 14, 18)  # tokens of rows of text
+_TOKENS = sum(_LENGTHS) / len(_LENGTHS)
+_MIN_REPEATS, _MAX_REPEATS = 3, 7
+_ENOUGH_S = 0.02  # for one size
+_TOO_LONG_S = 0.5  # for one size; then the next smaller one decides for it
+
+
+def lengths(rows: int) -> list[int]:
+    """Return the lengths of so many rows of text, some longer than others."""
+    return list(islice(cycle(_LENGTHS), rows))
+
+
+def size_of(inputs: Sequence[Value]) -> int:
+    """Return the index in `SIZES` of the size that is nearest to a batch's; text by its tokens."""
+    first = inputs[0]
+    rows = len(first.values) / _TOKENS if isinstance(first, Ragged) else len(first)
+    return bisect(_BOUNDS, rows)
+
+
+def faster_sizes(
+    run: Callable[[Sequence[Value]], object],
+    other: Callable[[Sequence[Value]], object],
+    batch: Callable[[list[int]], Sequence[Value]],
+    clock: Clock,
+) -> tuple[bool, ...]:
+    """Return for each of `SIZES` whether ``run`` is faster than ``other``.
+
+    The two take turns, and of each the best time counts: whatever else the machine does only adds
+    to the others.
+
+    Args:
+        run: Function of a batch; returns when it is done.
+        other: The same.
+        batch: Makes a batch of rows of given lengths.
+        clock: Seconds, from any start; read before and after each call and nowhere else.
+    """
+    faster: list[bool] = []
+    pair_s = 0.0
+    for i, rows in enumerate(SIZES):
+        pair_s *= rows / SIZES[i - 1]
+        if faster and _MIN_REPEATS * pair_s > _TOO_LONG_S:
+            faster.append(faster[-1])
+            continue
+        inputs = batch(lengths(rows))
+        times: tuple[list[float], list[float]] = ([], [])
+        while len(times[0]) < _MAX_REPEATS:
+            for function, taken in zip((run, other), times, strict=True):
+                start = clock()
+                function(inputs)
+                taken.append(clock() - start)
+            if len(times[0]) >= _MIN_REPEATS and sum(map(sum, times)) >= _ENOUGH_S:
+                break
+        best, other_best = map(min, times)
+        pair_s = best + other_best
+        faster.append(best < other_best)
+    return tuple(faster)
