@@ -22,20 +22,17 @@ from models.formats.vocabulary import is_unused, prune, rare
 from models.ragged import Ragged
 from models.ranking import Importance, first_order_importance, rank_units
 from models.text import TOKENIZER, TextInput
-from models.train.projections import fit_projections
-from models.train.run import STATE_FILE
-from models.train.text import (
+from models.train.examples import (
     Distances,
     Examples,
     Partners,
     Rated,
-    TextRecipe,
     base_loss,
-    pooled_exits,
-    recipe_json,
     tokens_of,
-    train,
 )
+from models.train.projections import fit_projections
+from models.train.run import STATE_FILE
+from models.train.text import TextRecipe, pooled_exits, recipe_json, train
 from models.train.texts import ScoredPair
 from search.embeddings import Measured, scores, table_of
 from search.table import TABLE

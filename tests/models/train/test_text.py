@@ -13,12 +13,9 @@ from torch import Tensor
 from models.families.exits import Exits
 from models.ragged import Ragged
 from models.train import text as recipe_module
+from models.train.examples import Distances, Examples, Partners, Rated
 from models.train.projections import fit_projections
 from models.train.text import (
-    Distances,
-    Examples,
-    Partners,
-    Rated,
     Strategy,
     TextRecipe,
     cells,
@@ -115,6 +112,19 @@ def test_training_lowers_the_loss(strategy: Strategy, examples: Examples, tmp_pa
     before = loss_of(model, examples, recipe)
     train(model, [(examples, 1.0)], recipe, tmp_path)
     assert loss_of(model, examples, recipe) < 0.95 * before
+
+
+def test_bfloat16_gives_nearly_the_same_gradients() -> None:
+    gradients = []
+    for bfloat16 in (False, True):
+        model = model_with_projections().requires_grad_(True)
+        train_step(model, partners(), replace(RECIPE, bfloat16=bfloat16), Random(0))
+        found = [p.grad.flatten() for p in model.parameters() if p.grad is not None]
+        assert {gradient.dtype for gradient in found} == {torch.float32}
+        gradients.append(torch.cat(found))
+    exact, rounded = gradients
+    assert not torch.equal(exact, rounded)
+    assert F.cosine_similarity(exact, rounded, dim=0) > 0.99
 
 
 def loss_of(model: Exits, examples: Examples, recipe: TextRecipe) -> float:
