@@ -10,6 +10,7 @@ from models.core import Shape, Value
 from search.budget import Budget, InfeasibleBudgetError
 from search.find import TOLERANCE, Selection, Terms
 from search.profile import Timing, Workload
+from server.caller import ANYONE, Caller
 from server.catalog import Served
 from server.engine.engine import Engine
 from server.engine.load import Moment, Policy
@@ -29,12 +30,20 @@ class Question:
         preferences: Weight per task on any scale; None for equal weights.
         budget: For each input.
         fixed: Values that the client has chosen itself, by axis.
+        caller: Who asks.
+        priority: Class that the request steps back to; it cannot step ahead of its caller's. None
+            for the caller's.
+        timeout_s: From its arrival; later an answer is of no use. Unlike a latency budget it
+            chooses no subnet. None for no end.
     """
 
     tasks: Sequence[str] | None
     preferences: Mapping[str, float] | None
     budget: Budget
     fixed: Mapping[str, Value] = field(default_factory=dict)
+    caller: Caller = ANYONE
+    priority: int | None = None
+    timeout_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from starlette.exceptions import HTTPException
+from starlette.types import Scope
 
 from search.budget import InfeasibleBudgetError
 from search.find import RequestError
@@ -205,21 +206,40 @@ Form = Callable[[RheostatError, str], Response]
 
 
 class Forms:
-    """Which protocol answers at a path; what is not named is spelled in Rheostat's own way."""
+    """Which protocol answers where; elsewhere errors are spelled in Rheostat's own way."""
 
     def __init__(self, by_path: Mapping[str, Form]) -> None:
+        """Keep the forms.
+
+        Args:
+            by_path: Of whole paths, and of all below those that end in a slash.
+        """
         self._by_path = by_path
 
-    def respond(self, error: Exception, request_id: str, path: str) -> Response:
-        """Return the response that tells a client of any exception."""
-        return self._by_path.get(path, own_form)(translate(error), request_id)
+    def respond(self, error: Exception, scope: Scope) -> Response:
+        """Return the response that tells a client of any exception.
+
+        Args:
+            error: Raised while answering.
+            scope: Of the request. A route that learns only from the body which protocol it is
+                asked in, puts that protocol's form into its state as ``form``.
+        """
+        state = scope["state"]
+        form = state.get("form") or self._at(scope["path"])
+        return form(translate(error), state["request_id"])
+
+    def _at(self, path: str) -> Form:
+        if path in self._by_path:
+            return self._by_path[path]
+        above = [p for p in self._by_path if p.endswith("/") and path.startswith(p)]
+        return self._by_path[max(above, key=len)] if above else own_form
 
 
 def install(app: FastAPI, forms: Forms) -> None:
     """Answer all errors raised below the app's middleware."""
 
     async def answer(request: Request, error: Exception) -> Response:
-        return forms.respond(error, request.scope["state"]["request_id"], request.scope["path"])
+        return forms.respond(error, request.scope)
 
     for kind in (
         RheostatError,

@@ -45,7 +45,7 @@ class RequestId:
         except Exception as error:  # the outer edge: what nobody foresaw is logged
             if is_started:
                 raise
-            answer = self._forms.respond(error, request_id, scope["path"])
+            answer = self._forms.respond(error, scope)
             await answer(scope, receive, send_with_id)
 
 

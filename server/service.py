@@ -53,6 +53,7 @@ class Admitted:
 
     Attributes:
         room: For its works.
+        question: What was asked, and by whom.
         items: The decoded inputs.
         choice: The subnet chosen, and how.
         deadline: Of its works, on the engine's clock.
@@ -61,6 +62,7 @@ class Admitted:
     """
 
     room: Reservation
+    question: Question
     items: list[Tensor]
     choice: Choice
     deadline: float
@@ -72,12 +74,22 @@ class Admitted:
         """The subnet chosen."""
         return self.choice.selection
 
+    def work(self, prepared: Prepared, item: Any) -> Work:
+        """Return an input, or what an earlier run kept of it, as work for the engine."""
+        caller = self.question.caller
+        return Work(
+            prepared,
+            item,
+            deadline=self.deadline,
+            flops=self.selection.cost.flops,
+            client=caller.client,
+            weight=caller.weight,
+            priority=max(caller.priority, self.question.priority or 0),
+        )
+
     async def run(self, prepared: Prepared, items: Sequence[Any]) -> list[Result]:
         """Run inputs, or what earlier runs kept of them, and add the times of the slowest."""
-        flops = self.selection.cost.flops
-        results = await self.room.submit(
-            [Work(prepared, item, self.deadline, flops) for item in items]
-        )
+        results = await self.room.submit([self.work(prepared, item) for item in items])
         self.shared = statistics.fmean(result.shared for result in results)
         slowest = max(results, key=lambda result: result.queue_s + result.run_s)
         self.seconds[Stage.QUEUE] += slowest.queue_s
@@ -178,7 +190,9 @@ class Service:
         """
         start = self._clock()
         budget, num_works = question.budget, len(sources) + num_more
-        deadline = inf if budget.latency_ms is None else start + budget.latency_ms / 1000
+        latency_s = inf if budget.latency_ms is None else budget.latency_ms / 1000
+        timeout_s = inf if question.timeout_s is None else question.timeout_s
+        deadline = start + min(latency_s, timeout_s)
         with self._engine.reserve(num_works, _estimate(served, sources)) as room:
             items = await self._decoder.decode(sources, served.input)
             decoded = self._clock()
@@ -192,7 +206,7 @@ class Service:
                 Stage.QUEUE: 0.0,
                 Stage.RUN: 0.0,
             }
-            admitted = Admitted(room, items, choice, deadline, seconds)
+            admitted = Admitted(room, question, items, choice, deadline, seconds)
             yield admitted
         seconds[Stage.TOTAL] = self._clock() - start
         self.metrics.answered(

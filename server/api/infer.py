@@ -22,6 +22,7 @@ from server.api.schema import (
     inlined,
     request_docs,
 )
+from server.caller import caller_of
 from server.catalog import Served
 from server.choose import Question
 from server.errors import InvalidRequestError
@@ -49,7 +50,9 @@ def routes(service: Service, max_images: int) -> APIRouter:
             body, uploads = await read_infer(request, max_images)
             served = service.catalog.choose(body.model, ImageInput)
             tally.model = served.name
-            answer = await unless_gone(request, service.infer(served, _question(body), uploads))
+            answer = await unless_gone(
+                request, service.infer(served, _question(body, request), uploads)
+            )
         return InferAnswer(outputs=_outputs(served, answer), receipt=receipt_of(served, answer))
 
     @router.post("/plan", openapi_extra=_PLAN_DOCS, responses=errors(404, 413, 415, 422))
@@ -59,7 +62,7 @@ def routes(service: Service, max_images: int) -> APIRouter:
         takes = ImageInput if body.tokens is None else TextInput
         served = service.catalog.choose(body.model, takes)
         shape = _plan_shape(served, body.tokens)
-        selection = service.select(served, _question(body), shape)
+        selection = service.select(served, _question(body, request), shape)
         return PlanAnswer(receipt=plan_receipt(served, selection))
 
     return router
@@ -72,8 +75,8 @@ def _plan_shape(served: Served, num_tokens: int | None) -> Shape:
         raise InvalidRequestError(str(error), "tokens") from None
 
 
-def _question(body: PlanBody) -> Question:
-    return Question(body.tasks, body.preferences, body.limits())
+def _question(body: PlanBody, request: Request) -> Question:
+    return Question(body.tasks, body.preferences, body.limits(), caller=caller_of(request))
 
 
 def _outputs(served: Served, answer: Answer) -> list[dict[str, TaskOutput]]:

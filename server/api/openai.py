@@ -20,6 +20,7 @@ from server.api.answer import receipt_headers, receipt_of, unless_gone
 from server.api.body import check_count, read_json
 from server.api.budget import merged_budget
 from server.api.schema import BudgetBody, Name, Receipt, inlined, request_docs
+from server.caller import caller_of
 from server.catalog import Served
 from server.choose import Question
 from server.decode import Passage
@@ -147,6 +148,7 @@ def routes(service: Service, max_texts: int) -> APIRouter:
                 preferences=body.preferences,
                 budget=merged_budget(body.budget, request.headers),
                 fixed=_fixed(served, body.dimensions),
+                caller=caller_of(request),
             )
             answer = await unless_gone(request, service.infer(served, question, passages))
         receipt = receipt_of(served, answer)

@@ -20,6 +20,7 @@ from server.api.schema import (
     inlined,
     request_docs,
 )
+from server.caller import caller_of
 from server.catalog import Served
 from server.choose import Question
 from server.decode import Passage
@@ -202,7 +203,8 @@ def routes(service: Service, max_texts: int) -> APIRouter:
 
 
 def _question(body: _TextBody, request: Request) -> Question:
-    return Question(None, body.preferences, merged_budget(body.budget, request.headers))
+    budget = merged_budget(body.budget, request.headers)
+    return Question(None, body.preferences, budget, caller=caller_of(request))
 
 
 def _receipt(served: Served, ranking: Ranking) -> RankingReceipt:

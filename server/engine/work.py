@@ -79,12 +79,18 @@ class Work:
         item: The input, without a batch dimension, or what an earlier work kept.
         deadline: When an answer is of no use any more, on the engine's clock.
         flops: Of the plan on this input; None for those of the plan's own shape.
+        client: Whose it is.
+        weight: The client's share of what its class gets.
+        priority: Class; lower ones go first.
     """
 
     prepared: Prepared
     item: Any
     deadline: float = inf
     flops: float | None = None
+    client: str = ""
+    weight: float = 1.0
+    priority: int = 0
 
     @cached_property
     def share(self) -> Share:
@@ -99,6 +105,9 @@ class Work:
             key=(prepared.model_name, prepared.resume, prepared.input.bucket(self.item)),
             num_tokens=prepared.input.num_tokens(self.item),
             flops=prepared.flops if self.flops is None else self.flops,
+            client=self.client,
+            weight=self.weight,
+            priority=self.priority,
             deadline=self.deadline,
         )
 

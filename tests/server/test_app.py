@@ -117,7 +117,7 @@ def test_an_internal_error_tells_the_client_nothing_and_the_log_everything(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     backend = LeakyBackend()
-    monkeypatch.setattr("server.app.TorchBackend", lambda device: backend)
+    monkeypatch.setattr("server.app.make_backend", lambda settings: backend)
     with TestClient(create_app(settings)) as client, caplog.at_level(logging.ERROR):
         backend.is_broken = True
         response = client.post(
@@ -154,15 +154,14 @@ def test_a_device_that_is_not_there_is_refused_by_name(
         create_app(Settings(models=folder, device=device))
 
 
-def test_the_number_of_threads_is_set_once_the_app_starts(
+def test_the_number_of_threads_is_set_before_anything_is_timed(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls: list[int] = []
+    calls: list[object] = []
     monkeypatch.setattr(torch, "set_num_threads", calls.append)
-    app = create_app(settings.model_copy(update={"num_threads": 3}))
-    assert not calls
-    with TestClient(app):
-        assert calls == [3]
+    monkeypatch.setattr("server.profiles.Profiles.get", lambda *_: calls.append("timing"))
+    create_app(settings.model_copy(update={"num_threads": 3}))
+    assert calls == [3, "timing"]
 
 
 def test_onnx_runtime_answers_as_torch_does(

@@ -29,7 +29,11 @@ from server.errors import (
 
 def respond(error: Exception, request_id: str) -> Response:
     """Return the response in Rheostat's own form."""
-    return Forms({}).respond(error, request_id, "/v1/infer")
+    return Forms({}).respond(error, scope("/v1/infer", request_id))
+
+
+def scope(path: str, request_id: str = "id-1", **state: Any) -> dict[str, Any]:
+    return {"path": path, "state": {"request_id": request_id, **state}}
 
 
 def body_of(error: Exception) -> dict[str, Any]:
@@ -206,3 +210,16 @@ def test_a_clients_value_is_shown_in_short(value: object) -> None:
     text = shown(value)
     assert len(text) <= 83
     assert text.endswith("...")
+
+
+def test_the_form_is_that_of_the_path_or_of_the_nearest_folder_above() -> None:
+    def form(name: str) -> errors.Form:
+        return lambda error, request_id: Response(f"{name} {error.message} {request_id}")
+
+    forms = Forms({"/v2/": form("folder"), "/v2/deep/": form("deep"), "/v2/one": form("path")})
+    error = InvalidRequestError("wrong")
+    for path, name in {"/v2/one": "path", "/v2/two": "folder", "/v2/deep/x": "deep"}.items():
+        assert forms.respond(error, scope(path)).body == f"{name} wrong id-1".encode()
+    assert forms.respond(error, scope("/v2")).body == respond(error, "id-1").body
+    chosen = forms.respond(error, scope("/v2/one", form=form("by the body")))
+    assert chosen.body == b"by the body wrong id-1"

@@ -3,17 +3,24 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from itertools import count
 
 import pytest
 
 from models.backends.torch import TorchBackend
 from search.budget import Budget, InfeasibleBudgetError
+from server.caller import Caller
 from server.catalog import Catalog, Served
 from server.choose import Question
 from server.decode import Decoder, Upload
 from server.engine.engine import Engine
-from server.errors import InvalidRequestError, ModelNotReadyError, OverloadedError
+from server.errors import (
+    DeadlineError,
+    InvalidRequestError,
+    ModelNotReadyError,
+    OverloadedError,
+)
 from server.metrics import Metrics, Stage
 from server.service import Service
 from tests.server.backends import FailingBackend, HeldBackend
@@ -138,5 +145,33 @@ def test_the_wait_told_is_that_of_the_image_that_took_longest(
             answer = await service.infer(served, ANYTHING, uploads(2))
             # Ticks: both submitted 0, first taken 1 and done 2, second taken 3 or later.
             assert answer.seconds[Stage.QUEUE] >= 3
+
+    run(scenario())
+
+
+def test_a_request_past_its_timeout_is_given_up(served: Served, decoder: Decoder) -> None:
+    async def scenario() -> None:
+        async with running(served, decoder, TorchBackend()) as service:
+            with pytest.raises(DeadlineError):
+                await service.infer(served, replace(ANYTHING, timeout_s=-1.0), uploads(1))
+            answer = await service.infer(served, replace(ANYTHING, timeout_s=1e6), uploads(1))
+            assert len(answer.outputs) == 1
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(("asked", "expected"), [(None, 2), (1, 2), (3, 3)])
+def test_works_are_their_callers_and_step_back_but_never_ahead(
+    served: Served, decoder: Decoder, asked: int | None, expected: int
+) -> None:
+    async def scenario() -> None:
+        async with running(served, decoder, TorchBackend()) as service:
+            caller = Caller("shop", weight=2.5, priority=2)
+            question = replace(ANYTHING, caller=caller, priority=asked)
+            async with service.admit(served, question, uploads(1)) as admitted:
+                prepared = served.prepare(admitted.selection.subnet, admitted.selection.scores)
+                ticket = admitted.work(prepared, admitted.items[0]).ticket
+                await admitted.run(prepared, admitted.items)
+            assert (ticket.client, ticket.weight, ticket.priority) == ("shop", 2.5, expected)
 
     run(scenario())

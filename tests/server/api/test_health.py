@@ -43,7 +43,7 @@ def test_inference_before_the_start_or_after_the_end_is_refused(
 @pytest.fixture
 def backend(monkeypatch: pytest.MonkeyPatch) -> FailingBackend:
     backend = FailingBackend()
-    monkeypatch.setattr("server.app.TorchBackend", lambda device: backend)
+    monkeypatch.setattr("server.app.make_backend", lambda settings: backend)
     return backend
 
 

@@ -216,7 +216,7 @@ def test_a_client_that_leaves_is_counted_and_its_room_given_back(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backend = HeldBackend()
-    monkeypatch.setattr("server.app.TorchBackend", lambda device: backend)
+    monkeypatch.setattr("server.app.make_backend", lambda settings: backend)
 
     async def scenario() -> None:
         app = create_app(settings)

@@ -1,0 +1,31 @@
+"""Who sends a request."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fastapi import Request
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """A client, as far as the life of a request goes.
+
+    Attributes:
+        client: Whose the request is; empty where nobody has to say.
+        weight: The client's share of what its class gets, above 0.
+        priority: Class of its requests; lower ones go first, always.
+    """
+
+    client: str = ""
+    weight: float = 1.0
+    priority: int = 0
+
+
+ANYONE = Caller()
+
+
+def caller_of(request: Request) -> Caller:
+    """Return who sends a request."""
+    caller: Caller = request.scope["state"].get("caller", ANYONE)
+    return caller
