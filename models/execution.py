@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -72,9 +72,11 @@ class Backend(ABC):
 
     Attributes:
         is_synchronous: Whether a call has been computed when it returns, so that it can be timed.
+        levels: Fields of `stats` that may fall.
     """
 
     is_synchronous = True
+    levels: ClassVar[frozenset[str]] = frozenset()
 
     @property
     @abstractmethod
@@ -85,6 +87,11 @@ class Backend(ABC):
     def hardware(self) -> str:
         """What is known of the device beyond its kind; empty where that is the processor."""
         return ""
+
+    @property
+    def stats(self) -> NamedTuple | None:
+        """Counters and levels of what it keeps beside the models, if it keeps anything."""
+        return None
 
     @property
     def baseline(self) -> Backend:

@@ -51,6 +51,8 @@ def create_app(settings: Settings) -> FastAPI:
         cache,
     )
     metrics.watch_stats("cache", lambda: cache.stats, ("entries", "bytes"))
+    if backend.stats is not None:
+        metrics.watch_stats("backend", lambda: backend.stats, backend.levels)
     policy = load.policy(settings.policy, settings.target_delay_ms / 1000)
     metrics.watch(lambda: engine.depth, lambda: engine.backlog_s, lambda: policy.price)
     decoder = Decoder(min(_MAX_DECODE_THREADS, os.cpu_count() or 1))

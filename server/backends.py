@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from models.backends.graphs import GraphBackend
 from models.backends.torch import TorchBackend
 from models.execution import Backend
 from server.settings import Settings, SettingsError
@@ -23,7 +24,7 @@ def make_backend(settings: Settings) -> Backend:
         if int(index or 0) >= found:
             raise SettingsError(f"device={settings.device}: torch sees {found} CUDA devices here")
     if settings.backend == "torch":
-        return TorchBackend(settings.device)
+        return TorchBackend() if kind == "cpu" else GraphBackend(settings.device)
     try:
         from models.backends.onnx import OnnxBackend
     except ModuleNotFoundError as error:

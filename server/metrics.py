@@ -192,13 +192,14 @@ class Metrics:
         self._price.set_function(price)
 
     def watch_stats(
-        self, prefix: str, stats: Callable[[], NamedTuple], levels: Collection[str]
+        self, prefix: str, stats: Callable[[], NamedTuple | None], levels: Collection[str]
     ) -> None:
         """Read the fields of a record whenever metrics are read: gauges, the others counters.
 
         Args:
             prefix: Of the metrics' names.
-            stats: Returns the record; its type's docstring describes the fields.
+            stats: Returns the record, of which None is an empty one; its type's docstring
+                describes the fields.
             levels: Fields that may fall.
         """
         self._registry.register(_Stats(prefix, stats, levels))
@@ -278,13 +279,14 @@ class _Stats(Collector):
     """A record's fields as metrics."""
 
     def __init__(
-        self, prefix: str, stats: Callable[[], NamedTuple], levels: Collection[str]
+        self, prefix: str, stats: Callable[[], NamedTuple | None], levels: Collection[str]
     ) -> None:
         self._prefix, self._stats, self._levels = prefix, stats, levels
 
     def collect(self) -> Iterator[Metric]:
         """Yield every field."""
-        for name, value in self._stats()._asdict().items():
+        record = self._stats()
+        for name, value in record._asdict().items() if record is not None else ():
             family = GaugeMetricFamily if name in self._levels else CounterMetricFamily
             help_text = f"{name.capitalize().replace('_', ' ')} of {self._prefix}."
             yield family(f"rheostat_{self._prefix}_{name}", help_text, value=value)

@@ -48,6 +48,8 @@ class OnnxBackend(TorchBackend):
     must be called for as often as at first to come back.
     """
 
+    levels = frozenset({"refused", "slower", "waiting", "sessions", "bytes"})
+
     def __init__(
         self,
         device: str = "cpu",

@@ -178,6 +178,9 @@ def test_onnx_runtime_answers_as_torch_does(
             assert found["receipt"]["backend"] == "onnx-cpu"
             for one, other in zip(found["data"], expected["data"], strict=True):
                 assert one["embedding"] == pytest.approx(other["embedding"], abs=1e-4)
+        text = client.get("/metrics").text
+        for line in ("rheostat_backend_sessions ", "rheostat_backend_misses_total "):
+            assert f"\n{line}" in text
 
 
 def test_a_back_end_that_is_not_installed_is_refused(
