@@ -124,7 +124,7 @@ class Served:
 
 
 class Catalog(Mapping[str, Served]):
-    """All models served, by name; never changes."""
+    """All models served, by name. Models come and go whole; whoever has one keeps it."""
 
     def __init__(self, served: Collection[Served]) -> None:
         """Index the models.
@@ -146,6 +146,15 @@ class Catalog(Mapping[str, Served]):
 
     def __len__(self) -> int:
         return len(self._served)
+
+    def put(self, served: Served) -> None:
+        """Serve a model from now on, instead of the one of its name if there is one."""
+        self._served = {**self._served, served.name: served}
+
+    def drop(self, name: str) -> None:
+        """Serve a model no longer; KeyError if it is not served."""
+        _ = self._served[name]
+        self._served = {key: one for key, one in self._served.items() if key != name}
 
     def profiled(self, measure: Callable[[Served], Profile]) -> Catalog:
         """Return the models with their profiles."""
@@ -197,10 +206,15 @@ def load(folder: Path) -> Catalog:
     Raises:
         CatalogError: If there are none, one cannot be trusted or has no table, or two share a name.
     """
-    return Catalog([_load_one(path) for path in find_checkpoints(folder)])
+    return Catalog([load_one(path) for path in find_checkpoints(folder)])
 
 
-def _load_one(folder: Path) -> Served:
+def load_one(folder: Path) -> Served:
+    """Load one checkpoint.
+
+    Raises:
+        CatalogError: If it cannot be trusted or has no table.
+    """
     try:
         loaded = checkpoint.load(folder)
         if TABLE not in loaded.manifest.files:

@@ -1,4 +1,4 @@
-"""What Prometheus is told. All metric names are here; every series starts at 0."""
+"""What Prometheus is told. Every series starts at 0; those of clients are in `clients.counters`."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from search.budget import InfeasibleBudgetError
 from search.find import RequestError
 from server.catalog import Served
 from server.choose import Choice
+from server.clients.counters import ClientCounters
 from server.errors import (
     ClientError,
     ClientGoneError,
@@ -167,18 +168,24 @@ class Metrics:
             "Quality given up for compute worth that of the mean request; 0 without load.",
             registry=registry,
         )
-        for model in (*models, _NO_MODEL):
-            for outcome in Outcome:
-                self._requests.labels(model, outcome)
+        self.clients = ClientCounters(registry)
+        for outcome in Outcome:
+            self._requests.labels(_NO_MODEL, outcome)
         for model in models:
-            for latency in Latency:
-                self._latency.labels(model, latency)
-            for by_model in (self._flops, self._shared, self._slimmed):
-                by_model.labels(model)
-            self._quality.labels(model)
-            self._ratio.labels(model)
+            self._create(model)
         for stage in Stage:
             self._stages.labels(stage)
+
+    def _create(self, model: str) -> None:
+        """Create a model's series, at zero."""
+        for outcome in Outcome:
+            self._requests.labels(model, outcome)
+        for latency in Latency:
+            self._latency.labels(model, latency)
+        for by_model in (self._flops, self._shared, self._slimmed):
+            by_model.labels(model)
+        self._quality.labels(model)
+        self._ratio.labels(model)
 
     def watch(
         self,
@@ -205,7 +212,8 @@ class Metrics:
         self._registry.register(_Stats(prefix, stats, levels))
 
     def watch_model(self, served: Served) -> None:
-        """Create the series that depend on what is known of a model."""
+        """Create a model's series, those too that depend on what is known of it."""
+        self._create(served.name)
         for point in range(len(served.front)):
             self._subnets.labels(served.name, point)
         profile = served.profile
@@ -220,7 +228,7 @@ class Metrics:
         try:
             yield tally
         except BaseException as error:
-            outcome = _outcome(error)
+            outcome = outcome_of(error)
             if isinstance(error, InfeasibleBudgetError) and error.field == "latency_ms":
                 self._latency.labels(tally.model, Latency.INFEASIBLE).inc()
             if outcome is Outcome.EXPIRED:
@@ -292,7 +300,8 @@ class _Stats(Collector):
             yield family(f"rheostat_{self._prefix}_{name}", help_text, value=value)
 
 
-def _outcome(error: BaseException) -> Outcome:
+def outcome_of(error: BaseException) -> Outcome:
+    """Return how a request ended that ended in an error."""
     match error:
         case InfeasibleError() | InfeasibleBudgetError():
             return Outcome.INFEASIBLE

@@ -79,7 +79,8 @@ class Profiles:
         return {
             "format": _FORMAT,
             "model": served.name,
-            "checkpoint": hashlib.sha256(served.manifest.model_dump_json().encode()).hexdigest(),
+            # Not the weights: how long they take does not depend on what they are.
+            "architecture": [served.manifest.family, served.manifest.config],
             "backend": self.backend.name,
             "device": self.backend.hardware,
             "processor": _processor(),

@@ -134,6 +134,7 @@ def _stages(
         Continued("hidden"),
         resume=shared,
         profile=served.profile,
+        owner=served.model,
     )
     return _Stage(replace(first, keep=shared), shallow), _Stage(rest, subnet)
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from math import inf
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import Tensor
 
@@ -15,11 +15,21 @@ from models.core import Shape
 from search.find import Selection
 from server.catalog import Catalog, Served
 from server.choose import Choice, Chooser, Question
+from server.clients.inherit import inherited
+from server.clients.quotas import Quotas
 from server.decode import Decoder, Source
 from server.engine.engine import Engine, Reservation
 from server.engine.load import Fixed, Policy
 from server.engine.work import Prepared, Result, Work
+from server.logs import note_model
 from server.metrics import Metrics, Stage
+from server.uses import Uses
+
+if TYPE_CHECKING:
+    from server.tracing import Tracing  # needs an extra
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +69,7 @@ class Admitted:
         deadline: Of its works, on the engine's clock.
         seconds: Per stage so far; ``run`` adds to it.
         shared: Part of the FLOPs of the last run that were computed for other inputs as well.
+        on_ran: Told of each run that ends: its slowest result, and of how many works.
     """
 
     room: Reservation
@@ -68,6 +79,7 @@ class Admitted:
     deadline: float
     seconds: dict[Stage, float]
     shared: float = 0.0
+    on_ran: Callable[[Result, int], None] | None = None
 
     @property
     def selection(self) -> Selection:
@@ -94,6 +106,8 @@ class Admitted:
         slowest = max(results, key=lambda result: result.queue_s + result.run_s)
         self.seconds[Stage.QUEUE] += slowest.queue_s
         self.seconds[Stage.RUN] += slowest.run_s
+        if self.on_ran is not None:
+            self.on_ran(slowest, len(results))
         return results
 
 
@@ -108,7 +122,11 @@ class Service:
         metrics: Metrics,
         clock: Callable[[], float],
         policy: Policy | None = None,
+        quotas: Quotas | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
+        self._quotas = quotas
+        self._tracing = tracing
         self.catalog = catalog
         self._chooser = Chooser(engine, policy or Fixed())
         self.metrics = metrics
@@ -116,11 +134,38 @@ class Service:
         self._decoder = decoder
         self._clock = clock
         self._is_warm = False
+        self._is_draining = False
+        self.uses = Uses()
 
     @property
     def is_ready(self) -> bool:
-        """Whether every model has run once and the worker is alive."""
-        return self._is_warm and self._engine.is_alive
+        """Whether every model has run once, the worker is alive and nobody said to end."""
+        return self._is_warm and self._engine.is_alive and not self._is_draining
+
+    def drain(self) -> None:
+        """Be no longer ready, so that no more requests are sent here; those that are get answers."""
+        self._is_draining = True
+
+    @property
+    def backend_name(self) -> str:
+        """What runs models."""
+        return self._engine.backend.name
+
+    @property
+    def num_decode_threads(self) -> int:
+        """Threads that decode images and tokenise text."""
+        return self._decoder.num_threads
+
+    async def read(self, function: Callable[[T], R], items: Sequence[T]) -> list[R]:
+        """Do what needs no model on the threads that decode, within what the engine admits.
+
+        Raises:
+            OverloadedError: If there is no room.
+            ModelNotReadyError: If the engine is not running.
+            Exception: Whatever the function raises.
+        """
+        with self._engine.reserve(len(items)):
+            return await self._decoder.map(function, items)
 
     async def warm_up(self) -> None:
         """Run the cheapest and the largest subnet of every model on zeros.
@@ -129,13 +174,21 @@ class Service:
             InferenceError: If one fails.
         """
         for served in self.catalog.values():
-            self.metrics.watch_model(served)  # with its front, which takes a moment
-            space = served.elastic.space
-            for subnet in (space.smallest, space.largest):
-                prepared = served.prepare(subnet, served.elastic.tasks)
-                with self._engine.reserve(1) as room:
-                    await room.submit([Work(prepared, served.input.example())])
+            await self.warm(served)
         self._is_warm = True
+
+    async def warm(self, served: Served) -> None:
+        """Run the cheapest and the largest subnet of a model on zeros.
+
+        Raises:
+            InferenceError: If one fails.
+        """
+        self.metrics.watch_model(served)  # with its front, which takes a moment
+        space = served.elastic.space
+        for subnet in (space.smallest, space.largest):
+            prepared = served.prepare(subnet, served.elastic.tasks)
+            with self._engine.reserve(1) as room:
+                await room.submit([Work(prepared, served.input.example())])
 
     def select(self, served: Served, question: Question, shape: Shape) -> Selection:
         """Choose a subnet for one input of a shape, as if nobody waited, without running it.
@@ -143,8 +196,10 @@ class Service:
         Raises:
             RequestError: If tasks, preferences or fixed values make no sense.
             InfeasibleBudgetError: If no subnet meets the budget.
+            ClientError: If the caller may not ask this.
         """
-        return self._chooser.wanted(served, question, shape, 1, 0.0)
+        note_model(served.name)
+        return self._chooser.wanted(served, inherited(question, served), shape, 1, 0.0)
 
     async def infer(self, served: Served, question: Question, sources: Sequence[Source]) -> Answer:
         """Choose one subnet for all inputs, run it on each, and say what was done.
@@ -162,17 +217,16 @@ class Service:
             selection=selection,
             outputs=[result.outputs for result in results],
             num_tokens=[served.input.num_tokens(item) for item in admitted.items],
-            backend=self._engine.backend.name,
+            backend=self.backend_name,
             batch_sizes=[result.batch_size for result in results],
             seconds=admitted.seconds,
             choice=admitted.choice,
             shared=admitted.shared,
         )
 
-    @asynccontextmanager
-    async def admit(
+    def admit(
         self, served: Served, question: Question, sources: Sequence[Source], num_more: int = 0
-    ) -> AsyncIterator[Admitted]:
+    ) -> AbstractAsyncContextManager[Admitted]:
         """Reserve room, decode the inputs and choose a subnet; record the request at the end.
 
         Args:
@@ -187,19 +241,40 @@ class Service:
             RequestError: If tasks, preferences or fixed values make no sense.
             InfeasibleBudgetError: If no subnet meets the budget, even if nobody waited.
             ModelNotReadyError: If the engine is not running.
+            ClientError: If the caller may not ask this.
+            QuotaExceededError: If one of the caller's quotas is used up.
         """
+        note_model(served.name)
+        admission = self._admit(served, question, sources, num_more)
+        if self._tracing is None:
+            return admission
+        return self._tracing.follow(admission, served, self.backend_name)
+
+    @asynccontextmanager
+    async def _admit(
+        self, served: Served, question: Question, sources: Sequence[Source], num_more: int
+    ) -> AsyncIterator[Admitted]:
+        question = inherited(question, served)
         start = self._clock()
         budget, num_works = question.budget, len(sources) + num_more
         latency_s = inf if budget.latency_ms is None else budget.latency_ms / 1000
         timeout_s = inf if question.timeout_s is None else question.timeout_s
         deadline = start + min(latency_s, timeout_s)
-        with self._engine.reserve(num_works, _estimate(served, sources)) as room:
+        with (
+            self.uses.hold(served),
+            self._engine.reserve(num_works, _estimate(served, sources)) as room,
+        ):
+            if self._quotas is not None:
+                await self._quotas.charge_request(question.caller)
             items = await self._decoder.decode(sources, served.input)
             decoded = self._clock()
             shape = max(served.input.shape_of(item) for item in items)
             choice = self._chooser.choose(
                 served, question, shape, num_works, decoded - start, deadline
             )
+            if self._quotas is not None:
+                flops = choice.selection.cost.flops * len(items)
+                await self._quotas.charge_flops(question.caller, flops)
             seconds = {
                 Stage.DECODE: decoded - start,
                 Stage.SEARCH: self._clock() - decoded,

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from models.core import KeyPath
 from models.execution import Job
+from server.engine.cache import Key
 from server.engine.predict import Share
 from server.engine.work import Result, Work
 
@@ -29,7 +30,7 @@ class Waiting:
     work: Work
     since: float
     future: asyncio.Future[Result]
-    key: Hashable
+    key: Key | None
 
     @property
     def share(self) -> Share:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Hashable, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from torch import Tensor
 
 from models.core import KeyPath
 from server.engine.work import Work
+
+Key: TypeAlias = tuple[Hashable, ...]
+"""Of an answer; the first part tells the model."""
 
 _ENTRY_BYTES = 800  # of keys and containers, measured roughly
 
@@ -40,7 +43,7 @@ class ContentCache:
     def __init__(self, max_bytes: int) -> None:
         """Create an empty cache; with 0 bytes it does nothing."""
         self._max_bytes = max_bytes
-        self._entries: OrderedDict[Hashable, dict[KeyPath, Tensor]] = OrderedDict()
+        self._entries: OrderedDict[Key, dict[KeyPath, Tensor]] = OrderedDict()
         self._bytes = self._hits = self._misses = 0
 
     @property
@@ -48,7 +51,7 @@ class ContentCache:
         """Counters and levels at this moment."""
         return CacheStats(self._hits, self._misses, len(self._entries), self._bytes)
 
-    def key(self, work: Work) -> Hashable | None:
+    def key(self, work: Work) -> Key | None:
         """Return what answers are kept by; None for a work that is never kept."""
         prepared = work.prepared
         if not self._max_bytes or prepared.keep or prepared.resume:
@@ -61,7 +64,7 @@ class ContentCache:
         paths = tuple(prepared.leaves.values())
         return (id(prepared.owner), paths, str(item.dtype), tuple(item.shape), digest)
 
-    def get(self, key: Hashable) -> Mapping[KeyPath, Tensor] | None:
+    def get(self, key: Key) -> Mapping[KeyPath, Tensor] | None:
         """Return an answer by path, or None."""
         found = self._entries.get(key)
         if found is None:
@@ -71,7 +74,12 @@ class ContentCache:
         self._entries.move_to_end(key)
         return found
 
-    def put(self, key: Hashable, outputs: Mapping[KeyPath, Tensor]) -> None:
+    def forget(self, model: object) -> None:
+        """Give up a model's answers: another one may get its identity."""
+        for key in [key for key in self._entries if key[0] == id(model)]:
+            self._bytes -= _size(self._entries.pop(key))
+
+    def put(self, key: Key, outputs: Mapping[KeyPath, Tensor]) -> None:
         """Keep an answer, unless it alone exceeds the cache."""
         # Rows are views: without a copy each would keep its whole batch alive.
         kept = {path: tensor.clone() for path, tensor in outputs.items()}

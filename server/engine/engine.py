@@ -8,6 +8,9 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from math import inf
+from typing import Any, TypeVar
+
+from torch import nn
 
 from models.core import Step
 from models.execution import Backend, Done, StoppedError
@@ -15,10 +18,13 @@ from search.profile import Workload
 from server.engine.admission import Admission, Room
 from server.engine.batch import Waiting, by_task, jobs_of
 from server.engine.cache import ContentCache
+from server.engine.errands import Errand
 from server.engine.predict import Pace, batch_seconds, in_time
 from server.engine.schedule import Scheduler
 from server.engine.work import Result, Work
 from server.errors import DeadlineError, InferenceError, ModelNotReadyError
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +90,7 @@ class Engine:
         self._clock = clock
         self._on_batch = on_batch
         self._queue: Scheduler[Waiting] = Scheduler(max_batch_size, max_batch_tokens)
+        self._errands: list[Errand] = []
         self._changed = threading.Condition()
         self._is_open = False
         self._unanswered: dict[asyncio.Future[Result], Work] = {}
@@ -139,6 +146,29 @@ class Engine:
         if self._thread.ident is not None:
             await self._ended.wait()
             self._thread.join()
+
+    async def call(self, function: Callable[[], T]) -> T:
+        """Return what a function returns on the worker thread, between two batches.
+
+        For what must not happen while steps run; batches wait for it.
+
+        Raises:
+            ModelNotReadyError: If the engine is not running.
+            InferenceError: If the worker ends first.
+            Exception: Whatever the function raises.
+        """
+        errand = Errand(function, self._loop.create_future())
+        with self._changed:
+            self._check_open()
+            self._errands.append(errand)
+            self._changed.notify()
+        result: T = await errand.future
+        return result
+
+    async def forget(self, model: nn.Module) -> None:
+        """Give up all that is kept for a model that runs no more; errors as for `call`."""
+        await self.call(lambda: self.backend.forget(model))
+        self._cache.forget(model)
 
     @contextmanager
     def reserve(self, num_works: int, seconds: float = 0.0) -> Iterator[Reservation]:
@@ -209,7 +239,7 @@ class Engine:
         """Schedule, run, answer each work when its own steps are done; until closed and empty."""
         while (batch := self._next_batch()) is not None:
             if not batch:
-                continue  # all that waited had expired
+                continue  # all that waited had expired, or there was something else to do
             started = self._clock()
             self._running = batch
             self._post(self._on_batch, len(batch))
@@ -234,10 +264,14 @@ class Engine:
     def _next_batch(self) -> list[Waiting] | None:
         """Wait for works; None once closed and empty."""
         with self._changed:
-            while self._is_open and not self._queue:
+            while self._is_open and not self._queue and not self._errands:
                 self._changed.wait()
-            if not self._queue:
+            errands, self._errands = self._errands, []
+            if not self._queue and not errands:
                 return None
+        for errand in errands:
+            self._post(errand.run())
+        with self._changed:
             now = self._clock()
             batch, expired = self._queue.next_batch(now, in_time(now, self._pace.value))
         self._post(self._expire, expired)
@@ -295,11 +329,12 @@ class Engine:
 
     def _end(self) -> None:
         """Tell whoever is left that no answer comes. On the event loop, after all others."""
-        _set_error(list(self._unanswered), "the worker stopped before it could answer")
+        text = "the worker stopped before it could answer"
+        _set_error([*self._unanswered, *(errand.future for errand in self._errands)], text)
         self._ended.set()
 
 
-def _set_error(futures: Sequence[asyncio.Future[Result]], text: str) -> None:
+def _set_error(futures: Sequence[asyncio.Future[Any]], text: str) -> None:
     for future in futures:
         if not future.done():
             future.set_exception(InferenceError(text))  # each its own: tracebacks accumulate

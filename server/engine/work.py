@@ -99,10 +99,19 @@ class Work:
 
     @property
     def ticket(self) -> Ticket:
-        """What the scheduler goes by; all works of one model that start at one place may mix."""
+        """What the scheduler goes by; all works of one model that start at one place may mix.
+
+        Two models of one name, as while one replaces the other, have the same keys of steps and
+        other weights.
+        """
         prepared = self.prepared
         return Ticket(
-            key=(prepared.model_name, prepared.resume, prepared.input.bucket(self.item)),
+            key=(
+                prepared.model_name,
+                id(prepared.owner),
+                prepared.resume,
+                prepared.input.bucket(self.item),
+            ),
             num_tokens=prepared.input.num_tokens(self.item),
             flops=prepared.flops if self.flops is None else self.flops,
             client=self.client,

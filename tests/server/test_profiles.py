@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
@@ -64,12 +65,13 @@ def test_a_folder_that_cannot_be_written_is_no_reason_not_to_serve(
     assert "is not kept" in caplog.text
 
 
-def test_another_version_of_the_weights_is_measured_for_itself(
+def test_other_weights_of_one_architecture_are_not_measured_again(
     tmp_path: Path, served: Served
 ) -> None:
-    from dataclasses import replace
-
     profiles(tmp_path, served).get(served)
-    other = replace(served, manifest=served.manifest.model_copy(update={"version": "other"}))
-    profiles(tmp_path, other).get(other)
-    assert len(list(tmp_path.iterdir())) == 2
+    trained = served.manifest.model_copy(update={"version": "other"})
+    larger = trained.model_copy(update={"config": {**trained.config, "channels": [64, 64]}})
+    for manifest, num_kept in ((trained, 1), (larger, 2)):
+        other = replace(served, manifest=manifest)
+        profiles(tmp_path, other).get(other)
+        assert len(list(tmp_path.iterdir())) == num_kept

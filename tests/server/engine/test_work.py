@@ -18,7 +18,8 @@ def test_all_plans_of_one_model_that_start_at_one_place_share_a_batch() -> None:
     assert Work(small, image).ticket.key == Work(large, image).ticket.key
     other = Prepared("other", small.plan, INPUT)
     resumed = Prepared("tiny", small.plan[1:], INPUT, resume=small.plan[0].path)
-    assert len({Work(p, image).ticket.key for p in (small, other, resumed)}) == 3
+    newer = Prepared("tiny", small.plan, INPUT, owner=model)
+    assert len({Work(p, image).ticket.key for p in (small, other, resumed, newer)}) == 4
 
 
 def test_leaves_are_the_steps_that_answer_and_no_others() -> None:
