@@ -5,7 +5,18 @@ from __future__ import annotations
 import subprocess
 import sys
 
-BENCHMARKS = ("bench.search", "bench.ecmt", "bench.training", "bench.text", "bench.quality")
+BENCHMARKS = (
+    "bench.search",
+    "bench.ecmt",
+    "bench.training",
+    "bench.text",
+    "bench.packing",
+    "bench.quality",
+    "bench.limit",
+    "bench.overload",
+    "bench.trace",
+    "bench.peers",
+)
 
 
 def main() -> None:

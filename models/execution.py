@@ -192,7 +192,8 @@ class Backend(ABC):
             waiting.append(_Waiting(root.take(plans[id(job.plan)], job.row), job))
         number = root.number()
         first_leaf = {one.job.row: number[one.leaves[0]] for one in reversed(waiting)}
-        order = sorted(first_leaf, key=lambda row: (first_leaf[row], row))
+        # Rows of one length side by side are computed without padding.
+        order = sorted(first_leaf, key=lambda row: (first_leaf[row], _length(items[row]), row))
         place_of = {row: place for place, row in enumerate(order)}
         root.arrange(place_of)
         inputs = self._placed(collate([items[row] for row in order]))
@@ -313,6 +314,12 @@ def _share_out(waiting: Sequence[_Waiting], rows: Sequence[int]) -> None:
             whole = sum(cost for cost, _ in macs)
             if whole:
                 one.shared = 1 - sum(cost / number for cost, number in macs) / whole
+
+
+def _length(item: Any) -> int:
+    if isinstance(item, Ragged):
+        return item.layout.longest
+    return len(item) if isinstance(item, Tensor) and item.ndim else 0
 
 
 def _on_cpu(value: Value) -> Tensor:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
 from typing import TypeAlias
 
 import torch
@@ -57,6 +58,23 @@ class Layout:
     def positions(self) -> Tensor:
         """Position of each token in its row, int64, shape [tokens]."""
         return torch.arange(sum(self.lengths), device=self.device) - self.starts[self.rows]
+
+    @cached_property
+    def blocks(self) -> tuple[tuple[slice, Layout], ...]:
+        """Runs of neighbouring rows of one length: their tokens, and their layout.
+
+        Attention takes them one after the other, and neither pads nor masks. All rows are one block
+        where calls cost more than padding: on a device, and where gradients are taken.
+        """
+        if self.device.type != "cpu" or torch.is_grad_enabled():
+            return ((slice(None), self),)
+        runs = [(length, len(list(rows))) for length, rows in groupby(self.lengths)]
+        found, first = [], 0
+        for length, rows in runs:
+            tokens = slice(first, first + rows * length)
+            found.append((tokens, Layout([length] * rows, self.device)))
+            first = tokens.stop
+        return tuple(found)
 
     def pad(self, values: Tensor) -> Tensor:
         """Spread [tokens, ...] over [rows, longest, ...], zeros after the end of a row."""

@@ -109,12 +109,22 @@ class Attention(nn.Module):
         if config.positions == "rotary":
             cos, sin = self.cos[layout.positions, None], self.sin[layout.positions, None]
             query, key = rotate(query, cos, sin), rotate(key, cos, sin)
+        parts = [
+            self._attend(block, groups, query[tokens], key[tokens], value[tokens])
+            for tokens, block in layout.blocks
+        ]
+        return self.out(parts[0] if len(parts) == 1 else torch.cat(parts))  # type: ignore[no-any-return]
+
+    def _attend(
+        self, layout: Layout, groups: int, query: Tensor, key: Tensor, value: Tensor
+    ) -> Tensor:
+        """Attend within each row; from [tokens, heads, head_dim] to [tokens, inner]."""
         # [rows, heads, longest, head_dim]
         q, k, v = (layout.pad(part).transpose(1, 2) for part in (query, key, value))
         attended = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=self._mask(layout, groups), enable_gqa=config.group > 1
+            q, k, v, attn_mask=self._mask(layout, groups), enable_gqa=self.config.group > 1
         )
-        return self.out(layout.unpad(attended.transpose(1, 2)).flatten(1))  # type: ignore[no-any-return]
+        return layout.unpad(attended.transpose(1, 2)).flatten(1)
 
     def _mask(self, layout: Layout, groups: int) -> Tensor | None:
         mask = layout.mask(self.config.causal, self.window)

@@ -89,3 +89,16 @@ def test_moving_to_the_same_device_copies_nothing() -> None:
 def test_empty_batches_and_rows_are_refused(lengths: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="none of them empty"):
         Layout(lengths, CPU)
+
+
+def test_blocks_are_the_runs_of_rows_of_one_length() -> None:
+    with torch.no_grad():
+        blocks = Layout((2, 2, 3, 2), CPU).blocks
+    assert [(part.start, part.stop) for part, _ in blocks] == [(0, 4), (4, 7), (7, 9)]
+    assert [layout.lengths for _, layout in blocks] == [(2, 2), (3,), (2,)]
+    assert all(layout.is_uniform for _, layout in blocks)
+
+
+def test_where_gradients_are_taken_all_rows_are_one_block() -> None:
+    layout = Layout((2, 3), CPU)
+    assert layout.blocks == ((slice(None), layout),)

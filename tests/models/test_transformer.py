@@ -60,6 +60,21 @@ def test_a_packed_batch_equals_single_runs(architecture: str) -> None:
 
 
 @EVERY
+def test_attention_gives_the_same_with_and_without_padding(architecture: str) -> None:
+    model = tiny_exits(architecture)
+    found = []
+    for grad in (True, False):
+        packed = Ragged.pack(token_rows((3, 3, 5, 2, 5)))
+        with torch.set_grad_enabled(grad):
+            assert (len(packed.layout.blocks) == 1) == grad
+            hidden = model.embedding(packed)
+            for layer in model.layers:
+                hidden = layer(*model.widths(model.space.largest), hidden)
+        found.append(hidden.values)
+    torch.testing.assert_close(found[0], found[1], atol=1e-5, rtol=0)
+
+
+@EVERY
 @pytest.mark.parametrize("lengths", [(12, 1, 5), (6, 6), (1,)])
 def test_gradients_are_finite_and_equal_those_of_single_runs(
     architecture: str, lengths: tuple[int, ...]
