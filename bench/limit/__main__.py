@@ -130,8 +130,8 @@ def measure(
         (scratch / name).symlink_to(folder.resolve())
     every = [*cases.text_cases(text, copy, texts), *cases.image_cases(image, effort.num_inputs)]
     serve = (sys.executable, "-m", "server", "serve", "--port", "{port}", "--models", str(scratch))
-    alone = ("--num-threads", "1", "--log-level", "warning", "--profiles", str(profiles))
-    launch = Launch((*serve, *alone, *_AS_ASKED))
+    as_the_kernel = ("--backend", "torch", "--num-threads", "1", "--profiles", str(profiles))
+    launch = Launch((*serve, *as_the_kernel, *_AS_ASKED, "--log-level", "warning"))
     results = Results(_CONNECTIONS)
     with bare.process() as kernels, running(launch, 1, every[0].body(texts[0])) as server:
         turns = _Turns(server, kernels, effort)
