@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from pydantic import ConfigDict
@@ -52,6 +52,24 @@ class TextConfig:
             )
 
 
+class Token(NamedTuple):
+    """One token of a text.
+
+    Attributes:
+        id: In the vocabulary.
+        text: The characters it stands for; of a special token its name.
+        is_special: Whether the tokenizer added it.
+        start: Its first character in the text; None for a special token.
+        stop: One after its last; None for a special token.
+    """
+
+    id: int
+    text: str
+    is_special: bool
+    start: int | None
+    stop: int | None
+
+
 class TextInput:
     """Tokenises; safe to call from several threads at once."""
 
@@ -92,32 +110,32 @@ class TextInput:
             raise ValueError(f"{path} is no tokenizer: {error}") from None
         return cls(config, tokenizer)
 
-    def encode(self, text: str, prompt: str | None = None, truncate: Side | None = None) -> Tensor:
+    def encode(
+        self,
+        text: str,
+        prompt: str | None = None,
+        truncate: Side | None = None,
+        max_tokens: int | None = None,
+    ) -> Tensor:
         """Return the token ids of a text, special tokens included, int64, shape [length].
 
         Args:
             text: Not empty.
             prompt: Name of a template; None for the model's default.
             truncate: Which end to cut where the text is too long; None to refuse it.
+            max_tokens: What is too long, where the model itself takes more.
 
         Raises:
             InvalidInputError: If the text is empty or too long, or there is no such prompt.
         """
-        if not text:
-            raise InvalidInputError("the text is empty")
-        name = prompt if prompt is not None else self.config.default_prompt
-        if name is not None:
-            if name not in self.config.prompts:
-                known = list(self.config.prompts)
-                raise InvalidInputError(f"prompt {name!r} is not known; one of {known}")
-            text = self.config.prompts[name].replace("{text}", text)
-        encoding = self._tokenizer.encode(text, add_special_tokens=False)
-        room = self.config.max_length - self._num_special
+        encoding = self._tokenizer.encode(self._templated(text, prompt), add_special_tokens=False)
+        limit = self._limit(max_tokens)
+        room = limit - self._num_special
         if len(encoding.ids) > room:
             if truncate is None:
                 raise InvalidInputError(
                     f"the text has {len(encoding.ids) + self._num_special} tokens; at most "
-                    f"{self.config.max_length} are allowed, unless it may be truncated"
+                    f"{limit} are allowed, unless it may be truncated"
                 )
             encoding.truncate(room, direction=truncate)
         # Special tokens come last, so that truncation never removes one.
@@ -126,7 +144,9 @@ class TextInput:
             raise InvalidInputError("the text has no tokens")
         return torch.tensor(ids)
 
-    def check_ids(self, ids: Sequence[int], truncate: Side | None = None) -> Tensor:
+    def check_ids(
+        self, ids: Sequence[int], truncate: Side | None = None, max_tokens: int | None = None
+    ) -> Tensor:
         """Return token ids that the caller made, as they are: no special token is added.
 
         Raises:
@@ -134,15 +154,67 @@ class TextInput:
         """
         if not ids:
             raise InvalidInputError("the list of token ids is empty")
-        for token in ids:
-            if not 0 <= token < self.vocab_size:
-                raise InvalidInputError(f"token id {token} is not in 0..{self.vocab_size - 1}")
-        limit = self.config.max_length
+        self._check_vocabulary(ids)
+        limit = self._limit(max_tokens)
         if len(ids) > limit:
             if truncate is None:
                 raise InvalidInputError(f"{len(ids)} token ids; at most {limit} are allowed")
             ids = ids[:limit] if truncate == "right" else ids[-limit:]
         return torch.tensor(ids)
+
+    def tokens(
+        self, text: str, prompt: str | None = None, add_special_tokens: bool = True
+    ) -> list[Token]:
+        """Return the tokens of a text of any length, template included.
+
+        Raises:
+            InvalidInputError: If the text is empty, or there is no such prompt.
+        """
+        text = self._templated(text, prompt)
+        found = self._tokenizer.encode(text, add_special_tokens=add_special_tokens)
+        return [
+            Token(id_, name, True, None, None)
+            if is_special
+            else Token(id_, text[start:stop], False, start, stop)
+            for id_, name, is_special, (start, stop) in zip(
+                found.ids, found.tokens, found.special_tokens_mask, found.offsets, strict=True
+            )
+        ]
+
+    def text_of(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
+        """Return the text that token ids stand for.
+
+        Raises:
+            InvalidInputError: If one is not of the vocabulary.
+        """
+        self._check_vocabulary(ids)
+        text: str = self._tokenizer.decode(list(ids), skip_special_tokens=skip_special_tokens)
+        return text
+
+    def _templated(self, text: str, prompt: str | None) -> str:
+        if not text:
+            raise InvalidInputError("the text is empty")
+        name = prompt if prompt is not None else self.config.default_prompt
+        if name is None:
+            return text
+        if name not in self.config.prompts:
+            known = list(self.config.prompts)
+            raise InvalidInputError(f"prompt {name!r} is not known; one of {known}")
+        return self.config.prompts[name].replace("{text}", text)
+
+    def _limit(self, max_tokens: int | None) -> int:
+        if max_tokens is None:
+            return self.config.max_length
+        if max_tokens <= self._num_special:
+            raise InvalidInputError(
+                f"{max_tokens} tokens leave no room beside the {self._num_special} special ones"
+            )
+        return min(max_tokens, self.config.max_length)
+
+    def _check_vocabulary(self, ids: Sequence[int]) -> None:
+        for token in ids:
+            if not 0 <= token < self.vocab_size:
+                raise InvalidInputError(f"token id {token} is not in 0..{self.vocab_size - 1}")
 
     def shape_of(self, item: Tensor) -> tuple[int]:
         """Return the shape that plans of this input are made for: (tokens,)."""

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from fastapi import FastAPI
 
 from server import catalog, errors
-from server.api import health, infer, models, openai, rerank
+from server.api import cohere, health, infer, models, openai, rerank, tei
 from server.backends import make_backend
 from server.decode import Decoder
 from server.engine import load
@@ -80,9 +80,10 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(infer.routes(service, settings.max_images))
     app.include_router(openai.routes(service, settings.max_texts))
     app.include_router(rerank.routes(service, settings.max_texts))
+    app.include_router(tei.routes(service, settings))
     app.include_router(models.routes(served))
     app.include_router(health.routes(service))
-    forms = errors.Forms(openai.FORMS)
+    forms = errors.Forms(openai.FORMS | tei.FORMS | cohere.FORMS)
     errors.install(app, forms)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(RequestId, forms=forms)

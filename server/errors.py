@@ -4,13 +4,21 @@ RheostatError                    500  internal
 ├── ClientError                  400  bad_request
 │   ├── InvalidRequestError      422  invalid_request
 │   ├── InfeasibleError          422  infeasible_budget
+│   ├── AuthenticationError      401  invalid_api_key
+│   ├── PermissionDeniedError    403  permission_denied
+│   ├── UnknownClientError       404  unknown_client
+│   ├── UnknownKeyError          404  unknown_key
 │   ├── UnsupportedMediaError    415  unsupported_media_type
 │   ├── PayloadTooLargeError     413  payload_too_large
 │   ├── UnknownModelError        404  unknown_model
 │   ├── UnknownPathError         404  unknown_path
 │   ├── MethodNotAllowedError    405  method_not_allowed
+│   ├── ConflictError            409  conflict
+│   ├── ModelLoadError           422  model_not_loadable
 │   └── ClientGoneError          499  client_closed_request
 ├── OverloadedError              429  overloaded
+│   └── QuotaExceededError       429  quota_exceeded
+├── DatabaseError                503  database_unavailable
 ├── DeadlineError                504  deadline_exceeded
 ├── ModelNotReadyError           503  not_ready
 └── InferenceError               500  inference_failed
@@ -22,7 +30,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, get_args
 
 from fastapi import FastAPI, Request
@@ -118,6 +126,38 @@ class InfeasibleError(ClientError):
         return {"feasible": self.feasible}
 
 
+class AuthenticationError(ClientError):
+    """The request has no key, or one that is not valid."""
+
+    status = 401
+    error_type = "invalid_api_key"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.headers = {"WWW-Authenticate": "Bearer"}
+
+
+class PermissionDeniedError(ClientError):
+    """The client may not do this."""
+
+    status = 403
+    error_type = "permission_denied"
+
+
+class UnknownClientError(ClientError):
+    """No client of that id is stored."""
+
+    status = 404
+    error_type = "unknown_client"
+
+
+class UnknownKeyError(ClientError):
+    """No key of that id is stored."""
+
+    status = 404
+    error_type = "unknown_key"
+
+
 class UnsupportedMediaError(ClientError):
     """The body's content type is none of those the path reads."""
 
@@ -153,6 +193,20 @@ class MethodNotAllowedError(ClientError):
     error_type = "method_not_allowed"
 
 
+class ConflictError(ClientError):
+    """The server's state does not allow it now."""
+
+    status = 409
+    error_type = "conflict"
+
+
+class ModelLoadError(ClientError):
+    """A checkpoint cannot be served; what was served before goes on."""
+
+    status = 422
+    error_type = "model_not_loadable"
+
+
 class ClientGoneError(ClientError):
     """The client closed the connection before the answer; nobody reads this response."""
 
@@ -178,6 +232,23 @@ class OverloadedError(RheostatError):
             "Retry-After": str(math.ceil(self.retry_after_s)),
             "retry-after-ms": str(math.ceil(1000 * self.retry_after_s)),
         }
+
+
+class QuotaExceededError(OverloadedError):
+    """The client has used up one of its quotas; others are served."""
+
+    error_type = "quota_exceeded"
+
+    def __init__(self, message: str, field: str, retry_after_s: float) -> None:
+        super().__init__(message, retry_after_s)
+        self.field = field
+
+
+class DatabaseError(RheostatError):
+    """The database of clients and keys cannot be used."""
+
+    status = 503
+    error_type = "database_unavailable"
 
 
 class DeadlineError(RheostatError):
@@ -212,7 +283,8 @@ class Forms:
         """Keep the forms.
 
         Args:
-            by_path: Of whole paths, and of all below those that end in a slash.
+            by_path: Of whole paths, and of all below those that end in a slash; the root stands
+                for itself alone.
         """
         self._by_path = by_path
 
@@ -231,7 +303,7 @@ class Forms:
     def _at(self, path: str) -> Form:
         if path in self._by_path:
             return self._by_path[path]
-        above = [p for p in self._by_path if p.endswith("/") and path.startswith(p)]
+        above = [p for p in self._by_path if p[1:].endswith("/") and path.startswith(p)]
         return self._by_path[max(above, key=len)] if above else own_form
 
 
@@ -341,7 +413,23 @@ def _sentence(fault: ErrorDetails, model: _Model, whole: str) -> str:
 def _fields(model: type[BaseModel], loc: Sequence[int | str]) -> list[str]:
     """Return the fields of the model that a location leads to."""
     for part in loc:
-        annotation = model.model_fields[str(part)].annotation
-        options = get_args(annotation) or (annotation,)
-        model = next(o for o in options if isinstance(o, type) and issubclass(o, BaseModel))
+        if part in model.model_fields:  # and is no place in a list, and no option of several
+            model = next(_models(model.model_fields[str(part)].annotation), model)
     return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Yield the models that a value of the type is, or is made of."""
+    if options := get_args(annotation):
+        for option in options:
+            yield from _models(option)
+    elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Yield the models that an annotation names, at any depth."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models(part)

@@ -143,7 +143,7 @@ class Service:
         return self._is_warm and self._engine.is_alive and not self._is_draining
 
     def drain(self) -> None:
-        """Be no longer ready, so that no more requests are sent here; those that are get answers."""
+        """Be no longer ready, so that requests go elsewhere; those that come are answered."""
         self._is_draining = True
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from search.budget import Budget
@@ -9,6 +10,7 @@ from server.api.schema import BudgetBody
 from server.errors import InvalidRequestError, shown
 
 PREFIX = "x-rheostat-"
+_READ_TIMEOUT = "x-stainless-read-timeout"  # sent unasked by SDKs such as OpenAI's
 _FLAGS = {"true": True, "false": False}
 
 
@@ -42,3 +44,24 @@ def merged_budget(body: BudgetBody | None, headers: Mapping[str, str]) -> Budget
     if body is not None:
         given |= body.model_dump(exclude_unset=True, exclude_none=True)
     return Budget(**given)  # type: ignore[arg-type]  # checked by BudgetBody
+
+
+def timeout_s(headers: Mapping[str, str]) -> float | None:
+    """Return after how many seconds the client will have stopped waiting; None if it does not say.
+
+    Raises:
+        InvalidRequestError: If it says something else.
+    """
+    given = headers.get(_READ_TIMEOUT)
+    if given is None:
+        return None
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = math.nan
+    if not (math.isfinite(seconds) and seconds > 0):
+        raise InvalidRequestError(
+            f"header {_READ_TIMEOUT}={shown(given)} must be a positive number of seconds",
+            _READ_TIMEOUT,
+        )
+    return seconds

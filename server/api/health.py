@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from server.api.schema import errors
+from server.api.documentation import errors
 from server.errors import ModelNotReadyError
 from server.service import Service
 
@@ -19,14 +19,14 @@ def routes(service: Service) -> APIRouter:
         """Say that the process answers. Never touches a model."""
         return {"alive": True}
 
-    @router.get("/readyz", responses=errors(503))
+    @router.get("/readyz", responses=errors(503, public=True))
     async def readyz() -> dict[str, bool | list[str]]:
         """Say whether every model has run once and the worker is alive."""
         if not service.is_ready:
             raise ModelNotReadyError("not ready: starting, stopping, or the worker has died")
         return {"ready": True, "models": list(service.catalog)}
 
-    @router.get("/metrics", response_class=Response)
+    @router.get("/metrics", response_class=Response, responses=errors())
     async def metrics() -> Response:
         """Return all metrics in Prometheus's text format."""
         return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)

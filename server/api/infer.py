@@ -10,17 +10,14 @@ from models.inputs import ImageInput, InvalidInputError
 from models.text import TextInput
 from server.api.answer import plan_receipt, receipt_of, unless_gone
 from server.api.body import read_infer, read_json
+from server.api.documentation import FORM_SCHEMA, errors, inlined, request_docs
 from server.api.schema import (
-    FORM_SCHEMA,
     FullPlanBody,
     InferAnswer,
     InferBody,
     PlanAnswer,
     PlanBody,
     TaskOutput,
-    errors,
-    inlined,
-    request_docs,
 )
 from server.caller import caller_of
 from server.catalog import Served
@@ -42,7 +39,9 @@ def routes(service: Service, max_images: int) -> APIRouter:
     router = APIRouter(prefix="/v1", tags=["inference"])
 
     @router.post(
-        "/infer", openapi_extra=_INFER_DOCS, responses=errors(404, 413, 415, 422, 429, 500, 503)
+        "/infer",
+        openapi_extra=_INFER_DOCS,
+        responses=errors(404, 413, 415, 422, 429, 504),
     )
     async def infer(request: Request) -> InferAnswer:
         """Run the best subnet that the budget allows, and say what was done."""

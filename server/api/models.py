@@ -3,114 +3,42 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
 
-from fastapi import APIRouter
-from pydantic import BaseModel, Field
+from fastapi import APIRouter, Request
 
-from models.core import Cost, Subnet, Value, plan_cost
+from models.core import Cost, Subnet, plan_cost
 from models.inputs import FORMATS, ImageInput, ModelInput
 from models.text import TextInput
-from server.api.schema import errors
+from server.api.dimensions import allowed_dimensions
+from server.api.documentation import errors
+from server.api.models_schema import (
+    AxisEntry,
+    CostEntry,
+    FrontEntry,
+    ImageEntry,
+    ModelDetail,
+    ModelEntry,
+    ModelList,
+    TaskEntry,
+    TextEntry,
+)
+from server.api.openai_form import OPENAI, form
 from server.catalog import Catalog, Served
-
-
-class ModelEntry(BaseModel):
-    """One model, in short."""
-
-    id: str
-    object: Literal["model"] = "model"
-    created: int = Field(description="When its checkpoint was written, Unix time.")
-    owned_by: str = "rheostat"
-    family: str
-    version: str
-    tasks: list[str]
-    num_subnets: int = Field(description="Size of the product of its axes.")
-
-
-class ModelList(BaseModel):
-    """All models."""
-
-    object: Literal["list"] = "list"
-    data: list[ModelEntry]
-
-
-class AxisEntry(BaseModel):
-    """One thing that can be chosen."""
-
-    name: str
-    values: list[Value] = Field(description="Cheapest first.")
-    kind: str
-    when: str
-    task: str | None = Field(description="The only task whose answer depends on it; null: all.")
-
-
-class TaskEntry(BaseModel):
-    """One question the model answers."""
-
-    kind: str
-    labels: list[str]
-    metric: str
-    score: float = Field(description="Of the largest subnet, in the metric.")
-
-
-class ImageEntry(BaseModel):
-    """What an image may be and what becomes of it."""
-
-    kind: Literal["image"] = "image"
-    formats: list[str]
-    height: int
-    width: int
-    resize: str
-
-
-class TextEntry(BaseModel):
-    """What a text may be and what it is put into."""
-
-    kind: Literal["text"] = "text"
-    max_length: int = Field(description="Most tokens, special tokens included.")
-    prompts: dict[str, str] = Field(description="Templates by name.")
-    default_prompt: str | None
-
-
-class CostEntry(BaseModel):
-    """Compute for one input, all tasks; for text, of the greatest length."""
-
-    macs: int
-    flops: int
-
-
-class FrontEntry(CostEntry):
-    """A subnet that no other beats in both cost and quality."""
-
-    fraction: float
-    quality: float
-    subnet: dict[str, Value]
-
-
-class ModelDetail(ModelEntry):
-    """One model, in full."""
-
-    axes: list[AxisEntry]
-    task_details: dict[str, TaskEntry]
-    input: ImageEntry | TextEntry
-    cheapest: CostEntry
-    largest: CostEntry
-    front: list[FrontEntry] = Field(description="Equal weights, cheapest first.")
 
 
 def routes(catalog: Catalog) -> APIRouter:
     """Return the routes that describe the models of a catalogue."""
     router = APIRouter(prefix="/v1/models", tags=["models"])
 
-    @router.get("")
+    @router.get("", responses=errors())
     async def list_models() -> ModelList:
         """List the models served."""
         return ModelList(data=[_entry(served) for served in catalog.values()])
 
-    @router.get("/{model}", responses=errors(404, 422))
-    async def describe_model(model: str) -> ModelDetail:
+    @router.get("/{model}", responses=errors() | errors(404, by=[OPENAI], public=True))
+    async def describe_model(request: Request, model: str) -> ModelDetail:
         """Describe one model: its axes, tasks, input, cost and Pareto front."""
+        request.scope["state"]["form"] = form
         return _detail(catalog.choose(model))
 
     return router
@@ -124,6 +52,7 @@ def _entry(served: Served) -> ModelEntry:
         version=served.manifest.version,
         tasks=list(served.elastic.tasks),
         num_subnets=math.prod(len(axis.values) for axis in served.elastic.space.axes),
+        matryoshka_dimensions=allowed_dimensions(served),
     )
 
 

@@ -1,124 +1,47 @@
-"""`POST /v1/similarity` and `POST /v1/rerank`: texts against one text, by their vectors' cosine."""
+"""`/v1/similarity`, and the paths that several protocols of reranking claim.
+
+The body says which is meant: ``texts`` TEI's, ``documents`` the one of the path, which is Cohere's
+second version at `/v2/rerank` and elsewhere ours, a superset of Jina's.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
-from models.text import TextInput
-from server.api.answer import milliseconds, plan_receipt, receipt_headers, unless_gone
+from models.text import Side
+from server.api import cohere, tei
 from server.api.body import check_count, read_json
-from server.api.budget import merged_budget
-from server.api.schema import (
-    BudgetBody,
-    Milliseconds,
-    Name,
-    PlanReceipt,
-    errors,
-    inlined,
-    request_docs,
+from server.api.cohere import COHERE, CohereAnswer
+from server.api.documentation import OWN, errors, inlined, request_docs
+from server.api.ranking import Asked, ranked
+from server.api.tei import TEI
+from server.api.tei_schema import TeiRank, TeiRerankBody
+from server.api.text_schema import (
+    DocumentText,
+    RankedDocument,
+    RerankAnswer,
+    RerankBody,
+    SimilarityAnswer,
+    SimilarityBody,
+    Usage,
 )
-from server.caller import caller_of
-from server.catalog import Served
-from server.choose import Question
 from server.decode import Passage
-from server.metrics import Tally
-from server.rerank import Cascade, Ranking, rerank
+from server.errors import InvalidRequestError, own_form
+from server.rerank import Cascade
 from server.service import Service
 
-_Texts = Annotated[list[str], Field(min_length=1, fail_fast=True)]
-_STATUSES = (404, 413, 415, 422, 429, 500, 503)
+_STATUSES = (404, 413, 415, 422, 429, 504)
+_BODIES = {"anyOf": [inlined(RerankBody), inlined(TeiRerankBody)]}
 
 
-class _TextBody(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+class _Keys(BaseModel):
+    model_config = ConfigDict(extra="ignore")
 
-    model: Name | None = Field(
-        default=None, description="May be left out where one model is served."
-    )
-    budget: BudgetBody | None = Field(default=None, description="For each text.")
-    preferences: dict[Name, Annotated[float, Field(ge=0)]] | None = Field(
-        default=None, min_length=1, description="Weight of each measured task; default: equal."
-    )
-    truncate: Literal["left", "right"] | None = Field(
-        default=None, description="Which end to cut of a text that is too long; default: refuse it."
-    )
-
-
-class SimilarityBody(_TextBody):
-    """One text and those to compare it with."""
-
-    source: str
-    texts: _Texts
-
-
-class CascadeBody(BaseModel):
-    """Score all documents at a shallow exit first, then only the best at the chosen one."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    depth: int = Field(gt=0, description="Exit layer of the first pass.")
-    keep: int = Field(gt=0, description="Documents that go on to the chosen depth.")
-
-
-class RerankBody(_TextBody):
-    """A query and the documents to put in order."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "query": "how do I reset my card's PIN?",
-                    "documents": ["PINs are changed at any cash machine.", "Opening hours"],
-                    "top_n": 1,
-                    "cascade": {"depth": 2, "keep": 1},
-                }
-            ]
-        }
-    )
-
-    query: str
-    documents: _Texts
-    top_n: int | None = Field(default=None, gt=0, description="Return only so many.")
-    return_documents: bool = Field(default=False, description="Repeat the texts in the answer.")
-    query_prompt: Name | None = Field(default=None, description="Template for the query.")
-    document_prompt: Name | None = Field(default=None, description="Template for documents.")
-    cascade: CascadeBody | None = None
-
-
-class RankingReceipt(PlanReceipt):
-    """The receipt of a ranking: the subnet of the whole, and what all texts took together."""
-
-    total_flops: int = Field(description="For all texts, the query included.")
-    num_tokens: int = Field(description="Read, special tokens included.")
-    deepened: list[int] = Field(description="Documents that went on to the chosen depth.")
-    slimmed: bool = Field(description="Whether a better subnet would have run if nobody waited.")
-    milliseconds: Milliseconds
-
-
-class SimilarityAnswer(BaseModel):
-    """Answer of `/v1/similarity`."""
-
-    scores: list[float] = Field(description="Cosine per text, in order.")
-    receipt: RankingReceipt
-
-
-class RankedDocument(BaseModel):
-    """One document."""
-
-    index: int
-    relevance_score: float = Field(description="Cosine with the query.")
-    document: str | None = None
-
-
-class RerankAnswer(BaseModel):
-    """Answer of `/v1/rerank`."""
-
-    model: str
-    results: list[RankedDocument] = Field(description="Best first.")
-    receipt: RankingReceipt
+    texts: Any = None
+    documents: Any = None
 
 
 def routes(service: Service, max_texts: int) -> APIRouter:
@@ -128,29 +51,10 @@ def routes(service: Service, max_texts: int) -> APIRouter:
         service: Answers.
         max_texts: Most texts in one request, the query not counted.
     """
-    router = APIRouter(prefix="/v1", tags=["ranking"])
-
-    async def ranked(
-        request: Request,
-        response: Response,
-        tally: Tally,
-        body: _TextBody,
-        query: Passage,
-        documents: list[Passage],
-        cascade: Cascade | None = None,
-    ) -> tuple[Ranking, RankingReceipt]:
-        served = service.catalog.choose(body.model, TextInput)
-        tally.model = served.name
-        question = _question(body, request)
-        ranking = await unless_gone(
-            request, rerank(service, served, question, query, documents, cascade)
-        )
-        receipt = _receipt(served, ranking)
-        response.headers.update(receipt_headers(receipt))
-        return ranking, receipt
+    router = APIRouter(tags=["ranking"])
 
     @router.post(
-        "/similarity",
+        "/v1/similarity",
         openapi_extra=request_docs(json=inlined(SimilarityBody)),
         responses=errors(*_STATUSES),
     )
@@ -159,60 +63,107 @@ def routes(service: Service, max_texts: int) -> APIRouter:
         with service.metrics.request() as tally:
             body = await read_json(request, SimilarityBody)
             check_count("texts", len(body.texts), max_texts, "max_texts")
-            source = Passage("source", body.source, truncate=body.truncate)
-            others = [
-                Passage(f"texts[{i}]", text, truncate=body.truncate)
-                for i, text in enumerate(body.texts)
-            ]
-            ranking, receipt = await ranked(request, response, tally, body, source, others)
+            asked = Asked(
+                Passage("source", body.source, truncate=body.truncate),
+                [
+                    Passage(f"texts[{i}]", text, truncate=body.truncate)
+                    for i, text in enumerate(body.texts)
+                ],
+                body.model,
+                body.budget,
+                body.preferences,
+                body.priority,
+            )
+            ranking, receipt = await ranked(service, request, response, tally, asked)
         return SimilarityAnswer(scores=ranking.scores, receipt=receipt)
 
-    @router.post(
-        "/rerank",
-        openapi_extra=request_docs(json=inlined(RerankBody)),
-        responses=errors(*_STATUSES),
-    )
-    async def rank(request: Request, response: Response) -> RerankAnswer:
+    async def rank(request: Request, response: Response) -> RerankAnswer | list[TeiRank]:
         """Put documents in order of their similarity to a query."""
         with service.metrics.request() as tally:
+            if await _is_tei(request):
+                return await tei.rerank(service, request, response, tally, max_texts)
+            request.scope["state"]["form"] = own_form
             body = await read_json(request, RerankBody)
-            check_count("documents", len(body.documents), max_texts, "max_texts")
-            query = Passage("query", body.query, body.query_prompt, body.truncate)
-            documents = [
-                Passage(f"documents[{i}]", text, body.document_prompt, body.truncate)
-                for i, text in enumerate(body.documents)
-            ]
-            cascade = Cascade(body.cascade.depth, body.cascade.keep) if body.cascade else None
-            ranking, receipt = await ranked(
-                request, response, tally, body, query, documents, cascade
-            )
+            asked = _asked(body, max_texts, body.truncate)
+            ranking, receipt = await ranked(service, request, response, tally, asked)
         return RerankAnswer(
+            id=request.scope["state"]["request_id"],
             model=receipt.model,
+            usage=Usage(prompt_tokens=ranking.num_tokens, total_tokens=ranking.num_tokens),
             results=[
                 RankedDocument(
                     index=i,
                     relevance_score=ranking.scores[i],
-                    document=body.documents[i] if body.return_documents else None,
+                    document=DocumentText(text=_text(body.documents[i]))
+                    if body.return_documents
+                    else None,
                 )
                 for i in ranking.order[: body.top_n]
             ],
             receipt=receipt,
         )
 
+    async def rank_as_cohere(request: Request, response: Response) -> CohereAnswer | list[TeiRank]:
+        """Put documents in order of their similarity to a query, as Cohere's clients ask for it.
+
+        Texts that are too long are cut at the end unless `truncate` says otherwise.
+        """
+        with service.metrics.request() as tally:
+            if await _is_tei(request):
+                return await tei.rerank(service, request, response, tally, max_texts)
+            body = await read_json(request, RerankBody)
+            if body.return_documents:
+                raise InvalidRequestError(
+                    "return_documents=True: this path repeats no documents; /v1/rerank does",
+                    "return_documents",
+                )
+            asked = _asked(body, max_texts, body.truncate or "right")
+            ranking, receipt = await ranked(service, request, response, tally, asked)
+        request_id = request.scope["state"]["request_id"]
+        return cohere.answer(request_id, ranking, receipt, body.top_n)
+
+    for path, answer, by in (
+        ("/rerank", rank, (TEI, OWN)),
+        ("/v1/rerank", rank, (OWN, TEI)),
+        (cohere.PATH, rank_as_cohere, (COHERE, TEI)),
+    ):
+        router.add_api_route(
+            path,
+            answer,
+            methods=["POST"],
+            openapi_extra=request_docs(json=_BODIES),
+            responses=errors(400, 424, *_STATUSES, by=by),
+        )
     return router
 
 
-def _question(body: _TextBody, request: Request) -> Question:
-    budget = merged_budget(body.budget, request.headers)
-    return Question(None, body.preferences, budget, caller=caller_of(request))
+async def _is_tei(request: Request) -> bool:
+    given = (await read_json(request, _Keys)).model_fields_set
+    if len(given) != 1:
+        problem = "both given; use one" if given else "missing; one is required"
+        raise InvalidRequestError(f"documents and texts are {problem}", "documents")
+    return "texts" in given
 
 
-def _receipt(served: Served, ranking: Ranking) -> RankingReceipt:
-    return RankingReceipt(
-        **plan_receipt(served, ranking.choice.selection).model_dump(),
-        total_flops=2 * ranking.macs,
-        num_tokens=ranking.num_tokens,
-        deepened=ranking.deepened,
-        slimmed=ranking.choice.is_slimmed,
-        milliseconds=milliseconds(ranking.seconds, ranking.choice),
+def _asked(body: RerankBody, max_texts: int, truncate: Side | None) -> Asked:
+    check_count("documents", len(body.documents), max_texts, "max_texts")
+    most = body.max_tokens_per_doc
+    side = truncate or (None if most is None else "right")
+    return Asked(
+        Passage("query", body.query, body.query_prompt, truncate),
+        [
+            Passage(
+                f"documents[{i}]", _text(one), body.document_prompt, side, body.max_tokens_per_doc
+            )
+            for i, one in enumerate(body.documents)
+        ],
+        body.model,
+        body.budget,
+        body.preferences,
+        body.priority,
+        Cascade(body.cascade.depth, body.cascade.keep) if body.cascade else None,
     )
+
+
+def _text(document: str | DocumentText) -> str:
+    return document if isinstance(document, str) else document.text

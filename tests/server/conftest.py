@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import uvicorn
 from fastapi.testclient import TestClient
 
 from models.families.exits import Exits
@@ -27,6 +29,7 @@ def no_settings_around(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
             if name.upper().startswith(PREFIX):
                 patch.delenv(name)
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
         yield
 
 
@@ -81,3 +84,17 @@ def text_client(text_settings: Settings) -> Iterator[TestClient]:
     """A client of a running app with both models."""
     with TestClient(create_app(text_settings)) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def text_url(text_settings: Settings) -> Iterator[str]:
+    """Address of a server with both models that listens on a free port."""
+    server = uvicorn.Server(uvicorn.Config(create_app(text_settings), port=0, log_level="warning"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive(), "the server did not start"
+    (socket,) = server.servers[0].sockets
+    yield f"http://127.0.0.1:{socket.getsockname()[1]}"
+    server.should_exit = True
+    thread.join()

@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import json
 import logging
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from fastapi.exceptions import RequestValidationError
-from pydantic import ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -177,6 +177,19 @@ def test_places_in_lists_are_shown_with_brackets() -> None:
     assert error.message == "images[1]=5 must be a valid string"
 
 
+def test_an_unknown_field_of_a_list_s_entry_is_told_the_entry_s_fields() -> None:
+    class Entry(BaseModel, extra="forbid"):
+        depth: int = 1
+
+    class Whole(BaseModel):
+        entries: list[Entry | None] = []
+
+    with pytest.raises(ValidationError) as caught:
+        Whole.model_validate_json('{"entries": [{}, {"deep": 1}]}')
+    error = invalid(caught.value, Whole, "the body")
+    assert error.message == "entries[1].deep is not a field; allowed: depth"
+
+
 def test_more_faults_than_anybody_reads_are_only_counted() -> None:
     fields = ",".join(f'"wrong{i}": 1' for i in range(200))
     error = fault_in(f"{{{fields}}}")
@@ -216,10 +229,39 @@ def test_the_form_is_that_of_the_path_or_of_the_nearest_folder_above() -> None:
     def form(name: str) -> errors.Form:
         return lambda error, request_id: Response(f"{name} {error.message} {request_id}")
 
-    forms = Forms({"/v2/": form("folder"), "/v2/deep/": form("deep"), "/v2/one": form("path")})
+    forms = Forms(
+        {
+            "/": form("root"),
+            "/v2/": form("folder"),
+            "/v2/deep/": form("deep"),
+            "/v2/one": form("path"),
+        }
+    )
     error = InvalidRequestError("wrong")
-    for path, name in {"/v2/one": "path", "/v2/two": "folder", "/v2/deep/x": "deep"}.items():
+    expected = {"/": "root", "/v2/one": "path", "/v2/two": "folder", "/v2/deep/x": "deep"}
+    for path, name in expected.items():
         assert forms.respond(error, scope(path)).body == f"{name} wrong id-1".encode()
     assert forms.respond(error, scope("/v2")).body == respond(error, "id-1").body
     chosen = forms.respond(error, scope("/v2/one", form=form("by the body")))
     assert chosen.body == b"by the body wrong id-1"
+
+
+class _Inner(BaseModel, extra="forbid"):
+    a: int = 0
+    b: int = 0
+
+
+class _Outer(BaseModel, extra="forbid"):
+    alone: _Inner | None = None
+    listed: list[Annotated[_Inner, Field()]] = []
+    mixed: list[str | _Inner] = []
+
+
+@pytest.mark.parametrize(
+    "text", ['{"alone": {"x": 1}}', '{"listed": [{}, {"x": 1}]}', '{"mixed": [{"x": 1}]}']
+)
+def test_an_unknown_field_is_answered_with_those_of_its_own_level(text: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        _Outer.model_validate_json(text)
+    details = invalid(caught.value, _Outer, "the body").details
+    assert any(str(one["message"]).endswith("x is not a field; allowed: a, b") for one in details)

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
-import threading
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import uvicorn
 from fastapi.testclient import TestClient
 from torch import Tensor
 
 from models.families.exits import Exits
-from server.app import create_app
-from server.settings import Settings
 from tests.tiny_text import embed
 
 openai = pytest.importorskip("openai")
@@ -27,22 +24,8 @@ LONG = " ".join(["w1"] * 40)
 
 
 @pytest.fixture(scope="module")
-def url(text_settings: Settings) -> Iterator[str]:
-    """Address of a server on a free port."""
-    server = uvicorn.Server(uvicorn.Config(create_app(text_settings), port=0, log_level="warning"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive(), "the server did not start"
-    (socket,) = server.servers[0].sockets
-    yield f"http://127.0.0.1:{socket.getsockname()[1]}"
-    server.should_exit = True
-    thread.join()
-
-
-@pytest.fixture(scope="module")
-def sdk(url: str) -> Iterator[Any]:
-    with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
+def sdk(text_url: str) -> Iterator[Any]:
+    with openai.OpenAI(base_url=f"{text_url}/v1", api_key="none", max_retries=0) as client:
         yield client
 
 
@@ -151,6 +134,11 @@ BAD: list[tuple[dict[str, Any], str | None, str]] = [
     ({"input": "w1", "budget": {"flops": 1}}, "budget.flops", "too small"),
     ({"input": "w1", "budget": {"joules": 1}}, "budget.joules", "not a field"),
     ({"input": "w1", "prompt": "poem"}, "input", "'poem' is not known"),
+    ({}, "input", "Field required"),
+    ({"input": 5}, "input", "input=5 must be a text, a list of token ids, or a list of texts"),
+    ({"input": ["w1", 5]}, "input", "input=a list of 2 must be a text, a list of token ids"),
+    ({"input": [[2, 3], []]}, "input[1]", "the list of token ids is empty"),
+    ({"input": "w1", "priority": -1}, "priority", "greater than or equal to 0"),
     ({"input": "w1", "colour": "red"}, "colour", "not a field"),
     ({"input": "w1", "preferences": {"fish": 1}}, "preferences.fish", "similarity"),
 ]
@@ -165,7 +153,9 @@ def test_what_is_wrong_is_said_in_the_form_the_sdk_reads(
     error = caught.value
     assert error.param == param
     assert error.type == "invalid_request_error"
+    assert isinstance(error.code, str)
     assert error.request_id
+    assert {"message", "type", "param", "code"} <= set(error.body)
 
 
 def test_unknown_models_and_models_without_text_are_told_apart(sdk: Any) -> None:
@@ -197,8 +187,75 @@ def test_the_body_goes_before_the_header(sdk: Any) -> None:
     assert answer.receipt["fraction"] == 1
 
 
-def test_models_are_listed_for_the_sdk(sdk: Any) -> None:
-    assert {model.id for model in sdk.models.list()} == {"tiny", "tiny-text"}
+def test_models_are_listed_and_described_for_the_sdk(sdk: Any) -> None:
+    listed = {model.id: model for model in sdk.models.list()}
+    assert set(listed) == {"tiny", "tiny-text"}
+    for name, model in listed.items():
+        assert (model.object, model.owned_by) == ("model", "rheostat")
+        assert isinstance(model.created, int)
+        assert sdk.models.retrieve(name).id == name
+    assert listed["tiny-text"].matryoshka_dimensions == [4, 8, 16]
+    assert listed["tiny"].matryoshka_dimensions is None
+    with pytest.raises(openai.NotFoundError, match="'nope' is not served") as caught:
+        sdk.models.retrieve("nope")
+    assert (caught.value.code, caught.value.param) == ("model_not_found", "model")
+
+
+def test_the_asynchronous_sdk_gets_the_same(sdk: Any, text_url: str) -> None:
+    async def ask() -> Any:
+        async with openai.AsyncOpenAI(base_url=f"{text_url}/v1", api_key="none") as client:
+            listed = {model.id async for model in client.models.list()}
+            assert listed == {"tiny", "tiny-text"}
+            with pytest.raises(openai.BadRequestError, match="the text is empty"):
+                await client.embeddings.create(model="tiny-text", input="")
+            return await client.embeddings.create(model="tiny-text", input=TEXTS, dimensions=8)
+
+    same = sdk.embeddings.create(model="tiny-text", input=TEXTS, dimensions=8)
+    torch.testing.assert_close(vectors(asyncio.run(ask())), vectors(same), atol=1e-6, rtol=0)
+
+
+def test_a_budget_that_cannot_be_met_is_not_tried_again_and_says_what_can(sdk: Any) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        sdk.embeddings.create(model="tiny-text", input="w1", extra_body={"budget": {"flops": 1}})
+    assert caught.value.response.headers["x-should-retry"] == "false"
+    assert caught.value.code == "infeasible_budget"
+    feasible = caught.value.body["feasible"]
+    budget = {"budget": {"flops": feasible}}
+    assert sdk.embeddings.create(model="tiny-text", input="w1", extra_body=budget).data
+
+
+def test_the_read_timeout_that_the_sdk_sends_ends_what_waits_longer(
+    sdk: Any, text_client: TestClient
+) -> None:
+    """The SDK says how long it will read; work that is past that is not run."""
+    request = {"model": "tiny-text", "input": "w1"}
+    header = "x-stainless-read-timeout"
+    late = text_client.post("/v1/embeddings", json=request, headers={header: "1e-9"})
+    assert (late.status_code, late.json()["error"]["code"]) == (504, "deadline_exceeded")
+    assert sdk.with_options(timeout=30).embeddings.create(**request).data
+    bad = text_client.post("/v1/embeddings", json=request, headers={header: "soon"})
+    assert (bad.status_code, bad.json()["error"]["param"]) == (400, header)
+
+
+def test_a_model_may_be_left_out_where_one_takes_texts(sdk: Any, text_client: TestClient) -> None:
+    answer = text_client.post("/v1/embeddings", json={"input": "w1"}).json()
+    assert answer["model"] == "tiny-text"
+
+
+def test_defects_of_other_servers_are_none_here(sdk: Any, text_client: TestClient) -> None:
+    """Each was seen in infinity 0.0.78 or LitServe 0.2.19; see the assertions' comments."""
+    cut = sdk.embeddings.create(model="tiny-text", input=["w1", "w2 w3"], dimensions=4)
+    assert vectors(cut).shape == (2, 4)  # LitServe: a list is refused, dimensions are ignored
+    torch.testing.assert_close(vectors(cut).norm(dim=1), torch.ones(2))  # infinity: 0.6
+    assert cut.usage.prompt_tokens == 3 + 4  # infinity: characters; LitServe: 0
+    assert sdk.embeddings.create(model="tiny-text", input=[2, 9, 3]).data  # infinity: 422
+    with pytest.raises(openai.NotFoundError):  # infinity: 200
+        sdk.embeddings.create(model="nope", input="w1")
+    empty = text_client.post("/v1/embeddings", json={"model": "tiny-text", "input": []})
+    assert empty.status_code == 400  # LitServe: 500 in plain text
+    error = empty.json()["error"]  # infinity: FastAPI's detail, null type, a number for code
+    assert (error["type"], error["code"]) == ("invalid_request_error", "invalid_request")
+    assert text_client.get("/metrics").status_code == 200  # LitServe: none
 
 
 def test_both_paths_answer_alike(text_client: TestClient) -> None:

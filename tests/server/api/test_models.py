@@ -30,6 +30,7 @@ def test_the_list_is_readable_by_openai_clients(client: TestClient, served: Serv
         "family": "slimmable",
         "version": "1",
         "tasks": list(TASKS),
+        "matryoshka_dimensions": None,
         "num_subnets": 4**5,
     }
 
@@ -100,5 +101,5 @@ def test_an_unknown_model_is_not_found(client: TestClient) -> None:
     response = client.get("/v1/models/huge")
     assert response.status_code == 404
     error = response.json()["error"]
-    assert (error["type"], error["field"]) == ("unknown_model", "model")
+    assert (error["code"], error["param"]) == ("model_not_found", "model")
     assert error["message"] == "model='huge' is not served; one of ['tiny']"

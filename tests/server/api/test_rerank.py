@@ -48,7 +48,7 @@ def test_documents_come_best_first(text_client: TestClient, text_model: Exits) -
     order = sorted(range(5), key=lambda i: -scores[i])
     found = ask(text_client, top_n=3, return_documents=True)["results"]
     assert [one["index"] for one in found] == order[:3]
-    assert [one["document"] for one in found] == [DOCUMENTS[i] for i in order[:3]]
+    assert [one["document"] for one in found] == [{"text": DOCUMENTS[i]} for i in order[:3]]
     expected = [scores[i] for i in order[:3]]
     assert [one["relevance_score"] for one in found] == pytest.approx(expected, abs=1e-5)
 
@@ -93,6 +93,11 @@ def test_a_cascade_pays_each_layer_once(text_client: TestClient, text_model: Exi
         ({"cascade": {"depth": 4, "keep": 1}}, "cascade.depth", "before the chosen one"),
         ({"cascade": {"depth": 1, "keep": 0}}, "cascade.keep", "greater than 0"),
         ({"documents": []}, "documents", "at least 1"),
+        ({"documents": [{"text": "w1", "image": "x"}]}, "documents[0]", "must be a text, or an"),
+        ({"texts": ["w1"]}, "documents", "both given; use one"),
+        ({"documents": ["w1"], "colour": 1}, "colour", "not a field"),
+        ({"max_tokens_per_doc": 2}, "documents[0]", "leave no room"),
+        ({"priority": 1000}, "priority", "less than or equal to 999"),
         ({"documents": ["w1"] * 7}, "documents", "at most 6"),
         ({"documents": ["w1", ""]}, "documents[1]", "the text is empty"),
         ({"query": ""}, "query", "the text is empty"),
@@ -110,3 +115,41 @@ def test_what_is_wrong_is_named(
     assert answer.status_code == 422
     assert answer.json()["error"]["field"] == field
     assert message in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("path", ["/rerank", "/v1/rerank"])
+def test_jinas_form_is_read_and_answered(text_client: TestClient, path: str) -> None:
+    body = {
+        "model": "tiny-text",
+        "query": QUERY,
+        "documents": [{"text": DOCUMENTS[0]}, *DOCUMENTS[1:]],
+        "top_n": 2,
+        "return_documents": True,
+    }
+    answer = text_client.post(path, json=body)
+    found = answer.json()
+    plain = ask(text_client, top_n=2)["results"]
+    assert [(one["index"], one["relevance_score"]) for one in found["results"]] == [
+        (one["index"], one["relevance_score"]) for one in plain
+    ]
+    assert [one["document"] for one in found["results"]] == [
+        {"text": DOCUMENTS[one["index"]]} for one in plain
+    ]
+    assert found["usage"]["total_tokens"] == found["receipt"]["num_tokens"]
+    assert (found["model"], found["id"]) == ("tiny-text", answer.headers["x-request-id"])
+
+
+def test_documents_are_cut_to_the_tokens_asked_for(
+    text_client: TestClient, text_model: Exits
+) -> None:
+    cut = ask(text_client, documents=["w4 w5 w6 w7", "w8"], max_tokens_per_doc=4)
+    same = ask(text_client, documents=["w4 w5", "w8"])
+    assert cut["usage"] == same["usage"]
+    assert cut["results"] == same["results"]
+
+
+@pytest.mark.parametrize("path", ["/rerank", "/v1/rerank"])
+def test_errors_of_documents_have_our_own_form(text_client: TestClient, path: str) -> None:
+    answer = text_client.post(path, json={"query": "w1", "documents": [""]})
+    assert answer.status_code == 422
+    assert answer.json()["error"]["field"] == "documents[0]"

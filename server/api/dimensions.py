@@ -1,0 +1,37 @@
+"""How long a client's vectors shall be: the axis `dim` by the name every protocol gives it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from models.core import Value
+from server.catalog import Served
+from server.errors import InvalidRequestError
+
+
+def allowed_dimensions(served: Served) -> list[int] | None:
+    """Return the lengths that vectors may be cut to; None where they are not cut."""
+    axis = next((one for one in served.elastic.space.axes if one.name == "dim"), None)
+    if axis is None or len(axis.values) == 1:
+        return None
+    return [int(value) for value in axis.values]
+
+
+def fixed_dimensions(served: Served, dimensions: int | None) -> Mapping[str, Value]:
+    """Return the values that a request fixes by asking for a length; None asks for the whole.
+
+    Raises:
+        InvalidRequestError: If the model has no such axis, or not this value on it.
+    """
+    if dimensions is None:
+        return served.whole_outputs
+    allowed = allowed_dimensions(served)
+    if allowed is None:
+        raise InvalidRequestError(
+            "This model does not support specifying dimensions.", "dimensions"
+        )
+    if dimensions not in allowed:
+        raise InvalidRequestError(
+            f"dimensions={dimensions} is not allowed; one of {allowed}", "dimensions"
+        )
+    return {"dim": dimensions}

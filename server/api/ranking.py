@@ -1,0 +1,90 @@
+"""What all protocols that rank texts have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fastapi import Request, Response
+
+from models.text import TextInput
+from server.api.answer import milliseconds, plan_receipt, receipt_headers, unless_gone
+from server.api.budget import merged_budget
+from server.api.schema import BudgetBody
+from server.api.text_schema import Preferences, RankingReceipt
+from server.caller import caller_of
+from server.catalog import Served
+from server.choose import Question
+from server.decode import Passage
+from server.metrics import Tally
+from server.rerank import Cascade, Ranking, rerank
+from server.service import Service
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A ranking as any protocol asks for it.
+
+    Attributes:
+        query: What the others are compared with.
+        documents: In the client's order.
+        model: By name; None for the only one that takes texts.
+        budget: Of the body.
+        preferences: Likewise.
+        priority: Likewise.
+        cascade: Likewise.
+    """
+
+    query: Passage
+    documents: Sequence[Passage]
+    model: str | None
+    budget: BudgetBody | None
+    preferences: Preferences = None
+    priority: int | None = None
+    cascade: Cascade | None = None
+
+
+async def ranked(
+    service: Service, request: Request, response: Response, tally: Tally, asked: Asked
+) -> tuple[Ranking, RankingReceipt]:
+    """Rank texts; put the receipt's main figures into the response's headers.
+
+    Raises:
+        RheostatError: As `server.rerank.rerank`; UnknownModelError.
+    """
+    served = service.catalog.choose(asked.model, TextInput)
+    tally.model = served.name
+    question = Question(
+        tasks=None,
+        preferences=asked.preferences,
+        budget=merged_budget(asked.budget, request.headers),
+        caller=caller_of(request),
+        priority=asked.priority,
+    )
+    ranking = await unless_gone(
+        request, rerank(service, served, question, asked.query, asked.documents, asked.cascade)
+    )
+    receipt = _receipt(served, ranking)
+    response.headers.update(receipt_headers(receipt))
+    return ranking, receipt
+
+
+def unit_score(cosine: float) -> float:
+    """Return a cosine as a score from 0 to 1, for protocols that promise one.
+
+    Of the ways to map -1..1 to 0..1, the straight line keeps order, ties and differences, has no
+    parameter and can be undone; a sigmoid, which suits a cross-encoder's logits, would leave only
+    0.27 to 0.73. Rounding may have left a cosine a little outside.
+    """
+    return min(1.0, max(0.0, (1.0 + cosine) / 2.0))
+
+
+def _receipt(served: Served, ranking: Ranking) -> RankingReceipt:
+    return RankingReceipt(
+        **plan_receipt(served, ranking.choice.selection).model_dump(),
+        total_flops=2 * ranking.macs,
+        num_tokens=ranking.num_tokens,
+        deepened=ranking.deepened,
+        slimmed=ranking.choice.is_slimmed,
+        milliseconds=milliseconds(ranking.seconds, ranking.choice),
+    )
