@@ -2,51 +2,64 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import time
 import uuid
+from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.errors import Forms, PayloadTooLargeError
+from server import logs
+from server.errors import Forms, ModelNotReadyError, PayloadTooLargeError
 
 _HEADER = b"x-request-id"
 _ACCEPTED_ID = re.compile(rb"[A-Za-z0-9_.:-]{1,128}")
 
 
 class RequestId:
-    """Give each request an id, the client's own if it is a plain word, and send it back.
+    """Give each request an id, the client's own if it is a plain word, send it back and log it.
 
     Also the outer edge: an exception that nothing below has answered becomes a response here.
     """
 
-    def __init__(self, app: ASGIApp, forms: Forms) -> None:
+    def __init__(
+        self, app: ASGIApp, forms: Forms, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
         self._app = app
         self._forms = forms
+        self._clock = clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        start = self._clock()
         request_id = _request_id(scope)
         scope.setdefault("state", {})["request_id"] = request_id
-        is_started = False
+        current = logs.begin(request_id)
+        status: int | None = None  # until the answer has begun
 
         async def send_with_id(message: Message) -> None:
-            nonlocal is_started
+            nonlocal status
             if message["type"] == "http.response.start":
-                is_started = True
+                status = message["status"]
                 headers = [*message.get("headers", ()), (_HEADER, request_id.encode())]
                 message = {**message, "headers": headers}
             await send(message)
 
         try:
             await self._app(scope, receive, send_with_id)
-        except Exception as error:  # the outer edge: what nobody foresaw is logged
-            if is_started:
+        except (Exception, asyncio.CancelledError) as error:  # the outer edge
+            if status is not None:
                 raise
+            if isinstance(error, asyncio.CancelledError):  # `serving.Server` waits no longer
+                error = ModelNotReadyError("the server stopped before this request was done")
             answer = self._forms.respond(error, scope)
             await answer(scope, receive, send_with_id)
+        finally:
+            logs.note_access(scope, status, self._clock() - start, current)
 
 
 class BodyLimit:

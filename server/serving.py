@@ -1,0 +1,111 @@
+"""Runs the web server, and ends it without losing a request.
+
+Told to end, the server is no longer ready at once. For `drain_s` it answers all that comes, so that
+load balancers can notice; then it stops listening. What is under way has `grace_s`; what is left
+after that is told so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from socket import socket
+from types import FrameType
+
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.config import STARTUP_FAILURE
+
+from server.settings import Settings
+
+log = logging.getLogger(__name__)
+
+_CLOSE = (b"connection", b"close")
+_SETTLE_S = 0.1  # in which what has arrived by the time that listening stops is read
+_LAST_WORDS_S = 2  # for requests that are ended to say so
+
+
+class Server(uvicorn.Server):
+    """Uvicorn's server, but it drains first, and requests it ends are answered."""
+
+    def __init__(
+        self, config: uvicorn.Config, drain: Callable[[], None], drain_s: float, grace_s: float
+    ) -> None:
+        """Create a server that does not run yet.
+
+        Args:
+            config: Uvicorn's.
+            drain: Called as soon as a signal says that the server is to end.
+            drain_s: Requests are still taken for so long after that.
+            grace_s: For those under way when listening has stopped.
+        """
+        super().__init__(config)
+        config.timeout_graceful_shutdown = math.ceil(grace_s + _LAST_WORDS_S)
+        self._drain = drain
+        self._drain_s = drain_s
+        self._grace_s = grace_s
+        self._drained_at: float | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Take a signal that ends the server."""
+        self._drain()
+        super().handle_exit(sig, frame)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Return whether it is time to stop listening; called ten times a second."""
+        is_over = await super().on_tick(counter)
+        if not self.should_exit:
+            return is_over
+        now = asyncio.get_running_loop().time()
+        if self._drained_at is None:
+            self._drained_at = now + self._drain_s
+            log.info("draining for %g s", self._drain_s)
+            # Each answer asks its client to connect anew, which then finds another server.
+            self.config.encoded_headers.append(_CLOSE)
+            self.server_state.default_headers = [*self.server_state.default_headers, _CLOSE]
+        return self.force_exit or now >= self._drained_at
+
+    async def shutdown(self, sockets: list[socket] | None = None) -> None:
+        """Stop listening, wait for what is under way, end what is left."""
+        for server in self.servers:
+            server.close()
+        if not self.force_exit:
+            await asyncio.sleep(_SETTLE_S)
+        deadline = asyncio.get_running_loop().call_later(self._grace_s, self._end_requests)
+        try:
+            await super().shutdown(sockets)
+        finally:
+            deadline.cancel()
+
+    def _end_requests(self) -> None:
+        tasks = self.server_state.tasks
+        if tasks:
+            log.warning("%d requests were not done in grace_s=%g", len(tasks), self._grace_s)
+        for task in tasks:
+            task.cancel()  # `RequestId` tells the client
+
+
+def serve(app: ASGIApp, settings: Settings, drain: Callable[[], None]) -> None:
+    """Serve until a signal says to end; then take the signal's own way out.
+
+    Args:
+        app: Answers.
+        settings: Where to listen, and how to end.
+        drain: Called as soon as a signal says that the server is to end.
+    """
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_config=None,  # its loggers write where all others do
+        access_log=False,  # `RequestId` writes it
+    )
+    server = Server(config, drain, settings.drain_s, settings.grace_s)
+    with suppress(KeyboardInterrupt):  # raised after a good end
+        server.run()
+    if not server.started:
+        sys.exit(STARTUP_FAILURE)
