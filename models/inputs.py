@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from pydantic import ConfigDict
 from torch import Tensor
@@ -104,10 +105,55 @@ class ImageInput:
                 f"the image has more than {MAX_PIXELS:,} pixels: {image.width} x {image.height}"
             )
         try:
-            pixels = np.asarray(self._fit(image.convert("RGB")))
+            return self._normalised(self._fit(image.convert("RGB")))
         except (OSError, ValueError, SyntaxError, IndexError) as error:
             raise InvalidInputError(f"the image cannot be decoded: {error}") from None
-        return self.normalise(torch.from_numpy(pixels.copy()).permute(2, 0, 1))
+
+    def from_pixels(self, pixels: NDArray[np.uint8]) -> Tensor:
+        """Turn RGB pixels into the model's input, as if they had come encoded.
+
+        Args:
+            pixels: uint8, shape [height, width, 3], no size 0.
+
+        Returns:
+            float32, shape [3, height, width].
+
+        Raises:
+            InvalidInputError: If there are more than 40 million pixels.
+        """
+        height, width, _ = pixels.shape
+        if height * width > MAX_PIXELS:
+            raise InvalidInputError(
+                f"the image has more than {MAX_PIXELS:,} pixels: {width} x {height}"
+            )
+        return self._normalised(self._fit(Image.fromarray(pixels)))
+
+    def check_normalised(self, values: NDArray[np.float32]) -> Tensor:
+        """Return what a caller has normalised itself, once it is seen to be that.
+
+        Resampling in floating point overshoots black and white, so one range of colours is allowed
+        on either side. Pixels of 0..255 that nobody normalised are far outside.
+
+        Args:
+            values: float32, shape [3, height, width] of the model.
+
+        Returns:
+            The same values.
+
+        Raises:
+            InvalidInputError: If one is NaN or cannot be a normalised colour.
+        """
+        colours = np.array([[-1.0], [2.0]])
+        least, most = (colours - np.array(self.mean)) / np.array(self.std)
+        flat = values.reshape(3, -1)
+        is_sound = (flat >= least[:, None]) & (flat <= most[:, None])  # also not with a NaN
+        if not is_sound.all():
+            channel, at = np.argwhere(~is_sound)[0]
+            raise InvalidInputError(
+                f"channel {channel} holds {flat[channel, at]:g}; normalised, it must lie between "
+                f"{least[channel]:.6g} and {most[channel]:.6g}"
+            )
+        return torch.tensor(values)
 
     def shape_of(self, item: Tensor) -> Shape:
         """Return the one shape there is."""
@@ -140,6 +186,9 @@ class ImageInput:
         mean = torch.tensor(self.mean, device=pixels.device).view(3, 1, 1)
         std = torch.tensor(self.std, device=pixels.device).view(3, 1, 1)
         return (pixels.float() / 255 - mean) / std
+
+    def _normalised(self, image: Image.Image) -> Tensor:
+        return self.normalise(torch.from_numpy(np.array(image)).permute(2, 0, 1))
 
     def _fit(self, image: Image.Image) -> Image.Image:
         if image.size == (self.width, self.height):

@@ -42,7 +42,7 @@ async def read_json(request: Request, model: type[BodyT]) -> BodyT:
         ClientError: If it is something else.
     """
     _check_type(request, _JSON)
-    return _parse(model, await _body(request))
+    return parse(model, await read_body(request))
 
 
 async def read_infer(request: Request, max_images: int) -> Parsed:
@@ -52,11 +52,11 @@ async def read_infer(request: Request, max_images: int) -> Parsed:
         ClientError: If it is something else, has no image or too many.
     """
     if _check_type(request, _JSON, _FORM) == _JSON:
-        body = _parse(InferBody, await _body(request))
+        body = parse(InferBody, await read_body(request))
         uploads = _from_fields(body)
         check_count("images", len(uploads), max_images, "max_images")
         return Parsed(body, uploads)
-    _check_complete(await _body(request), request.headers["content-type"])
+    _check_complete(await read_body(request), request.headers["content-type"])
     try:
         # Room for one image too many, for our own error, and for the request as a file.
         async with request.form(max_files=max_images + 2, max_fields=_MAX_TEXTS) as form:
@@ -73,7 +73,8 @@ def _check_type(request: Request, *allowed: str) -> str:
     return kind
 
 
-async def _body(request: Request) -> bytes:
+async def read_body(request: Request) -> bytes:
+    """Return the whole body; ClientGoneError if the client leaves before its end."""
     try:
         return await request.body()
     except ClientDisconnect:
@@ -84,7 +85,8 @@ def _gone() -> ClientGoneError:
     return ClientGoneError("the client closed the connection")
 
 
-def _parse(model: type[BodyT], text: bytes | str, whole: str = "the body") -> BodyT:
+def parse(model: type[BodyT], text: bytes | str, whole: str = "the body") -> BodyT:
+    """Return checked JSON; InvalidRequestError, which calls it ``whole``, if it is none."""
     try:
         return model.model_validate_json(text)
     except ValidationError as error:
@@ -119,7 +121,7 @@ async def _from_form(form: FormData, max_images: int) -> Parsed:
         if name == "request":
             num_requests += 1
             text = await part.read() if isinstance(part, UploadFile) else part
-            body = _parse(PlanBody, text, "part request")
+            body = parse(PlanBody, text, "part request")
         elif name != "image":
             raise InvalidRequestError(
                 f"part {shown(name)} is not allowed; allowed: image, request", name[:80]

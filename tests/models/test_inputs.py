@@ -108,3 +108,27 @@ PNG = encode(noise(24, 16))
 def test_what_is_no_image_is_refused_with_the_reason(data: bytes, message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
         INPUT.decode(data)
+
+
+@pytest.mark.parametrize(("width", "height"), [(24, 16), (7, 50), (100, 40)])
+def test_raw_pixels_become_what_the_encoded_image_does(width: int, height: int) -> None:
+    image = noise(width, height)
+    tensor = INPUT.from_pixels(np.asarray(image))
+    torch.testing.assert_close(tensor, INPUT.decode(encode(image)), atol=0, rtol=0)
+
+
+def test_more_raw_pixels_than_allowed_are_refused() -> None:
+    pixels = np.broadcast_to(np.zeros((1, 1, 3), np.uint8), (8000, 5001, 3))
+    with pytest.raises(InvalidInputError, match="more than 40,000,000 pixels: 5001 x 8000"):
+        INPUT.from_pixels(pixels)
+
+
+def test_normalised_values_may_overshoot_by_one_range_of_colours_and_no_more() -> None:
+    values = np.zeros(INPUT.shape, np.float32)
+    for inside in (-3.0, 3.0):  # channel 0: colours -1 and 2
+        values[0, 0, 0] = inside
+        torch.testing.assert_close(INPUT.check_normalised(values), torch.tensor(values))
+    for outside in (-3.1, 3.1, np.nan, np.inf):
+        values[0, 0, 0] = outside
+        with pytest.raises(InvalidInputError, match="normalised, it must lie between -3 and 3"):
+            INPUT.check_normalised(values)

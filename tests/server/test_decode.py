@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import threading
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from models.inputs import ImageInput
-from server.decode import Decoder, Upload
+from server.decode import Decoder, Pixels, Unread, Upload
 from server.errors import InvalidRequestError
 from tests.server.samples import image, run, text_of
 
@@ -89,5 +93,38 @@ def test_decoding_leaves_the_event_loop_free(decoder: Decoder) -> None:
         await asyncio.sleep(0)
         assert not decoding.done()
         await decoding
+
+    run(scenario())
+
+
+def test_pixels_of_any_size_become_what_the_encoded_image_does() -> None:
+    for file in (PNG, image(1, 30, 21)):
+        pixels = np.array(Image.open(io.BytesIO(file)))
+        found = Pixels("rgb[0]", pixels).decode(INPUT)
+        torch.testing.assert_close(found, INPUT.decode(file))
+
+
+def test_normalised_values_are_taken_as_they_are_or_refused_by_their_place() -> None:
+    values = INPUT.decode(PNG).numpy()
+    torch.testing.assert_close(Pixels("x[0]", values).decode(INPUT), INPUT.decode(PNG))
+    for wrong in (np.float32("nan"), np.float32("inf"), np.float32(255)):
+        values = INPUT.decode(PNG).numpy().copy()
+        values[1, 2, 3] = wrong
+        with pytest.raises(InvalidRequestError, match=r"x\[3\]: channel 1 holds") as caught:
+            Pixels("x[3]", values).decode(INPUT)
+        assert caught.value.field == "x[3]"
+
+
+def test_what_is_unread_is_read_on_the_decoders_threads(decoder: Decoder) -> None:
+    threads: list[str] = []
+
+    def read() -> Upload:
+        threads.append(threading.current_thread().name)
+        return Upload("image", PNG)
+
+    async def scenario() -> None:
+        (tensor,) = await decoder.decode([Unread(0, read)], INPUT)
+        torch.testing.assert_close(tensor, INPUT.decode(PNG))
+        assert [name.startswith("decode") for name in threads] == [True]
 
     run(scenario())

@@ -1,0 +1,267 @@
+"""The Open Inference Protocol (KServe v2) over gRPC, in the event loop of the HTTP server.
+
+The deadline of a call is its ``timeout``, and a call that its client cancels leaves the queue.
+Budgets may also stand in metadata, spelled as the headers of REST.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, NamedTuple, Self
+
+import grpc
+
+from server import errors
+from server.api.kserve import SERVER
+from server.api.kserve_inference import Asked, Inference, Parameter, Replied
+from server.api.kserve_messages import SERVICE, calls, message
+from server.api.kserve_signature import metadata
+from server.api.kserve_tensors import Given
+from server.caller import ANYONE, Caller
+from server.errors import InvalidRequestError, RheostatError, shown
+from server.settings import SettingsError
+
+Identify = Callable[[Mapping[str, str]], Caller]
+"""Returns who calls, by a call's metadata, such as ``authorization``; or raises."""
+
+_PUBLIC = ("ServerLive", "ServerReady")
+_CONTENTS = {
+    "BYTES": "bytes_contents",
+    "UINT8": "uint_contents",
+    "INT64": "int64_contents",
+    "FP32": "fp32_contents",
+}
+Answer = Callable[[Any, "Call"], Awaitable[Any]]
+_CODES = {
+    401: grpc.StatusCode.UNAUTHENTICATED,
+    403: grpc.StatusCode.PERMISSION_DENIED,
+    404: grpc.StatusCode.NOT_FOUND,
+    429: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    499: grpc.StatusCode.CANCELLED,
+    503: grpc.StatusCode.UNAVAILABLE,
+    504: grpc.StatusCode.DEADLINE_EXCEEDED,
+}
+
+
+class Call(NamedTuple):
+    """What is known of a call beside its request.
+
+    Attributes:
+        metadata: In lower case; without what is not text.
+        caller: Who calls.
+        left_s: Until the client gives up; None if it does not say.
+    """
+
+    metadata: Mapping[str, str]
+    caller: Caller
+    left_s: float | None
+
+
+class GrpcServer:
+    """Listens while it is entered as a context."""
+
+    def __init__(
+        self,
+        inference: Inference,
+        identify: Identify,
+        address: str,
+        max_bytes: int,
+        max_calls: int,
+        grace_s: float,
+    ) -> None:
+        """Prepare to listen; nothing is opened yet.
+
+        Args:
+            inference: Answers.
+            identify: Says who calls; not asked about health.
+            address: Host and port; port 0 for any that is free.
+            max_bytes: Most of one message, as in REST of a body.
+            max_calls: Most at once; further ones get RESOURCE_EXHAUSTED.
+            grace_s: For those under way when it is left.
+        """
+        self._inference = inference
+        self._identify = identify
+        self._address = address
+        self._options = [
+            ("grpc.max_receive_message_length", max_bytes),
+            ("grpc.max_send_message_length", -1),
+            ("grpc.so_reuseport", 0),  # a port that is taken is an error, not shared
+        ]
+        self._max_calls = max_calls
+        self._grace_s = grace_s
+        self._server: grpc.aio.Server
+        self.port = 0
+
+    async def __aenter__(self) -> Self:
+        """Listen. On the event loop that runs inferences.
+
+        Raises:
+            SettingsError: If the address cannot be had.
+        """
+        self._server = grpc.aio.server(
+            options=self._options, maximum_concurrent_rpcs=self._max_calls
+        )
+        answers: dict[str, Answer] = {
+            "ServerLive": self._server_live,
+            "ServerReady": self._server_ready,
+            "ModelReady": self._model_ready,
+            "ServerMetadata": self._server_metadata,
+            "ModelMetadata": self._model_metadata,
+            "ModelInfer": self._model_infer,
+        }
+        handlers = {
+            name: grpc.unary_unary_rpc_method_handler(
+                self._answering(answers[name], is_public=name in _PUBLIC),
+                request_deserializer=request.FromString,
+                response_serializer=response.SerializeToString,
+            )
+            for name, (request, response) in calls().items()
+        }
+        generic = grpc.method_handlers_generic_handler(SERVICE, handlers)
+        self._server.add_generic_rpc_handlers((generic,))
+        try:
+            self.port = self._server.add_insecure_port(self._address)
+        except RuntimeError:
+            raise SettingsError(f"grpc_port: cannot listen on {self._address}") from None
+        await self._server.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Refuse new calls and finish those under way."""
+        await self._server.stop(self._grace_s)
+
+    def _answering(self, answer: Answer, is_public: bool) -> Callable[[Any, Any], Awaitable[Any]]:
+        """Return a handler that says who calls, and of errors what gRPC has words for."""
+
+        async def handle(request: Any, context: Any) -> Any:
+            try:
+                pairs = context.invocation_metadata() or ()
+                metadata = {key: value for key, value in pairs if isinstance(value, str)}
+                caller = ANYONE if is_public else self._identify(metadata)
+                return await answer(request, Call(metadata, caller, context.time_remaining()))
+            except Exception as error:  # noqa: BLE001  # the outer edge of a call
+                told = errors.translate(error)
+            return await context.abort(_code(told), told.message, _trailing(told.headers))
+
+        return handle
+
+    async def _server_live(self, _request: Any, _call: Call) -> Any:
+        return message("ServerLiveResponse")(live=True)
+
+    async def _server_ready(self, _request: Any, _call: Call) -> Any:
+        return message("ServerReadyResponse")(ready=self._inference.service.is_ready)
+
+    async def _model_ready(self, request: Any, _call: Call) -> Any:
+        self._inference.find(request.name, request.version)
+        return message("ModelReadyResponse")(ready=self._inference.service.is_ready)
+
+    async def _server_metadata(self, _request: Any, _call: Call) -> Any:
+        return message("ServerMetadataResponse")(**SERVER)
+
+    async def _model_metadata(self, request: Any, _call: Call) -> Any:
+        served = self._inference.find(request.name, request.version)
+        return message("ModelMetadataResponse")(**metadata(served))
+
+    async def _model_infer(self, request: Any, call: Call) -> Any:
+        with self._inference.service.metrics.request() as tally:
+            served = self._inference.find(request.model_name, request.model_version)
+            tally.model = served.name
+            replied = await self._inference.run(
+                served, _asked(request), call.metadata, call.caller, call.left_s
+            )
+        response = message("ModelInferResponse")(
+            model_name=served.name,
+            model_version=served.manifest.version,
+            id=request.id,
+            parameters={k: _spelled(value) for k, value in replied.parameters.items()},
+        )
+        _add_outputs(response, replied, is_raw=bool(request.raw_input_contents))
+        return response
+
+
+def _code(error: RheostatError) -> grpc.StatusCode:
+    if error.status in _CODES:
+        return _CODES[error.status]
+    is_clients = 400 <= error.status < 500
+    return grpc.StatusCode.INVALID_ARGUMENT if is_clients else grpc.StatusCode.INTERNAL
+
+
+def _trailing(headers: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    found = {name.lower(): value for name, value in headers.items()}
+    if "retry-after-ms" in found:  # what gRPC's own retries go by
+        found["grpc-retry-pushback-ms"] = found["retry-after-ms"]
+    return tuple(found.items())
+
+
+def _asked(request: Any) -> Asked:
+    raw, tensors = request.raw_input_contents, request.inputs
+    if raw and len(raw) != len(tensors):
+        raise InvalidRequestError(
+            f"raw_input_contents has {len(raw)} entries and inputs {len(tensors)}",
+            "raw_input_contents",
+        )
+    inputs = []
+    for i, tensor in enumerate(tensors):
+        field = f"inputs[{i}]"
+        if raw and tensor.HasField("contents"):
+            raise InvalidRequestError(f"{field} has contents beside raw_input_contents", field)
+        _no_parameters(field, tensor.parameters)
+        contents = _CONTENTS.get(tensor.datatype)
+        listed = getattr(tensor.contents, contents) if contents else ()
+        content = memoryview(raw[i]) if raw else listed
+        inputs.append(Given(field, tensor.name, tensor.datatype, list(tensor.shape), content))
+    outputs = {}
+    for i, output in enumerate(request.outputs):
+        if output.name in outputs:
+            raise InvalidRequestError("outputs names one twice", "outputs")
+        outputs[output.name] = _num_classes(f"outputs[{i}]", output.parameters)
+    return Asked(_read(request.parameters), inputs, outputs)
+
+
+def _read(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return parameters as values; one that has none is None."""
+    return {
+        name: None
+        if (kind := value.WhichOneof("parameter_choice")) is None
+        else getattr(value, kind)
+        for name, value in parameters.items()
+    }
+
+
+def _num_classes(field: str, parameters: Mapping[str, Any]) -> int | None:
+    given = _read(parameters)
+    num_classes = given.pop("classification", None)
+    _no_parameters(field, given)
+    if num_classes is None:
+        return None
+    if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 1:
+        raise InvalidRequestError(
+            f"{field}.parameters.classification={shown(num_classes)} must be a number above 0",
+            field,
+        )
+    return num_classes
+
+
+def _no_parameters(field: str, given: Mapping[str, Any]) -> None:
+    if given:
+        raise InvalidRequestError(
+            f"{field}.parameters has {shown(next(iter(given)))}, which is not known", field
+        )
+
+
+def _spelled(value: Parameter) -> Any:
+    kinds = {bool: "bool_param", int: "int64_param", float: "double_param", str: "string_param"}
+    return message("InferParameter")(**{kinds[type(value)]: value})
+
+
+def _add_outputs(response: Any, replied: Replied, is_raw: bool) -> None:
+    """Put the outputs into a response, in the spelling that the request's inputs had."""
+    for output in replied.outputs:
+        tensor = response.outputs.add(
+            name=output.name, datatype=output.datatype, shape=output.shape
+        )
+        if is_raw:
+            response.raw_output_contents.append(output.raw())
+        else:
+            values = output.values if isinstance(output.values, list) else output.values.ravel()
+            getattr(tensor.contents, _CONTENTS[output.datatype]).extend(values)
