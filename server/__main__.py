@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-import uvicorn
 from pydantic import ValidationError
 
 from models.checkpoint import CheckpointError, read_manifest
-from server import calibrating
+from server import calibrating, logs, serving
+from server.access import check_exposure
 from server.app import create_app
 from server.catalog import CatalogError, find_checkpoints
 from server.commands import convert, train
+from server.errors import DatabaseError
+from server.keys_commands import keys
 from server.settings import PREFIX, Settings, SettingsError
 
-_GRACE_S = 30  # for answers under way when the server is told to stop
+log = logging.getLogger("server")
 
 cli = typer.Typer(
     name="rheostat",
@@ -41,6 +44,7 @@ def serve(
     models: Annotated[Path | None, _option("models")] = None,
     host: Annotated[str | None, _option("host")] = None,
     port: Annotated[int | None, _option("port")] = None,
+    grpc_port: Annotated[int | None, _option("grpc_port")] = None,
     device: Annotated[str | None, _option("device")] = None,
     backend: Annotated[str | None, _option("backend")] = None,
     max_session_bytes: Annotated[int | None, _option("max_session_bytes")] = None,
@@ -54,29 +58,31 @@ def serve(
     max_wait_ms: Annotated[float | None, _option("max_wait_ms")] = None,
     max_cache_bytes: Annotated[int | None, _option("max_cache_bytes")] = None,
     profiles: Annotated[Path | None, _option("profiles")] = None,
+    database: Annotated[str | None, _option("database")] = None,
+    database_grace_s: Annotated[float | None, _option("database_grace_s")] = None,
+    max_clients: Annotated[int | None, _option("max_clients")] = None,
+    open: Annotated[bool | None, _option("open")] = None,
+    drain_s: Annotated[float | None, _option("drain_s")] = None,
+    grace_s: Annotated[float | None, _option("grace_s")] = None,
+    traces: Annotated[str | None, _option("traces")] = None,
+    log_format: Annotated[str | None, _option("log_format")] = None,
     log_level: Annotated[str | None, _option("log_level")] = None,
 ) -> None:
     """Serve the models of a folder. An option goes before its environment variable."""
     settings = _settings(context.params)
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    logs.configure(settings.log_format, settings.log_level)
     try:
+        asyncio.run(check_exposure(settings))
         app = create_app(settings)
     except SettingsError as error:
         _stop(str(error), 2)
-    except CatalogError as error:
+    except (CatalogError, DatabaseError) as error:
         _stop(str(error), 1)
-    address = f"[{settings.host}]" if ":" in settings.host else settings.host
     names = ", ".join(app.state.models)
-    print(f"Rheostat serves {names} on http://{address}:{settings.port}", flush=True)
-    uvicorn.run(
-        app,
-        host=settings.host,
-        port=settings.port,
-        log_level=settings.log_level,
-        timeout_graceful_shutdown=_GRACE_S,
-    )
+    log.info("Rheostat serves %s on http://%s:%d", names, settings.url_host, settings.port)
+    if settings.grpc_port is not None:
+        log.info("gRPC on %s:%d", settings.url_host, settings.grpc_port)
+    serving.serve(app, settings, app.state.drain)
 
 
 @cli.command()
@@ -116,6 +122,7 @@ def calibrate(
 
 
 cli.add_typer(train, name="train")
+cli.add_typer(keys, name="keys")
 cli.command()(convert)
 
 

@@ -5,24 +5,39 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
+from fastapi.telemetry import TelemetryConfig
 
 from server import catalog, errors
-from server.api import cohere, health, infer, models, openai, rerank, tei
+from server.access import Access, Door
+from server.api import clients as client_routes
+from server.api import cohere, health, infer, kserve, lifecycle, models, openai, rerank, tei
+from server.api import keys as key_routes
+from server.api.kserve_inference import Inference
 from server.backends import make_backend
+from server.clients.clients import Clients
+from server.clients.keys import Scope
 from server.decode import Decoder
 from server.engine import load
 from server.engine.cache import ContentCache
 from server.engine.engine import Engine
+from server.lifecycle import Lifecycle
+from server.logs import PROBES
 from server.metrics import Metrics
 from server.middleware import BodyLimit, RequestId
+from server.openapi import DocumentedApp
 from server.profiles import Profiles
 from server.service import Service
-from server.settings import Settings
+from server.settings import Settings, SettingsError
 
+if TYPE_CHECKING:
+    from server.tracing import Tracing
+
+FORMS = openai.FORMS | tei.FORMS | cohere.FORMS | kserve.FORMS
 _MAX_DECODE_THREADS = 4
 
 
@@ -37,7 +52,8 @@ def create_app(settings: Settings) -> FastAPI:
     loaded = catalog.load(settings.models_folder)
     for one in loaded.values():
         backend.prepare(one.model)
-    served = loaded.profiled(Profiles(settings.profiles_folder, backend, time.perf_counter).get)
+    profiles = Profiles(settings.profiles_folder, backend, time.perf_counter)
+    served = loaded.profiled(profiles.get)
     metrics = Metrics(served, settings.max_batch_size)
     cache = ContentCache(settings.max_cache_bytes)
     engine = Engine(
@@ -56,35 +72,108 @@ def create_app(settings: Settings) -> FastAPI:
     policy = load.policy(settings.policy, settings.target_delay_ms / 1000)
     metrics.watch(lambda: engine.depth, lambda: engine.backlog_s, lambda: policy.price)
     decoder = Decoder(min(_MAX_DECODE_THREADS, os.cpu_count() or 1))
-    service = Service(served, engine, decoder, metrics, time.perf_counter, policy)
+    clients = Clients.of(settings, metrics.clients)
+    door = Door(clients.directory, metrics.clients, settings)
+    tracing = make_tracing(settings)
+    service = Service(
+        served, engine, decoder, metrics, time.perf_counter, policy, clients.quotas, tracing
+    )
+
+    inference = Inference(service, settings.max_images, settings.max_texts)
+    grpc = _grpc_server(settings, inference, door)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        engine.start()
         try:
-            await service.warm_up()
-            yield
+            async with clients.running():
+                door.open()
+                engine.start()
+                try:
+                    await service.warm_up()
+                    async with grpc:
+                        yield
+                finally:
+                    await engine.close()
         finally:
-            await engine.close()
             backend.close()
             decoder.close()
+            if tracing is not None:
+                tracing.close()
 
-    app = FastAPI(
+    app = DocumentedApp(
         title="Rheostat",
         summary="A runtime-adaptive inference server with budget-aware model slicing.",
         version=version("rheostat"),
         lifespan=lifespan,
         redirect_slashes=False,
+        telemetry=_telemetry(tracing),
     )
     app.state.models = tuple(served)
+    app.state.drain = service.drain
     app.include_router(infer.routes(service, settings.max_images))
     app.include_router(openai.routes(service, settings.max_texts))
     app.include_router(rerank.routes(service, settings.max_texts))
     app.include_router(tei.routes(service, settings))
+    app.include_router(kserve.routes(inference, settings.max_body_bytes))
     app.include_router(models.routes(served))
+    changes = Lifecycle(service, engine, profiles.get, settings.models_folder)
+    app.include_router(lifecycle.routes(changes))
+    app.include_router(client_routes.routes(clients, served))
+    app.include_router(key_routes.routes(clients))
     app.include_router(health.routes(service))
-    forms = errors.Forms(openai.FORMS | tei.FORMS | cohere.FORMS)
+    forms = errors.Forms(FORMS)
     errors.install(app, forms)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(Access, door=door)
     app.add_middleware(RequestId, forms=forms)
     return app
+
+
+def make_tracing(settings: Settings) -> Tracing | None:
+    """Return what sends traces; None if nobody wants any, and then the SDK is not even imported.
+
+    Raises:
+        SettingsError: If it is not installed.
+    """
+    if settings.traces is None:
+        return None
+    try:
+        from server.tracing import Tracing
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f"traces={settings.traces}: {error.name} is missing: pip install 'rheostat[otel]'"
+        ) from None
+    return Tracing.to_collector(settings.traces)
+
+
+def _telemetry(tracing: Tracing | None) -> TelemetryConfig:
+    """Let FastAPI make the spans of requests and nothing else, whatever the environment says."""
+    return {
+        "tracing": tracing is not None,
+        "tracer_provider": None if tracing is None else tracing.provider,
+        "metrics": False,
+        "logs": False,
+        "operation_spans": False,
+        "auto_configure": False,
+        "exclude": lambda scope: scope.get("path") in PROBES,
+    }
+
+
+def _grpc_server(
+    settings: Settings, inference: Inference, door: Door
+) -> AbstractAsyncContextManager[object]:
+    """Return what listens for gRPC while it is entered; nothing where no port is set."""
+    if settings.grpc_port is None:
+        return nullcontext()
+    try:
+        from server.api.kserve_grpc import GrpcServer  # the extra `grpc` may not be installed
+    except ImportError as error:
+        raise SettingsError(f"grpc_port needs the extra grpc: {error}") from None
+    return GrpcServer(
+        inference,
+        lambda metadata: door.let_in(Scope.INFER, metadata),
+        f"{settings.url_host}:{settings.grpc_port}",
+        settings.max_body_bytes,
+        settings.max_queue,
+        settings.grace_s,
+    )

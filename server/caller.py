@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from fastapi import Request
 
+from server.clients.profile import Profile
+
 
 @dataclass(frozen=True, slots=True)
 class Caller:
@@ -15,11 +17,13 @@ class Caller:
         client: Whose the request is; empty where nobody has to say.
         weight: The client's share of what its class gets, above 0.
         priority: Class of its requests; lower ones go first, always.
+        profile: What its requests inherit; None for nothing.
     """
 
     client: str = ""
     weight: float = 1.0
     priority: int = 0
+    profile: Profile | None = None
 
 
 ANYONE = Caller()

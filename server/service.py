@@ -18,8 +18,9 @@ from server.choose import Choice, Chooser, Question
 from server.clients.inherit import inherited
 from server.clients.quotas import Quotas
 from server.decode import Decoder, Source
-from server.engine.engine import Engine, Reservation
+from server.engine.engine import Engine
 from server.engine.load import Fixed, Policy
+from server.engine.reservation import Reservation
 from server.engine.work import Prepared, Result, Work
 from server.logs import note_model
 from server.metrics import Metrics, Stage

@@ -37,6 +37,12 @@ class Settings(BaseSettings):
     )
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(default=8000, ge=1, le=65535, description="Port to listen on.")
+    grpc_port: int | None = Field(
+        default=None,
+        ge=1,
+        le=65535,
+        description="Port for gRPC, on the same address. Default: no gRPC.",
+    )
     device: str = Field(
         default="cpu",
         pattern=r"^(cpu|cuda(:\d+)?)$",
@@ -94,9 +100,53 @@ class Settings(BaseSettings):
         default=None,
         description="Folder of measured times. Default: rheostat/profiles in the user's cache.",
     )
+    database: str | None = Field(
+        default=None,
+        description="Clients, keys and quotas: sqlite:///FILE, or for several replicas "
+        "postgresql://USER:PASSWORD@HOST/NAME. Default: rheostat/clients.db in the user's data.",
+    )
+    database_grace_s: float = Field(
+        default=300.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Known keys are good for so long while the database is away.",
+    )
+    max_clients: int = Field(
+        default=1000, gt=0, description="Clients that can be stored; replicas hold all of them."
+    )
+    open: bool = Field(
+        default=False,
+        description="Whether to infer and to read metrics takes no key, on any address.",
+    )
+    drain_s: float = Field(
+        default=0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Told to end, the server is not ready but takes requests for so long.",
+    )
+    grace_s: float = Field(
+        default=30.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="Time that requests under way then have to end.",
+    )
+    traces: str | None = Field(
+        default=None,
+        pattern=r"^https?://[^/@\s]+/\S+$",
+        description="OTLP over HTTP: the whole URL that traces go to, such as "
+        "http://localhost:4318/v1/traces. Default: no traces.",
+    )
+    log_format: Literal["console", "json"] = Field(
+        default="console", description="A line per message: for people, or a JSON object."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least severe messages that are logged."
     )
+
+    @property
+    def url_host(self) -> str:
+        """The host as addresses with a port spell it."""
+        return f"[{self.host}]" if ":" in self.host else self.host
 
     @property
     def models_folder(self) -> Path:
@@ -107,6 +157,11 @@ class Settings(BaseSettings):
     def profiles_folder(self) -> Path:
         """Where measured times are kept."""
         return self.profiles or _cache() / "rheostat" / "profiles"
+
+    @property
+    def database_url(self) -> str:
+        """Where clients are kept."""
+        return self.database or f"sqlite:///{_user_data() / 'rheostat' / 'clients.db'}"
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -132,6 +187,11 @@ class Settings(BaseSettings):
 def _cache() -> Path:
     given = os.environ.get("XDG_CACHE_HOME")
     return Path(given) if given else Path.home() / ".cache"
+
+
+def _user_data() -> Path:
+    given = os.environ.get("XDG_DATA_HOME")
+    return Path(given) if given else Path.home() / ".local" / "share"
 
 
 def data_folder() -> Path:

@@ -1,0 +1,1 @@
+"""Who may use the server, what their requests inherit, and how much they may use."""

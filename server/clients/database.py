@@ -1,0 +1,151 @@
+"""The connection to the clients' database: SQLite in a file, or PostgreSQL."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import URL, event, make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from server.errors import DatabaseError
+from server.settings import SettingsError
+
+_DRIVERS = {"sqlite": "aiosqlite", "postgresql": "asyncpg"}
+_POOL_SIZE = 4  # the poll, the leases, and administration
+_TIMEOUT_S = 2.0  # to connect; a database that does not answer is away
+_MIGRATIONS = Path(__file__).parent / "migrations"
+_LOCK = 0x72686561  # of migrations, on PostgreSQL: any number that others do not use
+
+
+class Database:
+    """Transactions; whatever keeps one from being made is one error."""
+
+    def __init__(self, url: str) -> None:
+        """Create a database that is not yet connected to.
+
+        Args:
+            url: ``sqlite:///FILE`` or ``postgresql://USER:PASSWORD@HOST/NAME``.
+
+        Raises:
+            SettingsError: If it is neither, or the driver is not installed.
+        """
+        self._url = _with_driver(url)
+        self._engine = _engine(self._url)
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other replicas may spend from the same quotas."""
+        return self._url.get_backend_name() == "postgresql"
+
+    def __str__(self) -> str:
+        """Return where it is, without the password."""
+        return self._url.render_as_string(hide_password=True)
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[AsyncConnection]:
+        """Run what only reads.
+
+        Raises:
+            DatabaseError: If the database cannot be reached.
+        """
+        async with self._known_errors(), self._engine.begin() as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[AsyncConnection]:
+        """Run a transaction, committed at the end of the block.
+
+        Raises:
+            DatabaseError: If the database cannot be reached.
+        """
+        engine = self._engine.execution_options(is_writing=True)
+        async with self._known_errors(), engine.begin() as connection:
+            yield connection
+
+    async def migrate(self) -> None:
+        """Bring the schema up to date; replicas that start together take turns.
+
+        Raises:
+            DatabaseError: If the database cannot be reached or written.
+        """
+        if self._url.get_backend_name() == "sqlite":
+            try:
+                Path(self._url.database or "").parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise DatabaseError(f"database={self} cannot be used: {error}") from error
+        async with self.writing() as connection:
+            if self.is_shared:
+                await connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK})")
+            await connection.run_sync(_upgrade)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._engine.dispose()
+
+    @asynccontextmanager
+    async def _known_errors(self) -> AsyncIterator[None]:
+        try:
+            yield
+        # Drivers raise some errors of connecting as they come from the system.
+        except (SQLAlchemyError, OSError, TimeoutError) as error:
+            reason = str(getattr(error, "orig", None) or error) or type(error).__name__
+            raise DatabaseError(
+                f"database={self} cannot be used: {reason.splitlines()[0]}"
+            ) from error
+
+
+def _with_driver(text: str) -> URL:
+    rule = "must be sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME"
+    try:
+        url = make_url(text)
+        backend, driver = url.get_backend_name(), _DRIVERS[url.get_backend_name()]
+    except (ArgumentError, KeyError):
+        raise SettingsError(f"database {rule}") from None  # unread: it may hold a password
+    if backend == "sqlite" and url.database in (None, "", ":memory:"):
+        raise SettingsError(f"database={text} names no file; it {rule}")
+    if importlib.util.find_spec(driver) is None:
+        raise SettingsError(f"database: {driver} is missing; pip install 'rheostat[postgres]'")
+    return url.set(drivername=f"{backend}+{driver}")
+
+
+def _engine(url: URL) -> AsyncEngine:
+    if url.get_backend_name() == "postgresql":
+        return create_async_engine(
+            url,
+            pool_size=_POOL_SIZE,
+            max_overflow=0,
+            pool_timeout=_TIMEOUT_S,
+            connect_args={"timeout": _TIMEOUT_S, "command_timeout": 5 * _TIMEOUT_S},
+        )
+    engine = create_async_engine(url)
+
+    # Transactions are begun by hand: the driver would not begin one before a change of the schema.
+    @event.listens_for(engine.sync_engine, "connect")
+    def connect(connection: Any, _record: object) -> None:
+        connection.isolation_level = None
+        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def begin(connection: Any) -> None:
+        # A lock taken at once cannot be refused halfway.
+        is_writing = connection.get_execution_options().get("is_writing", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if is_writing else "BEGIN")
+
+    return engine
+
+
+def _upgrade(connection: Any) -> None:
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # else it speaks at every start
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")

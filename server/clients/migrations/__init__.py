@@ -1,0 +1,1 @@
+"""Migrations of the clients' database, run at the server's start."""

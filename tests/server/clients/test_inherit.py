@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from search.budget import Budget
+from server.caller import Caller
+from server.catalog import Served
+from server.choose import Question
+from server.clients.inherit import inherited
+from server.clients.profile import Profile, Quota, check_profile
+from server.errors import InvalidRequestError, PermissionDeniedError
+
+TASKS = {"tiny": ("fish", "flowers", "people")}
+
+
+def merged(
+    served: Served,
+    profile: Profile,
+    budget: Budget | None = None,
+    preferences: Mapping[str, float] | None = None,
+    tasks: list[str] | None = None,
+) -> Question:
+    caller = Caller("shop", profile=profile)
+    return inherited(Question(tasks, preferences, budget or Budget(), caller=caller), served)
+
+
+def test_a_caller_without_a_profile_changes_nothing(served: Served) -> None:
+    question = Question(None, None, Budget(macs=5))
+    assert inherited(question, served) is question
+
+
+def test_a_request_without_a_ceiling_gets_the_default_within_the_maximum(served: Served) -> None:
+    profile = Profile(budget=Budget(fraction=0.4), maximum=Budget(fraction=0.8, flops=100))
+    assert merged(served, profile).budget == Budget(fraction=0.4, flops=100)
+
+
+def test_a_ceiling_of_the_request_replaces_the_default_ones_and_not_the_maximum(
+    served: Served,
+) -> None:
+    profile = Profile(
+        budget=Budget(fraction=0.4, macs=10), maximum=Budget(fraction=0.8, latency_ms=50)
+    )
+    found = merged(served, profile, Budget(latency_ms=20)).budget
+    assert found == Budget(fraction=0.8, latency_ms=20)
+
+
+@pytest.mark.parametrize(
+    ("maximum", "asked", "message"),
+    [
+        (Budget(flops=100), Budget(flops=101), r"budget\.flops=101 .* maximum, 100$"),
+        (Budget(flops=100), Budget(macs=51), r"budget\.macs=51 .* maximum, 50$"),
+        (Budget(macs=50), Budget(flops=101), r"budget\.flops=101 .* maximum, 100$"),
+        (Budget(fraction=0.5), Budget(fraction=0.6), r"budget\.fraction=0\.6 .* maximum, 0\.5$"),
+        (Budget(latency_ms=5), Budget(latency_ms=6), r"budget\.latency_ms=6 .* maximum, 5$"),
+    ],
+)
+def test_a_ceiling_above_the_maximum_is_refused_and_not_lowered(
+    served: Served, maximum: Budget, asked: Budget, message: str
+) -> None:
+    with pytest.raises(InvalidRequestError, match=message) as caught:
+        merged(served, Profile(maximum=maximum), asked)
+    assert caught.value.field == message.partition("=")[0].replace("\\", "")
+
+
+def test_a_ceiling_equal_to_the_maximum_is_allowed(served: Served) -> None:
+    for maximum, asked in ((Budget(flops=100), Budget(macs=50)), (Budget(macs=3), Budget(macs=3))):
+        assert merged(served, Profile(maximum=maximum), asked).budget.macs == asked.macs
+
+
+@pytest.mark.parametrize(
+    ("own", "asked", "expected"), [(0.9, None, 0.9), (0.9, 0.7, 0.7), (None, 0.7, 0.7)]
+)
+def test_the_floor_is_the_requests_else_the_clients(
+    served: Served, own: float | None, asked: float | None, expected: float
+) -> None:
+    profile = Profile(budget=Budget(min_quality=own))
+    found = merged(served, profile, Budget(min_quality=asked, macs=1e9)).budget
+    assert found.min_quality == expected
+
+
+@pytest.mark.parametrize(
+    ("own", "asked"), [(True, False), (False, True), (True, True), (False, False)]
+)
+def test_strict_holds_if_either_says_so(served: Served, own: bool, asked: bool) -> None:
+    profile = Profile(budget=Budget(strict=own))
+    assert merged(served, profile, Budget(strict=asked)).budget.strict == (own or asked)
+
+
+def test_preferences_are_the_requests_else_those_of_the_client_for_the_model(
+    served: Served,
+) -> None:
+    profile = Profile(preferences={"tiny": {"fish": 2.0, "people": 1.0}, "other": {"x": 1.0}})
+    assert merged(served, profile).preferences == {"fish": 2.0, "people": 1.0}
+    assert merged(served, profile, preferences={"fish": 1}).preferences == {"fish": 1}
+    assert merged(served, Profile()).preferences is None
+
+
+def test_inherited_preferences_are_for_the_tasks_that_are_asked(served: Served) -> None:
+    profile = Profile(preferences={"tiny": {"fish": 2.0, "gone": 1.0}})
+    assert merged(served, profile).preferences == {"fish": 2.0}
+    assert merged(served, profile, tasks=["people"]).preferences is None
+
+
+def test_a_model_that_is_not_the_clients_is_refused(served: Served) -> None:
+    assert merged(served, Profile(models=("tiny",))).budget == Budget()
+    with pytest.raises(PermissionDeniedError, match=r"model='tiny' .* one of \['other'\]"):
+        merged(served, Profile(models=("other",)))
+
+
+@pytest.mark.parametrize(
+    ("profile", "message", "field"),
+    [
+        (dict(models=("huge",)), r"model 'huge' is not known; one of \['tiny'\]", "models"),
+        (dict(preferences={"huge": {}}), "model 'huge' is not known", "preferences.huge"),
+        (
+            dict(preferences={"tiny": {"cats": 1.0}}),
+            r"task 'cats' is not known; one of \['fish'",
+            "preferences.tiny.cats",
+        ),
+        (dict(preferences={"tiny": {"fish": 0.0}}), "above 0", "preferences.tiny"),
+        (
+            dict(budget=Budget(macs=51), maximum=Budget(flops=100)),
+            "macs=51 is above the client's maximum, 50",
+            "budget.macs",
+        ),
+        (
+            dict(quota=Quota(request_burst=5)),
+            "request_burst=5 needs quota.requests_per_s",
+            "quota.request_burst",
+        ),
+        (
+            dict(quota=Quota(flops_per_s=100, flops_burst=9)),
+            r"flops_burst=9 must be at least 10: 0.1 s of quota.flops_per_s$",
+            "quota.flops_burst",
+        ),
+        (
+            dict(quota=Quota(requests_per_s=100, request_burst=5)),
+            "request_burst=5 must be at least 10",
+            "quota.request_burst",
+        ),
+    ],
+)
+def test_a_profile_that_cannot_be_is_refused_by_its_field(
+    profile: dict[str, Any], message: str, field: str
+) -> None:
+    with pytest.raises(InvalidRequestError, match=message) as caught:
+        check_profile(Profile(**profile), TASKS)
+    assert caught.value.field == field
