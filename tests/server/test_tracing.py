@@ -9,13 +9,15 @@ from pathlib import Path
 from queue import Queue
 from typing import Any
 
+import httpx
 import pytest
 from fastapi.testclient import TestClient
 
 from server.app import create_app
+from server.client import AsyncClient
 from server.settings import Settings, SettingsError
 from tests.server.backends import FailingBackend
-from tests.server.samples import image, text_of
+from tests.server.samples import image, run, text_of
 from tests.server.test_main import free_port
 
 pytest.importorskip("opentelemetry.sdk", reason="needs the extra otel")
@@ -170,6 +172,29 @@ def test_the_clients_trace_goes_on(app: Traced) -> None:
     assert request.parent is not None
     assert request.parent.is_remote
     assert request.parent.span_id == asking.get_span_context().span_id
+
+
+class Injecting(httpx.ASGITransport):
+    """Sends the trace's context along, as OpenTelemetry's own transports for httpx do."""
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        inject(request.headers)
+        return await super().handle_async_request(request)
+
+
+def test_our_own_client_sends_its_trace_by_its_transport(app: Traced) -> None:
+    async def scenario() -> None:
+        tracer = TracerProvider(shutdown_on_exit=False).get_tracer("client")
+        transport = Injecting(app.client.app)
+        async with AsyncClient("http://test", transport=transport) as client:
+            with tracer.start_as_current_span("ask") as asking:
+                await client.models()
+        parent = app.request().parent
+        assert parent is not None
+        assert parent.is_remote  # from the header, not from this process's context
+        assert parent.span_id == asking.get_span_context().span_id
+
+    run(scenario())
 
 
 def test_what_the_client_does_not_sample_leaves_no_spans(app: Traced) -> None:
