@@ -8,16 +8,15 @@ as its own steps are done: exits come before deeper layers.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from models.core import KeyPath, Plan, Step
+from models.core import KeyPath, Step
+from models.jobs import Done, Job, Pending, share_out
 from models.ragged import Ragged, take
 from models.ragged import Value as Value  # what back ends pass on
 from models.tree import Node, narrowed
@@ -29,37 +28,6 @@ Observe: TypeAlias = Callable[[Sequence[Step], int, int, float], None]
 
 class StoppedError(Exception):
     """Nobody waits for the run any more, so it was left between two steps."""
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One plan to be run on one row of a batch.
-
-    Attributes:
-        plan: All its steps, or those still to run from ``resume`` on.
-        row: Index of its input; jobs with equal inputs may name the same one.
-        resume: Path of the step that made the input; empty for a plan from its start.
-        keep: Path of an inner step whose value is wanted too; or empty.
-    """
-
-    plan: Plan
-    row: int
-    resume: KeyPath = ()
-    keep: KeyPath = ()
-
-
-class Done(NamedTuple):
-    """What a job gave.
-
-    Attributes:
-        outputs: By path of the answering step, on the CPU, without the batch dimension.
-        kept: What the step to keep emitted for this row, on the device; None if there is none.
-        shared: Part of the job's MACs, 0..1, that jobs on the same row took off it.
-    """
-
-    outputs: dict[KeyPath, Tensor]
-    kept: Any
-    shared: float = 0.0
 
 
 def never() -> bool:
@@ -189,7 +157,7 @@ class Backend(ABC):
         for job in jobs:
             if id(job.plan) not in plans:
                 plans[id(job.plan)] = root.insert(job.plan)
-            waiting.append(_Waiting(root.take(plans[id(job.plan)], job.row), job))
+            waiting.append(Pending(root.take(plans[id(job.plan)], job.row), job))
         number = root.number()
         first_leaf = {one.job.row: number[one.leaves[0]] for one in reversed(waiting)}
         # Rows of one length side by side are computed without padding.
@@ -203,7 +171,7 @@ class Backend(ABC):
                 node.is_wanted = True
                 concerned.setdefault(node, []).append(i)
         if len(order) < len(jobs):
-            _share_out(waiting, order)
+            share_out(waiting, order)
         for node, value in self._walk(root, inputs, stop, observe, clock):
             if isinstance(value, Exception):
                 below = {i for n in node.subtree() for i in concerned.get(n, ())}
@@ -264,56 +232,6 @@ class Backend(ABC):
                 yield last, result
             values = {**values, last.step.emits: result}
             stack += [(child, last.rows, values) for child in last.in_order()[::-1]]
-
-
-@dataclass(slots=True)
-class _Waiting:
-    """A job and what is there of its answer."""
-
-    nodes: dict[KeyPath, Node]
-    job: Job
-    leaves: list[Node] = field(init=False)
-    outputs: dict[KeyPath, Tensor] = field(default_factory=dict)
-    kept: Any = None
-    has_failed: bool = False
-    shared: float = 0.0
-
-    def __post_init__(self) -> None:
-        parents = {step.after.path for step in self.job.plan if step.after}
-        self.leaves = [node for path, node in self.nodes.items() if path not in parents]
-
-    @property
-    def wanted(self) -> list[Node]:
-        keep = [self.nodes[self.job.keep]] if self.job.keep else []
-        return [*self.leaves, *keep]
-
-    @property
-    def is_done(self) -> bool:
-        has_kept = not self.job.keep or self.kept is not None
-        return has_kept and not self.has_failed and len(self.outputs) == len(self.leaves)
-
-    @property
-    def answer(self) -> Done:
-        return Done(self.outputs, self.kept, self.shared)
-
-    def collect(self, node: Node, value: Value) -> None:
-        if node.path == self.job.keep:
-            self.kept = value
-        else:
-            assert isinstance(value, Tensor)
-            self.outputs[node.path] = value
-
-
-def _share_out(waiting: Sequence[_Waiting], rows: Sequence[int]) -> None:
-    """Divide what jobs on one row compute together among them."""
-    takers = {row: [one for one in waiting if one.job.row == row] for row in rows}
-    for together in takers.values():
-        count = Counter(node for one in together for node in one.nodes.values())
-        for one in together:
-            macs = [(node.step.cost.macs, count[node]) for node in one.nodes.values()]
-            whole = sum(cost for cost, _ in macs)
-            if whole:
-                one.shared = 1 - sum(cost / number for cost, number in macs) / whole
 
 
 def _length(item: Any) -> int:

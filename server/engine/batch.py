@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from models.core import KeyPath
-from models.execution import Job
+from models.jobs import Job
 from server.engine.cache import Key
 from server.engine.predict import Share
 from server.engine.work import Result, Work

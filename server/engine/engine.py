@@ -13,13 +13,15 @@ from typing import Any, TypeVar
 from torch import nn
 
 from models.core import Step
-from models.execution import Backend, Done, StoppedError
+from models.execution import Backend, StoppedError
+from models.jobs import Done
 from search.profile import Workload
 from server.engine.admission import Admission, Room
 from server.engine.batch import Waiting, by_task, jobs_of
 from server.engine.cache import ContentCache
 from server.engine.errands import Errand
 from server.engine.predict import Pace, batch_seconds, in_time
+from server.engine.reservation import Reservation
 from server.engine.schedule import Scheduler
 from server.engine.work import Result, Work
 from server.errors import DeadlineError, InferenceError, ModelNotReadyError
@@ -27,29 +29,6 @@ from server.errors import DeadlineError, InferenceError, ModelNotReadyError
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
-
-
-class Reservation:
-    """Room for a number of works, kept by `Engine.reserve`."""
-
-    def __init__(self, engine: Engine, room: Room) -> None:
-        self._engine = engine
-        self._room = room
-        self._left = room.num_works
-
-    async def submit(self, works: Sequence[Work]) -> list[Result]:
-        """Run works and return their results in order.
-
-        If the caller is cancelled, or one work fails, those still waiting leave the queue.
-
-        Raises:
-            InferenceError: If the back end failed on one of them.
-            DeadlineError: If the deadline of one passed before its turn.
-            ModelNotReadyError: If the engine is not running.
-        """
-        assert len(works) <= self._left, "more works than were reserved"
-        self._left -= len(works)
-        return await self._engine._submit(works, self._room)
 
 
 class Engine:
@@ -184,7 +163,7 @@ class Engine:
         """
         self._check_open()
         with self._admission.reserve(num_works, seconds, self._pace.value) as room:
-            yield Reservation(self, room)
+            yield Reservation(self._submit, room)
 
     async def _submit(self, works: Sequence[Work], room: Room) -> list[Result]:
         now = self._clock()

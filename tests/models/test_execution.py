@@ -11,7 +11,8 @@ from torch import Tensor
 
 from models.backends.torch import TorchBackend
 from models.core import Cost, Plan, Step
-from models.execution import Done, Job, StoppedError, Value, never
+from models.execution import StoppedError, Value, never
+from models.jobs import Done, Job
 from models.ragged import Ragged
 from tests.tiny import tiny_model
 from tests.tiny_text import ARCHITECTURES, tiny_exits, token_rows

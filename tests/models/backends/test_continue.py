@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from models.backends.torch import TorchBackend
 from models.core import plan_cost, rest_after
-from models.execution import Done, Job
+from models.jobs import Done, Job
 from models.ragged import Ragged
 from tests.tiny_text import ARCHITECTURES, tiny_exits, token_rows
 
