@@ -1,0 +1,31 @@
+"""Embed texts as well as a budget allows; where none is enough, take the least that is.
+
+Run a server (`make serve`), then: python docs/examples/budgets.py "a text" "another"
+"""
+
+import asyncio
+import sys
+
+from server.client import AsyncClient, Budget, Embeddings, InfeasibleBudgetError
+
+
+async def embed(client: AsyncClient, texts: list[str], flops: float) -> Embeddings:
+    """Embed within a budget, or within the nearest one that can be met."""
+    try:
+        return await client.embed(texts, budget=Budget(flops=flops))
+    except InfeasibleBudgetError as error:
+        print(f"{flops:g} FLOPs are too few ({error.request_id}): {error.feasible:g} it is")
+        return await client.embed(texts, budget=Budget(flops=error.feasible))
+
+
+async def main(url: str, texts: list[str]) -> None:
+    """Print what several budgets buy, asked for at once."""
+    async with AsyncClient(url) as client:
+        budgets = (1.0, 1e8, 1e12)
+        for found in await asyncio.gather(*(embed(client, texts, flops) for flops in budgets)):
+            receipt = found.receipt
+            print(f"{found.vectors.shape}: {receipt.flops:,} FLOPs, {receipt.quality:.1%} quality")
+
+
+if __name__ == "__main__":
+    asyncio.run(main("http://127.0.0.1:8000", sys.argv[1:]))
