@@ -338,6 +338,9 @@ def own_form(error: RheostatError, request_id: str) -> Response:
 def translate(error: Exception) -> RheostatError:
     """Return the error of the tree for any exception; log the ones nobody foresaw."""
     match error:
+        case InferenceError():
+            log.error("%s", error.message)  # here the request is known; the worker has said why
+            return error
         case RheostatError():
             return error
         case InfeasibleBudgetError():

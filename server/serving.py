@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 _CLOSE = (b"connection", b"close")
 _SETTLE_S = 0.1  # in which what has arrived by the time that listening stops is read
-_LAST_WORDS_S = 2  # for requests that are ended to say so
+_LAST_WORDS_S = 1  # for requests that are ended to say so
 
 
 class Server(uvicorn.Server):
@@ -44,7 +44,7 @@ class Server(uvicorn.Server):
             grace_s: For those under way when listening has stopped.
         """
         super().__init__(config)
-        config.timeout_graceful_shutdown = math.ceil(grace_s + _LAST_WORDS_S)
+        config.timeout_graceful_shutdown = math.ceil(grace_s) + _LAST_WORDS_S
         self._drain = drain
         self._drain_s = drain_s
         self._grace_s = grace_s

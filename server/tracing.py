@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 _MAX_WAITING = 2048  # spans; those that end while so many wait for the collector are dropped
 _MAX_SENT = 512  # spans in one message to the collector
 _EXPORT_S = 10.0  # for one message, repetitions included
-_FLUSH_S = 3.0  # for what waits when the server ends
+_FLUSH_S = 2.0  # for what waits when the server ends
 
 
 class Tracing:

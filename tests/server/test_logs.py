@@ -15,11 +15,14 @@ from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
 from server import logs
+from server.app import create_app
 from server.caller import Caller
 from server.decode import Decoder
 from server.errors import Forms
 from server.logs import Format
 from server.middleware import RequestId
+from server.settings import Settings
+from tests.server.backends import FailingBackend
 from tests.server.samples import Connection, image, run, text_of
 
 log = logging.getLogger("tests.logs")
@@ -170,6 +173,21 @@ def test_probes_are_logged_at_debug_alone(
         client.get(path)
     (line,) = written.access()
     assert (line["level"], line["status"]) == ("DEBUG", 200)
+
+
+def test_a_failed_run_is_logged_with_the_request_as_well_as_with_its_batch(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, written: Written
+) -> None:
+    backend = FailingBackend()
+    monkeypatch.setattr("server.app.make_backend", lambda settings: backend)
+    with TestClient(create_app(settings)) as client:
+        backend.error = ValueError("no memory")
+        body = {"image": text_of(image())}
+        client.post("/v1/infer", json=body, headers={"x-request-id": "run-7"})
+    errors = {one["logger"]: one for one in written.records if one["level"] == "ERROR"}
+    assert errors["server.errors"]["request_id"] == "run-7"
+    assert errors["server.errors"]["message"] == "the model failed on this request"
+    assert "no memory" in errors["server.engine.engine"]["exc_info"]
 
 
 async def talk(scope: Scope, receive: Receive, send: Send) -> None:

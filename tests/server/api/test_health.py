@@ -27,6 +27,15 @@ def test_the_process_is_alive_before_it_is_ready_and_ready_only_while_it_runs(
     assert client.get("/healthz").status_code == 200
 
 
+def test_a_server_that_drains_is_not_ready_and_still_answers(settings: Settings) -> None:
+    app = create_app(settings)
+    with TestClient(app) as client:
+        app.state.drain()
+        assert client.get("/readyz").status_code == 503
+        assert client.get("/healthz").status_code == 200
+        assert client.post("/v1/infer", json={"image": text_of(image())}).status_code == 200
+
+
 @pytest.mark.parametrize("is_before", [True, False])
 def test_inference_before_the_start_or_after_the_end_is_refused(
     settings: Settings, is_before: bool
