@@ -197,7 +197,7 @@ class Store:
                 .values(revoked=func.coalesce(keys.c.revoked, now), revision=revision)
             )
             if not found.rowcount:
-                raise UnknownKeyError(f"key {shown(key_id)} is not known", "id")
+                raise UnknownKeyError(f"key {shown(key_id)} is not known", "key")
 
     async def note_use(self, last_used: Mapping[str, float]) -> None:
         """Write when keys were used last, by id. No revision: nobody has to read it again."""
@@ -235,4 +235,4 @@ def _key(row: Row[Any]) -> Key:
 
 
 def _unknown_client(client_id: str) -> UnknownClientError:
-    return UnknownClientError(f"client {shown(client_id)} is not known", "id")
+    return UnknownClientError(f"client {shown(client_id)} is not known", "client")
