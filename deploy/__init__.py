@@ -1,0 +1,1 @@
+"""Ways to run Rheostat that are no part of the package."""

@@ -1,0 +1,241 @@
+"""What stands in front of the models: the server's own paths, whichever replica answers.
+
+A request goes to the model that it names: in its path, in the JSON body's ``model``, or in the part
+``request`` of a form. One that names none goes to the only model that takes such inputs. What
+cannot be read goes to a model as well, which says what is wrong with it in its protocol's form.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import orjson
+from fastapi import FastAPI, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST, Metric, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+from ray.exceptions import RayActorError
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
+from ray.serve.handle import DeploymentHandle
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from deploy.exchange import Answered, Asked
+from deploy.ray_settings import RaySettings
+from models.inputs import ImageInput, ModelInput
+from models.text import TextInput
+from server import errors
+from server.app import FORMS
+from server.errors import (
+    ConflictError,
+    DeadlineError,
+    InvalidRequestError,
+    ModelNotReadyError,
+    OverloadedError,
+    UnknownModelError,
+    shown,
+)
+from server.middleware import BodyLimit, RequestId
+
+_METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
+_OF_A_MODEL = re.compile(r"/v[12]/(?:repository/)?models/([^/]+)(?:/.*)?")
+_LISTS = {"/v1/models": "data", "/v1/checkpoints": "checkpoints"}
+_RETRY = {"Retry-After": "1", "retry-after-ms": "200"}  # another replica may answer at once
+
+
+class _Router:
+    def __init__(
+        self,
+        settings: RaySettings,
+        inputs: Mapping[str, type[ModelInput]],
+        handles: Mapping[str, DeploymentHandle[Any]],
+    ) -> None:
+        self._inputs = inputs
+        self._handles = handles
+        self._timeout_s = settings.request_timeout_s
+
+    async def forward(self, request: Request) -> Response:
+        """Let one replica of the model that is meant answer."""
+        asked = await Asked.of(request)
+        name = await self._meant(request, asked)
+        return (await self._one(name, asked)).response()
+
+    async def listed(self, request: Request) -> Response:
+        """Put together what each model lists."""
+        asked = await Asked.of(request)
+        answers = await self._each(asked)
+        if failed := next((one for one in answers if one.status != 200), None):
+            return failed.response()
+        key = _LISTS[asked.path]
+        documents = [orjson.loads(one.body) for one in answers]
+        entries = [entry for document in documents for entry in document[key]]
+        merged = orjson.dumps({**documents[0], key: entries})
+        return Response(merged, media_type="application/json")
+
+    async def ready(self, request: Request) -> dict[str, bool | list[str]]:
+        """Say whether a replica of every model is ready."""
+        answers = await self._each(await Asked.of(request))
+        if any(one.status != 200 for one in answers):
+            raise ModelNotReadyError("not ready: a model is starting, stopping, or has failed")
+        return {"ready": True, "models": list(self._handles)}
+
+    async def metrics(self, request: Request) -> Response:
+        """Return the metrics of all replicas, told apart by the label ``replica``."""
+        asked = await Asked.of(request)
+        found = [one for name in self._handles for one in await self._all(name, asked)]
+        if failed := next((one for one in found if one.status != 200), None):
+            return failed.response()
+        return Response(generate_latest(_Merged(found)), media_type=CONTENT_TYPE_LATEST)
+
+    async def reload(self, model: str, request: Request) -> Response:
+        """Let every replica of a model read its checkpoint again."""
+        asked = await Asked.of(request)
+        answers = await self._all(self._known(model), asked)
+        return max(answers, key=lambda one: one.status).response()
+
+    async def _meant(self, request: Request, asked: Asked) -> str:
+        if len(self._handles) == 1:
+            return next(iter(self._handles))  # which refuses other names itself
+        if found := _OF_A_MODEL.fullmatch(asked.path):
+            return self._known(found[1])
+        body = await _document(request, asked)
+        takes = _takes(asked.path, body)
+        fit = [name for name, own in self._inputs.items() if issubclass(own, takes)]
+        match body:
+            case {"model": str(name)}:
+                return self._known(name)
+            case dict() if body.get("model") is None and len(fit) != 1:
+                names = fit or list(self._inputs)
+                raise InvalidRequestError(f"model is required; one of {names}", "model")
+        return next(iter(fit or self._inputs))
+
+    def _known(self, name: str) -> str:
+        if name not in self._handles:
+            raise UnknownModelError(
+                f"model={shown(name)} is not served; one of {list(self._handles)}", "model"
+            )
+        return name
+
+    async def _one(self, name: str, asked: Asked) -> Answered:
+        called = self._handles[name].answer.remote
+        answered: Answered = await self._awaited(name, lambda: called(asked))
+        return answered
+
+    async def _all(self, name: str, asked: Asked) -> list[Answered]:
+        called = self._handles[name].broadcast("answer", asked)
+        answers = await self._awaited(name, lambda: called.results_async())
+        return list(answers)
+
+    async def _each(self, asked: Asked) -> list[Answered]:
+        return list(await asyncio.gather(*(self._one(name, asked) for name in self._handles)))
+
+    async def _awaited(self, name: str, call: Callable[[], Any]) -> Any:
+        """Wait for replicas, and say what became of them in the server's own errors."""
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await call()
+        except TimeoutError:
+            raise DeadlineError(
+                f"{name} did not answer within {self._timeout_s:g} s (request_timeout_s)"
+            ) from None
+        except BackPressureError:
+            raise OverloadedError(f"too many requests wait for {name}", 1.0) from None
+        except (RayActorError, DeploymentUnavailableError):
+            error = ModelNotReadyError(f"the replica of {name} that had this request has ended")
+            error.headers = _RETRY
+            raise error from None
+
+
+def router_app(
+    settings: RaySettings,
+    inputs: Mapping[str, type[ModelInput]],
+    handles: Mapping[str, DeploymentHandle[Any]],
+) -> FastAPI:
+    """Return the application that stands in front of the models.
+
+    Args:
+        settings: Of the server.
+        inputs: What each model takes, by name.
+        handles: Of the models' deployments, by name.
+    """
+    router = _Router(settings, inputs, handles)
+    app = FastAPI(title="Rheostat", openapi_url=None, redirect_slashes=False)
+
+    async def healthz() -> dict[str, bool]:
+        return {"alive": True}
+
+    async def deployed(model: str) -> None:
+        raise ConflictError(f"model={shown(model)}: on Ray, deploying decides what is served")
+
+    for path in _LISTS:
+        app.add_api_route(path, router.listed, methods=["GET"])
+    app.add_api_route("/healthz", healthz, methods=["GET"])
+    app.add_api_route("/readyz", router.ready, methods=["GET"], response_model=None)
+    app.add_api_route("/metrics", router.metrics, methods=["GET"])
+    app.add_api_route("/v1/models/{model}/reload", router.reload, methods=["POST"])
+    for change in ("load", "unload"):
+        app.add_api_route(f"/v1/models/{{model}}/{change}", deployed, methods=["POST"])
+    app.add_api_route("/{path:path}", router.forward, methods=_METHODS)
+    forms = errors.Forms(FORMS)
+    errors.install(app, forms)
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(RequestId, forms=forms)
+    app.add_middleware(_WithoutId)
+    return app
+
+
+async def _document(request: Request, asked: Asked) -> Any:
+    """Return what a body says beside its files; None if it cannot be read."""
+    try:
+        if request.headers.get("content-type", "").startswith("multipart/form-data"):
+            async with request.form() as form:
+                part = form.get("request", "{}")
+                return orjson.loads(part if isinstance(part, str) else await part.read())
+        return orjson.loads(asked.body)
+    except (orjson.JSONDecodeError, HTTPException):
+        return None
+
+
+def _takes(path: str, body: Any) -> type[ModelInput]:
+    """Return what the inputs of a request become that names no model."""
+    is_plan = path == "/v1/plan" and not (isinstance(body, dict) and body.get("tokens") is not None)
+    return ImageInput if path == "/v1/infer" or is_plan else TextInput
+
+
+class _WithoutId:
+    """Takes the request's id off responses: Ray's proxy, which has made it, sends it as well."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_without(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = [pair for pair in message["headers"] if pair[0] != b"x-request-id"]
+                message = {**message, "headers": headers}
+            await send(message)
+
+        await self._app(scope, receive, send_without)
+
+
+class _Merged:
+    """The metrics of several processes as one registry."""
+
+    def __init__(self, answers: Iterable[Answered]) -> None:
+        self._answers = answers
+
+    def collect(self) -> Iterable[Metric]:
+        """Return one family for each name."""
+        merged: dict[str, Metric] = {}
+        for one in self._answers:
+            for family in text_string_to_metric_families(one.body.decode()):
+                own = merged.setdefault(
+                    family.name, Metric(family.name, family.documentation, family.type)
+                )
+                own.samples += [
+                    sample._replace(labels={**sample.labels, "replica": one.replica})
+                    for sample in family.samples
+                ]
+        return merged.values()
