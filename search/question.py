@@ -199,7 +199,8 @@ class Cheapest(Question):
     def likely(self) -> int:
         """Guess the cheapest row."""
         rise = np.maximum(self.highest - self.lowest, 1e-300)
-        part = ((self.limit - self.lowest) / rise).clip(0.0, 1.0)
+        with np.errstate(over="ignore"):  # of a limit far beyond a row: infinite, and clipped
+            part = ((self.limit - self.lowest) / rise).clip(0.0, 1.0)
         return int((self.optimistic - self.asked.cost_range * part**2).argmax())
 
     def walk(self, row: int) -> Walk:

@@ -132,6 +132,7 @@ BAD: list[tuple[dict[str, Any], str | None, str]] = [
     ({"input": "w1", "dimensions": 7}, "dimensions", r"one of \[4, 8, 16\]"),
     ({"input": "w1", "dimensions": 0}, "dimensions", "greater than 0"),
     ({"input": "w1", "budget": {"flops": 1}}, "budget.flops", "too small"),
+    ({"input": "w1", "budget": {"min_quality": 1e12}}, "budget.min_quality", "the best subnet"),
     ({"input": "w1", "budget": {"joules": 1}}, "budget.joules", "not a field"),
     ({"input": "w1", "prompt": "poem"}, "input", "'poem' is not known"),
     ({}, "input", "Field required"),
