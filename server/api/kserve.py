@@ -50,7 +50,6 @@ _HEADER_LENGTH = "Inference-Header-Content-Length"
 _MAX_DIGITS = 18
 _MAX_TENSORS = 1000  # more than any model has; keeps messages short
 _MAX_DIMENSIONS = 8
-_STATUSES = (400, 404, 413, 503, 504)
 
 
 class _Body(BaseModel):
@@ -144,7 +143,7 @@ def form(error: RheostatError, _request_id: str) -> Response:
 
 
 FORMS = {"/v2": form, "/v2/": form}
-_SPELLING = Spelling(form, KServeError)
+_errors = partial(errors, by=(Spelling(form, KServeError),))
 
 
 def routes(inference: Inference, max_body_bytes: int) -> APIRouter:
@@ -162,7 +161,7 @@ def routes(inference: Inference, max_body_bytes: int) -> APIRouter:
         if not service.is_ready:
             raise ModelNotReadyError("not ready: starting, stopping, or the worker has died")
 
-    @router.get("")
+    @router.get("", responses=_errors())
     async def server() -> dict[str, str | list[str]]:
         """Say which server this is and which extensions of the protocol it has."""
         return SERVER
@@ -172,13 +171,13 @@ def routes(inference: Inference, max_body_bytes: int) -> APIRouter:
         """Say that the process answers. Never touches a model."""
         return {"live": True}
 
-    @router.get("/health/ready", responses=errors(503, by=(_SPELLING,), public=True))
+    @router.get("/health/ready", responses=_errors(503, public=True))
     async def ready() -> dict[str, bool]:
         """Say whether every model has run once and the worker is alive."""
         check_ready()
         return {"ready": True}
 
-    @router.post("/repository/index")
+    @router.post("/repository/index", responses=_errors(400, 413))
     async def index(request: Request) -> list[dict[str, str]]:
         """List the models."""
         body = await read_body(request)
@@ -231,14 +230,13 @@ def routes(inference: Inference, max_body_bytes: int) -> APIRouter:
             headers["Content-Encoding"] = encoded
         return Response(content, headers={**headers, **replied.headers})
 
-    unknown, unready = errors(404, by=(_SPELLING,)), errors(404, 503, by=(_SPELLING,))
-    failed = errors(*_STATUSES, by=(_SPELLING,))
+    unknown, failed = _errors(404), _errors(400, 404, 413, 429, 504)
     body = request_docs(json=inlined(InferenceBody))
     for path in ("/models/{model}", "/models/{model}/versions/{version}"):
         add = partial(router.add_api_route, include_in_schema="version" not in path)
         add(path, describe, responses=unknown)
         add(f"{path}/config", configure, responses=unknown)
-        add(f"{path}/ready", model_ready, responses=unready)
+        add(f"{path}/ready", model_ready, responses=unknown)
         add(f"{path}/infer", infer, methods=["POST"], openapi_extra=body, responses=failed)
     return router
 

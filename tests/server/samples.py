@@ -82,7 +82,7 @@ class Connection:
         num_received: How many messages the app has taken.
     """
 
-    def __init__(self, path: str, headers: Mapping[str, str]) -> None:
+    def __init__(self, path: str, headers: Mapping[str, str], method: str = "POST") -> None:
         self.sent: list[Message] = []
         self.num_received = 0
         self._incoming: asyncio.Queue[Message] = asyncio.Queue()
@@ -90,7 +90,7 @@ class Connection:
             "type": "http",
             "asgi": {"version": "3.0"},
             "http_version": "1.1",
-            "method": "POST",
+            "method": method,
             "scheme": "http",
             "path": path,
             "raw_path": path.encode(),

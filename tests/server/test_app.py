@@ -18,7 +18,7 @@ from tests.server.samples import image, text_of
 @pytest.mark.parametrize(
     ("method", "path", "status", "error_type"),
     [
-        ("GET", "/v2/infer", 404, "unknown_path"),
+        ("GET", "/v3/infer", 404, "unknown_path"),
         ("POST", "/v1/infer/", 404, "unknown_path"),
         ("GET", "/v1/infer", 405, "method_not_allowed"),
         ("DELETE", "/v1/models/tiny", 405, "method_not_allowed"),
