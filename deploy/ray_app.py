@@ -8,12 +8,11 @@ passes each request on to the model that it names (`deploy/ray_router.py`).
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
 from ray import serve
-from ray.serve import Application
+from ray.serve import Application, Deployment
 from ray.serve.config import AutoscalingConfig
 from ray.serve.handle import DeploymentHandle
 
@@ -96,7 +95,10 @@ def application(settings: RaySettings, model: type[Model]) -> Application:
         if served.name in inputs:
             raise CatalogError(f"{folder}: another checkpoint is named {served.name!r} as well")
         inputs[served.name] = type(served.input)
-        models[served.name] = _model(served.name, folder, settings, model)
+        own = settings.model_copy(
+            update={"models": folder, "num_threads": settings.num_threads or 1}
+        )
+        models[served.name] = deployment(served.name, own, model).bind(own)
     router = serve.deployment(
         name="router",
         num_replicas=settings.routers,
@@ -106,13 +108,18 @@ def application(settings: RaySettings, model: type[Model]) -> Application:
     return router.bind(settings, inputs, models)
 
 
-def _model(name: str, folder: Path, settings: RaySettings, model: type[Model]) -> Application:
-    threads = settings.num_threads or 1
-    own = settings.model_copy(update={"models": folder, "num_threads": threads})
-    deployment = serve.deployment(
+def deployment(name: str, settings: RaySettings, model: type[Model]) -> Deployment:
+    """Return how one model is deployed.
+
+    Args:
+        name: Of the model.
+        settings: With its folder alone, and a number of threads.
+        model: Runs it.
+    """
+    return serve.deployment(
         name=f"model-{name}",
         ray_actor_options={
-            "num_cpus": threads,
+            "num_cpus": settings.num_threads,
             "num_gpus": 1 if settings.device == "cuda" else 0,
         },
         autoscaling_config=AutoscalingConfig(
@@ -126,7 +133,6 @@ def _model(name: str, folder: Path, settings: RaySettings, model: type[Model]) -
         health_check_timeout_s=_HEALTH_TIMEOUT_S,
         **_bounds(settings, 1),
     )(model)
-    return deployment.bind(own)
 
 
 def _bounds(settings: RaySettings, num_models: int) -> dict[str, Any]:

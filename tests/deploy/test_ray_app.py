@@ -104,7 +104,7 @@ def test_whatever_a_killed_replica_had_is_answered_or_refused_and_with_retries_a
     expected = asyncio.run(_expected(nodes.url))
     off = _under_load(nodes, Retries(most=0), expected, nodes.kill_replica)
     assert off.counts["answered"] + off.counts["clear 5xx"] == off.counts.total(), off
-    _until_all_are_back(nodes)
+    _until_all_are_back()
     on = _under_load(nodes, Retries(most=100, first_s=0.2), expected, nodes.kill_replica)
     assert on.counts["answered"] == on.counts.total() > 0, on
     assert off.kills == on.kills == 1
@@ -114,38 +114,36 @@ def test_whatever_a_killed_node_had_is_answered_or_refused(
     nodes: Nodes, text_settings: RaySettings
 ) -> None:
     nodes.deploy(text_settings)
-    _until_all_are_back(nodes)
+    _until_all_are_back()
     expected = asyncio.run(_expected(nodes.url))
     try:
         found = _under_load(nodes, Retries(most=0), expected, nodes.kill_node)
     finally:
         nodes.add_node()
-    _until_all_are_back(nodes)
+    _until_all_are_back()
     assert found.counts["answered"] > 0
     assert found.counts["answered"] + found.counts["clear 5xx"] == found.counts.total(), found
 
 
-def test_two_replicas_answer_twice_as_much_as_one_and_end_with_their_answers_given(
+def test_load_brings_a_second_replica_and_twice_the_answers_and_the_end_waits_for_them(
     nodes: Nodes, text_settings: RaySettings
 ) -> None:
-    rates = []
-    for count in (1, 2):
-        shared = text_settings.model_dump() | {
-            "min_replicas": count,
-            "max_replicas": count,
-            "max_batch_size": 4,
-        }
-        own = SleepingSettings(**shared, alone_s=0.6, more_s=0.05)
-        own = own.model_copy(update={"max_batch_size": 4})
-        nodes.deploy(own, Sleeping)
-        _until_all_are_back(nodes)
-        rates.append(_rate(nodes, seconds=8.0))
+    shared = text_settings.model_dump() | {"max_batch_size": 4, "min_replicas": 1}
     # A batch of four takes 0.8 s.
-    assert rates[0] == pytest.approx(5, rel=0.25)
-    assert rates[1] / rates[0] == pytest.approx(2, rel=0.25)
+    own = SleepingSettings(**shared, alone_s=0.6, more_s=0.05)
+    nodes.deploy(own.model_copy(update={"max_replicas": 1}), Sleeping)
+    alone = _rate(nodes, seconds=8.0)
+    assert alone == pytest.approx(5, rel=0.25)
+    nodes.deploy(own.model_copy(update={"target_ongoing": 4.0, "upscale_delay_s": 0.0}), Sleeping)
+    give_up = time.monotonic() + 120
+    while len(nodes.replicas()) < 2:
+        assert time.monotonic() < give_up, "16 requests under way brought no second replica"
+        _rate(nodes, seconds=2.0)
+    _until_all_are_back()
+    assert _rate(nodes, seconds=8.0) / alone == pytest.approx(2, rel=0.25)
     with ThreadPoolExecutor(8) as threads, Client(nodes.url, retries=Retries(most=0)) as client:
         answers = [threads.submit(client.embed, text) for text in TEXTS[:8]]
-        time.sleep(0.1)  # until they are with the replicas, which take 0.6 s at least
+        time.sleep(0.3)  # until they are with the replicas, which take 0.6 s at least
         serve.delete("default")
         assert all(len(one.result().vectors) == 1 for one in answers)
 
@@ -166,13 +164,13 @@ def _under_load(
     return asyncio.run(load(nodes.url, retries, expected, 5.0, killed))
 
 
-def _until_all_are_back(nodes: Nodes) -> None:
+def _until_all_are_back(count: int = 2) -> None:
     give_up = time.monotonic() + 120
     while time.monotonic() < give_up:
         status = serve.status().applications["default"].deployments
         states = [one.status.value for one in status.values()]
         running = [one.replica_states.get(ReplicaState.RUNNING, 0) for one in status.values()]
-        if set(states) == {"HEALTHY"} and max(running) == nodes.settings.min_replicas:
+        if set(states) == {"HEALTHY"} and max(running) == count:
             return
         time.sleep(0.2)
     raise TimeoutError(f"not all replicas came back: {serve.status()}")

@@ -17,6 +17,7 @@ from ray.exceptions import ActorDiedError
 from ray.serve.exceptions import BackPressureError
 
 from deploy.exchange import Answered, Asked, ask
+from deploy.ray_app import Model, deployment
 from deploy.ray_router import router_app
 from deploy.ray_settings import RaySettings
 from models.inputs import ImageInput
@@ -241,6 +242,20 @@ def test_a_body_over_the_limit_goes_to_no_model(
     answer = client.post("/v1/embeddings", json={"model": "tiny-text", "input": "w" * 200})
     assert answer.status_code == 413
     assert not handles["tiny-text"].asked
+
+
+def test_a_replica_has_a_device_of_its_own_and_their_number_follows_the_load() -> None:
+    settings = RaySettings(device="cuda", num_threads=3, max_replicas=7, target_ongoing=9)
+    found = deployment("tiny", settings, Model)
+    assert found.name == "model-tiny"
+    assert found.ray_actor_options == {"num_cpus": 3, "num_gpus": 1}
+    scaling = found._deployment_config.autoscaling_config
+    assert scaling is not None
+    assert (scaling.min_replicas, scaling.max_replicas) == (1, 7)
+    assert scaling.target_ongoing_requests == 9
+    assert found.max_ongoing_requests == settings.max_queue
+    on_cpu = deployment("tiny", RaySettings(num_threads=1), Model)
+    assert on_cpu.ray_actor_options == {"num_cpus": 1, "num_gpus": 0}
 
 
 def test_settings_that_no_cluster_can_meet_are_refused() -> None:
