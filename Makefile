@@ -13,11 +13,13 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install -c constraints.t
 # Plain "=": a shell's own HOST or PORT must not decide where the server listens.
 HOST = 127.0.0.1
 PORT = 8000
+URL = http://127.0.0.1:8000
 ARGS =
+TARGET = cpu
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install serve test check format lint types imports bench clean
+.PHONY: help install serve test check format lint types imports fuzz bench image clean
 
 help:  ## List the targets
 	@sed -nE 's/^([a-z]+):.*  ## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -57,8 +59,17 @@ types: install  ## Check types (mypy, strict)
 imports: install  ## Check that imports go server -> search -> models only
 	$(BIN)/lint-imports
 
+# Paths that would change the server for the requests after them are left out.
+fuzz: install  ## Send made-up requests to a running server (URL=... ARGS="-n 500")
+	$(BIN)/schemathesis run $(URL)/openapi.json --continue-on-failure \
+		--checks not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance \
+		--phases examples,coverage,fuzzing --exclude-path-regex '^/v1/(clients|keys)|load$$' $(ARGS)
+
 bench: install  ## Run the benchmarks (ARGS=... are passed on)
 	$(BIN)/python -m bench $(ARGS)
+
+image:  ## Build a container image (TARGET=cpu or gpu)
+	PIP_ARGS="$(PIP_ARGS)" deploy/build.sh $(TARGET)
 
 clean:  ## Remove caches and build output, keep .venv
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

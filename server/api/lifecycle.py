@@ -36,7 +36,7 @@ def routes(lifecycle: Lifecycle) -> APIRouter:
     """Return the routes that change what is served."""
     router = APIRouter(prefix="/v1", tags=["operation"])
 
-    @router.get("/checkpoints")
+    @router.get("/checkpoints", responses=errors())
     def checkpoints() -> CheckpointList:
         """List the checkpoints of the models' folder, served or not."""
         return CheckpointList(

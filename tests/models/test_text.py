@@ -63,6 +63,35 @@ def test_text_that_is_too_long_is_refused_with_both_figures(tmp_path: Path) -> N
         model_input.encode(words(7))
 
 
+def test_a_request_may_allow_fewer_tokens_but_not_more(tmp_path: Path) -> None:
+    model_input = text_input(tmp_path)
+    assert model_input.encode(words(9), truncate="right", max_tokens=4).tolist() == [CLS, 4, 5, SEP]
+    assert len(model_input.encode(words(9), truncate="right", max_tokens=99)) == 8
+    assert model_input.check_ids([4, 5, 6], truncate="left", max_tokens=3).tolist() == [4, 5, 6]
+    with pytest.raises(InvalidInputError, match="has 5 tokens; at most 4 are allowed"):
+        model_input.encode(words(3), max_tokens=4)
+    with pytest.raises(InvalidInputError, match="2 tokens leave no room beside the 2 special ones"):
+        model_input.encode("w1", max_tokens=2)
+
+
+def test_tokens_know_their_place_in_a_text_of_any_length(tmp_path: Path) -> None:
+    model_input = text_input(tmp_path, prompts={"query": "w0 {text}"})
+    text = words(20)
+    found = model_input.tokens(text)
+    assert [token.is_special for token in found] == [True, *[False] * 20, True]
+    assert (found[0].text, found[0].start, found[0].stop) == ("[CLS]", None, None)
+    assert all(text[token.start : token.stop] == token.text for token in found[1:-1])
+    assert [token.id for token in model_input.tokens("w5", "query", False)] == [4, 9]
+
+
+def test_ids_become_text_again(tmp_path: Path) -> None:
+    model_input = text_input(tmp_path)
+    assert model_input.text_of([CLS, 4, 9, SEP]) == "w0 w5"
+    assert model_input.text_of([CLS, 4, SEP], skip_special_tokens=False) == "[CLS] w0 [SEP]"
+    with pytest.raises(InvalidInputError, match=r"token id 60 is not in 0\.\.59"):
+        model_input.text_of([60])
+
+
 def test_empty_text_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="the text is empty"):
         text_input(tmp_path).encode("")

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvicorn
@@ -13,6 +14,8 @@ from models.families.exits import Exits
 from server import catalog
 from server.app import create_app
 from server.catalog import Served
+from server.engine.engine import Engine
+from server.errors import OverloadedError
 from server.settings import PREFIX, Settings
 from tests.tiny import write_checkpoint
 from tests.tiny_text import write_text_checkpoint
@@ -98,3 +101,26 @@ def text_url(text_settings: Settings) -> Iterator[str]:
     yield f"http://127.0.0.1:{socket.getsockname()[1]}"
     server.should_exit = True
     thread.join()
+
+
+Refuse = Callable[[int], None]
+
+
+@pytest.fixture
+def refuse(monkeypatch: pytest.MonkeyPatch) -> Refuse:
+    """Let the engines of this process find themselves full a number of times from now on."""
+    admit, left = Engine.reserve, 0
+
+    def reserve(engine: Engine, *args: Any) -> Any:
+        nonlocal left
+        if left:
+            left -= 1
+            raise OverloadedError("the queue is full", 0.02)
+        return admit(engine, *args)
+
+    def refuse_next(times: int) -> None:
+        nonlocal left
+        left = times
+
+    monkeypatch.setattr(Engine, "reserve", reserve)
+    return refuse_next

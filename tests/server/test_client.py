@@ -35,6 +35,7 @@ from server.client import (
     ServerError,
     UnknownModelError,
 )
+from tests.server.conftest import Refuse
 from tests.server.samples import image
 
 TEXTS = ["w1 w2 w3", "w4"]
@@ -156,6 +157,17 @@ def test_errors_are_typed_in_every_form(client: Client) -> None:
     assert (error.type, error.field) == ("invalid_request", "input")
     error = fails(client, InvalidRequestError, lambda one: one.rerank("w1", []))
     assert (error.type, error.field) == ("invalid_request", "documents")
+
+
+def test_a_full_server_is_asked_again_when_it_says(text_url: str, refuse: Refuse) -> None:
+    waits: list[float] = []
+    with Client(text_url, sleep=waits.append) as client:
+        refuse(2)
+        assert client.embed("w1").vectors.shape == (1, 16)
+        refuse(3)
+        error = fails(client, OverloadedError, lambda one: one.rerank("w1", ["w2"]))
+    assert waits == [0.02] * 4
+    assert (error.type, error.retry_after_s) == ("overloaded", 0.02)
 
 
 Answer = tuple[int, dict[str, str]]

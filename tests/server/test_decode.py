@@ -128,3 +128,14 @@ def test_what_is_unread_is_read_on_the_decoders_threads(decoder: Decoder) -> Non
         assert [name.startswith("decode") for name in threads] == [True]
 
     run(scenario())
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 7])
+def test_any_function_can_be_called_on_all_items_in_order(decoder: Decoder, count: int) -> None:
+    async def scenario() -> None:
+        assert await decoder.map(str, range(count)) == [str(i) for i in range(count)]
+        if count > 2:
+            with pytest.raises(ZeroDivisionError):
+                await decoder.map(lambda i: 1 // (i - 2), range(count))
+
+    run(scenario())

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from tests.server.conftest import Refuse
+
 cohere = pytest.importorskip("cohere")
 
 QUERY = "w1 w3 w5"
@@ -138,3 +140,11 @@ def test_a_body_that_is_no_json_is_refused_in_coheres_form(text_client: TestClie
     )
     assert answer.status_code == 422
     assert set(answer.json()) >= {"id", "message"}
+
+
+def test_the_sdk_comes_back_when_a_full_server_says(sdk: Any, refuse: Refuse) -> None:
+    refuse(2)
+    assert ask(sdk).results
+    refuse(3)
+    with pytest.raises(cohere.TooManyRequestsError, match="full"):
+        ask(sdk)

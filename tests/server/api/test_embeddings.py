@@ -14,6 +14,7 @@ from fastapi.testclient import TestClient
 from torch import Tensor
 
 from models.families.exits import Exits
+from tests.server.conftest import Refuse
 from tests.tiny_text import embed
 
 openai = pytest.importorskip("openai")
@@ -267,3 +268,14 @@ def test_both_paths_answer_alike(text_client: TestClient) -> None:
     assert one.json()["data"] == other.json()["data"]
     bad = text_client.post("/embeddings", json={"model": "tiny-text", "input": ""})
     assert (bad.status_code, bad.json()["error"]["type"]) == (400, "invalid_request_error")
+
+
+def test_the_sdk_comes_back_when_a_full_server_says(text_url: str, refuse: Refuse) -> None:
+    with openai.OpenAI(base_url=f"{text_url}/v1", api_key="none", max_retries=2) as patient:
+        refuse(2)
+        assert patient.embeddings.create(model="tiny-text", input="w1").data
+        refuse(3)
+        with pytest.raises(openai.RateLimitError, match="full") as caught:
+            patient.embeddings.create(model="tiny-text", input="w1")
+    assert (caught.value.type, caught.value.code) == ("rate_limit_error", "overloaded")
+    assert caught.value.response.headers["retry-after-ms"] == "20"
