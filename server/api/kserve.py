@@ -7,33 +7,29 @@ which tensors. Any content type will do: clients of this protocol name several, 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from functools import partial
 from importlib.metadata import version as version_of
-from typing import Annotated, Any
+from typing import Any
 
-import orjson
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from server.api.answer import unless_gone
 from server.api.body import parse, read_body
 from server.api.compression import compressed, decompressed
 from server.api.documentation import Spelling, errors, inlined, request_docs
-from server.api.kserve_inference import Asked, Inference, Replied
-from server.api.kserve_signature import configuration, inputs_of, metadata
-from server.api.kserve_tensors import Given, Output
-from server.api.schema import Name
-from server.caller import caller_of
-from server.catalog import Served
-from server.errors import (
-    InvalidRequestError,
-    ModelNotReadyError,
-    OverloadedError,
-    RheostatError,
-    shown,
+from server.api.kserve_body import (
+    HEADER_LENGTH,
+    InferenceBody,
+    StrictBody,
+    read_inference,
+    spelled,
 )
+from server.api.kserve_inference import Inference
+from server.api.kserve_signature import configuration, metadata
+from server.caller import caller_of
+from server.errors import ModelNotReadyError, OverloadedError, RheostatError
 
 SERVER: dict[str, str | list[str]] = {
     "name": "rheostat",
@@ -46,81 +42,9 @@ SERVER: dict[str, str | list[str]] = {
         "schedule_policy",
     ],
 }
-_HEADER_LENGTH = "Inference-Header-Content-Length"
-_MAX_DIGITS = 18
-_MAX_TENSORS = 1000  # more than any model has; keeps messages short
-_MAX_DIMENSIONS = 8
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-
-
-class InputParameters(_Body):
-    """Of an input tensor."""
-
-    binary_data_size: int | None = Field(
-        default=None, ge=0, description="Bytes of this tensor behind the JSON."
-    )
-
-
-class InputTensor(_Body):
-    """An input tensor, its data here or behind the JSON."""
-
-    name: Name
-    shape: list[Annotated[int, Field(ge=0)]] = Field(max_length=_MAX_DIMENSIONS)
-    datatype: Name
-    parameters: InputParameters = InputParameters()
-    data: list[Any] | None = Field(default=None, description="Nested or flat, row-major.")
-
-
-class OutputParameters(_Body):
-    """Of an output tensor."""
-
-    binary_data: bool | None = Field(
-        default=None, description="Default: `binary_data_output` of the request."
-    )
-    classification: int | None = Field(
-        default=None, gt=0, description="So many best classes instead of logits."
-    )
-
-
-class OutputTensor(_Body):
-    """An output tensor that is wanted."""
-
-    name: Name
-    parameters: OutputParameters = OutputParameters()
-
-
-class InferenceBody(_Body):
-    """The JSON of a request."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "inputs": [
-                        {"name": "text", "shape": [1], "datatype": "BYTES", "data": ["a text"]}
-                    ],
-                    "parameters": {"budget_fraction": 0.5},
-                }
-            ]
-        }
-    )
-
-    id: str | None = Field(default=None, max_length=1000, description="Sent back.")
-    parameters: dict[Name, Any] = Field(
-        default={}, description="Budget, preferences, timeout, priority: see the README."
-    )
-    inputs: Annotated[list[InputTensor], Field(fail_fast=True)] = Field(
-        min_length=1, max_length=_MAX_TENSORS
-    )
-    outputs: Annotated[list[OutputTensor], Field(fail_fast=True)] = Field(
-        default=[], max_length=_MAX_TENSORS, description="Only these are run; default: all."
-    )
-
-
-class IndexBody(_Body):
+class IndexBody(StrictBody):
     """The JSON of a request for the repository's index."""
 
     ready: bool = Field(default=False, description="Leave out models that are not ready.")
@@ -213,17 +137,10 @@ def routes(inference: Inference, max_body_bytes: int) -> APIRouter:
             body = await asyncio.to_thread(decompressed, body, encoding, max_body_bytes)
             served = inference.find(model, version)
             tally.model = served.name
-            fields, inputs = _read(served, body, request.headers.get(_HEADER_LENGTH))
-            asked = Asked(
-                {k: v for k, v in fields.parameters.items() if k != "binary_data_output"},
-                inputs,
-                _wanted(fields),
-            )
-            are_binary = _binary_outputs(fields)
-            replied = await unless_gone(
-                request, inference.run(served, asked, request.headers, caller_of(request))
-            )
-        content, headers = _spelled(served, fields.id, replied, are_binary)
+            parsed = read_inference(served, body, request.headers.get(HEADER_LENGTH))
+            running = inference.run(served, parsed.asked, request.headers, caller_of(request))
+            replied = await unless_gone(request, running)
+        content, headers = spelled(served, parsed, replied)
         accepted = request.headers.get("accept-encoding", "")
         content, encoded = await asyncio.to_thread(compressed, content, accepted)
         if encoded is not None:
@@ -239,113 +156,3 @@ def routes(inference: Inference, max_body_bytes: int) -> APIRouter:
         add(f"{path}/ready", model_ready, responses=unknown)
         add(f"{path}/infer", infer, methods=["POST"], openapi_extra=body, responses=failed)
     return router
-
-
-def _read(
-    served: Served, body: bytes, header_length: str | None
-) -> tuple[InferenceBody, list[Given]]:
-    """Return the JSON of a request and its tensors, which stand in it or behind it.
-
-    Args:
-        served: The model asked for.
-        body: Of the request.
-        header_length: How many bytes of it are JSON; None for all. With 0 all of it is the one
-            element of the model's first input.
-
-    Raises:
-        InvalidRequestError: If that is no number, or the tensors do not add up to the body.
-    """
-    if header_length is None:
-        fields, behind = parse(InferenceBody, body), None
-    elif (length := _length(header_length, len(body))) == 0:
-        spec = next(iter(inputs_of(served).values()))
-        only = Given("the body", spec.name, spec.datatype, [1], [body])
-        return InferenceBody.model_construct(id=None, parameters={}, inputs=[], outputs=[]), [only]
-    else:
-        fields, behind = parse(InferenceBody, body[:length], "the JSON"), memoryview(body)[length:]
-    inputs = []
-    for i, tensor in enumerate(fields.inputs):
-        field, content = f"inputs[{i}]", tensor.data
-        size = tensor.parameters.binary_data_size
-        if (content is None) == (size is None):
-            raise InvalidRequestError(
-                f"{field} must have data or parameters.binary_data_size, and not both", field
-            )
-        raw: memoryview | list[Any] = content or []
-        if size is not None:
-            if behind is None or size > len(behind):
-                left = f"{len(behind)} are left" if behind is not None else f"no {_HEADER_LENGTH}"
-                raise InvalidRequestError(
-                    f"{field}.parameters.binary_data_size={size}: {left}",
-                    f"{field}.parameters.binary_data_size",
-                )
-            raw, behind = behind[:size], behind[size:]
-        inputs.append(Given(field, tensor.name, tensor.datatype, tensor.shape, raw))
-    if behind:
-        raise InvalidRequestError(f"the body has {len(behind)} bytes behind its last tensor")
-    return fields, inputs
-
-
-def _length(text: str, num_bytes: int) -> int:
-    is_number = text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS
-    if not is_number or int(text) > num_bytes:
-        raise InvalidRequestError(
-            f"header {_HEADER_LENGTH}={shown(text)} must be 0 to {num_bytes}, the body's length"
-        )
-    return int(text)
-
-
-def _wanted(fields: InferenceBody) -> dict[str, int | None]:
-    wanted = {output.name: output.parameters.classification for output in fields.outputs}
-    if len(wanted) != len(fields.outputs):
-        raise InvalidRequestError("outputs names one twice", "outputs")
-    return wanted
-
-
-def _binary_outputs(fields: InferenceBody) -> Mapping[str | None, bool]:
-    """Return which outputs go behind the JSON; None stands for those not listed."""
-    otherwise = fields.parameters.get("binary_data_output", False)
-    if not isinstance(otherwise, bool):
-        raise InvalidRequestError(
-            f"parameters.binary_data_output={shown(otherwise)} must be true or false",
-            "parameters.binary_data_output",
-        )
-    given = {output.name: output.parameters.binary_data for output in fields.outputs}
-    return {None: otherwise, **{k: otherwise if v is None else v for k, v in given.items()}}
-
-
-def _spelled(
-    served: Served, request_id: str | None, replied: Replied, are_binary: Mapping[str | None, bool]
-) -> tuple[bytes, dict[str, str]]:
-    """Return the body of an answer and the headers that say what it is."""
-    tensors, behind = [], []
-    for output in replied.outputs:
-        tensor: dict[str, Any] = {
-            "name": output.name,
-            "datatype": output.datatype,
-            "shape": output.shape,
-        }
-        if are_binary.get(output.name, are_binary[None]):
-            behind.append(output.raw())
-            tensor["parameters"] = {"binary_data_size": len(behind[-1])}
-        else:
-            tensor["data"] = _listed(output)
-        tensors.append(tensor)
-    answer = {
-        "model_name": served.name,
-        "model_version": served.manifest.version,
-        **({} if request_id is None else {"id": request_id}),
-        "parameters": replied.parameters,
-        "outputs": tensors,
-    }
-    text = orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
-    if not behind:
-        return text, {"Content-Type": "application/json"}
-    headers = {"Content-Type": "application/octet-stream", _HEADER_LENGTH: str(len(text))}
-    return b"".join([text, *behind]), headers
-
-
-def _listed(output: Output) -> Any:
-    if isinstance(output.values, list):
-        return [value.decode() for value in output.values]
-    return output.values.reshape(-1)

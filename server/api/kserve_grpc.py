@@ -136,9 +136,9 @@ class GrpcServer:
         async def handle(request: Any, context: Any) -> Any:
             try:
                 pairs = context.invocation_metadata() or ()
-                metadata = {key: value for key, value in pairs if isinstance(value, str)}
-                caller = ANYONE if is_public else self._identify(metadata)
-                return await answer(request, Call(metadata, caller, context.time_remaining()))
+                texts = {key: value for key, value in pairs if isinstance(value, str)}
+                caller = ANYONE if is_public else self._identify(texts)
+                return await answer(request, Call(texts, caller, context.time_remaining()))
             except Exception as error:  # noqa: BLE001  # the outer edge of a call
                 told = errors.translate(error)
             return await context.abort(_code(told), told.message, _trailing(told.headers))
@@ -230,9 +230,9 @@ def _read(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 def _num_classes(field: str, parameters: Mapping[str, Any]) -> int | None:
     given = _read(parameters)
-    num_classes = given.pop("classification", None)
+    is_given, num_classes = "classification" in given, given.pop("classification", None)
     _no_parameters(field, given)
-    if num_classes is None:
+    if not is_given:
         return None
     if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 1:
         raise InvalidRequestError(

@@ -9,9 +9,8 @@ receipt, flat. Only the tasks of the outputs that are asked for are run and paid
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -19,18 +18,16 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
-from models.text import Side
 from server.api.answer import receipt_headers, receipt_of
-from server.api.body import check_count
 from server.api.budget import merged_budget
 from server.api.dimensions import fixed_dimensions
-from server.api.kserve_signature import inputs_of, tasks_of
-from server.api.kserve_tensors import Given, Output, Rows
+from server.api.kserve_inputs import sources_of
+from server.api.kserve_signature import tasks_of
+from server.api.kserve_tensors import Given, Output
 from server.api.schema import BudgetBody, Name, Receipt
 from server.caller import Caller
 from server.catalog import Served
 from server.choose import Question
-from server.decode import Passage, Pixels, Source, Unread, Upload
 from server.errors import InvalidRequestError, UnknownModelError, invalid, shown
 from server.service import Answer, Service
 
@@ -163,113 +160,21 @@ class Inference:
             priority=parameters.priority - 1 if parameters.priority else None,
             timeout_s=min((s for s in (timeout_s, left_s) if s is not None), default=None),
         )
-        sources = self._sources(served, asked.inputs, parameters)
+        sources = sources_of(
+            served,
+            asked.inputs,
+            self.max_inputs(served),
+            parameters.prompt,
+            parameters.truncate,
+        )
         answer = await self.service.infer(served, question, sources)
         receipt = receipt_of(served, answer)
-        headers = receipt_headers(receipt)
+        short = receipt_headers(receipt)
         return Replied(
             outputs=_outputs(served, asked.outputs, answer),
-            parameters=_receipt_parameters(receipt, headers["x-rheostat-subnet"]),
-            headers=headers,
+            parameters=_receipt_parameters(receipt, short["x-rheostat-subnet"]),
+            headers=short,
         )
-
-    def _sources(
-        self, served: Served, inputs: Sequence[Given], parameters: _Parameters
-    ) -> list[Source]:
-        """Return the inputs, unread; their number is known from the shapes."""
-        specs = inputs_of(served)
-        rows: dict[str, Rows] = {}
-        for given in inputs:
-            if given.name not in specs:
-                raise InvalidRequestError(
-                    f"{given.field}.name={shown(given.name)} is no input of {served.name!r}; "
-                    f"one of {list(specs)}",
-                    f"{given.field}.name",
-                )
-            if given.name in rows:
-                raise InvalidRequestError(f"input {given.name!r} is given twice", given.field)
-            limit = "max_texts" if served.input.has_length else "max_images"
-            if given.shape:
-                check_count(given.field, given.shape[0], self.max_inputs(served), limit)
-            rows[given.name] = Rows(given, specs[given.name])
-        mask = rows.pop("attention_mask", None)
-        if len(rows) != 1:
-            raise InvalidRequestError(
-                f"inputs={list(rows)} must be one of {[n for n in specs if n in _READERS]}",
-                "inputs",
-            )
-        ((name, read),) = rows.items()
-        if mask is not None and (name != "input_ids" or mask.shape != read.shape):
-            raise InvalidRequestError(
-                "attention_mask must have the shape of input_ids, and come with it", "inputs"
-            )
-        side: Side | None = parameters.truncate
-        reader = _READERS[name]
-        return [
-            reader(_Row(f"{name}[{i}]", i, read, mask, parameters.prompt, side))
-            for i in range(len(read))
-        ]
-
-
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """One input of a request: where it stands, and how to read it."""
-
-    field: str
-    index: int
-    rows: Rows
-    mask: Rows | None
-    prompt: str | None
-    truncate: Side | None
-
-
-def _image(row: _Row) -> Source:
-    return Upload(row.field, row.rows.element(row.index))
-
-
-def _pixels(row: _Row) -> Source:
-    return Unread(0, lambda: Pixels(row.field, row.rows.numbers(row.index)))
-
-
-def _text(row: _Row) -> Source:
-    element = row.rows.element(row.index)
-    if isinstance(element, bytes):
-        try:
-            element = element.decode()
-        except UnicodeDecodeError as error:
-            raise InvalidRequestError(f"{row.field} is not UTF-8: {error}", row.field) from None
-    return Passage(row.field, element, row.prompt, row.truncate)
-
-
-def _ids(row: _Row) -> Source:
-    return Unread(row.rows.shape[1], partial(_read_ids, row))
-
-
-def _read_ids(row: _Row) -> Source:
-    ids: NDArray[np.int64] = row.rows.numbers(row.index)
-    if row.mask is not None:
-        ids = _unpadded(row.field, ids, row.mask.numbers(row.index))
-    return Passage(row.field, ids.tolist(), row.prompt, row.truncate)
-
-
-_READERS: dict[str, Callable[[_Row], Source]] = {
-    "image": _image,
-    "rgb": _pixels,
-    "pixel_values": _pixels,
-    "text": _text,
-    "input_ids": _ids,
-}
-
-
-def _unpadded(field: str, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the ids that a mask keeps: one run of them, padding before or behind it."""
-    (kept,) = np.nonzero(mask)
-    is_run = len(kept) > 0 and kept[-1] - kept[0] + 1 == len(kept)
-    if not is_run or not np.isin(mask, (0, 1)).all():
-        raise InvalidRequestError(
-            f"{field}: its attention_mask must be 0 but for one run of 1", field
-        )
-    return ids[kept[0] : kept[-1] + 1]
 
 
 def _read_parameters(given: Mapping[str, Any]) -> tuple[_Parameters, dict[str, float]]:

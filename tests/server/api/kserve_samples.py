@@ -6,6 +6,7 @@ import io
 import json
 from typing import Any
 
+import httpx2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -48,3 +49,32 @@ def binary(name: str, datatype: str, shape: list[int], size: int) -> dict[str, A
         "shape": shape,
         "parameters": {"binary_data_size": size},
     }
+
+
+def refused(response: httpx2.Response, status: int = 400) -> str:
+    """Return what an error says; its body is a sentence and nothing else."""
+    assert response.status_code == status, response.text[:500]
+    assert response.headers["content-type"] == "application/json"
+    body = response.json()
+    assert set(body) == {"error"}
+    message = body["error"]
+    assert isinstance(message, str)
+    assert len(message) < 1000
+    return message
+
+
+def answered(response: httpx2.Response) -> dict[str, NDArray[Any]]:
+    """Return the outputs of an answer, wherever they stand in it."""
+    assert response.status_code == 200, response.text[:500]
+    size = int(response.headers.get(HEADER, len(response.content)))
+    body, behind = json.loads(response.content[:size]), response.content[size:]
+    found = {}
+    for output in body["outputs"]:
+        num_bytes = output.get("parameters", {}).get("binary_data_size")
+        if num_bytes is None:
+            flat = np.array(output["data"])
+        else:
+            flat, behind = np.frombuffer(behind[:num_bytes], "<f4"), behind[num_bytes:]
+        found[output["name"]] = flat.reshape(output["shape"])
+    assert not behind
+    return found
