@@ -37,7 +37,7 @@ _FLUSH_S = 2.0  # for what waits when the server ends
 
 
 class Tracing:
-    """Makes spans and hands them to a processor.
+    """Makes spans and hands them to an exporter.
 
     Attributes:
         provider: For FastAPI, which makes the spans of requests.

@@ -76,6 +76,13 @@ def test_trainings_variable_and_other_programs_variables_are_left_alone(
         ("max_batch_size", -1),
         ("max_queue", 0),
         ("log_level", "loud"),
+        ("log_format", "xml"),
+        ("drain_s", -1),
+        ("drain_s", float("inf")),
+        ("grace_s", 0),
+        ("traces", "collector:4318"),
+        ("traces", "http://collector:4318"),
+        ("traces", "http://name:word@collector:4318/v1/traces"),
     ],
 )
 def test_values_out_of_range_are_refused_by_name(name: str, value: object) -> None:
