@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 _DAILY_SLICES = 1000
 _LEAST_PAUSE_S = 0.02  # before the database is asked again for what it did not have
 _IDLE_S = 1.0  # after which a slice goes back
-_ANSWER_S = 1.0  # the database has to answer within
+_ANSWER_S = 2.0  # the database has to answer within
 _RETRY_S = 0.5  # while it does not
 
 
