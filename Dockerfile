@@ -65,6 +65,7 @@ RUN useradd --uid 10001 --no-log-init --create-home --home-dir /var/lib/rheostat
 COPY --from=gpu-build /opt/rheostat /opt/rheostat
 COPY --from=gpu-build /app /
 ENV PATH=/opt/rheostat/bin:$PATH \
+    PROMETHEUS_DISABLE_CREATED_SERIES=true \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONSAFEPATH=1 \
     PYTHONUNBUFFERED=1 \
@@ -92,6 +93,7 @@ RUN useradd --uid 10001 --no-log-init --create-home --home-dir /var/lib/rheostat
 COPY --from=cpu-build /opt/rheostat /opt/rheostat
 COPY --from=cpu-build /app /
 ENV PATH=/opt/rheostat/bin:$PATH \
+    PROMETHEUS_DISABLE_CREATED_SERIES=true \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONSAFEPATH=1 \
     PYTHONUNBUFFERED=1 \

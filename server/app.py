@@ -66,6 +66,7 @@ def create_app(settings: Settings) -> FastAPI:
         settings.max_wait_ms / 1000,
         cache,
     )
+    metrics.watch_process()
     metrics.watch_stats("cache", lambda: cache.stats, ("entries", "bytes"))
     if backend.stats is not None:
         metrics.watch_stats("backend", lambda: backend.stats, backend.levels)

@@ -10,7 +10,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -197,6 +204,10 @@ class Metrics:
         self._depth.set_function(depth)
         self._backlog.set_function(backlog_s)
         self._price.set_function(price)
+
+    def watch_process(self) -> None:
+        """Read the process's CPU time, memory and open files whenever metrics are read."""
+        ProcessCollector(registry=self._registry)
 
     def watch_stats(
         self, prefix: str, stats: Callable[[], NamedTuple | None], levels: Collection[str]

@@ -245,6 +245,18 @@ def load() -> Iterator[dict[str, Any]]:
         "bytes",
         {"{{instance}}": f"rheostat_cache_bytes{{{WHERE}}}"},
     )
+    yield panel(
+        "CPU",
+        "Seconds of CPU per second.",
+        "short",
+        {"{{instance}}": rate("process_cpu_seconds_total", "instance", WHERE)},
+    )
+    yield panel(
+        "Memory",
+        "Resident: weights, sessions, caches and what is under way.",
+        "bytes",
+        {"{{instance}}": f"process_resident_memory_bytes{{{WHERE}}}"},
+    )
 
 
 def variable(name: str, metric: str) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -204,6 +205,15 @@ def test_levels_are_read_when_asked(metrics: Metrics) -> None:
     for level[0] in (3.0, 5.0):
         found = [samples(metrics)[f"{name}{{}}"] for name in names]
         assert found == pytest.approx([level[0], level[0] / 10, level[0] / 100])
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs Linux's /proc")
+def test_the_process_is_read_when_asked(metrics: Metrics) -> None:
+    metrics.watch_process()
+    found = samples(metrics)
+    assert found["process_resident_memory_bytes{}"] > 2**20
+    assert found["process_cpu_seconds_total{}"] > 0
+    assert found["process_open_fds{}"] > 0
 
 
 class Levels(NamedTuple):
