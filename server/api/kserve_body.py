@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from server.api.body import parse
 from server.api.kserve_inference import Asked, Replied
 from server.api.kserve_signature import inputs_of
-from server.api.kserve_tensors import Given, Output
+from server.api.kserve_tensors import MAX_INT, Given, Output
 from server.api.schema import Name
 from server.catalog import Served
 from server.errors import InvalidRequestError, shown
@@ -37,7 +37,7 @@ class InputParameters(StrictBody):
     """Of an input tensor."""
 
     binary_data_size: int | None = Field(
-        default=None, ge=0, description="Bytes of this tensor behind the JSON."
+        default=None, ge=0, le=MAX_INT, description="Bytes of this tensor behind the JSON."
     )
 
 
@@ -45,7 +45,7 @@ class InputTensor(StrictBody):
     """An input tensor, its data here or behind the JSON."""
 
     name: Name
-    shape: list[Annotated[int, Field(ge=0)]] = Field(max_length=_MAX_DIMENSIONS)
+    shape: list[Annotated[int, Field(ge=0, le=MAX_INT)]] = Field(max_length=_MAX_DIMENSIONS)
     datatype: Name
     parameters: InputParameters = InputParameters()
     data: list[Any] | None = Field(default=None, description="Nested or flat, row-major.")
@@ -58,7 +58,7 @@ class OutputParameters(StrictBody):
         default=None, description="Default: `binary_data_output` of the request."
     )
     classification: int | None = Field(
-        default=None, gt=0, description="So many best classes instead of logits."
+        default=None, gt=0, le=MAX_INT, description="So many best classes instead of logits."
     )
 
 

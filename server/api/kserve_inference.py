@@ -23,7 +23,7 @@ from server.api.budget import merged_budget
 from server.api.dimensions import fixed_dimensions
 from server.api.kserve_inputs import sources_of
 from server.api.kserve_signature import tasks_of
-from server.api.kserve_tensors import Given, Output
+from server.api.kserve_tensors import MAX_INT, Given, Output
 from server.api.schema import BudgetBody, Name, Receipt
 from server.caller import Caller
 from server.catalog import Served
@@ -39,10 +39,11 @@ _PREFERENCE = "preference_"
 class _Parameters(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
-    timeout: int = Field(default=0, ge=0, description="Microseconds; 0: no end.")
+    timeout: int = Field(default=0, ge=0, le=MAX_INT, description="Microseconds; 0: no end.")
     priority: int = Field(
         default=0,
         ge=0,
+        le=MAX_INT,
         description="1 is the highest. 0: that of whoever asks, which is also "
         "the highest that can be had.",
     )
@@ -51,10 +52,11 @@ class _Parameters(BaseModel):
         default=None, description="Which end to cut of a text that is too long; default: refuse it."
     )
     dimensions: int | None = Field(
-        default=None, gt=0, description="Leading dimensions of embeddings."
+        default=None, gt=0, le=MAX_INT, description="Leading dimensions of embeddings."
     )
 
 
+# The limits of a budget are those of every protocol, each as a parameter of its own.
 Parameters: type[_Parameters] = create_model(
     "Parameters",
     __base__=_Parameters,

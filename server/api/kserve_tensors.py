@@ -24,6 +24,7 @@ from server.errors import InvalidRequestError, shown
 
 Datatype = Literal["BYTES", "UINT8", "INT64", "FP32"]
 ANY = -1
+MAX_INT = 2**63 - 1  # of the protocol: what gRPC can carry
 _DTYPES: dict[str, np.dtype[Any]] = {
     "UINT8": np.dtype("u1"),
     "INT64": np.dtype("<i8"),
