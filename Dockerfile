@@ -56,11 +56,6 @@ RUN sh install.sh wheel /dist/*.whl
 # read-only: what is written goes to /var/lib/rheostat, the home, and to /tmp. They listen on every
 # address, so the server starts with keys or with RHEOSTAT_OPEN=true.
 FROM cuda AS gpu
-ARG REVISION=""
-LABEL org.opencontainers.image.title="Rheostat" \
-      org.opencontainers.image.description="A runtime-adaptive inference server with budget-aware model slicing." \
-      org.opencontainers.image.licenses="Apache-2.0" \
-      org.opencontainers.image.revision="${REVISION}"
 RUN useradd --uid 10001 --no-log-init --create-home --home-dir /var/lib/rheostat rheostat
 COPY --from=gpu-build /opt/rheostat /opt/rheostat
 COPY --from=gpu-build /app /
@@ -82,13 +77,14 @@ HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=3 \
     CMD ["python", "-c", "import http.client, os, sys; server = http.client.HTTPConnection('127.0.0.1', int(os.environ['RHEOSTAT_PORT']), timeout=3); server.request('GET', '/readyz'); sys.exit(server.getresponse().status != 200)"]
 ENTRYPOINT ["rheostat"]
 CMD ["serve"]
-
-FROM python AS cpu
+# Last, since every commit has another.
 ARG REVISION=""
 LABEL org.opencontainers.image.title="Rheostat" \
       org.opencontainers.image.description="A runtime-adaptive inference server with budget-aware model slicing." \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.revision="${REVISION}"
+
+FROM python AS cpu
 RUN useradd --uid 10001 --no-log-init --create-home --home-dir /var/lib/rheostat rheostat
 COPY --from=cpu-build /opt/rheostat /opt/rheostat
 COPY --from=cpu-build /app /
@@ -109,3 +105,8 @@ HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=3 \
     CMD ["python", "-c", "import http.client, os, sys; server = http.client.HTTPConnection('127.0.0.1', int(os.environ['RHEOSTAT_PORT']), timeout=3); server.request('GET', '/readyz'); sys.exit(server.getresponse().status != 200)"]
 ENTRYPOINT ["rheostat"]
 CMD ["serve"]
+ARG REVISION=""
+LABEL org.opencontainers.image.title="Rheostat" \
+      org.opencontainers.image.description="A runtime-adaptive inference server with budget-aware model slicing." \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.revision="${REVISION}"

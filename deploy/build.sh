@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Build an image: deploy/build.sh cpu|gpu [IMAGE] [options of the build ...]
 #
-# With Docker where its engine answers, else with buildah, which needs none. What pip is told on this machine (index,
-# certificate, folders of wheels), pip in the build is told too, as a secret; Docker cannot see the
-# host's folders, so there they stay unused.
+# With Docker where its engine answers, else with buildah, which needs none. What pip is told on
+# this machine (index, certificate, folders of wheels), pip in the build is told too, as a secret;
+# Docker cannot see the host's folders, so there they stay unused.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
