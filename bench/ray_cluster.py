@@ -20,6 +20,8 @@ from typing import Any
 import ray
 from ray import serve
 from ray.cluster_utils import Cluster
+from ray.serve._private.common import ReplicaState
+from ray.serve._private.constants import SERVE_DEFAULT_APP_NAME
 
 from bench.peers.process import HOST
 from deploy import ray_app
@@ -77,6 +79,15 @@ class Nodes:
         """Return the CPU time used so far by proxy, router and replicas, in seconds."""
         roles = {**_ROLES, "replicas": _REPLICA}
         return {role: sum(map(_cpu_s, _processes(start))) for role, start in roles.items()}
+
+    def num_running(self) -> int:
+        """Return how many replicas of models Ray has for ready."""
+        deployments = serve.status().applications[SERVE_DEFAULT_APP_NAME].deployments
+        return sum(
+            one.replica_states.get(ReplicaState.RUNNING, 0)
+            for name, one in deployments.items()
+            if name.startswith("model-")
+        )
 
     def kill_replica(self) -> int:
         """End the oldest replica with SIGKILL and return its process id.

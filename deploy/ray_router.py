@@ -30,7 +30,6 @@ from server import errors
 from server.app import FORMS
 from server.errors import (
     ConflictError,
-    DeadlineError,
     InvalidRequestError,
     ModelNotReadyError,
     OverloadedError,
@@ -137,15 +136,13 @@ class _Router:
             async with asyncio.timeout(self._timeout_s):
                 return await call()
         except TimeoutError:
-            raise DeadlineError(
-                f"{name} did not answer within {self._timeout_s:g} s (request_timeout_s)"
-            ) from None
+            # Most likely there is none: Ray lets requests wait for the next one.
+            within = f"within {self._timeout_s:g} s (request_timeout_s)"
+            raise _again(f"no replica of {name} answered {within}") from None
         except BackPressureError:
             raise OverloadedError(f"too many requests wait for {name}", 1.0) from None
         except (RayActorError, DeploymentUnavailableError):
-            error = ModelNotReadyError(f"the replica of {name} that had this request has ended")
-            error.headers = _RETRY
-            raise error from None
+            raise _again(f"the replica of {name} that had this request has ended") from None
 
 
 def router_app(
@@ -184,6 +181,12 @@ def router_app(
     app.add_middleware(RequestId, forms=forms)
     app.add_middleware(_WithoutId)
     return app
+
+
+def _again(message: str) -> ModelNotReadyError:
+    error = ModelNotReadyError(message)
+    error.headers = _RETRY
+    return error
 
 
 async def _document(request: Request, asked: Asked) -> Any:

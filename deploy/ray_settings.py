@@ -30,7 +30,7 @@ class RaySettings(Settings):
     downscale_delay_s: float = Field(default=300.0, ge=0, description="How long fewer would do.")
     routers: int = Field(default=1, ge=1, description="Replicas of what stands in front of models.")
     request_timeout_s: float = Field(
-        default=60.0, gt=0, allow_inf_nan=False, description="Longer requests end with 504."
+        default=60.0, gt=0, allow_inf_nan=False, description="Longer requests end with 503."
     )
 
     @model_validator(mode="after")

@@ -16,7 +16,6 @@ from fastapi.testclient import TestClient
 pytest.importorskip("ray.serve", reason="needs the extra ray", exc_type=ImportError)
 
 from ray import serve
-from ray.serve._private.common import ReplicaState
 
 from bench.ray_cluster import Nodes, cluster
 from bench.ray_kill import Outcomes, load
@@ -104,7 +103,7 @@ def test_whatever_a_killed_replica_had_is_answered_or_refused_and_with_retries_a
     expected = asyncio.run(_expected(nodes.url))
     off = _under_load(nodes, Retries(most=0), expected, nodes.kill_replica)
     assert off.counts["answered"] + off.counts["clear 5xx"] == off.counts.total(), off
-    _until_all_are_back()
+    _until_all_are_back(nodes)
     on = _under_load(nodes, Retries(most=100, first_s=0.2), expected, nodes.kill_replica)
     assert on.counts["answered"] == on.counts.total() > 0, on
     assert off.kills == on.kills == 1
@@ -114,13 +113,13 @@ def test_whatever_a_killed_node_had_is_answered_or_refused(
     nodes: Nodes, text_settings: RaySettings
 ) -> None:
     nodes.deploy(text_settings)
-    _until_all_are_back()
+    _until_all_are_back(nodes)
     expected = asyncio.run(_expected(nodes.url))
     try:
         found = _under_load(nodes, Retries(most=0), expected, nodes.kill_node)
     finally:
         nodes.add_node()
-    _until_all_are_back()
+    _until_all_are_back(nodes)
     assert found.counts["answered"] > 0
     assert found.counts["answered"] + found.counts["clear 5xx"] == found.counts.total(), found
 
@@ -139,7 +138,7 @@ def test_load_brings_a_second_replica_and_twice_the_answers_and_the_end_waits_fo
     while len(nodes.replicas()) < 2:
         assert time.monotonic() < give_up, "16 requests under way brought no second replica"
         _rate(nodes, seconds=2.0)
-    _until_all_are_back()
+    _until_all_are_back(nodes)
     assert _rate(nodes, seconds=8.0) / alone == pytest.approx(2, rel=0.25)
     with ThreadPoolExecutor(8) as threads, Client(nodes.url, retries=Retries(most=0)) as client:
         answers = [threads.submit(client.embed, text) for text in TEXTS[:8]]
@@ -164,13 +163,10 @@ def _under_load(
     return asyncio.run(load(nodes.url, retries, expected, 5.0, killed))
 
 
-def _until_all_are_back(count: int = 2) -> None:
+def _until_all_are_back(nodes: Nodes, count: int = 2) -> None:
     give_up = time.monotonic() + 120
     while time.monotonic() < give_up:
-        status = serve.status().applications["default"].deployments
-        states = [one.status.value for one in status.values()]
-        running = [one.replica_states.get(ReplicaState.RUNNING, 0) for one in status.values()]
-        if set(states) == {"HEALTHY"} and max(running) == count:
+        if nodes.num_running() == count:
             return
         time.sleep(0.2)
     raise TimeoutError(f"not all replicas came back: {serve.status()}")
