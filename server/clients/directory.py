@@ -110,6 +110,8 @@ class Directory:
                     changes = await self._store.changes(self._revision)
             except TimeoutError:
                 raise DatabaseError(f"the database has not answered for {_ANSWER_S:g} s") from None
+            if self._is_away:
+                log.info("the database is back")
             self._seen = self._clock()
             self._is_away = False
             if changes is None:

@@ -58,12 +58,13 @@ class _Lease:
         return capacity / _DAILY_SLICES if rate is None else min(capacity, LEASE_S * rate)
 
     def wait_s(self, cost: float, now: float) -> float:
-        """Return when asking for a cost may be of use: 0 for now.
+        """Return the seconds until asking for a cost may be of use; at most 0 for now.
 
         What is known of the whole quota is what the database said last and what has been given
         back since; other replicas can only have taken from that.
         """
-        return max(self.rests_until - now, self.known.wait_s(self.limit, cost - self.left, now))
+        missing = cost - max(0.0, self.left)
+        return max(self.rests_until - now, self.known.wait_s(self.limit, missing, now))
 
 
 class LeasedMeters:
@@ -181,9 +182,7 @@ class LeasedMeters:
         self._is_wanted.clear()
         renewed, self._renewed = self._renewed, None
         wanted, self._wanted = self._wanted, {}
-        asks: dict[MeterKey, Ask] = {}
-        for key, lease in wanted.items():
-            asks[key] = self._ask(lease, is_last)
+        asks = {key: self._ask(lease, is_last) for key, lease in wanted.items()}
         grants: dict[MeterKey, Grant] = {}
         try:
             if asks or self._is_away:

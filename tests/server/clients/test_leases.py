@@ -174,9 +174,12 @@ def test_while_the_database_is_away_quotas_hold_by_what_was_known() -> None:
             refusal = await spend(one, DAILY, 20)
             assert refusal is not None
             assert refusal.wait_s == 86_400 - 1000
+            assert await spend(one, DAILY, 1000) == refusal
             ledger.is_away = False
             await one._renew()
-            assert await spend(one, DAILY, 20) is not None  # what was spent meanwhile is told
+            refusal = await spend(one, DAILY, 20)  # what was spent meanwhile is told
+            assert refusal is not None
+            assert refusal.wait_s == 86_400 - 1000
         (meter,) = ledger.meters.values()
         assert meter.spent == pytest.approx(990)
 
