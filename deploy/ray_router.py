@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -29,6 +30,7 @@ from models.text import TextInput
 from server import errors
 from server.app import FORMS
 from server.errors import (
+    ClientError,
     ConflictError,
     InvalidRequestError,
     ModelNotReadyError,
@@ -58,7 +60,12 @@ class _Router:
     async def forward(self, request: Request) -> Response:
         """Let one replica of the model that is meant answer."""
         asked = await Asked.of(request)
-        name = await self._meant(request, asked)
+        try:
+            name = await self._meant(request, asked)
+        except ClientError:
+            if denied := await self._denied(asked):
+                return denied.response()
+            raise
         return (await self._one(name, asked)).response()
 
     async def listed(self, request: Request) -> Response:
@@ -117,6 +124,12 @@ class _Router:
             )
         return name
 
+    async def _denied(self, asked: Asked) -> Answered | None:
+        """Return what a model says to somebody who may not know its name; None to others."""
+        listing = replace(asked, method="GET", path="/v1/models", body=b"")
+        answered = await self._one(next(iter(self._handles)), listing)
+        return answered if answered.status in (401, 403) else None
+
     async def _one(self, name: str, asked: Asked) -> Answered:
         called = self._handles[name].answer.remote
         answered: Answered = await self._awaited(name, lambda: called(asked))
@@ -124,8 +137,10 @@ class _Router:
 
     async def _all(self, name: str, asked: Asked) -> list[Answered]:
         called = self._handles[name].broadcast("answer", asked)
-        answers = await self._awaited(name, lambda: called.results_async())
-        return list(answers)
+        answers = list(await self._awaited(name, lambda: called.results_async()))
+        if not answers:
+            raise _again(f"{name} has no replica now")
+        return answers
 
     async def _each(self, asked: Asked) -> list[Answered]:
         return list(await asyncio.gather(*(self._one(name, asked) for name in self._handles)))

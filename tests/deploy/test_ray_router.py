@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from anyio.from_thread import BlockingPortal
+from fastapi.responses import JSONResponse
 from fastapi.testclient import TestClient
 
 pytest.importorskip("ray", reason="needs the extra ray", exc_type=ImportError)
@@ -146,6 +147,24 @@ def test_an_unknown_model_is_refused_with_all_names_in_the_paths_own_form(
     assert answer.status_code == 404
     assert error["message"] == "model='huge' is not served; one of ['tiny', 'tiny-text']"
     assert ("param" in error) == (path == "/v1/embeddings")
+
+
+def test_names_are_told_to_nobody_whom_the_models_turn_away(
+    settings: RaySettings, handles: dict[str, Any]
+) -> None:
+    handles["tiny"] = Replicas(JSONResponse({"error": "who are you?"}, 401), None)
+    client = TestClient(router_app(settings, INPUTS, handles))
+    answer = client.post("/v1/rerank", json={"model": "huge", "query": "w1", "documents": ["w2"]})
+    assert answer.status_code == 401
+    assert "tiny-text" not in answer.text
+
+
+def test_a_model_without_a_replica_is_not_ready(
+    client: TestClient, handles: dict[str, Any]
+) -> None:
+    handles["tiny"].count = 0
+    assert client.post("/v1/models/tiny/reload").status_code == 503
+    assert client.get("/metrics").status_code == 503
 
 
 def test_what_cannot_be_read_is_refused_by_a_model_as_the_server_does(client: TestClient) -> None:
