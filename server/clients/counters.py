@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from prometheus_client import CollectorRegistry, Counter
 
-QUOTAS = ("requests_per_s", "flops_per_s", "flops_per_day")
+from server.clients.profile import QuotaName
 
 
 class Turned(StrEnum):
@@ -59,12 +59,12 @@ class ClientCounters:
         for client in ids - self._ids:
             self._requests.labels(client)
             self._flops.labels(client)
-            for quota in QUOTAS:
+            for quota in QuotaName:
                 self._refused.labels(client, quota)
         for client in self._ids - ids:
             self._requests.remove(client)
             self._flops.remove(client)
-            for quota in QUOTAS:
+            for quota in QuotaName:
                 self._refused.remove(client, quota)
         self._ids = ids
 
@@ -74,7 +74,7 @@ class ClientCounters:
             self._requests.labels(client).inc(num_requests)
             self._flops.labels(client).inc(flops)
 
-    def refused(self, client: str, quota: str) -> None:
+    def refused(self, client: str, quota: QuotaName) -> None:
         """Record that a quota refused a request."""
         if client in self._ids:
             self._refused.labels(client, quota).inc()

@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 
 from server.clients.bucket import Limit, Meter
 from server.clients.ledger import Ask, Grant, Ledger, MeterKey
-from server.clients.profile import LEASE_S
-from server.clients.quotas import Charges, QuotaName, Refusal, slowest
+from server.clients.profile import LEASE_S, QuotaName
+from server.clients.quotas import Charges, Refusal, slowest
 from server.errors import DatabaseError
 
 log = logging.getLogger(__name__)

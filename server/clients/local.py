@@ -9,7 +9,8 @@ from contextlib import suppress
 
 from server.clients.bucket import Meter
 from server.clients.ledger import Ledger, MeterKey
-from server.clients.quotas import Charges, QuotaName, Refusal, slowest
+from server.clients.profile import QuotaName
+from server.clients.quotas import Charges, Refusal, slowest
 from server.errors import DatabaseError
 
 log = logging.getLogger(__name__)

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from search.budget import Budget
 from server.errors import InvalidRequestError, shown
 
 CEILINGS = ("flops", "macs", "fraction", "latency_ms")
 LEASE_S = 0.1  # of a rate's tokens that a replica takes from the database at a time
+
+
+class QuotaName(StrEnum):
+    """What is counted: the fields of `Quota` that are not bursts."""
+
+    REQUESTS = "requests_per_s"
+    FLOPS = "flops_per_s"
+    DAILY_FLOPS = "flops_per_day"
 
 
 @dataclass(frozen=True, slots=True)

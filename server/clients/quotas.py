@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from enum import StrEnum
 from typing import NamedTuple, Protocol
 
 from server.caller import Caller
 from server.clients.bucket import Limit
 from server.clients.counters import ClientCounters
-from server.clients.profile import Quota
+from server.clients.profile import Quota, QuotaName
 from server.errors import InvalidRequestError, QuotaExceededError
-
-
-class QuotaName(StrEnum):
-    """A quota, as it is stored and shown."""
-
-    REQUESTS = "requests_per_s"
-    FLOPS = "flops_per_s"
-    DAILY_FLOPS = "flops_per_day"
 
 
 class Charge(NamedTuple):

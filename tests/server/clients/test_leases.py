@@ -10,7 +10,8 @@ from server.clients.bucket import Limit, Meter
 from server.clients.database import Database
 from server.clients.leases import LeasedMeters
 from server.clients.ledger import Ask, Grant, Ledger, MeterKey
-from server.clients.quotas import Charge, QuotaName, Refusal
+from server.clients.profile import QuotaName
+from server.clients.quotas import Charge, Refusal
 from server.errors import DatabaseError
 from tests.server.samples import run
 

@@ -33,9 +33,9 @@ OFFERED = 12.0  # requests a second, at each replica
 def server(folder: Path, url: str) -> Iterator[str]:
     """Run a server and yield its address once it answers."""
     port = free_port()
-    arguments = ("serve", "--models", str(folder), "--port", str(port), "--database", url)
+    arguments = ["serve", "--models", str(folder), "--port", str(port), "--database", url]
     # A quota in FLOPs is then a number of requests, and nothing else refuses any.
-    arguments += ("--policy", "fixed", "--max-wait-ms", "60000")
+    arguments += ["--policy", "fixed", "--max-wait-ms", "60000"]
     process = subprocess.Popen(
         [sys.executable, "-m", "server", *arguments],
         cwd=ROOT,
