@@ -27,7 +27,7 @@ class CohereResult(BaseModel):
 class CohereVersion(BaseModel):
     """Of the protocol."""
 
-    version: str = "2"
+    version: str
 
 
 class CohereUnits(BaseModel):
@@ -45,7 +45,7 @@ class CohereTokens(BaseModel):
 class CohereMeta(BaseModel):
     """What the request took."""
 
-    api_version: CohereVersion = CohereVersion()
+    api_version: CohereVersion
     billed_units: CohereUnits
     tokens: CohereTokens
 
@@ -85,6 +85,7 @@ def answer(
             for i in ranking.order[:top_n]
         ],
         meta=CohereMeta(
+            api_version=CohereVersion(version="2"),
             billed_units=CohereUnits(search_units=math.ceil(len(ranking.scores) / _SEARCH_UNIT)),
             tokens=CohereTokens(input_tokens=ranking.num_tokens),
         ),

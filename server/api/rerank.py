@@ -86,20 +86,18 @@ def routes(service: Service, max_texts: int) -> APIRouter:
             body = await read_json(request, RerankBody)
             asked = _asked(body, max_texts, body.truncate)
             ranking, receipt = await ranked(service, request, response, tally, asked)
+        results = [
+            RankedDocument(index=i, relevance_score=ranking.scores[i])
+            for i in ranking.order[: body.top_n]
+        ]
+        if body.return_documents:
+            for one in results:
+                one.document = DocumentText(text=_text(body.documents[one.index]))
         return RerankAnswer(
             id=request.scope["state"]["request_id"],
             model=receipt.model,
             usage=Usage(prompt_tokens=ranking.num_tokens, total_tokens=ranking.num_tokens),
-            results=[
-                RankedDocument(
-                    index=i,
-                    relevance_score=ranking.scores[i],
-                    document=DocumentText(text=_text(body.documents[i]))
-                    if body.return_documents
-                    else None,
-                )
-                for i in ranking.order[: body.top_n]
-            ],
+            results=results,
             receipt=receipt,
         )
 
@@ -133,6 +131,7 @@ def routes(service: Service, max_texts: int) -> APIRouter:
             methods=["POST"],
             openapi_extra=request_docs(json=_BODIES),
             responses=errors(400, 424, *_STATUSES, by=by),
+            response_model_exclude_unset=True,  # texts that nobody asked for
         )
     return router
 

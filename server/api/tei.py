@@ -44,6 +44,8 @@ from server.choose import Question
 from server.decode import Passage
 from server.errors import (
     ClientError,
+    DatabaseError,
+    DeadlineError,
     Form,
     InferenceError,
     InvalidRequestError,
@@ -70,16 +72,16 @@ def form(error: RheostatError, _request_id: str, kind: str = "", status: int = 0
     if error.status == 401:
         return Response(status_code=401, headers=dict(error.headers))
     match error:
-        case OverloadedError():
-            found = 429, "Overloaded"
-        case ModelNotReadyError():
-            found = 503, "Unhealthy"
+        case OverloadedError() | DeadlineError():
+            found = error.status, "Overloaded"
+        case ModelNotReadyError() | DatabaseError():
+            found = error.status, "Unhealthy"
         case InferenceError():
             found = 424, "Backend"
         case ClientError():
             found = error.status, "Validation"
-        case _:  # a deadline that passed in the queue, or what nobody foresaw
-            found = error.status, "Overloaded" if error.status == 504 else "Backend"
+        case _:  # nobody foresaw it
+            found = error.status, "Backend"
     body = {
         "error": error.message,
         "error_type": kind or found[1],
@@ -207,13 +209,13 @@ def routes(service: Service, settings: Settings) -> APIRouter:
     async def info(model: str | None = None) -> TeiInfo:
         """Describe the model and the limits."""
         served, model_input = _text_model(service, model)
-        pooling = str(served.manifest.config.get("pooling"))
+        pooling = served.manifest.config.get("pooling")
         return TeiInfo(
             model_id=served.name,
             model_sha=served.manifest.files[WEIGHTS].sha256,
             model_dtype="float32",
             served_model_name=served.name,
-            model_type=ModelType(embedding=Pooling(pooling=_POOLING.get(pooling, pooling))),
+            model_type=ModelType(embedding=Pooling(pooling=_POOLING.get(str(pooling), pooling))),
             max_concurrent_requests=settings.max_queue,
             max_input_length=model_input.config.max_length,
             max_batch_tokens=settings.max_batch_tokens,
@@ -257,14 +259,11 @@ async def rerank(
         _timing(ranking.seconds, service.backend_name, texts, ranking.num_tokens)
     )
     score: Callable[[float], float] = float if body.raw_scores else unit_score
-    return [
-        TeiRank(
-            index=i,
-            score=score(ranking.scores[i]),
-            text=body.texts[i] if body.return_text else None,
-        )
-        for i in ranking.order
-    ]
+    ranks = [TeiRank(index=i, score=score(ranking.scores[i])) for i in ranking.order]
+    if body.return_text:
+        for rank in ranks:
+            rank.text = body.texts[rank.index]
+    return ranks
 
 
 def _text_model(service: Service, name: str | None) -> tuple[Served, TextInput]:

@@ -135,6 +135,7 @@ def test_jinas_form_is_read_and_answered(text_client: TestClient, path: str) -> 
     assert [one["document"] for one in found["results"]] == [
         {"text": DOCUMENTS[one["index"]]} for one in plain
     ]
+    assert all(set(one) == {"index", "relevance_score"} for one in plain)
     assert found["usage"]["total_tokens"] == found["receipt"]["num_tokens"]
     assert (found["model"], found["id"]) == ("tiny-text", answer.headers["x-request-id"])
 

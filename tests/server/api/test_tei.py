@@ -11,6 +11,8 @@ from fastapi.testclient import TestClient
 from models.families.exits import Exits
 from server.api import tei
 from server.errors import (
+    AuthenticationError,
+    DatabaseError,
     DeadlineError,
     InferenceError,
     InvalidRequestError,
@@ -121,6 +123,7 @@ def test_a_budget_slims_the_answer(text_client: TestClient, where: str) -> None:
 def test_texts_are_ranked_in_a_bare_list(text_client: TestClient, path: str) -> None:
     cosines = [one["score"] for one in post(text_client, path, **RANK, raw_scores=True)]
     assert cosines == sorted(cosines, reverse=True)
+    assert all(set(one) == {"index", "score"} for one in post(text_client, path, **RANK))
     found = post(text_client, path, **RANK, return_text=True)
     assert [one["score"] for one in found] == pytest.approx([(1 + c) / 2 for c in cosines])
     assert [one["text"] for one in found] == [TEXTS[one["index"]] for one in found]
@@ -250,6 +253,7 @@ def test_a_body_that_is_no_json_is_refused_in_teis_form(text_client: TestClient)
         (DeadlineError("x"), 504, "Overloaded"),
         (InferenceError("x"), 424, "Backend"),
         (ModelNotReadyError("x"), 503, "Unhealthy"),
+        (DatabaseError("x"), 503, "Unhealthy"),
         (RheostatError("x"), 500, "Backend"),
     ],
 )
@@ -257,3 +261,9 @@ def test_each_error_has_teis_status_and_type(error: RheostatError, status: int, 
     response = tei.form(error, "id-1")
     assert response.status_code == status
     assert f'"error_type":"{kind}"' in bytes(response.body).decode()
+
+
+def test_a_missing_key_is_answered_without_a_body() -> None:
+    response = tei.form(AuthenticationError("x"), "id-1")
+    assert (response.status_code, response.body) == (401, b"")
+    assert response.headers["www-authenticate"] == "Bearer"
