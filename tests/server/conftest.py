@@ -71,7 +71,7 @@ def text_settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     folder = tmp_path_factory.mktemp("text-models")
     write_checkpoint(folder / "tiny")
     write_text_checkpoint(folder / "tiny-text")
-    return Settings(models=folder, max_texts=6)
+    return Settings(models=folder, max_texts=6, policy="fixed")
 
 
 @pytest.fixture(scope="session")
