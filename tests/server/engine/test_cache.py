@@ -38,10 +38,10 @@ def test_without_room_nothing_is_kept_or_counted() -> None:
 def test_what_was_not_used_for_longest_goes_first_and_bytes_are_bounded() -> None:
     cache = ContentCache(3 * 900)
     for name in ("x", "y", "z"):
-        cache.put(name, outputs(1, 2, 3))
-    assert cache.get("x") is not None
-    cache.put("w", outputs(1, 2, 3))
-    found = [name for name in ("w", "x", "y", "z") if cache.get(name) is not None]
+        cache.put((name,), outputs(1, 2, 3))
+    assert cache.get(("x",)) is not None
+    cache.put(("w",), outputs(1, 2, 3))
+    found = [name for name in ("w", "x", "y", "z") if cache.get((name,)) is not None]
     assert found == ["w", "x", "z"]
     assert cache.stats.entries == 3
     assert cache.stats.bytes <= 3 * 900
@@ -50,26 +50,26 @@ def test_what_was_not_used_for_longest_goes_first_and_bytes_are_bounded() -> Non
 
 def test_what_is_larger_than_the_cache_is_not_kept() -> None:
     cache = ContentCache(2000)
-    cache.put("small", outputs(1))
-    cache.put("large", outputs(*range(1000)))
-    assert cache.get("large") is None
-    assert cache.get("small") is not None
+    cache.put(("small",), outputs(1))
+    cache.put(("large",), outputs(*range(1000)))
+    assert cache.get(("large",)) is None
+    assert cache.get(("small",)) is not None
 
 
 def test_an_entry_that_is_written_again_counts_once() -> None:
     cache = ContentCache(ROOM)
     for _ in range(3):
-        cache.put("x", outputs(1, 2))
+        cache.put(("x",), outputs(1, 2))
     assert cache.stats.entries == 1
-    cache.put("y", outputs(1, 2))
+    cache.put(("y",), outputs(1, 2))
     assert cache.stats.bytes == 2 * (cache.stats.bytes // 2)
 
 
 def test_a_kept_row_does_not_hold_its_batch() -> None:
     cache = ContentCache(ROOM)
     batch = torch.arange(1000.0)
-    cache.put("x", {("a",): batch[:2]})
-    found = cache.get("x")
+    cache.put(("x",), {("a",): batch[:2]})
+    found = cache.get(("x",))
     assert found is not None
     assert found[("a",)].untyped_storage().nbytes() == 8
 
@@ -105,3 +105,16 @@ def test_a_failed_answer_is_not_kept() -> None:
         await engine.close()
 
     run(scenario())
+
+
+def test_a_model_that_has_gone_leaves_nothing() -> None:
+    cache = ContentCache(ROOM)
+    gone, other = object(), object()
+    for model in (gone, other):
+        for content in "ab":
+            cache.put((id(model), content), outputs(1, 2))
+    cache.forget(gone)
+    assert cache.stats.entries == 2
+    assert cache.get((id(gone), "a")) is None
+    assert cache.get((id(other), "a")) is not None
+    assert cache.stats.bytes == 2 * (cache.stats.bytes // 2)
