@@ -35,12 +35,14 @@ class Overhead:
         proxy_s: CPU time of the proxy.
         router_s: CPU time of the router.
         replica_s: CPU time of the replica, sleeping not counted.
+        batch_s: Of a full batch, all but its sleep.
         alone_s: Of a lone request's latency, all but its batch.
     """
 
     proxy_s: float
     router_s: float
     replica_s: float
+    batch_s: float
     alone_s: float
 
 
@@ -90,7 +92,7 @@ def overhead(nodes: Nodes, bodies: Sequence[bytes], seconds: float) -> Overhead:
     server = Running(nodes.port, 0)
     closed_loop(server, bodies, REPLICA.max_batch, 1.0)  # to warm up
     before = nodes.cpu_s()
-    full = closed_loop(server, bodies, 2 * REPLICA.max_batch, seconds)
+    full = closed_loop(server, bodies, 4 * REPLICA.max_batch, seconds)
     used = {role: cpu_s - before[role] for role, cpu_s in nodes.cpu_s().items()}
     alone_s = REPLICA.alone_s + REPLICA.more_s
     lone = closed_loop(server, bodies, 1, _ALONE * alone_s)
@@ -99,6 +101,7 @@ def overhead(nodes: Nodes, bodies: Sequence[bytes], seconds: float) -> Overhead:
         proxy_s=used["proxy"] / count,
         router_s=used["router"] / count,
         replica_s=used["replicas"] / count,
+        batch_s=max(0.0, REPLICA.max_batch * (1 / full.requests_per_s - 1 / REPLICA.capacity)),
         alone_s=lone.p50_ms / 1000 - alone_s,
     )
 

@@ -85,9 +85,11 @@ def main() -> None:
     served = catalog.load(chosen.model).choose(None)
     asked = bodies_of(served.name, texts.make(served, _NUM_TOKENS, _NUM_TEXTS, seed=0))
     loads, found = _measured(chosen.model, asked, seconds, 1 if chosen.quick else 2)
-    constant_s = max(0.0, found.alone_s - found.router_s)
-    per_node = [Cluster(one.nodes, REPLICA, 1, found.router_s, constant_s) for one in loads]
+    node = replace(REPLICA, alone_s=REPLICA.alone_s + found.batch_s)
+    constant_s = max(0.0, found.alone_s - found.router_s - found.batch_s)
+    per_node = [Cluster(one.nodes, node, 1, found.router_s, constant_s) for one in loads]
     errors = _compare("nodes behind Ray that sleep for their batches", loads, per_node)
+    print("measured, ms: " + ", ".join(f"{k} {1000 * v:.1f}" for k, v in asdict(found).items()))
     process = _process(served, asked, seconds)
     single = [Cluster(1, process.replica)] * len(process.loads)
     errors += _compare("one server process that computes", process.loads, single)
