@@ -27,7 +27,6 @@ from deploy.exchange import Answered, Asked
 from deploy.ray_settings import RaySettings
 from models.inputs import ImageInput, ModelInput
 from models.text import TextInput
-from server import errors
 from server.app import FORMS
 from server.errors import (
     ClientError,
@@ -38,6 +37,8 @@ from server.errors import (
     UnknownModelError,
     shown,
 )
+from server.forms import Forms
+from server.forms import install as install_forms
 from server.middleware import BodyLimit, RequestId
 
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
@@ -190,8 +191,8 @@ def router_app(
     for change in ("load", "unload"):
         app.add_api_route(f"/v1/models/{{model}}/{change}", deployed, methods=["POST"])
     app.add_api_route("/{path:path}", router.forward, methods=_METHODS)
-    forms = errors.Forms(FORMS)
-    errors.install(app, forms)
+    forms = Forms(FORMS)
+    install_forms(app, forms)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(RequestId, forms=forms)
     app.add_middleware(_WithoutId)

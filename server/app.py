@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
 
-from server import catalog, errors
+from server import catalog
 from server.access import Access, Door
 from server.api import clients as client_routes
 from server.api import cohere, health, infer, kserve, lifecycle, models, openai, rerank, tei
@@ -25,6 +25,8 @@ from server.decode import Decoder
 from server.engine import load
 from server.engine.cache import ContentCache
 from server.engine.engine import Engine
+from server.forms import Forms
+from server.forms import install as install_forms
 from server.lifecycle import Lifecycle
 from server.logs import PROBES
 from server.metrics import Metrics
@@ -122,8 +124,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(client_routes.routes(clients, served))
     app.include_router(key_routes.routes(clients))
     app.include_router(health.routes(service))
-    forms = errors.Forms(FORMS)
-    errors.install(app, forms)
+    forms = Forms(FORMS)
+    install_forms(app, forms)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(Access, door=door)
     app.add_middleware(RequestId, forms=forms)

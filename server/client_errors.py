@@ -176,7 +176,7 @@ class Retries:
             APIError: If there shall be no other attempt.
             httpx.TransportError: Likewise.
         """
-        backoff_s = min(self.longest_s, self.first_s * 2**attempt) * (1 - rng() / 2)
+        backoff_s: float = min(self.longest_s, self.first_s * 2**attempt) * (1 - rng() / 2)
         if isinstance(outcome, httpx.TransportError):
             is_late = isinstance(outcome, httpx.ReadTimeout | httpx.WriteTimeout)
             if attempt >= self.most or is_late:

@@ -18,7 +18,12 @@ from models.checkpoint import CheckpointError, read_manifest
 from search.profile import Profile
 from server.catalog import CatalogError, Served, find_checkpoints, load_one
 from server.engine.engine import Engine
-from server.errors import ConflictError, ModelLoadError, UnknownModelError, shown
+from server.errors import (
+    ConflictError,
+    ModelLoadError,
+    UnknownModelError,
+    shown,
+)
 from server.service import Service
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server import logs
-from server.errors import Forms, ModelNotReadyError, PayloadTooLargeError
+from server.errors import ModelNotReadyError, PayloadTooLargeError
+from server.forms import Forms
 
 _HEADER = b"x-request-id"
 _ACCEPTED_ID = re.compile(rb"[A-Za-z0-9_.:-]{1,128}")

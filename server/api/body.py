@@ -17,9 +17,9 @@ from server.errors import (
     ClientGoneError,
     InvalidRequestError,
     UnsupportedMediaError,
-    invalid,
     shown,
 )
+from server.forms import invalid
 
 _JSON = "application/json"
 _FORM = "multipart/form-data"

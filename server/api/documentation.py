@@ -19,7 +19,6 @@ from server.errors import (
     ConflictError,
     DatabaseError,
     DeadlineError,
-    Form,
     InfeasibleError,
     InferenceError,
     InvalidRequestError,
@@ -36,8 +35,8 @@ from server.errors import (
     UnknownModelError,
     UnknownPathError,
     UnsupportedMediaError,
-    own_form,
 )
+from server.forms import Form, own_form
 
 _REQUEST_ID = "8f14e45fceea467aa3a1b2f4c1f0a9d2"
 _FRAMEWORKS = ("content-length", "content-type")

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple, Self
 
 import grpc
 
-from server import errors
 from server.api.kserve import SERVER
 from server.api.kserve_inference import Asked, Inference, Parameter, Replied
 from server.api.kserve_messages import SERVICE, calls, message
@@ -19,6 +18,7 @@ from server.api.kserve_signature import metadata
 from server.api.kserve_tensors import Given
 from server.caller import ANYONE, Caller
 from server.errors import InvalidRequestError, RheostatError, shown
+from server.forms import translate
 from server.settings import SettingsError
 
 Identify = Callable[[Mapping[str, str]], Caller]
@@ -140,7 +140,7 @@ class GrpcServer:
                 caller = ANYONE if is_public else self._identify(texts)
                 return await answer(request, Call(texts, caller, context.time_remaining()))
             except Exception as error:  # noqa: BLE001  # the outer edge of a call
-                told = errors.translate(error)
+                told = translate(error)
             return await context.abort(_code(told), told.message, _trailing(told.headers))
 
         return handle

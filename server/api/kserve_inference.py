@@ -28,7 +28,8 @@ from server.api.schema import BudgetBody, Name, Receipt
 from server.caller import Caller
 from server.catalog import Served
 from server.choose import Question
-from server.errors import InvalidRequestError, UnknownModelError, invalid, shown
+from server.errors import InvalidRequestError, UnknownModelError, shown
+from server.forms import invalid
 from server.service import Answer, Service
 
 Parameter = bool | int | float | str

@@ -29,7 +29,8 @@ from server.api.text_schema import (
     Usage,
 )
 from server.decode import Passage
-from server.errors import InvalidRequestError, own_form
+from server.errors import InvalidRequestError
+from server.forms import own_form
 from server.rerank import Cascade
 from server.service import Service
 

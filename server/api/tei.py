@@ -46,13 +46,13 @@ from server.errors import (
     ClientError,
     DatabaseError,
     DeadlineError,
-    Form,
     InferenceError,
     InvalidRequestError,
     ModelNotReadyError,
     OverloadedError,
     RheostatError,
 )
+from server.forms import Form
 from server.metrics import Stage, Tally
 from server.service import Service
 from server.settings import Settings

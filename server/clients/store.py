@@ -14,7 +14,12 @@ from server.clients import tables
 from server.clients.database import Database
 from server.clients.keys import Key, Scope
 from server.clients.profile import Profile
-from server.errors import ConflictError, UnknownClientError, UnknownKeyError, shown
+from server.errors import (
+    ConflictError,
+    UnknownClientError,
+    UnknownKeyError,
+    shown,
+)
 
 MAX_KEYS_PER_CLIENT = 32  # those of nobody count as one client's
 _KEPT_S = 30 * 86_400.0  # keys that ended are listed for so long

@@ -11,7 +11,7 @@ import sys
 from fastapi import FastAPI, Request, Response
 
 from server import logs, serving
-from server.errors import Forms
+from server.forms import Forms
 from server.middleware import RequestId
 from server.settings import Settings
 

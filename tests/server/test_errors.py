@@ -16,15 +16,13 @@ from server import errors
 from server.api.schema import InferBody, PlanBody
 from server.errors import (
     ClientError,
-    Forms,
     InvalidRequestError,
     ModelNotReadyError,
     OverloadedError,
     RheostatError,
-    invalid,
     shown,
-    translate,
 )
+from server.forms import Form, Forms, invalid, translate
 
 
 def respond(error: Exception, request_id: str) -> Response:
@@ -226,7 +224,7 @@ def test_a_clients_value_is_shown_in_short(value: object) -> None:
 
 
 def test_the_form_is_that_of_the_path_or_of_the_nearest_folder_above() -> None:
-    def form(name: str) -> errors.Form:
+    def form(name: str) -> Form:
         return lambda error, request_id: Response(f"{name} {error.message} {request_id}")
 
     forms = Forms(

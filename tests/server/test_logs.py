@@ -18,7 +18,7 @@ from server import logs
 from server.app import create_app
 from server.caller import Caller
 from server.decode import Decoder
-from server.errors import Forms
+from server.forms import Forms
 from server.logs import Format
 from server.middleware import RequestId
 from server.settings import Settings
@@ -185,8 +185,8 @@ def test_a_failed_run_is_logged_with_the_request_as_well_as_with_its_batch(
         body = {"image": text_of(image())}
         client.post("/v1/infer", json=body, headers={"x-request-id": "run-7"})
     errors = {one["logger"]: one for one in written.records if one["level"] == "ERROR"}
-    assert errors["server.errors"]["request_id"] == "run-7"
-    assert errors["server.errors"]["message"] == "the model failed on this request"
+    assert errors["server.forms"]["request_id"] == "run-7"
+    assert errors["server.forms"]["message"] == "the model failed on this request"
     assert "no memory" in errors["server.engine.engine"]["exc_info"]
 
 

@@ -9,7 +9,7 @@ from fastapi.responses import PlainTextResponse, Response
 from fastapi.testclient import TestClient
 from starlette.types import Receive, Scope, Send
 
-from server.errors import Forms
+from server.forms import Forms
 from server.middleware import BodyLimit, RequestId
 from tests.server.samples import Connection, run
 

@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 import pytest
 from fastapi import FastAPI
 
-from server import errors
 from server.api import kserve
 from server.api.kserve_inference import Inference
 from server.catalog import Catalog, Served
 from server.decode import Decoder
 from server.engine.engine import Engine
+from server.forms import Forms
+from server.forms import install as install_forms
 from server.metrics import Metrics
 from server.middleware import RequestId
 from server.service import Service
@@ -74,8 +75,8 @@ async def running(served: Served, decoder: Decoder) -> AsyncIterator[Running]:
     service = Service(Catalog([served]), engine, decoder, metrics, clock)
     app = FastAPI()
     app.include_router(kserve.routes(Inference(service, 4, 4), 100_000))
-    forms = errors.Forms(kserve.FORMS)
-    errors.install(app, forms)
+    forms = Forms(kserve.FORMS)
+    install_forms(app, forms)
     app.add_middleware(RequestId, forms=forms)
     engine.start()
     try:

@@ -17,7 +17,12 @@ from server.clients.database import Database
 from server.clients.keys import Key, Scope, new_key
 from server.clients.profile import Profile, Quota
 from server.clients.store import MAX_KEYS_PER_CLIENT, Store
-from server.errors import ConflictError, DatabaseError, UnknownClientError, UnknownKeyError
+from server.errors import (
+    ConflictError,
+    DatabaseError,
+    UnknownClientError,
+    UnknownKeyError,
+)
 from server.settings import SettingsError
 from tests.server.samples import run
 

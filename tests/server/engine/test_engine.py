@@ -6,7 +6,12 @@ import logging
 import pytest
 
 from server.engine.engine import Engine
-from server.errors import DeadlineError, InferenceError, ModelNotReadyError, OverloadedError
+from server.errors import (
+    DeadlineError,
+    InferenceError,
+    ModelNotReadyError,
+    OverloadedError,
+)
 from tests.server.engine.fake import FakeBackend, answers, held, running, submit, turn, work
 from tests.server.samples import run
 
