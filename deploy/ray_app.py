@@ -96,7 +96,11 @@ def application(settings: RaySettings, model: type[Model]) -> Application:
             raise CatalogError(f"{folder}: another checkpoint is named {served.name!r} as well")
         inputs[served.name] = type(served.input)
         own = settings.model_copy(
-            update={"models": folder, "num_threads": settings.num_threads or 1}
+            update={
+                "models": folder,
+                "default_models": None,  # the router's business
+                "num_threads": settings.num_threads or 1,
+            }
         )
         models[served.name] = deployment(served.name, own, model).bind(own)
     router = serve.deployment(

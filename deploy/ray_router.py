@@ -28,10 +28,10 @@ from deploy.ray_settings import RaySettings
 from models.inputs import ImageInput, ModelInput
 from models.text import TextInput
 from server.app import FORMS
+from server.catalog import meant
 from server.errors import (
     ClientError,
     ConflictError,
-    InvalidRequestError,
     ModelNotReadyError,
     OverloadedError,
     UnknownModelError,
@@ -56,6 +56,7 @@ class _Router:
     ) -> None:
         self._inputs = inputs
         self._handles = handles
+        self._defaults = settings.defaults
         self._timeout_s = settings.request_timeout_s
 
     async def forward(self, request: Request) -> Response:
@@ -113,9 +114,8 @@ class _Router:
         match body:
             case {"model": str(name)}:
                 return self._known(name)
-            case dict() if body.get("model") is None and len(fit) != 1:
-                names = fit or list(self._inputs)
-                raise InvalidRequestError(f"model is required; one of {names}", "model")
+            case dict() if body.get("model") is None:
+                return meant(fit or list(self._inputs), self._defaults)
         return next(iter(fit or self._inputs))
 
     def _known(self, name: str) -> str:

@@ -51,7 +51,7 @@ def create_app(settings: Settings) -> FastAPI:
         SettingsError: If the device is not there.
     """
     backend = make_backend(settings)
-    loaded = catalog.load(settings.models_folder)
+    loaded = catalog.load(settings.models_folder, settings.defaults)
     for one in loaded.values():
         backend.prepare(one.model)
     profiles = Profiles(settings.profiles_folder, backend, time.perf_counter)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -126,17 +126,25 @@ class Served:
 class Catalog(Mapping[str, Served]):
     """All models served, by name. Models come and go whole; whoever has one keeps it."""
 
-    def __init__(self, served: Collection[Served]) -> None:
+    def __init__(self, served: Collection[Served], defaults: Sequence[str] = ()) -> None:
         """Index the models.
 
+        Args:
+            served: The models.
+            defaults: Names for requests that name none, as for `meant`.
+
         Raises:
-            CatalogError: If two share a name.
+            CatalogError: If two share a name, or a default is not served.
         """
+        self._defaults = tuple(defaults)
         self._served: dict[str, Served] = {}
         for one in served:
             if other := self._served.get(one.name):
                 raise CatalogError(f"{other.folder} and {one.folder} are both named {one.name!r}")
             self._served[one.name] = one
+        for name in defaults:
+            if name not in self._served:
+                raise CatalogError(f"default_models: {name!r} is not served; {list(self)} are")
 
     def __getitem__(self, name: str) -> Served:
         return self._served[name]
@@ -158,10 +166,11 @@ class Catalog(Mapping[str, Served]):
 
     def profiled(self, measure: Callable[[Served], Profile]) -> Catalog:
         """Return the models with their profiles."""
-        return Catalog([replace(served, profile=measure(served)) for served in self.values()])
+        profiled = [replace(served, profile=measure(served)) for served in self.values()]
+        return Catalog(profiled, self._defaults)
 
     def choose(self, name: str | None, takes: type[ModelInput] | None = None) -> Served:
-        """Return the model a request names; None is enough where only one takes such inputs.
+        """Return the model a request names, or the one it means if it names none.
 
         Args:
             name: Of the model.
@@ -172,16 +181,31 @@ class Catalog(Mapping[str, Served]):
             InvalidRequestError: If no name is given and several models could be meant, or none.
         """
         if name is None:
-            fit = [one for one in self.values() if takes is None or isinstance(one.input, takes)]
-            if len(fit) != 1:
-                names = [one.name for one in fit] or list(self)
-                raise InvalidRequestError(f"model is required; one of {names}", "model")
-            return fit[0]
+            fit = [
+                key for key, one in self.items() if takes is None or isinstance(one.input, takes)
+            ]
+            return self[meant(fit or list(self), self._defaults)]
         if name not in self:
             raise UnknownModelError(
                 f"model={shown(name)} is not served; one of {list(self)}", "model"
             )
         return self[name]
+
+
+def meant(fit: Sequence[str], defaults: Sequence[str]) -> str:
+    """Return the model that a request means which names none.
+
+    Args:
+        fit: Models that take its inputs.
+        defaults: In order of preference.
+
+    Raises:
+        InvalidRequestError: If several fit and no default is among them.
+    """
+    found = fit if len(fit) == 1 else [name for name in defaults if name in fit]
+    if not found:
+        raise InvalidRequestError(f"model is required; one of {list(fit)}", "model")
+    return found[0]
 
 
 def find_checkpoints(folder: Path) -> list[Path]:
@@ -200,13 +224,13 @@ def find_checkpoints(folder: Path) -> list[Path]:
     return found
 
 
-def load(folder: Path) -> Catalog:
-    """Load every checkpoint of a folder.
+def load(folder: Path, defaults: Sequence[str] = ()) -> Catalog:
+    """Load every checkpoint of a folder; defaults as for `Catalog`.
 
     Raises:
         CatalogError: If there are none, one cannot be trusted or has no table, or two share a name.
     """
-    return Catalog([load_one(path) for path in find_checkpoints(folder)])
+    return Catalog([load_one(path) for path in find_checkpoints(folder)], defaults)
 
 
 def load_one(folder: Path) -> Served:

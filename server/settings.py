@@ -15,6 +15,7 @@ import models
 PREFIX = "RHEOSTAT_"
 DATA = "RHEOSTAT_DATA"  # belongs to training and benchmarks
 MIB = 2**20
+_SHIPPED = ("minilm-2d", "cifar100-mtl")  # for requests that name no model
 
 
 class SettingsError(ValueError):
@@ -34,6 +35,12 @@ class Settings(BaseSettings):
     models: Path | None = Field(
         default=None,
         description="Folder of checkpoint folders, or one checkpoint. Default: those shipped.",
+    )
+    default_models: str | None = Field(
+        default=None,
+        description="Names, separated by commas: a request that names no model, where several "
+        "would do, means the first of these that takes its inputs. Default: of those shipped, "
+        "the general ones.",
     )
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(default=8000, ge=1, le=65535, description="Port to listen on.")
@@ -152,6 +159,13 @@ class Settings(BaseSettings):
     def models_folder(self) -> Path:
         """Where the checkpoints are."""
         return self.models or Path(models.__file__).parent / "zoo"
+
+    @property
+    def defaults(self) -> tuple[str, ...]:
+        """Which models requests mean that name none."""
+        if self.default_models is None:
+            return _SHIPPED if self.models is None else ()
+        return tuple(name.strip() for name in self.default_models.split(",") if name.strip())
 
     @property
     def profiles_folder(self) -> Path:

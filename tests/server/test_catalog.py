@@ -4,6 +4,7 @@ import itertools
 import json
 import pickle
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from search.table import TABLE
 from server import catalog
 from server.catalog import Catalog, CatalogError, Served
 from server.errors import InvalidRequestError, UnknownModelError
+from server.settings import Settings
 from tests.tiny_text import write_text_checkpoint
 
 
@@ -166,3 +168,18 @@ def test_the_front_rises_from_cheapest_to_largest(served: Served) -> None:
     for cheaper, better in itertools.pairwise(front):
         assert cheaper.cost.macs < better.cost.macs
         assert cheaper.quality < better.quality
+
+
+def test_a_request_that_names_no_model_means_the_first_default_that_takes_its_inputs(
+    served: Served, text_settings: Settings
+) -> None:
+    tiny, text = catalog.load(text_settings.models_folder).values()
+    second = replace(text, name="second")
+    models = Catalog([tiny, text, second], ["second", "tiny"])
+    assert models.choose(None, TextInput) is second
+    assert models.choose(None, ImageInput) is tiny
+    assert models.choose(None) is second
+    with pytest.raises(InvalidRequestError, match=r"one of \['tiny-text', 'second'\]"):
+        Catalog([tiny, text, second], ["tiny"]).choose(None, TextInput)
+    with pytest.raises(CatalogError, match="default_models: 'other' is not served"):
+        Catalog([tiny], ["other"])
