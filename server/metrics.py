@@ -242,8 +242,6 @@ class Metrics:
             outcome = outcome_of(error)
             if isinstance(error, InfeasibleBudgetError) and error.field == "latency_ms":
                 self._latency.labels(tally.model, Latency.INFEASIBLE).inc()
-            if outcome is Outcome.EXPIRED:
-                self._latency.labels(tally.model, Latency.MISSED).inc()
             raise
         finally:
             self._requests.labels(tally.model, outcome).inc()
@@ -288,6 +286,10 @@ class Metrics:
             self._latency.labels(model, Latency.MET if is_met else Latency.MISSED).inc()
         for stage, value in seconds.items():
             self._stages.labels(stage).observe(value)
+
+    def given_up(self, served: Served) -> None:
+        """Record a latency budget that passed before the request's turn."""
+        self._latency.labels(served.name, Latency.MISSED).inc()
 
     def text(self) -> bytes:
         """Return all metrics in Prometheus's text format."""

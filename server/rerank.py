@@ -67,7 +67,8 @@ async def rerank(
 
     With a cascade the query and the best documents go on from the state that the shallow exit
     read, so that no layer runs twice. Those that went deeper stay ahead of the others: scores of
-    two exits are not one scale.
+    two exits are not one scale. Where load makes the subnet no deeper than the cascade's first
+    pass, that is all there is.
 
     Raises:
         RheostatError: As `Service.infer`; InvalidRequestError for a cascade that cannot be.
@@ -76,7 +77,7 @@ async def rerank(
     async with service.admit(served, question, [query, *documents], num_more) as admitted:
         selection = admitted.selection
         task = next(iter(selection.scores))
-        first, rest = _stages(served, selection.subnet, cascade, task)
+        first, rest = _stages(served, admitted.choice, cascade, task)
         results = await admitted.run(first.prepared, admitted.items)
         scores = _cosines(results, task)
         lengths = [served.input.shape_of(item) for item in admitted.items]
@@ -111,8 +112,9 @@ class _Stage:
 
 
 def _stages(
-    served: Served, subnet: Subnet, cascade: Cascade | None, task: str
+    served: Served, choice: Choice, cascade: Cascade | None, task: str
 ) -> tuple[_Stage, _Stage | None]:
+    subnet = choice.selection.subnet
     whole = served.prepare(subnet, [task])
     if cascade is None:
         return _Stage(whole, subnet), None
@@ -120,6 +122,8 @@ def _stages(
     chosen = subnet.get("depth")
     allowed = [depth for depth in depths if isinstance(chosen, int) and int(depth) < chosen]
     if cascade.depth not in allowed:
+        if choice.is_slimmed and cascade.depth in depths:
+            return _Stage(whole, subnet), None  # load has left nothing to go on to
         raise InvalidRequestError(
             f"cascade.depth={cascade.depth} must be an exit before the chosen one "
             f"(depth={chosen}); one of {allowed}",

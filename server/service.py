@@ -22,6 +22,7 @@ from server.engine.engine import Engine
 from server.engine.load import Fixed, Policy
 from server.engine.reservation import Reservation
 from server.engine.work import Prepared, Result, Work
+from server.errors import DeadlineError
 from server.logs import note_model
 from server.metrics import Metrics, Stage
 from server.uses import Uses
@@ -283,7 +284,12 @@ class Service:
                 Stage.RUN: 0.0,
             }
             admitted = Admitted(room, question, items, choice, deadline, seconds)
-            yield admitted
+            try:
+                yield admitted
+            except DeadlineError:
+                if budget.latency_ms is not None:
+                    self.metrics.given_up(served)
+                raise
         seconds[Stage.TOTAL] = self._clock() - start
         self.metrics.answered(
             served, choice, len(items), admitted.shared, seconds, budget.latency_ms

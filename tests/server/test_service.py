@@ -5,16 +5,19 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from itertools import count
+from math import inf
 
 import pytest
 
 from models.backends.torch import TorchBackend
 from search.budget import Budget, InfeasibleBudgetError
+from server import catalog
 from server.caller import Caller
 from server.catalog import Catalog, Served
 from server.choose import Question
-from server.decode import Decoder, Upload
+from server.decode import Decoder, Passage, Upload
 from server.engine.engine import Engine
+from server.engine.load import HIGHEST_PRICE, Load, Moment, Policy
 from server.errors import (
     DeadlineError,
     InvalidRequestError,
@@ -22,11 +25,13 @@ from server.errors import (
     OverloadedError,
 )
 from server.metrics import Metrics, Stage
+from server.rerank import Cascade, rerank
 from server.service import Service
+from server.settings import Settings
 from tests.server.backends import FailingBackend, HeldBackend
 from tests.server.samples import image, run
 
-MAX_QUEUE = 3
+MAX_QUEUE = 4
 ANYTHING = Question(None, None, Budget())
 IMPOSSIBLE = Question(None, None, Budget(macs=1))
 
@@ -44,7 +49,11 @@ def uploads(num_images: int) -> list[Upload]:
 
 @asynccontextmanager
 async def running(
-    served: Served, decoder: Decoder, backend: TorchBackend, max_batch_size: int = 8
+    served: Served,
+    decoder: Decoder,
+    backend: TorchBackend,
+    max_batch_size: int = 8,
+    policy: Policy | None = None,
 ) -> AsyncIterator[Service]:
     """A service whose clock ticks once each time it is read."""
     ticks, engine_ticks = count(), count()
@@ -52,7 +61,7 @@ async def running(
     metrics = Metrics([served.name], 8)
     metrics.watch(lambda: engine.depth, lambda: engine.backlog_s, lambda: 0.0)
     metrics.watch_model(served)
-    service = Service(Catalog([served]), engine, decoder, metrics, lambda: next(ticks))
+    service = Service(Catalog([served]), engine, decoder, metrics, lambda: next(ticks), policy)
     engine.start()
     try:
         yield service
@@ -82,8 +91,8 @@ def test_a_full_server_refuses_before_it_searches_or_decodes(
             backend.hold()
             first = asyncio.create_task(service.infer(served, ANYTHING, uploads(2)))
             await backend.until_held()
-            with pytest.raises(OverloadedError, match="2 inputs are being served and 2 more"):
-                await service.infer(served, IMPOSSIBLE, [Upload("image", b"wrong")] * 2)
+            with pytest.raises(OverloadedError, match="2 inputs are being served and 3 more"):
+                await service.infer(served, IMPOSSIBLE, [Upload("image", b"wrong")] * 3)
             backend.release()
             assert len((await first).outputs) == 2
             await service.infer(served, ANYTHING, uploads(MAX_QUEUE))
@@ -156,6 +165,8 @@ def test_a_request_past_its_timeout_is_given_up(served: Served, decoder: Decoder
                 await service.infer(served, replace(ANYTHING, timeout_s=-1.0), uploads(1))
             answer = await service.infer(served, replace(ANYTHING, timeout_s=1e6), uploads(1))
             assert len(answer.outputs) == 1
+            missed = 'rheostat_latency_budgets_total{model="tiny",outcome="missed"} 0.0'
+            assert missed in service.metrics.text().decode()  # no budget was given
 
     run(scenario())
 
@@ -173,5 +184,32 @@ def test_works_are_their_callers_and_step_back_but_never_ahead(
                 ticket = admitted.work(prepared, admitted.items[0]).ticket
                 await admitted.run(prepared, admitted.items)
             assert (ticket.client, ticket.weight, ticket.priority) == ("shop", 2.5, expected)
+
+    run(scenario())
+
+
+class Overload(Policy):
+    """Everybody gets the cheapest subnet."""
+
+    name = "overload"
+
+    def decide(self, moment: Moment) -> Load:
+        return Load(HIGHEST_PRICE, inf)
+
+
+def test_load_that_leaves_a_cascade_nothing_to_go_on_to_ranks_all_in_one_pass(
+    text_settings: Settings, decoder: Decoder
+) -> None:
+    text = catalog.load(text_settings.models_folder)["tiny-text"]
+    query, documents = Passage("query", "w1"), [Passage("documents[0]", "w2")]
+
+    async def scenario() -> None:
+        async with running(text, decoder, TorchBackend(), policy=Overload()) as service:
+            ranking = await rerank(service, text, ANYTHING, query, documents, Cascade(2, 1))
+            assert ranking.choice.is_slimmed
+            assert ranking.choice.selection.subnet["depth"] == 1
+            assert ranking.deepened == []
+            with pytest.raises(InvalidRequestError, match=r"cascade\.depth=9"):
+                await rerank(service, text, ANYTHING, query, documents, Cascade(9, 1))
 
     run(scenario())
