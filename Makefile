@@ -19,7 +19,7 @@ TARGET = cpu
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install serve test imagetest check format lint types imports fuzz bench image clean
+.PHONY: help install serve test systemtest check format lint types imports fuzz bench image clean
 
 help:  ## List the targets
 	@sed -nE 's/^([a-z]+):.*  ## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -37,14 +37,14 @@ $(STAMP): pyproject.toml constraints.txt
 serve: install  ## Start the server (HOST=127.0.0.1 PORT=8000)
 	$(BIN)/rheostat serve --host $(HOST) --port $(PORT)
 
-# Tests marked gpu run only where torch sees a CUDA device; those that build an image, by imagetest.
-test: check  ## Run every check and every test
+# Tests marked gpu run only where torch sees a CUDA device.
+test: check  ## Run every check and every test but those of systemtest
 	@if $(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; \
-	then set -- 'not image'; else set -- 'not gpu and not image'; fi; \
+	then set -- 'not system'; else set -- 'not gpu and not system'; fi; \
 	$(BIN)/pytest -m "$$1" $(ARGS)
 
-imagetest: install  ## Build the container image and test it (needs buildah, root and the base image)
-	$(BIN)/pytest -m image $(ARGS)
+systemtest: install  ## Test replicas, a Ray cluster, Prometheus and the image (half an hour)
+	$(BIN)/pytest -m system $(ARGS)
 
 check: lint types imports  ## Run lint, types and imports
 

@@ -17,7 +17,7 @@ import pytest
 from tests.deploy.tools import DEPLOY, ROOT, answers, free_port, run, started, tool, wait_until
 from tests.server.samples import image, text_of
 
-pytestmark = pytest.mark.image
+pytestmark = pytest.mark.system
 
 IMAGE = "localhost/rheostat:test"
 UNREACHABLE = ("pinging container registry", "no such host", "connection refused", "i/o timeout")

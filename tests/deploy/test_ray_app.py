@@ -28,7 +28,7 @@ from tests.tiny import write_checkpoint
 from tests.tiny_text import write_text_checkpoint
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.system,
     # Ray leaves sockets and loops to the end of the process.
     pytest.mark.filterwarnings("ignore"),
 ]

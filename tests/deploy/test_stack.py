@@ -197,7 +197,7 @@ def send(client: httpx.Client, headers: dict[str, str]) -> int:
     return 3 * len(requests)
 
 
-@pytest.mark.slow
+@pytest.mark.system
 def test_every_panel_of_the_dashboard_has_data(stack: Stack) -> None:
     found = {}
     for name, expression in expressions().items():
@@ -216,7 +216,7 @@ def test_every_panel_of_the_dashboard_has_data(stack: Stack) -> None:
     }
 
 
-@pytest.mark.slow
+@pytest.mark.system
 def test_every_rule_is_evaluated_and_nothing_is_on_fire(stack: Stack) -> None:
     (missed, *_) = stack.wait_for(
         'job_model:rheostat_latency_budgets:missed_ratio_rate5m{model="tiny"}'
@@ -234,7 +234,7 @@ def test_every_rule_is_evaluated_and_nothing_is_on_fire(stack: Stack) -> None:
     assert not [rule["name"] for rule in rules if rule.get("state") == "firing"]
 
 
-@pytest.mark.slow
+@pytest.mark.system
 def test_metrics_follow_the_conventions(stack: Stack) -> None:
     """Counters end in _total, times are seconds, and no label could be flooded by clients."""
     metadata = stack.prometheus.get("/api/v1/metadata").json()["data"]

@@ -11,7 +11,7 @@ from server.settings import Settings
 from tests.postgres import cluster
 from tests.server.samples import image, text_of
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.system
 
 IMAGE = {"image": text_of(image())}
 

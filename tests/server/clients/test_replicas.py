@@ -22,7 +22,7 @@ from tests.server.test_main import DEADLINE_S, ROOT, free_port
 
 log = logging.getLogger(__name__)
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.system
 
 IMAGE = {"image": text_of(image())}
 SECONDS = 20.0
