@@ -111,9 +111,16 @@ class Rows:
         """Return an element of type BYTES: bytes, or text where the tensor came in JSON.
 
         Raises:
-            InvalidRequestError: If it is neither.
+            InvalidRequestError: If it is neither, or a row has not one element.
         """
-        (element,) = self._flat(index)
+        row = self._flat(index)
+        if len(row) != 1:
+            raise InvalidRequestError(
+                f"{self._field}.data[{index}] has {len(row)} elements by its shape "
+                f"{list(self.shape)}; it must have 1",
+                self._field,
+            )
+        element = row[0]
         if not isinstance(element, bytes | str):
             raise InvalidRequestError(
                 f"{self._field}.data[{index}]={shown(element)} must be text", self._field

@@ -16,7 +16,7 @@ from server.app import create_app
 from server.catalog import Served
 from server.engine.engine import Engine
 from server.errors import OverloadedError
-from server.settings import PREFIX, Settings
+from server.settings import DATA, PREFIX, Settings
 from tests.tiny import write_checkpoint
 from tests.tiny_text import write_text_checkpoint
 
@@ -29,7 +29,7 @@ def no_settings_around(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
     """Keep the settings and the cache of whoever runs the tests out of them."""
     with pytest.MonkeyPatch.context() as patch:
         for name in list(os.environ):
-            if name.upper().startswith(PREFIX):
+            if name.upper().startswith(PREFIX) and name.upper() != DATA:  # no setting
                 patch.delenv(name)
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
