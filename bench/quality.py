@@ -12,7 +12,7 @@ texts stand in STS-Benchmark's train or dev split are left out.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from bench import report
@@ -20,10 +20,10 @@ from models import checkpoint, formats
 from models.backends.torch import TorchBackend
 from models.checkpoint import MANIFEST
 from models.core import Subnet
-from models.families.exits import Exits
+from models.families.exits import Exits, ExitsConfig
 from models.train import texts
 from models.train.texts import Retrieval, ScoredPair
-from search.embeddings import Evaluation, Ranking, Similarity, scores
+from search.embeddings import Evaluation, Measured, Ranking, Similarity, scores_by
 from server.settings import data_folder
 
 _QUICK = 200  # pairs, or queries with the documents that answer them
@@ -76,10 +76,10 @@ def main() -> None:
         backend.prepare(model)
         for name, found in data.items():
             part = _first(found) if chosen.quick else found
-            for metric in SETS[name][1]:
-                evaluation = _evaluation(part, metric)
-                title = f"{folder.name}: {name}, {metric}"
-                figures[title] = _measure(model, backend, evaluation, title, chosen.full_only)
+            metrics = SETS[name][1]
+            evaluations = [_evaluation(part, metric) for metric in metrics]
+            titles = [f"{folder.name}: {name}, {metric}" for metric in metrics]
+            figures |= _measure(model, backend, evaluations, titles, chosen.full_only)
     report.finish(figures, chosen.json)
 
 
@@ -113,9 +113,13 @@ def _first(data: Sequence[ScoredPair] | Retrieval) -> Sequence[ScoredPair] | Ret
 
 
 def _measure(
-    model: Exits, backend: TorchBackend, evaluation: Evaluation, title: str, full_only: bool
-) -> list[dict[str, object]]:
-    """Score, print two tables and return one record per subnet."""
+    model: Exits,
+    backend: TorchBackend,
+    evaluations: Sequence[Evaluation],
+    titles: Sequence[str],
+    full_only: bool,
+) -> dict[str, object]:
+    """Score, print two tables per evaluation and return a record per subnet, by title."""
     space, config = model.space, model.config
     full = [s for s in space if s["heads"] == s["ffn"] == 1]
     narrow: list[Subnet] = []
@@ -127,21 +131,33 @@ def _measure(
             if (heads, ffn) != (1, 1)
         ]
     subnets = [*full, *narrow]
-    found = dict(
-        zip(subnets, scores(model, backend, model.input, evaluation, subnets), strict=True)
-    )
+    figures: dict[str, object] = {}
+    every = scores_by(model, backend, model.input, evaluations, subnets)
+    for title, measured in zip(titles, every, strict=True):
+        found = dict(zip(subnets, measured, strict=True))
+        _show(title, config, full, narrow, found)
+        figures[title] = [{"subnet": dict(s), **found[s]._asdict()} for s in subnets]
+    return figures
+
+
+def _show(
+    title: str,
+    config: ExitsConfig,
+    full: Sequence[Subnet],
+    narrow: Sequence[Subnet],
+    found: Mapping[Subnet, Measured],
+) -> None:
     rows: list[list[object]] = []
     for depth in config.depths:
         of_depth = {s["dim"]: found[s].value for s in full if s["depth"] == depth}
         rows.append([depth, *(of_depth.get(dim, "-") for dim in config.dims)])
-    n, stderr = found[space.largest].n, found[space.largest].stderr
+    n, stderr = found[full[-1]].n, found[full[-1]].stderr
     report.show(
         f"{title} (n {n}, standard error {stderr:.4f})", ["depth", *map(str, config.dims)], rows
     )
     if narrow:
         columns = [[s["heads"], s["ffn"], found[s].value] for s in narrow]
         report.show(f"{title}, all layers and dimensions", ["heads", "ffn", "score"], columns)
-    return [{"subnet": dict(s), **found[s]._asdict()} for s in subnets]
 
 
 if __name__ == "__main__":

@@ -150,32 +150,48 @@ def scores(
     subnets: Sequence[Subnet],
     report: Callable[[], object] = lambda: None,
 ) -> list[Measured]:
-    """Score subnets on one evaluation; what they share is computed once.
+    """Score subnets on one evaluation; see `scores_by`."""
+    (found,) = scores_by(model, backend, text_input, [evaluation], subnets, report)
+    return found
+
+
+def scores_by(
+    model: Elastic,
+    backend: TorchBackend,
+    text_input: TextInput,
+    evaluations: Sequence[Evaluation],
+    subnets: Sequence[Subnet],
+    report: Callable[[], object] = lambda: None,
+) -> list[list[Measured]]:
+    """Score subnets in several ways on the same texts; what they share is computed once.
 
     Args:
         model: Prepared by the backend, without axes of single tasks.
         backend: Runs the plans.
         text_input: Of the model; a text that is too long is cut at its end.
-        evaluation: Texts and their worth.
+        evaluations: Of the same texts.
         subnets: To be scored.
         report: Called after each batch.
+
+    Returns:
+        Per evaluation, the score of each subnet.
     """
+    texts = evaluations[0].texts
+    assert all(evaluation.texts == texts for evaluation in evaluations), "of the same texts"
     task = next(iter(model.tasks))
-    items = [
-        _Item(i, text_input.encode(text, truncate="right"))
-        for i, text in enumerate(evaluation.texts)
-    ]
+    items = [_Item(i, text_input.encode(text, truncate="right")) for i, text in enumerate(texts)]
     items.sort(key=lambda item: len(item.tokens))
     shape = text_input.shape_of(items[0].tokens)
     plans = {subnet: model.plan(subnet, shape, [task]) for subnet in subnets}
-    found: dict[Subnet, Measured] = {}
+    found: list[dict[Subnet, Measured]] = [{} for _ in evaluations]
     ordered = sorted(plans.items(), key=lambda entry: repr(entry[1][-1].path))
     for start in range(0, len(ordered), _MAX_LEAVES):
         part = dict(ordered[start : start + _MAX_LEAVES])
         vectors = _embed(part.values(), backend, text_input, items, report)
         for subnet, plan in part.items():
-            found[subnet] = evaluation.score(vectors[plan[-1].path])
-    return [found[subnet] for subnet in subnets]
+            for own, evaluation in zip(found, evaluations, strict=True):
+                own[subnet] = evaluation.score(vectors[plan[-1].path])
+    return [[own[subnet] for subnet in subnets] for own in found]
 
 
 def _embed(
