@@ -8,13 +8,29 @@ import pytest
 
 from models.backends.torch import TorchBackend
 from models.core import plan_cost
+from models.inputs import ImageInput
 from models.ragged import Ragged
+from models.text import TextInput
 from server import catalog
 from server.catalog import Catalog, Served
 from server.settings import Settings
 
 CLOSE = ("A man is playing a guitar.", "Someone plays the guitar.")
 FAR = "The stock market fell sharply on Monday."
+SEARCHES = (
+    (
+        "Remove duplicates and keep the order.",
+        "def unique(xs):\n    return list(dict.fromkeys(xs))",
+    ),
+    (
+        "Return the mean squared error of two arrays.",
+        "def mse(a, b):\n    diff = np.asarray(a) - np.asarray(b)\n    return np.mean(diff ** 2)",
+    ),
+    (
+        "Read a JSON file.",
+        "def load(path):\n    with open(path) as file:\n        return json.load(file)",
+    ),
+)
 
 
 @cache
@@ -27,8 +43,26 @@ def minilm() -> Served:
     return zoo().choose("minilm-2d")
 
 
-def test_both_models_are_there() -> None:
-    assert set(zoo()) == {"cifar100-mtl", "minilm-2d"}
+def test_all_models_are_there_and_requests_that_name_none_get_the_general_ones() -> None:
+    settings = Settings()
+    models = catalog.load(settings.models_folder, settings.defaults)
+    assert set(models) == {"cifar100-mtl", "minilm-2d", "pycode-exits"}
+    assert models.choose(None, TextInput).name == "minilm-2d"
+    assert models.choose(None, ImageInput).name == "cifar100-mtl"
+
+
+def test_code_is_found_by_what_it_does_from_the_second_exit_on() -> None:
+    pycode = zoo().choose("pycode-exits")
+    backend, model = TorchBackend(), pycode.model
+    backend.prepare(model)
+    rows = [model.input.encode(text) for pair in SEARCHES for text in pair]
+    tokens = Ragged.pack(rows)
+    largest = model.space.largest
+    for depth in (2, 3, 4, 5, 6):
+        plan = model.plan(model.space.check(largest | {"depth": depth}), (tokens.layout.longest,))
+        (vectors,) = backend.run(plan, {"tokens": tokens}).values()
+        queries, functions = vectors[0::2], vectors[1::2]
+        assert (queries @ functions.T).argmax(1).tolist() == [0, 1, 2], depth
 
 
 def test_every_exit_and_dimension_tells_close_sentences_from_far_ones(minilm: Served) -> None:
