@@ -101,12 +101,12 @@ class ExportProcess:
         if self._connection is None:
             context = multiprocessing.get_context("spawn")
             here, there = context.Pipe()
-            self._process = context.Process(
+            process = context.Process(
                 target=_serve, args=(there, self._idle_s), name="onnx-export", daemon=True
             )
-            self._process.start()
+            process.start()
             there.close()  # so that its death is the end of the pipe
-            self._connection = here
+            self._process, self._connection = process, here  # `close` may kill it from now on
         if self._closed:  # `close` says so first, then looks for a process to end
             raise RuntimeError("closed")
         return self._connection
