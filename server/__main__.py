@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
+from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn, TypeVar, get_origin
 
 import typer
 from pydantic import ValidationError
@@ -20,6 +22,8 @@ from server.errors import DatabaseError
 from server.keys_commands import keys
 from server.settings import PREFIX, Settings, SettingsError
 
+Command = TypeVar("Command", bound=Callable[..., None])
+
 log = logging.getLogger("server")
 
 cli = typer.Typer(
@@ -31,45 +35,39 @@ cli = typer.Typer(
 )
 
 
-def _option(name: str) -> Any:
-    """Return the option of a setting; its text and default are those of `Settings`."""
+def takes(*names: str) -> Callable[[Command], Command]:
+    """Give a command an option per setting named, in place of its keywords; for all if none is.
+
+    An option has the name, text and default of its setting, and is None where it is not given.
+    """
+
+    def add_options(command: Command) -> Command:
+        own = signature(command, eval_str=True).parameters.values()
+        options = [_option(name) for name in names or Settings.model_fields]
+        kept = [one for one in own if one.kind is not Parameter.VAR_KEYWORD]
+        command.__signature__ = Signature(options + kept)  # type: ignore[attr-defined]
+        return command
+
+    return add_options
+
+
+def _option(name: str) -> Parameter:
     field = Settings.model_fields[name]
-    default = False if field.default is None else str(field.default)
-    return typer.Option(help=f"{field.description} [{PREFIX}{name.upper()}]", show_default=default)
+    # `Settings` judges choices, from wherever they come.
+    kind: Any = str if get_origin(field.annotation) is Literal else field.annotation
+    option = typer.Option(
+        help=f"{field.description} [{PREFIX}{name.upper()}]",
+        show_default=False if field.default is None else str(field.default),
+    )
+    annotation = Annotated[kind | None, option]
+    return Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
 @cli.command()
-def serve(
-    context: typer.Context,
-    models: Annotated[Path | None, _option("models")] = None,
-    host: Annotated[str | None, _option("host")] = None,
-    port: Annotated[int | None, _option("port")] = None,
-    grpc_port: Annotated[int | None, _option("grpc_port")] = None,
-    device: Annotated[str | None, _option("device")] = None,
-    backend: Annotated[str | None, _option("backend")] = None,
-    max_session_bytes: Annotated[int | None, _option("max_session_bytes")] = None,
-    num_threads: Annotated[int | None, _option("num_threads")] = None,
-    max_body_bytes: Annotated[int | None, _option("max_body_bytes")] = None,
-    max_images: Annotated[int | None, _option("max_images")] = None,
-    max_batch_size: Annotated[int | None, _option("max_batch_size")] = None,
-    max_queue: Annotated[int | None, _option("max_queue")] = None,
-    policy: Annotated[str | None, _option("policy")] = None,
-    target_delay_ms: Annotated[float | None, _option("target_delay_ms")] = None,
-    max_wait_ms: Annotated[float | None, _option("max_wait_ms")] = None,
-    max_cache_bytes: Annotated[int | None, _option("max_cache_bytes")] = None,
-    profiles: Annotated[Path | None, _option("profiles")] = None,
-    database: Annotated[str | None, _option("database")] = None,
-    database_grace_s: Annotated[float | None, _option("database_grace_s")] = None,
-    max_clients: Annotated[int | None, _option("max_clients")] = None,
-    open: Annotated[bool | None, _option("open")] = None,
-    drain_s: Annotated[float | None, _option("drain_s")] = None,
-    grace_s: Annotated[float | None, _option("grace_s")] = None,
-    traces: Annotated[str | None, _option("traces")] = None,
-    log_format: Annotated[str | None, _option("log_format")] = None,
-    log_level: Annotated[str | None, _option("log_level")] = None,
-) -> None:
+@takes()
+def serve(**given: Any) -> None:
     """Serve the models of a folder. An option goes before its environment variable."""
-    settings = _settings(context.params)
+    settings = _settings(given)
     logs.configure(settings.log_format, settings.log_level)
     try:
         asyncio.run(check_exposure(settings))
@@ -101,17 +99,11 @@ def models(
 
 
 @cli.command()
+@takes("models", "device", "backend", "max_session_bytes", "num_threads", "profiles")
 def calibrate(
-    models: Annotated[Path | None, _option("models")] = None,
-    device: Annotated[str | None, _option("device")] = None,
-    backend: Annotated[str | None, _option("backend")] = None,
-    max_session_bytes: Annotated[int | None, _option("max_session_bytes")] = None,
-    num_threads: Annotated[int | None, _option("num_threads")] = None,
-    profiles: Annotated[Path | None, _option("profiles")] = None,
-    seed: Annotated[int, typer.Option(help="Of the runs that are compared.")] = 0,
+    *, seed: Annotated[int, typer.Option(help="Of the runs that are compared.")] = 0, **given: Any
 ) -> None:
     """Measure how long the models' steps take here, and how well that predicts whole runs."""
-    given = {name: value for name, value in locals().items() if name != "seed"}
     try:
         for report in calibrating.calibrate(_settings(given), seed):
             print(report, flush=True)

@@ -1,13 +1,6 @@
 from __future__ import annotations
 
-import os
 import signal
-import socket
-import subprocess
-import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -15,56 +8,9 @@ import pytest
 from typer.testing import CliRunner
 
 from server.__main__ import cli
+from server.settings import PREFIX, Settings
+from tests.server.listening import DEADLINE_S, free_port, server
 from tests.server.samples import image, text_of
-
-ROOT = Path(__file__).parents[2]
-DEADLINE_S = 90
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-    return port
-
-
-@contextmanager
-def server(folder: Path, port: int, *options: str) -> Iterator[subprocess.Popen[str]]:
-    """Start the real process; yield once it listens; kill it if it outlives the deadline."""
-    serve = ["serve", "--models", str(folder), "--port", str(port), *options]
-    with running([sys.executable, "-m", "server", *serve]) as process:
-        yield process
-
-
-@contextmanager
-def running(command: list[str]) -> Iterator[subprocess.Popen[str]]:
-    """Start a process; yield once it listens; kill it if it outlives the deadline."""
-    process = subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env={**os.environ, "RHEOSTAT_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    deadline = threading.Timer(DEADLINE_S, process.kill)
-    deadline.start()
-    try:
-        assert process.stdout is not None
-        seen = []
-        for line in process.stdout:
-            seen.append(line)
-            if "Uvicorn running on" in line:
-                break
-        else:
-            pytest.fail("".join(seen))
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-        deadline.cancel()
-        if process.stdout is not None:
-            process.stdout.close()
 
 
 def test_the_process_serves_until_it_is_told_to_end(folder: Path) -> None:
@@ -101,6 +47,7 @@ def test_a_folder_without_models_ends_with_one_line(command: str, tmp_path: Path
         ("--port", "0", "port=0: Input should be greater than or equal to 1"),
         ("--device", "gpu", "device=gpu: String should match pattern"),
         ("--max-images", "5000", "max_images=5000 exceeds max_queue=4096"),
+        ("--max-texts", "5000", "max_texts=5000 exceeds max_queue=4096"),
         ("--log-level", "loud", "log_level=loud: Input should be 'debug', "),
         ("--port", "http", "Invalid value for '--port'"),
     ],
@@ -145,11 +92,21 @@ def test_models_are_listed_with_name_family_and_folder(folder: Path) -> None:
     assert line.endswith(f" MB  {folder / 'tiny'}")
 
 
-def test_help_names_each_option_with_its_variable_and_default() -> None:
+def test_help_names_each_setting_with_its_variable_and_default() -> None:
     result = CliRunner().invoke(cli, ["serve", "--help"], env={"COLUMNS": "200"})
     assert result.exit_code == 0
-    for text in ("--max-queue", "RHEOSTAT_MAX_QUEUE", "4096", "--models", "RHEOSTAT_MODELS"):
-        assert text in result.stdout
+    words = result.stdout.split()
+    for name in Settings.model_fields:
+        assert f"--{name.replace('_', '-')}" in words
+        assert f"[{PREFIX}{name.upper()}]" in words
+    assert "(4096)]" in words
+
+
+def test_calibrating_takes_the_settings_that_it_heeds() -> None:
+    result = CliRunner().invoke(cli, ["calibrate", "--help"], env={"COLUMNS": "200"})
+    words = result.stdout.split()
+    assert {"--models", "--num-threads", "--seed"} <= set(words)
+    assert "--port" not in words
 
 
 def test_without_a_command_help_is_shown() -> None:

@@ -14,8 +14,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.server.listening import DEADLINE_S, free_port, running, server
 from tests.server.samples import image, text_of
-from tests.server.test_main import DEADLINE_S, free_port, running, server
 
 WAIT_S = 30
 LONG_S = 600  # far beyond what a test may take

@@ -17,8 +17,8 @@ from server.app import create_app
 from server.client import AsyncClient
 from server.settings import Settings, SettingsError
 from tests.server.backends import FailingBackend
+from tests.server.listening import free_port
 from tests.server.samples import image, run, text_of
-from tests.server.test_main import free_port
 
 pytest.importorskip("opentelemetry.sdk", reason="needs the extra otel")
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,15 +12,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.server.listening import free_port
+from tests.server.listening import free_port, unread
 
 http = pytest.importorskip("tritonclient.http")
 grpc = pytest.importorskip("tritonclient.grpc")
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[3]
-DEADLINE_S = 300  # the first start times every step of the models
 CLOSE = ("A man is playing a guitar.", "Someone plays the guitar.")
 FAR = "The stock market fell sharply on Monday."
 
@@ -39,36 +34,11 @@ class Addresses(NamedTuple):
 def addresses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Addresses]:
     """Start the command; yield once it listens."""
     ports = free_port(), free_port()
-    options = ["--port", str(ports[0]), "--grpc-port", str(ports[1]), "--num-threads", "1"]
-    process = subprocess.Popen(
-        [str(Path(sys.executable).parent / "rheostat"), "serve", *options],
-        cwd=ROOT,
-        env={**os.environ, "RHEOSTAT_PROFILES": str(tmp_path_factory.mktemp("profiles"))},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    deadline = threading.Timer(DEADLINE_S, process.kill)
-    deadline.start()
-    assert process.stdout is not None
-    rest = threading.Thread(target=process.stdout.read)  # or the pipe would fill
-    seen = []
-    try:
-        for line in process.stdout:
-            seen.append(line)
-            if "Uvicorn running on" in line:
-                break
-        else:
-            pytest.fail("".join(seen))
-        rest.start()
+    options = ["--port", str(ports[0]), "--grpc-port", str(ports[1])]
+    command = [str(Path(sys.executable).parent / "rheostat"), "serve", *options]
+    # A new folder: the first start times every step of the models.
+    with unread(command, RHEOSTAT_PROFILES=str(tmp_path_factory.mktemp("profiles"))):
         yield Addresses(*(f"127.0.0.1:{port}" for port in ports))
-    finally:
-        deadline.cancel()
-        process.terminate()
-        process.wait(30)
-        if rest.ident is not None:
-            rest.join()
-        process.stdout.close()
 
 
 @pytest.fixture(scope="module", params=["http", "grpc"])

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,8 +15,8 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.server.listening import DEADLINE_S, ROOT, free_port, unread
 from tests.server.samples import image, text_of
-from tests.server.test_main import DEADLINE_S, ROOT, free_port
 
 log = logging.getLogger(__name__)
 
@@ -36,38 +34,8 @@ def server(folder: Path, url: str) -> Iterator[str]:
     arguments = ["serve", "--models", str(folder), "--port", str(port), "--database", url]
     # A quota in FLOPs is then a number of requests, and nothing else refuses any.
     arguments += ["--policy", "fixed", "--max-wait-ms", "60000"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "server", *arguments],
-        cwd=ROOT,
-        env={**os.environ, "RHEOSTAT_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    deadline = threading.Timer(DEADLINE_S, process.kill)
-    deadline.start()
-    reader = None
-    assert process.stdout is not None
-    try:
-        seen = []
-        for line in process.stdout:
-            seen.append(line)
-            if "Uvicorn running on" in line:
-                break
-        else:
-            pytest.fail("".join(seen))
-        deadline.cancel()
-        # Nobody reads any further: the log must not fill the pipe.
-        reader = threading.Thread(target=process.stdout.read)
-        reader.start()
+    with unread([sys.executable, "-m", "server", *arguments]):
         yield f"http://127.0.0.1:{port}"
-    finally:
-        deadline.cancel()
-        process.terminate()
-        process.wait(DEADLINE_S)
-        if reader is not None:
-            reader.join()
-        process.stdout.close()
 
 
 def make_key(url: str, *options: str) -> dict[str, str]:
