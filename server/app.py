@@ -30,7 +30,7 @@ from server.forms import install as install_forms
 from server.lifecycle import Lifecycle
 from server.logs import PROBES
 from server.metrics import Metrics
-from server.middleware import BodyLimit, RequestId
+from server.middleware import BodyLimit, BodyTimeout, RequestId
 from server.openapi import DocumentedApp
 from server.profiles import Profiles
 from server.service import Service
@@ -127,6 +127,7 @@ def create_app(settings: Settings) -> FastAPI:
     forms = Forms(FORMS)
     install_forms(app, forms)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(BodyTimeout, limit_s=settings.read_timeout_s)
     app.add_middleware(Access, door=door)
     app.add_middleware(RequestId, forms=forms)
     return app

@@ -10,6 +10,7 @@ RheostatError                    500  internal
 │   ├── UnknownKeyError          404  unknown_key
 │   ├── UnsupportedMediaError    415  unsupported_media_type
 │   ├── PayloadTooLargeError     413  payload_too_large
+│   ├── RequestTimeoutError      408  request_timeout
 │   ├── UnknownModelError        404  unknown_model
 │   ├── UnknownPathError         404  unknown_path
 │   ├── MethodNotAllowedError    405  method_not_allowed
@@ -31,7 +32,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import ClassVar, Self
 
 _LEAST_RETRY_S = 0.01
 _MAX_SHOWN = 80  # characters of a client's text that a message repeats
@@ -155,6 +156,22 @@ class PayloadTooLargeError(ClientError):
 
     status = 413
     error_type = "payload_too_large"
+
+
+class RequestTimeoutError(ClientError):
+    """The client took too long to send its request; nothing was run for it."""
+
+    status = 408
+    error_type = "request_timeout"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.headers = {"Connection": "close"}  # the rest of the request may still come
+
+    @classmethod
+    def of(cls, part: str, limit_s: float) -> Self:
+        """Return the error of a ``head`` or a ``body`` that was not there in time."""
+        return cls(f"the request's {part} was not received within {limit_s:g} s (read_timeout_s)")
 
 
 class UnknownModelError(ClientError):

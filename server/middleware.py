@@ -1,4 +1,4 @@
-"""What every request passes first: an id, a limit on its body, and an answer to any error."""
+"""What every request passes first: an id, limits on its body, and an answer to any error."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server import logs
-from server.errors import ModelNotReadyError, PayloadTooLargeError
+from server.errors import ModelNotReadyError, PayloadTooLargeError, RequestTimeoutError
 from server.forms import Forms
 
 _HEADER = b"x-request-id"
@@ -95,6 +95,40 @@ class BodyLimit:
 
     def _too_large(self) -> PayloadTooLargeError:
         return PayloadTooLargeError(f"the body exceeds {self._max_bytes} bytes (max_body_bytes)")
+
+
+class BodyTimeout:
+    """Stop waiting for a body that has not arrived as a whole in time.
+
+    The limit is on the whole, not between bytes, of which a client could send one a second. It is
+    over with the body: an answer may take longer, and so may listening for a client that leaves.
+    """
+
+    def __init__(self, app: ASGIApp, limit_s: float) -> None:
+        self._app = app
+        self._limit_s = limit_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one connection."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        deadline = asyncio.get_running_loop().time() + self._limit_s
+        is_received = False
+
+        async def receive_in_time() -> Message:
+            nonlocal is_received
+            if is_received:
+                return await receive()
+            try:
+                async with asyncio.timeout_at(deadline):
+                    message = await receive()
+            except TimeoutError:
+                raise RequestTimeoutError.of("body", self._limit_s) from None
+            is_received = not message.get("more_body", False)
+            return message
+
+        await self._app(scope, receive_in_time, send)
 
 
 def _request_id(scope: Scope) -> str:

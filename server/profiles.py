@@ -62,10 +62,7 @@ class Profiles:
         record = {"made_for": self._made_for(served), "profile": _to_json(profile)}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            # Another process may read or write it at the same moment.
-            with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
-                json.dump(record, file)
-            Path(file.name).replace(path)
+            _write(path, json.dumps(record))
         except OSError as error:
             log.warning("the profile of %s is not kept: %s", served.name, error)
         return profile
@@ -88,6 +85,18 @@ class Profiles:
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
         }
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file as a whole or not at all; another process may read or write it meanwhile."""
+    file = tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False)  # noqa: SIM115
+    try:
+        with file:
+            file.write(text)
+        Path(file.name).replace(path)
+    except BaseException:  # a full disk, or an interrupt
+        Path(file.name).unlink()
+        raise
 
 
 def _processor() -> str:

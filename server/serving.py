@@ -20,6 +20,7 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.config import STARTUP_FAILURE
 
+from server.connection import with_read_timeout
 from server.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -89,6 +90,20 @@ class Server(uvicorn.Server):
             task.cancel()  # `RequestId` tells the client
 
 
+def configured(app: ASGIApp, settings: Settings) -> uvicorn.Config:
+    """Return how uvicorn is to serve an application."""
+    return uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        http=with_read_timeout(settings.read_timeout_s),
+        ws="none",
+        timeout_keep_alive=settings.keep_alive_s,
+        log_config=None,  # its loggers write where all others do
+        access_log=False,  # `RequestId` writes it
+    )
+
+
 def serve(app: ASGIApp, settings: Settings, drain: Callable[[], None]) -> None:
     """Serve until a signal says to end; then take the signal's own way out.
 
@@ -97,14 +112,7 @@ def serve(app: ASGIApp, settings: Settings, drain: Callable[[], None]) -> None:
         settings: Where to listen, and how to end.
         drain: Called as soon as a signal says that the server is to end.
     """
-    config = uvicorn.Config(
-        app,
-        host=settings.host,
-        port=settings.port,
-        log_config=None,  # its loggers write where all others do
-        access_log=False,  # `RequestId` writes it
-    )
-    server = Server(config, drain, settings.drain_s, settings.grace_s)
+    server = Server(configured(app, settings), drain, settings.drain_s, settings.grace_s)
     with suppress(KeyboardInterrupt):  # raised after a good end
         server.run()
     if not server.started:

@@ -125,6 +125,18 @@ class Settings(BaseSettings):
         default=False,
         description="Whether to infer and to read metrics takes no key, on any address.",
     )
+    read_timeout_s: float = Field(
+        default=30.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="Time that a client has to send the head of a request, and again for its body; "
+        "slower ones get 408.",
+    )
+    keep_alive_s: int = Field(
+        default=75,
+        ge=1,
+        description="Idle connections are kept for so long; set it above your load balancer's.",
+    )
     drain_s: float = Field(
         default=0.0,
         ge=0,

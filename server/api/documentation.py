@@ -29,6 +29,7 @@ from server.errors import (
     PayloadTooLargeError,
     PermissionDeniedError,
     QuotaExceededError,
+    RequestTimeoutError,
     RheostatError,
     UnknownClientError,
     UnknownKeyError,
@@ -54,6 +55,7 @@ SAMPLES: tuple[RheostatError, ...] = (
     ),
     UnsupportedMediaError("content-type='text/plain' must be application/json"),
     PayloadTooLargeError("the body exceeds 20971520 bytes (max_body_bytes)"),
+    RequestTimeoutError.of("body", 30),
     AuthenticationError("the key is not known"),
     PermissionDeniedError("the key has not the scope admin, only infer"),
     UnknownModelError("model='huge' is not served; one of ['minilm-2d']", "model"),
@@ -105,10 +107,12 @@ def errors(
         by: The protocols that answer at the path, that of its key first.
         public: Whether anybody may ask, without a key.
     """
-    always = () if public else _EVERYWHERE
+    found = {*(() if public else _EVERYWHERE), *statuses}
+    if 413 in found:
+        found.add(408)  # a body that may be too large may be too slow
     return {
         status: _documented(status, by[:1] if status in (401, 403) else by)
-        for status in sorted({*always, *statuses})
+        for status in sorted(found)
     }
 
 

@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import json
 import logging
+import tempfile
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -63,6 +66,41 @@ def test_a_folder_that_cannot_be_written_is_no_reason_not_to_serve(
         found = profiles(in_the_way, served).get(served)
     assert len(found.seconds)
     assert "is not kept" in caplog.text
+
+
+@pytest.mark.parametrize("fault", [OSError("No space left on device"), KeyboardInterrupt()])
+def test_a_profile_that_cannot_be_written_leaves_nothing_behind(
+    tmp_path: Path, served: Served, fault: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: Path, target: Path) -> Path:
+        assert path.stat().st_size  # it had been written
+        raise fault
+
+    monkeypatch.setattr(Path, "replace", fail)
+    expected = pytest.raises(type(fault)) if isinstance(fault, KeyboardInterrupt) else nullcontext()
+    with expected:
+        profiles(tmp_path, served).get(served)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is Linux's")
+def test_on_a_full_disk_nothing_is_left_behind_and_the_profile_is_used(
+    tmp_path: Path,
+    served: Served,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def full(mode: str, dir: Path, delete: bool) -> Any:
+        """Open a file in the folder whose writes fail once they reach the disk."""
+        (dir / "half").symlink_to("/dev/full")
+        return (dir / "half").open(mode)
+
+    monkeypatch.setattr(tempfile, "NamedTemporaryFile", full)
+    with caplog.at_level(logging.WARNING):
+        found = profiles(tmp_path, served).get(served)
+    assert len(found.seconds)
+    assert "the profile of tiny is not kept: [Errno 28] No space left on device" in caplog.text
+    assert not list(tmp_path.iterdir())
 
 
 def test_other_weights_of_one_architecture_are_not_measured_again(
