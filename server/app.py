@@ -83,7 +83,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
 
     inference = Inference(service, settings.max_images, settings.max_texts)
-    grpc = _grpc_server(settings, inference, door)
+    grpc = _grpc_server(settings, inference, door, tracing)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -164,18 +164,19 @@ def _telemetry(tracing: Tracing | None) -> TelemetryConfig:
 
 
 def _grpc_server(
-    settings: Settings, inference: Inference, door: Door
+    settings: Settings, inference: Inference, door: Door, tracing: Tracing | None
 ) -> AbstractAsyncContextManager[object]:
     """Return what listens for gRPC while it is entered; nothing where no port is set."""
     if settings.grpc_port is None:
         return nullcontext()
     try:
-        from server.api.kserve_grpc import GrpcServer  # the extra `grpc` may not be installed
+        from server.api.grpc_calls import Calls  # the extra `grpc` may not be installed
+        from server.api.kserve_grpc import GrpcServer
     except ImportError as error:
         raise SettingsError(f"grpc_port needs the extra grpc: {error}") from None
     return GrpcServer(
         inference,
-        lambda metadata: door.let_in(Scope.INFER, metadata),
+        Calls(lambda metadata: door.let_in(Scope.INFER, metadata), tracing),
         f"{settings.url_host}:{settings.grpc_port}",
         settings.max_body_bytes,
         settings.max_queue,

@@ -7,6 +7,9 @@ look like a record of its own.
 from __future__ import annotations
 
 import logging
+import re
+import uuid
+from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Literal, TextIO
@@ -28,6 +31,7 @@ PROBES = frozenset(
 _access = logging.getLogger("rheostat.access")
 _CONSOLE = "%(asctime)s %(levelname)s %(name)s [%(request_id)s]: %(message)s"
 _INDENT = "    "
+_PLAIN_WORD = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 _MAX_PATH = 200  # characters that a line repeats of a path that is none of ours
 
 
@@ -59,6 +63,11 @@ def handler_of(form: Format, stream: TextIO | None = None) -> logging.Handler:
     handler.setFormatter(_formatter(form))
     handler.addFilter(_add_request_id)
     return handler
+
+
+def id_or_new(given: str) -> str:
+    """Return what a client calls its request if that is a plain word, else a new id."""
+    return given if _PLAIN_WORD.fullmatch(given) else uuid.uuid4().hex
 
 
 def begin(request_id: str) -> Current:
@@ -94,20 +103,43 @@ def note_access(scope: Scope, status: int | None, seconds: float, current: Curre
         seconds: That the answer took.
         current: The request.
     """
-    level = logging.DEBUG if scope["path"] in PROBES else logging.INFO
+    answer = {"method": scope["method"], "path": _path(scope), "status": status}
+    caller: Caller = scope["state"].get("caller", ANYONE)
+    _note(answer, seconds, current, caller, scope["path"] in PROBES)
+
+
+def note_call(
+    path: str, status: str, seconds: float, current: Current, caller: Caller, is_probe: bool
+) -> None:
+    """Log one gRPC call; the status has a name of its own, as a field of a JSON log has one type.
+
+    Args:
+        path: Of service and method, as HTTP/2 carries it.
+        status: Name of its code.
+        seconds: That the answer took.
+        current: The call.
+        caller: Who sent it.
+        is_probe: Whether machines ask it every few seconds.
+    """
+    answer = {"method": "gRPC", "path": path, "grpc_status": status}
+    _note(answer, seconds, current, caller, is_probe)
+
+
+def _note(
+    answer: Mapping[str, str | int | None],
+    seconds: float,
+    current: Current,
+    caller: Caller,
+    is_probe: bool,
+) -> None:
+    level = logging.DEBUG if is_probe else logging.INFO
     if not _access.isEnabledFor(level):
         return
-    caller: Caller = scope["state"].get("caller", ANYONE)
     known = {"model": current.model, "client": caller.client or None}
     known = {name: value for name, value in known.items() if value is not None}
-    fields = {
-        "method": scope["method"],
-        "path": _path(scope),
-        "status": status,
-        "duration_ms": round(1000 * seconds, 3),
-    }
+    fields = {**answer, "duration_ms": round(1000 * seconds, 3)}
     words = [*map(str, fields.values()), "ms", *(f"{key}={word}" for key, word in known.items())]
-    _access.log(level, "%s", " ".join(words), extra=fields | known)
+    _access.log(level, "%s", " ".join(words), extra={**fields, **known})
 
 
 def _add_request_id(record: logging.LogRecord) -> bool:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
-import uuid
 from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -15,7 +13,6 @@ from server.errors import ModelNotReadyError, PayloadTooLargeError, RequestTimeo
 from server.forms import Forms
 
 _HEADER = b"x-request-id"
-_ACCEPTED_ID = re.compile(rb"[A-Za-z0-9_.:-]{1,128}")
 
 
 class RequestId:
@@ -133,4 +130,4 @@ class BodyTimeout:
 
 def _request_id(scope: Scope) -> str:
     given: bytes = dict(scope["headers"]).get(_HEADER, b"")
-    return given.decode() if _ACCEPTED_ID.fullmatch(given) else uuid.uuid4().hex
+    return logs.id_or_new(given.decode("latin-1"))

@@ -1,4 +1,4 @@
-"""OpenTelemetry: below FastAPI's span of a request one for each stage of its life.
+"""OpenTelemetry: below FastAPI's span of a request, or ours of a gRPC call, one for each stage.
 
 Importing this needs the extra `otel`. What the SDK reads from ``OTEL_`` variables holds: headers
 for the collector, sampling, names of the service, formats of the context that clients send.
@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from importlib.metadata import version
 from threading import Thread
 
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.propagate import extract
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import Span, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
+from opentelemetry.trace import SpanKind, StatusCode
 from opentelemetry.util.types import AttributeValue
 
 from server.catalog import Served
@@ -34,6 +36,10 @@ _MAX_WAITING = 2048  # spans; those that end while so many wait for the collecto
 _MAX_SENT = 512  # spans in one message to the collector
 _EXPORT_S = 10.0  # for one message, repetitions included
 _FLUSH_S = 2.0  # for what waits when the server ends
+# gRPC's codes that OpenTelemetry's conventions have for errors of the server.
+_FAULTS = frozenset(
+    {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
+)
 
 
 class Tracing:
@@ -65,6 +71,34 @@ class Tracing:
     def to_collector(cls, url: str) -> Tracing:
         """Send spans to a collector that takes OTLP over HTTP."""
         return cls(OTLPSpanExporter(url, timeout=_EXPORT_S))
+
+    @contextmanager
+    def call(self, method: str, metadata: Mapping[str, str]) -> Iterator[Callable[[str], None]]:
+        """Make the span of a gRPC call, and let it be the span at hand; below the client's, if any.
+
+        Args:
+            method: Service and method, with a slash between them.
+            metadata: Of the call.
+
+        Yields:
+            What to tell the name of the call's code.
+        """
+        with self._tracer.start_as_current_span(
+            method,
+            extract(metadata, Context()),
+            SpanKind.SERVER,
+            {"rpc.system.name": "grpc", "rpc.method": method},
+            record_exception=False,
+            set_status_on_exception=False,
+        ) as span:
+
+            def end(code: str) -> None:
+                span.set_attribute("rpc.response.status_code", code)
+                if code in _FAULTS:
+                    span.set_attribute("error.type", code)
+                    span.set_status(StatusCode.ERROR)
+
+            yield end
 
     def follow(
         self, admission: AbstractAsyncContextManager[Admitted], served: Served, backend: str
@@ -98,7 +132,7 @@ class Tracing:
                 admitted.on_ran = self._ran
                 yield admitted
         except BaseException as error:
-            # The status of the span is that of the response, which FastAPI knows.
+            # The status of the span is that of the response, which is made further out.
             span.set_attribute("rheostat.outcome", outcome_of(error))
             raise
 

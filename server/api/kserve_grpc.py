@@ -6,55 +6,27 @@ Budgets may also stand in metadata, spelled as the headers of REST.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, NamedTuple, Self
+from collections.abc import Mapping
+from typing import Any, Self
 
 import grpc
 
+from server.api.grpc_calls import Answer, Call, Calls
 from server.api.kserve import SERVER
 from server.api.kserve_inference import Asked, Inference, Parameter, Replied
 from server.api.kserve_messages import SERVICE, calls, message
 from server.api.kserve_signature import metadata
 from server.api.kserve_tensors import Given
-from server.caller import ANYONE, Caller
-from server.errors import InvalidRequestError, RheostatError, shown
-from server.forms import translate
+from server.errors import InvalidRequestError, shown
 from server.settings import SettingsError
 
-Identify = Callable[[Mapping[str, str]], Caller]
-"""Returns who calls, by a call's metadata, such as ``authorization``; or raises."""
-
-_PUBLIC = ("ServerLive", "ServerReady")
+_PROBES = ("ServerLive", "ServerReady")
 _CONTENTS = {
     "BYTES": "bytes_contents",
     "UINT8": "uint_contents",
     "INT64": "int64_contents",
     "FP32": "fp32_contents",
 }
-Answer = Callable[[Any, "Call"], Awaitable[Any]]
-_CODES = {
-    401: grpc.StatusCode.UNAUTHENTICATED,
-    403: grpc.StatusCode.PERMISSION_DENIED,
-    404: grpc.StatusCode.NOT_FOUND,
-    429: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    499: grpc.StatusCode.CANCELLED,
-    503: grpc.StatusCode.UNAVAILABLE,
-    504: grpc.StatusCode.DEADLINE_EXCEEDED,
-}
-
-
-class Call(NamedTuple):
-    """What is known of a call beside its request.
-
-    Attributes:
-        metadata: In lower case; without what is not text.
-        caller: Who calls.
-        left_s: Until the client gives up; None if it does not say.
-    """
-
-    metadata: Mapping[str, str]
-    caller: Caller
-    left_s: float | None
 
 
 class GrpcServer:
@@ -63,7 +35,7 @@ class GrpcServer:
     def __init__(
         self,
         inference: Inference,
-        identify: Identify,
+        passing: Calls,
         address: str,
         max_bytes: int,
         max_calls: int,
@@ -73,14 +45,14 @@ class GrpcServer:
 
         Args:
             inference: Answers.
-            identify: Says who calls; not asked about health.
+            passing: What every call passes.
             address: Host and port; port 0 for any that is free.
             max_bytes: Most of one message, as in REST of a body.
             max_calls: Most at once; further ones get RESOURCE_EXHAUSTED.
             grace_s: For those under way when it is left.
         """
         self._inference = inference
-        self._identify = identify
+        self._passing = passing
         self._address = address
         self._options = [
             ("grpc.max_receive_message_length", max_bytes),
@@ -111,7 +83,7 @@ class GrpcServer:
         }
         handlers = {
             name: grpc.unary_unary_rpc_method_handler(
-                self._answering(answers[name], is_public=name in _PUBLIC),
+                self._passing.handler(f"{SERVICE}/{name}", answers[name], name in _PROBES),
                 request_deserializer=request.FromString,
                 response_serializer=response.SerializeToString,
             )
@@ -129,21 +101,6 @@ class GrpcServer:
     async def __aexit__(self, *_: object) -> None:
         """Refuse new calls and finish those under way."""
         await self._server.stop(self._grace_s)
-
-    def _answering(self, answer: Answer, is_public: bool) -> Callable[[Any, Any], Awaitable[Any]]:
-        """Return a handler that says who calls, and of errors what gRPC has words for."""
-
-        async def handle(request: Any, context: Any) -> Any:
-            try:
-                pairs = context.invocation_metadata() or ()
-                texts = {key: value for key, value in pairs if isinstance(value, str)}
-                caller = ANYONE if is_public else self._identify(texts)
-                return await answer(request, Call(texts, caller, context.time_remaining()))
-            except Exception as error:  # noqa: BLE001  # the outer edge of a call
-                told = translate(error)
-            return await context.abort(_code(told), told.message, _trailing(told.headers))
-
-        return handle
 
     async def _server_live(self, _request: Any, _call: Call) -> Any:
         return message("ServerLiveResponse")(live=True)
@@ -177,20 +134,6 @@ class GrpcServer:
         )
         _add_outputs(response, replied, is_raw=bool(request.raw_input_contents))
         return response
-
-
-def _code(error: RheostatError) -> grpc.StatusCode:
-    if error.status in _CODES:
-        return _CODES[error.status]
-    is_clients = 400 <= error.status < 500
-    return grpc.StatusCode.INVALID_ARGUMENT if is_clients else grpc.StatusCode.INTERNAL
-
-
-def _trailing(headers: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-    found = {name.lower(): value for name, value in headers.items()}
-    if "retry-after-ms" in found:  # what gRPC's own retries go by
-        found["grpc-retry-pushback-ms"] = found["retry-after-ms"]
-    return tuple(found.items())
 
 
 def _asked(request: Any) -> Asked:

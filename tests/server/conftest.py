@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -11,12 +12,13 @@ import uvicorn
 from fastapi.testclient import TestClient
 
 from models.families.exits import Exits
-from server import catalog
+from server import catalog, logs
 from server.app import create_app
 from server.catalog import Served
 from server.engine.engine import Engine
 from server.errors import OverloadedError
 from server.settings import DATA, PREFIX, Settings
+from tests.server.written import Written
 from tests.tiny import write_checkpoint
 from tests.tiny_text import write_text_checkpoint
 
@@ -101,6 +103,19 @@ def text_url(text_settings: Settings) -> Iterator[str]:
     yield f"http://127.0.0.1:{socket.getsockname()[1]}"
     server.should_exit = True
     thread.join()
+
+
+@pytest.fixture
+def written(caplog: pytest.LogCaptureFixture) -> Iterator[Written]:
+    """What is logged from now on."""
+    written = Written()
+    handlers = [logs.handler_of(form, stream) for form, stream in written.streams.items()]
+    with caplog.at_level(logging.INFO):
+        for handler in handlers:
+            logging.getLogger().addHandler(handler)
+        yield written
+        for handler in handlers:
+            logging.getLogger().removeHandler(handler)
 
 
 Refuse = Callable[[int], None]

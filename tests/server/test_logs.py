@@ -1,13 +1,10 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import json
 import logging
 import subprocess
 import sys
-from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
@@ -19,48 +16,16 @@ from server.app import create_app
 from server.caller import Caller
 from server.decode import Decoder
 from server.forms import Forms
-from server.logs import Format
 from server.middleware import RequestId
 from server.settings import Settings
 from tests.server.backends import FailingBackend
 from tests.server.samples import Connection, image, run, text_of
+from tests.server.written import FORMS, Written
 
 log = logging.getLogger("tests.logs")
 
-FORMS: tuple[Format, ...] = ("console", "json")
 FORGED = "2026-01-01 00:00:00,000 INFO server [-]: forged"
 NASTY = [f"a{end}{FORGED}" for end in ("\n", "\r", "\r\n", "\x0b", "\x85", "\u2028", "\x1b[2J")]
-
-
-class Written:
-    """What handlers of both forms have written."""
-
-    def __init__(self) -> None:
-        self.streams = {form: io.StringIO() for form in FORMS}
-
-    def lines(self, form: Format) -> list[str]:
-        text = self.streams[form].getvalue()
-        assert text.endswith("\n") or not text
-        return text.split("\n")[:-1]
-
-    @property
-    def records(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.lines("json")]
-
-    def access(self) -> list[dict[str, Any]]:
-        return [one for one in self.records if one["logger"] == "rheostat.access"]
-
-
-@pytest.fixture
-def written(caplog: pytest.LogCaptureFixture) -> Iterator[Written]:
-    written = Written()
-    handlers = [logs.handler_of(form, stream) for form, stream in written.streams.items()]
-    with caplog.at_level(logging.INFO):
-        for handler in handlers:
-            logging.getLogger().addHandler(handler)
-        yield written
-        for handler in handlers:
-            logging.getLogger().removeHandler(handler)
 
 
 def test_a_record_outside_of_requests_has_level_logger_message_time_and_no_id(

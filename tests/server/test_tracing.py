@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from queue import Queue
-from typing import Any
 
 import httpx
 import pytest
@@ -34,42 +33,10 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 
 from server.tracing import Tracing
+from tests.server.traced import Traced, attributes, traced_app
 
 BODY = {"image": text_of(image())}
 WAIT_S = 30
-
-
-class Traced:
-    """An app whose spans stay here."""
-
-    def __init__(
-        self, client: TestClient, tracing: Tracing, exporter: InMemorySpanExporter
-    ) -> None:
-        self.client = client
-        self._tracing = tracing
-        self._exporter = exporter
-
-    def spans(self) -> list[ReadableSpan]:
-        """Return what has ended since the last call."""
-        self._tracing.provider.force_flush()
-        found = list(self._exporter.get_finished_spans())
-        self._exporter.clear()
-        return found
-
-    def request(self) -> ReadableSpan:
-        """Return the one request that has ended since the last call."""
-        (span,) = [span for span in self.spans() if span.kind is SpanKind.SERVER]
-        return span
-
-
-def traced_app(settings: Settings) -> Iterator[Traced]:
-    exporter = InMemorySpanExporter()
-    with pytest.MonkeyPatch.context() as patch:
-        tracing = Tracing(exporter)
-        patch.setattr("server.app.make_tracing", lambda settings: tracing)
-        app = create_app(settings)
-    with TestClient(app) as client:
-        yield Traced(client, tracing, exporter)
 
 
 @pytest.fixture(scope="module")
@@ -86,10 +53,6 @@ def text_app(text_settings: Settings) -> Iterator[Traced]:
 def nothing_left(request: pytest.FixtureRequest) -> None:
     for name in {"app", "text_app"} & set(request.fixturenames):
         request.getfixturevalue(name).spans()
-
-
-def attributes(span: ReadableSpan) -> dict[str, Any]:
-    return dict(span.attributes or {})
 
 
 def times(span: ReadableSpan) -> tuple[int, int]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,49 +15,22 @@ from hypothesis import strategies as st
 from models.backends.torch import TorchBackend
 from server.api.kserve_inference import Inference
 from server.caller import ANYONE, Caller
-from server.catalog import Catalog, Served
+from server.catalog import Served
 from server.decode import Decoder
-from server.engine.engine import Engine
 from server.errors import AuthenticationError, PermissionDeniedError
-from server.metrics import Metrics
-from server.service import Service
 from server.settings import SettingsError
 from tests.server.api.kserve_samples import IMAGES, pixels
 from tests.server.backends import FailingBackend, HeldBackend
 from tests.server.samples import run
 
-grpc = pytest.importorskip("grpc")
-kserve_grpc = pytest.importorskip("server.api.kserve_grpc")
-messages = pytest.importorskip("server.api.kserve_messages")
+pytest.importorskip("grpc", reason="needs the extra grpc")
 
-MAX_BYTES = 200_000
-MAX_QUEUE = 3
+import grpc
 
-
-class Client:
-    """A plain channel, without a client library's ideas."""
-
-    def __init__(self, channel: Any, service: Service, address: str) -> None:
-        self._channel = channel
-        self.service = service
-        self.address = address
-
-    def call(self, name: str, request: Any = None, **options: Any) -> Any:
-        """Return a call under way."""
-        takes, gives = messages.calls()[name]
-        method = self._channel.unary_unary(
-            f"/{messages.SERVICE}/{name}",
-            request_serializer=takes.SerializeToString,
-            response_deserializer=gives.FromString,
-        )
-        return method(takes() if request is None else request, **options)
-
-    async def refused(self, code: str, request: Any = None, **options: Any) -> Any:
-        """Return the error of an inference, which has this code."""
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await self.call("ModelInfer", request or asked(), **options)
-        assert caught.value.code().name == code, caught.value.details()
-        return caught.value
+from server.api import kserve_messages as messages
+from server.api.grpc_calls import Calls
+from server.api.kserve_grpc import GrpcServer
+from tests.server.api.grpc_server import MAX_BYTES, MAX_QUEUE, asked, running, trailing, until
 
 
 @pytest.fixture
@@ -66,50 +38,6 @@ def decoder() -> Iterator[Decoder]:
     decoder = Decoder(2)
     yield decoder
     decoder.close()
-
-
-@asynccontextmanager
-async def running(
-    served: Served, decoder: Decoder, backend: TorchBackend, identify: Any = lambda _: ANYONE
-) -> AsyncIterator[Client]:
-    """A server on a free port, and a client of it."""
-    clock = asyncio.get_running_loop().time
-    engine = Engine(backend, 8, 4096, MAX_QUEUE, clock)
-    metrics = Metrics([served.name], 8)
-    metrics.watch(lambda: engine.depth, lambda: engine.backlog_s, lambda: 0.0)
-    metrics.watch_model(served)
-    service = Service(Catalog([served]), engine, decoder, metrics, clock)
-    engine.start()
-    server = kserve_grpc.GrpcServer(
-        Inference(service, 2, 2), identify, "127.0.0.1:0", MAX_BYTES, 16, 1.0
-    )
-    try:
-        async with server, grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
-            yield Client(channel, service, f"127.0.0.1:{server.port}")
-    finally:
-        await engine.close()
-
-
-async def until(is_true: Callable[[], bool]) -> None:
-    """Let everything else go on until something is true."""
-    while not is_true():
-        await asyncio.sleep(0)
-
-
-def asked(num_images: int = 1, **parameters: Any) -> Any:
-    """Return a request with raw pixels."""
-    raw = np.stack([pixels(IMAGES[0])] * num_images)
-    request = messages.message("ModelInferRequest")(model_name="tiny")
-    request.inputs.add(name="rgb", datatype="UINT8", shape=raw.shape)
-    request.raw_input_contents.append(raw.tobytes())
-    for name, value in parameters.items():
-        kind = {int: "int64_param", float: "double_param", str: "string_param"}[type(value)]
-        setattr(request.parameters[name], kind, value)
-    return request
-
-
-def trailing(error: Any) -> Mapping[str, str]:
-    return dict(error.trailing_metadata() or ())
 
 
 def test_answers_come_in_the_spelling_of_the_request(served: Served, decoder: Decoder) -> None:
@@ -299,7 +227,7 @@ def test_a_port_that_is_taken_is_an_error(served: Served, decoder: Decoder) -> N
         async with running(served, decoder, TorchBackend()) as client:
             inference = Inference(client.service, 2, 2)
             for address in (client.address, "256.0.0.1:1"):
-                again = kserve_grpc.GrpcServer(inference, lambda _: ANYONE, address, 1, 1, 1.0)
+                again = GrpcServer(inference, Calls(lambda _: ANYONE), address, 1, 1, 1.0)
                 with pytest.raises(SettingsError, match=f"cannot listen on {re.escape(address)}"):
                     await again.__aenter__()
 
