@@ -173,6 +173,13 @@ class Door:
 
     def _valid(self, key_text: str, scope: KeyScope) -> Key:
         key = self._directory.key(key_text)
+        away_s = self._directory.away_s
+        if key is None and away_s and id_of(key_text) is not None:
+            # It may have been made elsewhere since; a 401 would say that it never will be good.
+            self._counters.turned_away(Turned.UNAVAILABLE)
+            raise DatabaseError(
+                f"the key is not known here, and the database of keys has been away for {away_s:.0f} s"
+            )
         if key is None:
             raise self._unauthenticated(Turned.UNKNOWN, "the key is not known")
         if key.revoked is not None:
@@ -184,7 +191,7 @@ class Door:
             raise PermissionDeniedError(
                 f"the key has not the scope {scope}, only {', '.join(sorted(key.scopes))}"
             )
-        if (away_s := self._directory.away_s) > self._grace_s:
+        if away_s > self._grace_s:
             self._counters.turned_away(Turned.UNAVAILABLE)
             raise DatabaseError(
                 f"the database of keys has been away for {away_s:.0f} s; after {self._grace_s:g} s "

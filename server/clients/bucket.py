@@ -40,13 +40,16 @@ class Meter:
     since: float = 0.0
 
     def refill(self, limit: Limit, now: float) -> None:
-        """Give back what has become free. A clock that was set back gives nothing."""
-        if now <= self.since:
-            return
-        if limit.rate is not None:
-            self.spent = max(0.0, self.spent - limit.rate * (now - self.since))
-        elif now // _DAY_S > self.since // _DAY_S:
-            self.spent = 0.0
+        """Give back what has become free.
+
+        A clock that was set back gives nothing, and counts on from there: waiting until it is again
+        as late as it was would shut a client out for as long as it had been wrong.
+        """
+        if now > self.since:
+            if limit.rate is not None:
+                self.spent = max(0.0, self.spent - limit.rate * (now - self.since))
+            elif now // _DAY_S > self.since // _DAY_S:
+                self.spent = 0.0
         self.since = now
 
     def left(self, limit: Limit) -> float:

@@ -33,6 +33,7 @@ class Clients:
         max_clients: int,
         counters: ClientCounters,
         clock: Callable[[], float] = time.time,
+        timer: Callable[[], float] = time.monotonic,
     ) -> None:
         """Wire everything; nothing is read yet.
 
@@ -41,16 +42,17 @@ class Clients:
             max_clients: That can be stored.
             counters: Told what is charged and refused.
             clock: Returns Unix time in seconds.
+            timer: Returns seconds since whenever; nobody sets it.
         """
         self._database = database
         self._counters = counters
         self._clock = clock
         ledger = Ledger(database)
         self._meters: Meters = (
-            LeasedMeters(ledger, clock) if database.is_shared else LocalMeters(ledger, clock)
+            LeasedMeters(ledger, clock, timer) if database.is_shared else LocalMeters(ledger, clock)
         )
         self.store = Store(database, max_clients)
-        self.directory = Directory(self.store, clock, self._change)
+        self.directory = Directory(self.store, clock, timer, self._change)
         self.quotas = Quotas(self._meters, counters)
 
     @asynccontextmanager

@@ -30,6 +30,7 @@ class Directory:
         self,
         store: Store,
         clock: Callable[[], float],
+        timer: Callable[[], float],
         on_change: Callable[[Collection[str]], None] = lambda client_ids: None,
     ) -> None:
         """Create a directory that knows nobody.
@@ -37,17 +38,19 @@ class Directory:
         Args:
             store: Polled.
             clock: Returns Unix time in seconds.
+            timer: Returns seconds since whenever; nobody sets it.
             on_change: Told the ids of all clients when something has changed.
         """
         self._store = store
         self._clock = clock
+        self._timer = timer
         self._on_change = on_change
         self._revision = -1
         self._callers: dict[str, Caller] = {}
         self._keys: dict[str, Key] = {}
         self._uses: dict[str, float] = {}  # by key; no more than there are keys
-        self._uses_written = clock()
-        self._seen = clock()
+        self._uses_written = timer()
+        self._seen = timer()
         self._is_away = False
         self._turn = asyncio.Lock()
         self._polling: asyncio.Task[None] | None = None
@@ -83,7 +86,7 @@ class Directory:
     @property
     def away_s(self) -> float:
         """For how long the database has not answered; 0 while it does."""
-        return self._clock() - self._seen if self._is_away else 0.0
+        return self._timer() - self._seen if self._is_away else 0.0
 
     def caller(self, client_id: str) -> Caller | None:
         """Return a client as requests carry it; None if there is none of that id."""
@@ -112,7 +115,7 @@ class Directory:
                 raise DatabaseError(f"the database has not answered for {_ANSWER_S:g} s") from None
             if self._is_away:
                 log.info("the database is back")
-            self._seen = self._clock()
+            self._seen = self._timer()
             self._is_away = False
             if changes is None:
                 return
@@ -133,7 +136,7 @@ class Directory:
             await asyncio.sleep(_POLL_S)
             try:
                 await self.refresh()
-                if self._clock() - self._uses_written > _USES_S:
+                if self._timer() - self._uses_written > _USES_S:
                     await self._write_uses()
             except Exception as error:  # whatever it is, the next poll may succeed
                 if not isinstance(error, DatabaseError | TimeoutError):
@@ -143,7 +146,7 @@ class Directory:
                 self._is_away = True
 
     async def _write_uses(self) -> None:
-        self._uses_written = self._clock()
+        self._uses_written = self._timer()
         uses = {key_id: used for key_id, used in self._uses.items() if key_id in self._keys}
         self._uses = {}
         if uses:

@@ -38,7 +38,7 @@ class _Lease:
     Attributes:
         limit: Of the quota.
         left: To be spent; below 0 what was spent of a daily quota while the database was away.
-        used: When something was last spent, on the replica's clock.
+        used: When something was last spent, on the replica's timer.
         rests_until: Before then the database is not asked again.
         waiting: Costs of the requests that wait for the next slice.
         known: What the database last said of the whole quota; spent from while it is away.
@@ -57,28 +57,37 @@ class _Lease:
         rate, capacity = self.limit.rate, self.limit.capacity
         return capacity / _DAILY_SLICES if rate is None else min(capacity, LEASE_S * rate)
 
-    def wait_s(self, cost: float, now: float) -> float:
+    def wait_s(self, cost: float, now: float, elapsed: float) -> float:
         """Return the seconds until asking for a cost may be of use; at most 0 for now.
+
+        Args:
+            cost: To be spent.
+            now: Unix time.
+            elapsed: On the replica's timer.
 
         What is known of the whole quota is what the database said last and what has been given
         back since; other replicas can only have taken from that.
         """
         missing = cost - max(0.0, self.left)
-        return max(self.rests_until - now, self.known.wait_s(self.limit, missing, now))
+        return max(self.rests_until - elapsed, self.known.wait_s(self.limit, missing, now))
 
 
 class LeasedMeters:
     """Spends from leases. While the database is away, from what was last known of each quota."""
 
-    def __init__(self, ledger: Ledger, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, ledger: Ledger, clock: Callable[[], float], timer: Callable[[], float]
+    ) -> None:
         """Create meters that hold nothing.
 
         Args:
             ledger: Of all replicas.
             clock: Returns Unix time in seconds; replicas need not agree on it.
+            timer: Returns seconds since whenever; nobody sets it.
         """
         self._ledger = ledger
         self._clock = clock
+        self._timer = timer
         self._leases: dict[MeterKey, _Lease] = {}
         self._wanted: dict[MeterKey, _Lease] = {}
         self._is_wanted = asyncio.Event()
@@ -107,7 +116,7 @@ class LeasedMeters:
         """Spend from all quotas, or from none and say why."""
         leases = {name: self._lease((client, name), limit) for name, (limit, _) in charges.items()}
         while True:
-            now = self._clock()
+            now, elapsed = self._clock(), self._timer()
             if self._is_away:
                 return self._spend_unleased(leases, charges, now)
             short = [name for name, (_, cost) in charges.items() if leases[name].left < cost]
@@ -116,7 +125,7 @@ class LeasedMeters:
             refusals = [
                 Refusal(name, wait_s)
                 for name in short
-                if (wait_s := leases[name].wait_s(charges[name].cost, now)) > 0
+                if (wait_s := leases[name].wait_s(charges[name].cost, now, elapsed)) > 0
             ]
             if refusals:
                 return slowest(refusals)
@@ -127,8 +136,8 @@ class LeasedMeters:
         for name, (_, cost) in charges.items():
             lease = leases[name]
             lease.left -= cost
-            lease.used = now
-            if lease.left < lease.slice / 2 and lease.wait_s(lease.slice, now) <= 0:
+            lease.used = elapsed
+            if lease.left < lease.slice / 2 and lease.wait_s(lease.slice, now, elapsed) <= 0:
                 self._want((client, name), lease)
         return None
 
@@ -169,9 +178,9 @@ class LeasedMeters:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_IDLE_S):
                     await self._is_wanted.wait()
-            now = self._clock()
+            elapsed = self._timer()
             for key, lease in self._leases.items():
-                if lease.left and now - lease.used > _IDLE_S:
+                if lease.left and elapsed - lease.used > _IDLE_S:
                     self._wanted.setdefault(key, lease)
             await self._renew()
             if self._is_away:
@@ -204,7 +213,7 @@ class LeasedMeters:
     def _ask(self, lease: _Lease, is_last: bool) -> Ask:
         """Return what to ask for a lease; what is held is spent from meanwhile."""
         costs, lease.waiting = lease.waiting, []
-        if is_last or (not costs and self._clock() - lease.used > _IDLE_S):
+        if is_last or (not costs and self._timer() - lease.used > _IDLE_S):
             given_back, lease.left = lease.left, 0.0
             return Ask(lease.limit, 0.0, 0.0, given_back)
         given_back = min(0.0, lease.left)
@@ -214,10 +223,9 @@ class LeasedMeters:
         return Ask(lease.limit, least, most, given_back)
 
     def _take(self, lease: _Lease, grant: Grant) -> None:
-        now = self._clock()
         lease.left += grant.amount
-        lease.known = Meter(grant.spent, now)
-        lease.rests_until = now + _LEAST_PAUSE_S if grant.wait_s else 0.0
+        lease.known = Meter(grant.spent, self._clock())
+        lease.rests_until = self._timer() + _LEAST_PAUSE_S if grant.wait_s else 0.0
 
     def _set_away(self, error: Exception | None) -> None:
         if error is not None and not self._is_away:

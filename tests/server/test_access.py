@@ -249,6 +249,11 @@ def test_keys_are_good_for_a_stated_time_without_the_database(
         away_s = 59.0
         monkeypatch.setattr("server.clients.directory.Directory.away_s", property(lambda _: away_s))
         assert client.post("/v1/infer", json=IMAGE, headers=bearer(text)).status_code == 200
+        new = new_key({Scope.INFER}, None, "", 0.0, None)[0]  # perhaps made elsewhere meanwhile
+        response = client.post("/v1/infer", json=IMAGE, headers=bearer(new))
+        assert response.status_code == 503
+        assert "not known here, and the database of keys has been away for 59 s" in response.text
+        assert client.post("/v1/infer", json=IMAGE, headers=bearer("sk-a")).status_code == 401
         away_s = 61.0
         response = client.post("/v1/infer", json=IMAGE, headers=bearer(text))
         assert response.status_code == 503

@@ -72,10 +72,19 @@ def test_after_the_wait_that_was_told_the_cost_is_there(costs: list[float]) -> N
         assert spent(meter, RATE, cost, now)
 
 
-def test_a_clock_that_is_set_back_gives_nothing() -> None:
+def test_a_clock_that_is_set_back_gives_nothing_and_goes_on() -> None:
     meter = Meter(10.0, 100.0)
     assert meter.wait_s(RATE, 1, 40.0) == 0.5
-    assert meter.wait_s(RATE, 1, 100.25) == 0.25
+    assert meter.wait_s(RATE, 1, 40.25) == 0.25
+    assert meter.wait_s(RATE, 1, 40.5) == 0
+
+
+def test_a_day_that_a_clock_has_been_ahead_does_not_lengthen_the_next() -> None:
+    meter = Meter(0.0, 5 * DAY)
+    assert spent(meter, DAILY, 100, 5 * DAY)
+    assert spent(meter, DAILY, 100, 6 * DAY + 1)  # a day ahead
+    assert meter.wait_s(DAILY, 1, 4 * DAY + 60) == DAY - 60  # and a day behind
+    assert spent(meter, DAILY, 100, 5 * DAY)
 
 
 def test_a_daily_quota_comes_back_at_midnight_and_not_before() -> None:

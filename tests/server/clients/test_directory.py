@@ -38,7 +38,9 @@ def test_a_directory_follows_what_others_write(url: str) -> None:
     async def scenario() -> None:
         changes: list[Collection[str]] = []
         async with store_at(url) as store, store_at(url) as elsewhere:
-            directory = Directory(store, lambda: 7.0, lambda ids: changes.append(set(ids)))
+            directory = Directory(
+                store, lambda: 7.0, lambda: 0.0, lambda ids: changes.append(set(ids))
+            )
             await directory.start()
             assert not directory.has_keys
             text, key = new_key({Scope.INFER}, "shop", "", 0.0, None)
@@ -68,7 +70,7 @@ def test_uses_are_written_at_the_end_if_not_before(url: str) -> None:
         async with store_at(url) as store:
             _, key = new_key({Scope.INFER}, None, "", 0.0, None)
             await store.add_key(key)
-            directory = Directory(store, lambda: 9.0)
+            directory = Directory(store, lambda: 9.0, lambda: 0.0)
             await directory.start()
             for _ in range(3):
                 directory.note_use(key)
@@ -89,7 +91,7 @@ def test_without_the_database_it_goes_on_with_what_it_knows_and_comes_back(
                 await store.put_client("shop", SHOP)
                 await store.add_key(key)
                 now = [100.0]
-                directory = Directory(store, lambda: now[0])
+                directory = Directory(store, lambda: 0.0, lambda: now[0])
                 await directory.start()
                 assert directory.away_s == 0
                 server.stop()

@@ -24,13 +24,15 @@ class FakeLedger(Ledger):
     """Keeps meters in memory, on a clock that is moved by hand, and counts how often it is asked.
 
     Attributes:
-        now: Seconds.
+        now: Seconds, as they pass.
+        set_by: How far all wall clocks have been set, the ledger's too.
         num_asked: Transactions.
         is_away: Whether it fails.
     """
 
     def __init__(self) -> None:
         self.now = 1000.0
+        self.set_by = 0.0
         self.num_asked = 0
         self.is_away = False
         self.meters: dict[MeterKey, Meter] = {}
@@ -41,14 +43,17 @@ class FakeLedger(Ledger):
             raise DatabaseError("away")
         self.num_asked += bool(asks)
         return {
-            key: Grant.of(self.meters.setdefault(key, Meter()), ask, self.now)
+            key: Grant.of(self.meters.setdefault(key, Meter()), ask, self.clock())
             for key, ask in asks.items()
         }
+
+    def clock(self) -> float:
+        return self.now + self.set_by
 
 
 @asynccontextmanager
 async def replicas(ledger: FakeLedger, count: int) -> AsyncIterator[list[LeasedMeters]]:
-    found = [LeasedMeters(ledger, lambda: ledger.now) for _ in range(count)]
+    found = [LeasedMeters(ledger, ledger.clock, lambda: ledger.now) for _ in range(count)]
     for one in found:
         await one.start()
     try:
@@ -138,6 +143,31 @@ def test_a_refusal_is_remembered_until_the_quota_may_have_enough() -> None:
     run(scenario())
 
 
+@pytest.mark.parametrize("is_away", [False, True])
+def test_clocks_that_are_set_shut_nobody_out(is_away: bool) -> None:
+    async def scenario() -> None:
+        ledger = FakeLedger()
+        async with replicas(ledger, 1) as (one,):
+            for set_by in (0.0, 86_400.0, -86_400.0):
+                ledger.set_by = set_by
+                while (refusal := await spend(one)) is None:
+                    pass
+                assert refusal.wait_s <= 0.1  # of one request, at 10 a second
+                ledger.is_away = is_away
+                ledger.now += 1
+                assert [await spend(one) for _ in range(5)] == [None] * 5
+            while await spend(one, DAILY, 400) is None:
+                pass
+            ledger.set_by = 86_400.0
+            assert await spend(one, DAILY, 400) is None
+            ledger.set_by = -86_400.0
+            refusal = await spend(one, DAILY, 800)
+            assert refusal is not None
+            assert refusal.wait_s <= 86_400
+
+    run(scenario())
+
+
 def test_small_costs_do_not_wait_for_what_a_large_one_needs() -> None:
     async def scenario() -> None:
         ledger = FakeLedger()
@@ -154,7 +184,7 @@ def test_small_costs_do_not_wait_for_what_a_large_one_needs() -> None:
 def test_what_is_leased_and_not_spent_goes_back() -> None:
     async def scenario() -> None:
         ledger = FakeLedger()
-        meters = LeasedMeters(ledger, lambda: ledger.now)
+        meters = LeasedMeters(ledger, ledger.clock, lambda: ledger.now)
         await meters.start()
         assert await spend(meters, DAILY, 10) is None
         (meter,) = ledger.meters.values()
