@@ -68,6 +68,7 @@ def create_app(settings: Settings) -> FastAPI:
         settings.max_wait_ms / 1000,
         cache,
     )
+    metrics.tell_build(version("rheostat"), version("torch"), settings.backend, settings.device)
     metrics.watch_process()
     metrics.watch_stats("cache", lambda: cache.stats, ("entries", "bytes"))
     if backend.stats is not None:

@@ -15,6 +15,7 @@ from prometheus_client import (
     Counter,
     Gauge,
     Histogram,
+    Info,
     ProcessCollector,
     generate_latest,
 )
@@ -142,7 +143,7 @@ class Metrics:
         self._stages = Histogram(
             "rheostat_stage_seconds",
             "Time of answered requests by stage.",
-            ["stage"],
+            ["model", "stage"],
             buckets=_SECONDS,
             registry=registry,
         )
@@ -180,8 +181,6 @@ class Metrics:
             self._requests.labels(_NO_MODEL, outcome)
         for model in models:
             self._create(model)
-        for stage in Stage:
-            self._stages.labels(stage)
 
     def _create(self, model: str) -> None:
         """Create a model's series, at zero."""
@@ -193,6 +192,8 @@ class Metrics:
             by_model.labels(model)
         self._quality.labels(model)
         self._ratio.labels(model)
+        for stage in Stage:
+            self._stages.labels(model, stage)
 
     def watch(
         self,
@@ -204,6 +205,18 @@ class Metrics:
         self._depth.set_function(depth)
         self._backlog.set_function(backlog_s)
         self._price.set_function(price)
+
+    def tell_build(self, version: str, torch: str, backend: str, device: str) -> None:
+        """Say what runs here, as the labels of a metric that is always 1.
+
+        Args:
+            version: Of this server.
+            torch: Version of torch, with its build.
+            backend: What computes.
+            device: Where it does.
+        """
+        told = {"version": version, "torch": torch, "backend": backend, "device": device}
+        Info("rheostat_build", "What this server is made of.", registry=self._registry).info(told)
 
     def watch_process(self) -> None:
         """Read the process's CPU time, memory and open files whenever metrics are read."""
@@ -285,7 +298,7 @@ class Metrics:
             is_met = 1000 * seconds[Stage.TOTAL] <= latency_ms
             self._latency.labels(model, Latency.MET if is_met else Latency.MISSED).inc()
         for stage, value in seconds.items():
-            self._stages.labels(stage).observe(value)
+            self._stages.labels(model, stage).observe(value)
 
     def given_up(self, served: Served) -> None:
         """Record a latency budget that passed before the request's turn."""

@@ -101,7 +101,9 @@ def answers() -> Iterator[dict[str, Any]]:
         "From the first byte to the answer, of answered requests.",
         "s",
         {
-            f"p{100 * q:g}": quantile(q, "rheostat_stage_seconds", where=f'{WHERE}, stage="total"')
+            f"{{{{model}}}} p{100 * q:g}": quantile(
+                q, "rheostat_stage_seconds", "model", f'{OF_MODEL}, stage="total"'
+            )
             for q in QUANTILES
         },
     )
@@ -122,7 +124,7 @@ def answers() -> Iterator[dict[str, Any]]:
             f"Latency by stage, p{100 * q:g}",
             "Queue grows with load, run with the subnets chosen, decode with the inputs.",
             "s",
-            {"{{stage}}": quantile(q, "rheostat_stage_seconds", "stage", WHERE)},
+            {"{{stage}}": quantile(q, "rheostat_stage_seconds", "stage")},
         )
 
 
@@ -256,6 +258,18 @@ def load() -> Iterator[dict[str, Any]]:
         "Resident: weights, sessions, caches and what is under way.",
         "bytes",
         {"{{instance}}": f"process_resident_memory_bytes{{{WHERE}}}"},
+    )
+    build = "version, torch, backend, device"
+    yield panel(
+        "Servers",
+        "By what they are made of. More than one kind for longer than a rollout is a mistake.",
+        "short",
+        {
+            "{{version}}, torch {{torch}}, {{backend}} on {{device}}": (
+                f"count by ({build}) (rheostat_build_info{{{WHERE}}})"
+            )
+        },
+        is_stacked=True,
     )
 
 

@@ -208,12 +208,11 @@ def test_every_panel_of_the_dashboard_has_data(stack: Stack) -> None:
         found[name] = stack.wait_for(expression)
     stages = {labels["stage"] for labels, _ in found["Latency by stage, p99, A"]}
     assert stages == {"decode", "search", "queue", "run", "total"}
+    assert [count for _, count in found["Servers, A"]] == [1]
     (client,) = [labels for labels, _ in found["Compute by client, A"]]
     assert client == {"client": "shop"}
-    assert {labels["model"] for labels, _ in found["Latency budgets met, A"]} == {
-        "tiny",
-        "tiny-text",
-    }
+    for name in ("Latency budgets met, A", "Total latency, C"):
+        assert {labels["model"] for labels, _ in found[name]} == {"tiny", "tiny-text"}
 
 
 @pytest.mark.system
@@ -247,4 +246,5 @@ def test_metrics_follow_the_conventions(stack: Stack) -> None:
     ours_alone = {"match[]": '{__name__=~"rheostat_.+"}'}
     labels = stack.prometheus.get("/api/v1/labels", params=ours_alone)
     known = {"__name__", "client", "front", "instance", "job", "le", "model", "outcome", "quota"}
-    assert set(labels.json()["data"]) <= known | {"reason", "stage"}
+    build = {"version", "torch", "backend", "device"}
+    assert set(labels.json()["data"]) <= known | build | {"reason", "stage"}

@@ -74,7 +74,7 @@ def test_every_series_starts_at_zero(metrics: Metrics) -> None:
         for model in ("tiny", "none"):
             assert f"rheostat_requests_total{{model={model},outcome={outcome}}}" in found
     for stage in Stage:
-        assert f"rheostat_stage_seconds_count{{stage={stage}}}" in found
+        assert f"rheostat_stage_seconds_count{{model=tiny,stage={stage}}}" in found
     for name in ("rheostat_flops_spent_total", "rheostat_quality_served_count"):
         assert f"{name}{{model=tiny}}" in found
     assert "rheostat_batch_size_count{}" in found
@@ -139,11 +139,11 @@ def test_an_answer_counts_its_compute_and_its_quality(metrics: Metrics, served: 
 def test_stages_are_histograms_of_seconds(metrics: Metrics, served: Served) -> None:
     answer(metrics, served)
     found = samples(metrics)
-    assert found["rheostat_stage_seconds_sum{stage=decode}"] == pytest.approx(0.004)
-    assert found["rheostat_stage_seconds_bucket{le=0.00316,stage=decode}"] == 0
-    assert found["rheostat_stage_seconds_bucket{le=0.00562,stage=decode}"] == 1
-    assert found["rheostat_stage_seconds_bucket{le=+Inf,stage=decode}"] == 1
-    assert found["rheostat_stage_seconds_count{stage=run}"] == 0
+    assert found["rheostat_stage_seconds_sum{model=tiny,stage=decode}"] == pytest.approx(0.004)
+    assert found["rheostat_stage_seconds_bucket{le=0.00316,model=tiny,stage=decode}"] == 0
+    assert found["rheostat_stage_seconds_bucket{le=0.00562,model=tiny,stage=decode}"] == 1
+    assert found["rheostat_stage_seconds_bucket{le=+Inf,model=tiny,stage=decode}"] == 1
+    assert found["rheostat_stage_seconds_count{model=tiny,stage=run}"] == 0
 
 
 @pytest.mark.parametrize(("latency_ms", "outcome"), [(None, None), (39.0, "missed"), (41.0, "met")])

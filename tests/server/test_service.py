@@ -137,7 +137,7 @@ def test_stages_are_timed_and_recorded(served: Served, decoder: Decoder) -> None
             assert answer.seconds[Stage.TOTAL] == 3
             text = service.metrics.text().decode()
             for stage in Stage:
-                sample = f'rheostat_stage_seconds_sum{{stage="{stage}"}} '
+                sample = f'rheostat_stage_seconds_sum{{model="tiny",stage="{stage}"}} '
                 assert f"{sample}{float(answer.seconds[stage])}" in text
             flops = float(2 * answer.selection.cost.flops)
             (line,) = (x for x in text.splitlines() if x.startswith("rheostat_flops_spent_total"))

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+from importlib.metadata import version
+
 import pytest
+import torch
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -113,4 +116,12 @@ def test_metrics_follow_the_requests(settings: Settings) -> None:
     (flops, *_) = families["rheostat_flops_spent"].samples
     assert flops.value == answer["receipt"]["total_flops"]
     assert "rheostat_queue_depth 0.0" in response.text
-    assert 'rheostat_stage_seconds_count{stage="total"} 1.0' in response.text
+    assert 'rheostat_stage_seconds_count{model="tiny",stage="total"} 1.0' in response.text
+    (build,) = families["rheostat_build_info"].samples
+    assert build.value == 1
+    assert build.labels == {
+        "version": version("rheostat"),
+        "torch": torch.__version__,
+        "backend": "torch",
+        "device": "cpu",
+    }
