@@ -140,13 +140,14 @@ def main() -> None:
     """Kill replicas without and with retries, and print what became of every request."""
     options = report.parser(__doc__)
     options.add_argument("--model", type=Path, default=report.ZOO_TEXT, metavar="DIR")
-    options.add_argument("--replicas", type=int, default=3)
-    options.add_argument("--seconds", type=float, help="of each load; default 60; --quick: 7")
+    options.add_argument("--replicas", type=int, help="default 3; --quick: 2")
+    options.add_argument("--seconds", type=float, help="of each load; default 60; --quick: 5")
     chosen = options.parse_args()
-    seconds = chosen.seconds or (7.0 if chosen.quick else 60.0)
+    replicas = chosen.replicas or (2 if chosen.quick else 3)
+    seconds = chosen.seconds or (5.0 if chosen.quick else 60.0)
     asked = texts.make(catalog.load(chosen.model).choose(None), 16, 64, seed=0)
     results: dict[str, Outcomes] = {}
-    with tempfile.TemporaryDirectory() as scratch, cluster(chosen.replicas) as nodes:
+    with tempfile.TemporaryDirectory() as scratch, cluster(replicas) as nodes:
         nodes.deploy(
             RaySettings(
                 models=chosen.model.resolve(),
@@ -155,8 +156,8 @@ def main() -> None:
                 host="127.0.0.1",
                 policy="fixed",
                 request_timeout_s=_TIMEOUT_S,
-                min_replicas=chosen.replicas,
-                max_replicas=chosen.replicas,
+                min_replicas=replicas,
+                max_replicas=replicas,
             )
         )
         expected = asyncio.run(_expected(nodes.url, asked))
@@ -164,7 +165,7 @@ def main() -> None:
             asyncio.run(_until_full(nodes))
             results[name] = asyncio.run(load(nodes.url, retries, expected, seconds, _killer(nodes)))
     report.show(
-        f"SIGKILL to one of {chosen.replicas} replicas every {_EVERY_S:g} s for {seconds:g} s",
+        f"SIGKILL to one of {replicas} replicas every {_EVERY_S:g} s for {seconds:g} s",
         ("retries", "kills", "spared", "sent", *_CLASSES, "p50 ms", "p99 ms"),
         [[name, found.kills, found.spared, *_row(found)] for name, found in results.items()],
     )

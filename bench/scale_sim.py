@@ -78,19 +78,22 @@ def main() -> None:
     options = report.parser(__doc__)
     options.add_argument("--model", type=Path, default=report.ZOO_TEXT, metavar="DIR")
     options.add_argument("--rate", type=float, help="requests/s; default 100000; --quick: 5000")
-    options.add_argument("--seconds", type=float, help="of a load; default 20; --quick: 4")
+    options.add_argument("--seconds", type=float, help="of a load; default 20; --quick: 1.5")
     chosen = options.parse_args()
-    seconds = chosen.seconds or (4.0 if chosen.quick else 20.0)
+    seconds = chosen.seconds or (1.5 if chosen.quick else 20.0)
     rate = chosen.rate or (_QUICK_RATE if chosen.quick else _RATE)
     served = catalog.load(chosen.model).choose(None)
     asked = bodies_of(served.name, texts.make(served, _NUM_TOKENS, _NUM_TEXTS, seed=0))
-    loads, found = _measured(chosen.model, asked, seconds, 1 if chosen.quick else 2)
+    # One folder for both: the model's steps are timed once, and decide nothing here.
+    with tempfile.TemporaryDirectory() as scratch:
+        folder, max_nodes = Path(scratch), 1 if chosen.quick else 2
+        loads, found = _measured(chosen.model, asked, seconds, max_nodes, folder)
+        process = _process(served, asked, seconds, folder)
     node = replace(REPLICA, alone_s=REPLICA.alone_s + found.batch_s)
     constant_s = max(0.0, found.alone_s - found.router_s - found.batch_s)
     per_node = [Cluster(one.nodes, node, 1, found.router_s, constant_s) for one in loads]
     errors = _compare("nodes behind Ray that sleep for their batches", loads, per_node)
     print("measured, ms: " + ", ".join(f"{k} {1000 * v:.1f}" for k, v in asdict(found).items()))
-    process = _process(served, asked, seconds)
     single = [Cluster(1, process.replica)] * len(process.loads)
     errors += _compare("one server process that computes", process.loads, single)
     needs = _needs(rate, process, found)
@@ -107,42 +110,40 @@ def main() -> None:
 
 
 def _measured(
-    model: Path, bodies: Sequence[bytes], seconds: float, max_nodes: int
+    model: Path, bodies: Sequence[bytes], seconds: float, max_nodes: int, scratch: Path
 ) -> tuple[list[Load], Overhead]:
     loads = []
-    with tempfile.TemporaryDirectory() as scratch, cluster(max_nodes) as nodes:
-        deploy(nodes, 1, model, Path(scratch))
+    with cluster(max_nodes) as nodes:
+        deploy(nodes, 1, model, scratch)
         found = overhead(nodes, bodies, seconds)
         for count in range(1, max_nodes + 1):
             if count > 1:
-                deploy(nodes, count, model, Path(scratch))
+                deploy(nodes, count, model, scratch)
             server = Running(nodes.port, 0)
             loads += [open_load(server, count, REPLICA, bodies, x, seconds) for x in LOADS]
     return loads, found
 
 
-def _process(served: Served, bodies: Sequence[bytes], seconds: float) -> Process:
+def _process(served: Served, bodies: Sequence[bytes], seconds: float, scratch: Path) -> Process:
     """Measure one server process of its own, which computes with one thread."""
-    policy = Policy("fixed", "fixed")
-    with tempfile.TemporaryDirectory() as scratch:
-        launch = policy.launch(served.folder, Path(scratch))
-        command = (*launch.command, "--max-wait-ms", "1e9")
-        launch = replace(launch, command=command, environment={"XDG_DATA_HOME": scratch})
-        with running(launch, 1, bodies[0]) as server:
-            closed_loop(server, bodies, 2 * _BATCH, 1.0)  # to warm up
-            full = closed_loop(server, bodies, 2 * _BATCH, seconds)
-            lone = closed_loop(server, bodies, 1, seconds / 2)
-            # A lone request takes alone + more, a full batch alone + 32 more.
-            per_batch_s, lone_s = _BATCH / full.requests_per_s, lone.p50_ms / 1000
-            more_s = max(0.0, (per_batch_s - lone_s) / (_BATCH - 1))
-            replica = Replica(max(0.0, lone_s - more_s), more_s, _BATCH)
-            answer = collect(server, bodies[:1], 1)[0]
-            return Process(
-                replica=replica,
-                sent_bytes=len(bodies[0]) + 150,  # of headers
-                received_bytes=len(answer) + 250,
-                loads=[open_load(server, 1, replica, bodies, load, seconds) for load in LOADS],
-            )
+    launch = Policy("fixed", "fixed").launch(served.folder, scratch)
+    command = (*launch.command, "--max-wait-ms", "1e9")
+    launch = replace(launch, command=command, environment={"XDG_DATA_HOME": str(scratch)})
+    with running(launch, 1, bodies[0]) as server:
+        closed_loop(server, bodies, 2 * _BATCH, 1.0)  # to warm up
+        full = closed_loop(server, bodies, 2 * _BATCH, seconds)
+        lone = closed_loop(server, bodies, 1, seconds / 2)
+        # A lone request takes alone + more, a full batch alone + 32 more.
+        per_batch_s, lone_s = _BATCH / full.requests_per_s, lone.p50_ms / 1000
+        more_s = max(0.0, (per_batch_s - lone_s) / (_BATCH - 1))
+        replica = Replica(max(0.0, lone_s - more_s), more_s, _BATCH)
+        answer = collect(server, bodies[:1], 1)[0]
+        return Process(
+            replica=replica,
+            sent_bytes=len(bodies[0]) + 150,  # of headers
+            received_bytes=len(answer) + 250,
+            loads=[open_load(server, 1, replica, bodies, load, seconds) for load in LOADS],
+        )
 
 
 def _compare(
