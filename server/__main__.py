@@ -35,7 +35,7 @@ cli = typer.Typer(
 )
 
 
-def takes(*names: str) -> Callable[[Command], Command]:
+def _takes(*names: str) -> Callable[[Command], Command]:
     """Give a command an option per setting named, in place of its keywords; for all if none is.
 
     An option has the name, text and default of its setting, and is None where it is not given.
@@ -64,7 +64,7 @@ def _option(name: str) -> Parameter:
 
 
 @cli.command()
-@takes()
+@_takes()
 def serve(**given: Any) -> None:
     """Serve the models of a folder. An option goes before its environment variable."""
     settings = _settings(given)
@@ -99,7 +99,7 @@ def models(
 
 
 @cli.command()
-@takes("models", "device", "backend", "max_session_bytes", "num_threads", "profiles")
+@_takes("models", "device", "backend", "max_session_bytes", "num_threads", "profiles")
 def calibrate(
     *, seed: Annotated[int, typer.Option(help="Of the runs that are compared.")] = 0, **given: Any
 ) -> None:

@@ -147,7 +147,7 @@ def _code(error: RheostatError) -> grpc.StatusCode:
 
 
 def _code_of_end(left_s: float | None) -> grpc.StatusCode:
-    """Return the code that a client sees whose call is ended from outside."""
+    """Return the code of a call that is ended from outside: by its deadline, or else cancelled."""
     is_late = left_s is not None and left_s <= 0
     return grpc.StatusCode.DEADLINE_EXCEEDED if is_late else grpc.StatusCode.CANCELLED
 
