@@ -178,7 +178,7 @@ class Door:
             # It may have been made elsewhere since; a 401 would say that it never will be good.
             self._counters.turned_away(Turned.UNAVAILABLE)
             raise DatabaseError(
-                f"the key is not known here, and the database of keys has been away for {away_s:.0f} s"
+                f"the key is not known here; the database of keys has been away for {away_s:.0f} s"
             )
         if key is None:
             raise self._unauthenticated(Turned.UNKNOWN, "the key is not known")

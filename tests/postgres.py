@@ -1,109 +1,22 @@
-"""A PostgreSQL server of the tests' own, in a folder, on a free port."""
+"""PostgreSQL for tests, which are skipped where there is none."""
 
 from __future__ import annotations
 
-import os
-import pwd
-import shutil
-import socket
-import subprocess
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
-_FOLDERS = "/usr/lib/postgresql"  # where Debian has it, by version; not on the path
-
-
-class Cluster:
-    """A server that runs until it is stopped; can be started again.
-
-    Attributes:
-        port: On the loopback interface.
-    """
-
-    def __init__(self, binaries: Path, folder: Path, user: str | None, port: int) -> None:
-        self._binaries = binaries
-        self._folder = folder
-        self._user = user
-        self.port = port
-        self._run("initdb", "-A", "trust", "-U", "rheostat", "-E", "UTF8", "--no-sync")
-
-    def start(self) -> None:
-        """Start it and wait until it answers."""
-        options = f"-c listen_addresses=127.0.0.1 -p {self.port} -k {self._folder} -c fsync=off"
-        log = str(self._folder / "log")
-        self._run("pg_ctl", "start", "-w", "-l", log, "-o", options)
-
-    def stop(self) -> None:
-        """End it at once, its connections too."""
-        self._run("pg_ctl", "stop", "-w", "-m", "immediate")
-
-    def url(self, name: str) -> str:
-        """Return where a database is."""
-        return f"postgresql://rheostat@127.0.0.1:{self.port}/{name}"
-
-    def create(self, name: str) -> str:
-        """Create an empty database and return where it is."""
-        command = ("-h", "127.0.0.1", "-p", str(self.port), "-U", "rheostat", name)
-        subprocess.run([self._binaries / "createdb", *command], check=True)
-        return self.url(name)
-
-    def _run(self, program: str, *arguments: str) -> None:
-        data = str(self._folder / "data")
-        subprocess.run(
-            [self._binaries / program, "-D", data, *arguments],
-            check=True,
-            user=self._user,
-            cwd=self._folder,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-        )
+from bench import postgres
+from bench.postgres import Cluster as Cluster
 
 
 @contextmanager
 def cluster() -> Iterator[Cluster]:
     """Run a server; skip the test, with the reason, where that cannot be."""
-    user = _user()
-    binaries = _binaries()
-    # Not below pytest's folder, which only root may enter.
-    folder = Path(tempfile.mkdtemp(prefix="rheostat-postgres-"))
-    try:
-        if user is not None:
-            shutil.chown(folder, user)
-        running = Cluster(binaries, folder, user, _free_port())
-        running.start()
+    with ExitStack() as stack:
         try:
-            yield running
-        finally:
-            running.stop()
-    finally:
-        shutil.rmtree(folder)
-
-
-def _binaries() -> Path:
-    if found := shutil.which("pg_ctl"):
-        return Path(found).resolve().parent
-    versions = sorted(Path(_FOLDERS).glob("*/bin/pg_ctl"), key=lambda path: float(path.parts[-3]))
-    if not versions:
-        pytest.skip("PostgreSQL's server is not installed")
-    return versions[-1].parent
-
-
-def _user() -> str | None:
-    """Return whom to run it as; PostgreSQL refuses root."""
-    if os.geteuid() != 0:
-        return None
-    try:
-        return pwd.getpwnam("postgres").pw_name
-    except KeyError:
-        pytest.skip("PostgreSQL refuses to run as root, and there is no user postgres")
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-    return port
+            running = stack.enter_context(postgres.cluster())
+        except postgres.MissingError as error:
+            pytest.skip(str(error))
+        yield running
