@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from models.core import KeyPath, Step
 from models.jobs import Done, Job, Pending, share_out
-from models.ragged import Ragged, take
+from models.ragged import Ragged, rows_of
 from models.ragged import Value as Value  # what back ends pass on
 from models.tree import Node, narrowed
 
@@ -180,11 +180,10 @@ class Backend(ABC):
                     waiting[i].has_failed = True
                 yield [(i, value) for i in failed]
                 continue
-            ready = value if node.children else _on_cpu(value)
-            position = {place: i for i, place in enumerate(node.rows)}
+            rows = rows_of(value if node.children else _on_cpu(value))
+            row_at = dict(zip(node.rows, rows, strict=True))
             for i in concerned[node]:
-                one = waiting[i]
-                one.collect(node, take(ready, position[place_of[one.job.row]]))
+                waiting[i].collect(node, row_at[place_of[waiting[i].job.row]])
             done = [i for i in concerned[node] if waiting[i].is_done]
             yield [(i, waiting[i].answer) for i in done]
 

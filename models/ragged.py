@@ -59,7 +59,7 @@ class Layout:
         """Position of each token in its row, int64, shape [tokens]."""
         return torch.arange(sum(self.lengths), device=self.device) - self.starts[self.rows]
 
-    @cached_property
+    @property
     def blocks(self) -> tuple[tuple[slice, Layout], ...]:
         """Runs of neighbouring rows of one length: their tokens, and their layout.
 
@@ -67,7 +67,11 @@ class Layout:
         where calls cost more than padding: on a device, and where gradients are taken.
         """
         if self.device.type != "cpu" or torch.is_grad_enabled():
-            return ((slice(None), self),)
+            return ((slice(None), self),)  # not kept: a reference cycle would hold the masks
+        return self._runs
+
+    @cached_property
+    def _runs(self) -> tuple[tuple[slice, Layout], ...]:
         runs = [(length, len(list(rows))) for length, rows in groupby(self.lengths)]
         found, first = [], 0
         for length, rows in runs:
@@ -193,6 +197,9 @@ Value: TypeAlias = Tensor | Ragged
 """A value of a batch: one row per input, or packed rows."""
 
 
-def take(batch: Tensor | Ragged, row: int) -> Tensor | Ragged:
-    """Return one row of a batch: without the batch dimension, or packed by itself."""
-    return batch.select([row]) if isinstance(batch, Ragged) else batch[row]
+def rows_of(batch: Value) -> Sequence[Value]:
+    """Return the rows of a batch: without the batch dimension, or each packed by itself."""
+    if isinstance(batch, Ragged):
+        parts = torch.split(batch.values, list(batch.layout.lengths))
+        return [Ragged.pack([part]) for part in parts]
+    return batch.unbind()

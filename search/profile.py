@@ -131,11 +131,12 @@ class Profile:
         found = self._numbers(functions)
         measured = self._measured(found, workload)
         taken = measured * (seconds / measured.sum())
-        np.multiply(self._sums, _FORGET, out=self._sums, where=_marked(found, self._sums.shape[1]))
         terms = (np.ones_like(measured), measured, taken, measured**2, measured * taken)
+        self._sums[:, found] *= _FORGET  # once also where several functions share a curve
         for row, term in zip(self._sums, terms, strict=True):
             np.add.at(row, found, term)
-        predicted = float(self.times(functions, workload).sum())
+        scale, offset, _ = self.corrections
+        predicted = float((measured * scale[found] + offset[found]).sum())
         self._total = [
             _FORGET * self._total[0] + predicted,
             _FORGET * self._total[1] + seconds,
@@ -194,12 +195,6 @@ def _between(points: Sequence[int], value: float) -> tuple[int, float]:
         return 0, 0.0
     i = max(0, min(len(points) - 2, int(np.searchsorted(points, value, side="right")) - 1))
     return i, (value - points[i]) / (points[i + 1] - points[i])
-
-
-def _marked(found: NDArray[np.int64], count: int) -> NDArray[np.bool_]:
-    marked = np.zeros(count, dtype=np.bool_)
-    marked[found] = True
-    return marked
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import typer
 from pydantic import ValidationError
 
 from models.checkpoint import CheckpointError, read_manifest
-from server import calibrating, logs, serving
+from server import calibrating, logs, process, serving
 from server.access import check_exposure
 from server.app import create_app
 from server.catalog import CatalogError, find_checkpoints
@@ -136,6 +136,7 @@ def _stop(message: str, code: int) -> NoReturn:
 
 def main() -> None:
     """Run the command line."""
+    process.tune()
     cli()
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+
 import torch
 
 from models.backends.graphs import GraphBackend
 from models.backends.torch import TorchBackend
 from models.execution import Backend
 from server.settings import Settings, SettingsError
+
+log = logging.getLogger(__name__)
 
 
 def make_backend(settings: Settings) -> Backend:
@@ -23,11 +27,16 @@ def make_backend(settings: Settings) -> Backend:
         found = torch.cuda.device_count()
         if int(index or 0) >= found:
             raise SettingsError(f"device={settings.device}: torch sees {found} CUDA devices here")
-    if settings.backend == "torch":
-        return TorchBackend() if kind == "cpu" else GraphBackend(settings.device)
+    on_torch = TorchBackend() if kind == "cpu" else GraphBackend(settings.device)
+    # On a GPU torch's graphs are what "auto" means: sessions would hold the weights again.
+    if settings.backend == "torch" or (settings.backend == "auto" and kind != "cpu"):
+        return on_torch
     try:
         from models.backends.onnx import OnnxBackend
     except ModuleNotFoundError as error:
+        if settings.backend == "auto":
+            log.info("%s is missing, so torch runs everything", error.name)
+            return on_torch
         raise SettingsError(
             f"backend=onnx: {error.name} is missing: pip install 'rheostat[cpu]', or [gpu]"
         ) from None

@@ -41,7 +41,7 @@ def calibrate(settings: Settings, seed: int) -> Iterator[str]:
         start = time.perf_counter()
         profile = profiles.measure(served)
         taken = time.perf_counter() - start
-        errors = _errors(served, profile, backend, Random(seed))
+        errors = _errors(served, profile, backend.baseline, Random(seed))
         middle, high = np.quantile(np.abs(errors), (0.5, 0.95))
         yield (
             f"{served.name}: {len(profile.seconds)} curves for {len(profile.curves)} steps in "

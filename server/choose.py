@@ -124,7 +124,8 @@ class Chooser:
         left_s = math.inf if latency_ms is None else latency_ms / 1000 - spent_s
         load = self._policy.decide(Moment(delay_s, left_s, wanted.cost.flops * num_works))
         selection = wanted
-        if self._policy.heeds_latency and not question.budget.strict:
+        is_free = load.price == 0 and load.max_seconds == left_s
+        if self._policy.heeds_latency and not question.budget.strict and not is_free:
             terms = self._terms(served, shape, num_works, load.max_seconds)
             selection = self._slimmed(served, question, shape, terms._replace(price=load.price))
         run_s = selection.seconds or 0.0

@@ -55,9 +55,10 @@ class Settings(BaseSettings):
         pattern=r"^(cpu|cuda(:\d+)?)$",
         description="Where models run: cpu, cuda or cuda:1.",
     )
-    backend: Literal["torch", "onnx"] = Field(
-        default="torch",
-        description="What computes: torch, or onnx (ONNX Runtime; torch until a graph is built).",
+    backend: Literal["auto", "torch", "onnx"] = Field(
+        default="auto",
+        description="What computes: torch; onnx (ONNX Runtime, for what it was measured to be "
+        "faster at); or auto, which is onnx on a CPU where it is installed.",
     )
     max_session_bytes: int = Field(
         default=512 * MIB,

@@ -98,6 +98,11 @@ class OnnxBackend(TorchBackend):
         return f"onnx-{self.device.type}"
 
     @property
+    def baseline(self) -> TorchBackend:
+        """Torch: who measures every step of a model wants no session of each."""
+        return TorchBackend(str(self.device))
+
+    @property
     def stats(self) -> Stats:
         """Counters and levels at this moment."""
         return self._records.stats
@@ -207,5 +212,6 @@ class OnnxBackend(TorchBackend):
             held = self._builder.build(chain, sample, graph_of, without)
         except Exception as error:  # noqa: BLE001 - exporter and runtime raise whatever they like
             if not self._closed:
-                log.warning("torch keeps %s: %s", chain.runs, str(error)[:500])
+                keys = [step.key for step in chain.steps]
+                log.warning("torch keeps %s: %s", keys, str(error)[:500])
         self._records.enter(key, held, made)

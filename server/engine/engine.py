@@ -222,8 +222,9 @@ class Engine:
             started = self._clock()
             self._running = batch
             self._post(self._on_batch, len(batch))
+            calls: list[tuple[Sequence[Step], Workload, float]] = []
             try:
-                for done in self._execute(batch):
+                for done in self._execute(batch, calls):
                     run_s = self._clock() - started
                     answered = [(batch[i], one) for i, one in done if isinstance(one, Done)]
                     self._post(self._answer, answered, started, run_s, len(batch))
@@ -239,6 +240,9 @@ class Engine:
             else:
                 self._pace.note(batch_seconds(batch), self._clock() - started)
             self._running = ()
+            if (profile := batch[0].work.prepared.profile) is not None:
+                for call in calls:  # only now, when nobody waits for it
+                    profile.observe(*call)
 
     def _next_batch(self) -> list[Waiting] | None:
         """Wait for works; None once closed and empty."""
@@ -256,20 +260,19 @@ class Engine:
         self._post(self._expire, expired)
         return batch
 
-    def _execute(self, batch: Sequence[Waiting]) -> Iterator[list[tuple[int, Done | Exception]]]:
-        """Run a batch in which equal inputs are one row."""
+    def _execute(
+        self, batch: Sequence[Waiting], calls: list[tuple[Sequence[Step], Workload, float]]
+    ) -> Iterator[list[tuple[int, Done | Exception]]]:
+        """Run a batch in which equal inputs are one row, and note each call and its seconds."""
         works = [item.work for item in batch]
         jobs, items = jobs_of(works)
         collate = works[0].prepared.input.collate
         is_forsaken = lambda: all(item.future.done() for item in batch)  # noqa: E731
-        profile = works[0].prepared.profile
 
         def observe(steps: Sequence[Step], rows: int, num_tokens: int, seconds: float) -> None:
-            assert profile is not None
-            profile.observe(steps, Workload(rows, num_tokens / rows), seconds)
+            calls.append((steps, Workload(rows, num_tokens / rows), seconds))
 
-        seen = observe if profile is not None else None
-        return self.backend.execute(jobs, items, collate, is_forsaken, seen, self._clock)
+        return self.backend.execute(jobs, items, collate, is_forsaken, observe, self._clock)
 
     def _post(self, call: Callable[..., None], *args: object) -> None:
         # A loop that is gone took everybody who waited with it.

@@ -33,6 +33,8 @@ def no_settings_around(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
         for name in list(os.environ):
             if name.upper().startswith(PREFIX) and name.upper() != DATA:  # no setting
                 patch.delenv(name)
+        # ONNX Runtime's graphs would be exported beside the tests, by processes of their own.
+        patch.setenv(f"{PREFIX}BACKEND", "torch")
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
         yield

@@ -10,6 +10,7 @@ from fastapi.testclient import TestClient
 
 from models.backends.torch import TorchBackend
 from server.app import create_app
+from server.backends import make_backend
 from server.catalog import CatalogError
 from server.settings import Settings, SettingsError
 from tests.server.samples import image, text_of
@@ -126,3 +127,15 @@ def test_a_back_end_that_is_not_installed_is_refused(
     monkeypatch.setitem(sys.modules, "models.backends.onnx", None)
     with pytest.raises(SettingsError, match=r"backend=onnx: .* is missing"):
         create_app(settings.model_copy(update={"backend": "onnx"}))
+
+
+def test_by_default_the_processor_runs_onnx_runtime_where_it_is_installed(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RHEOSTAT_BACKEND")
+    chosen = settings.model_copy(update={"backend": Settings().backend, "num_threads": None})
+    monkeypatch.setitem(sys.modules, "models.backends.onnx", None)
+    assert make_backend(chosen).name == "torch-cpu"
+    monkeypatch.undo()
+    pytest.importorskip("onnxscript")
+    assert make_backend(chosen.model_copy(update={"num_threads": 1})).name == "onnx-cpu"
