@@ -220,7 +220,7 @@ def main() -> None:
     options.add_argument("minutes", type=float, nargs="?", help="default: 10; --quick: 0.35")
     options.add_argument("--models", type=Path, default=report.ZOO.parent, metavar="DIR")
     options.add_argument("--reload", action="store_true", help="reload a model every 10 s")
-    options.add_argument("--backend", default="torch", choices=("torch", "onnx"))
+    options.add_argument("--backend", default="auto", choices=("auto", "torch", "onnx"))
     chosen = options.parse_args()
     minutes = chosen.minutes or (0.35 if chosen.quick else 10.0)
     if minutes * 60 < 10 * _SAMPLE_S:
