@@ -16,6 +16,7 @@ from pathlib import Path
 
 from models.checkpoint import CheckpointError, read_manifest
 from search.profile import Profile
+from server import garbage
 from server.catalog import CatalogError, Served, find_checkpoints, load_one
 from server.engine.engine import Engine
 from server.errors import (
@@ -183,7 +184,7 @@ class Lifecycle:
             await asyncio.to_thread(lambda: timed.front)  # takes a moment, and metrics need it
             await self._service.warm(timed)
         except BaseException:
-            await self._engine.forget(served.model)
+            await self._forget(served)
             raise
         return timed
 
@@ -194,4 +195,9 @@ class Lifecycle:
                 await self._service.uses.until_free(old)
         except TimeoutError:
             log.warning("%s is still used after %g s, and is let go", old.name, _PATIENCE_S)
-        await self._engine.forget(old.model)
+        await self._forget(old)
+
+    async def _forget(self, served: Served) -> None:
+        await self._engine.forget(served.model)
+        # Once those who called this have let go of it too.
+        asyncio.get_running_loop().call_soon(garbage.collect)

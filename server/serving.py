@@ -20,6 +20,7 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.config import STARTUP_FAILURE
 
+from server import garbage
 from server.connection import with_read_timeout
 from server.settings import Settings
 
@@ -50,6 +51,11 @@ class Server(uvicorn.Server):
         self._drain_s = drain_s
         self._grace_s = grace_s
         self._drained_at: float | None = None
+
+    async def startup(self, sockets: list[socket] | None = None) -> None:
+        """Start the application, listen, and settle what stays."""
+        await super().startup(sockets)
+        garbage.settle()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Take a signal that ends the server."""

@@ -133,7 +133,8 @@ class Server:
             good.end()
             row.seen = good.seen
         try:
-            row.is_alive = httpx.get(f"http://{HOST}:{self.port}/readyz").status_code == 200
+            with self.client() as http:
+                row.is_alive = http.get("/readyz").status_code == 200
         except httpx.TransportError:
             row.is_alive = False
 

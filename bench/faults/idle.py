@@ -52,7 +52,7 @@ def _hold(server: Server, is_quick: bool) -> Row:
 
 
 def _exhaust(server: Server, is_quick: bool) -> Row:
-    hold_s = 0.5 if is_quick else 5.0
+    hold_s = 0.5 if is_quick else 4.0  # slow ones are ended after that
     with server.watched(f"{_FEW} descriptors") as row:
         calm_cores = _cores(server, hold_s)
         with ExitStack() as held:

@@ -15,6 +15,7 @@ from models import checkpoint
 from models.checkpoint import MANIFEST
 from models.families.slimmable import Slimmable
 from search.table import TABLE
+from server import garbage
 from server.app import create_app
 from server.settings import Settings
 from tests.server.samples import image, text_of
@@ -138,15 +139,25 @@ def test_the_cache_does_not_answer_for_a_model_that_has_gone(models: Path) -> No
             before = probabilities(client)
 
 
-def test_the_old_weights_are_freed(client: TestClient, models: Path) -> None:
+@pytest.mark.parametrize("is_settled", [False, True])
+def test_the_old_weights_are_freed_at_once(
+    client: TestClient, models: Path, is_settled: bool
+) -> None:
     probabilities(client)
     gc.collect()
     old = [weakref.ref(m) for m in gc.get_objects() if type(m) is Slimmable]
-    write_version(models / "tiny", seed=3)
-    change(client, "tiny", "reload")
-    probabilities(client)
-    gc.collect()
-    assert sum(one() is None for one in old) == 1
+    gc.disable()
+    try:
+        if is_settled:
+            garbage.settle()
+        write_version(models / "tiny", seed=3)
+        change(client, "tiny", "reload")
+        probabilities(client)
+        assert sum(one() is None for one in old) == 1
+        assert bool(gc.get_freeze_count()) == is_settled
+    finally:
+        gc.unfreeze()
+        gc.enable()
 
 
 def test_no_request_fails_while_models_are_reloaded(client: TestClient, models: Path) -> None:
