@@ -66,9 +66,14 @@ class Layout:
         Attention takes them one after the other, and neither pads nor masks. All rows are one block
         where calls cost more than padding: on a device, and where gradients are taken.
         """
-        if self.device.type != "cpu" or torch.is_grad_enabled():
+        if self.is_one_block:
             return ((slice(None), self),)  # not kept: a reference cycle would hold the masks
         return self._runs
+
+    @property
+    def is_one_block(self) -> bool:
+        """Whether attention takes all rows in one call."""
+        return self.device.type != "cpu" or torch.is_grad_enabled()
 
     @cached_property
     def _runs(self) -> tuple[tuple[slice, Layout], ...]:

@@ -1,8 +1,9 @@
 """How close the server comes to the bare kernel: throughput under full load, latency when alone.
 
-The kernel is `TorchBackend.run` in a process of its own, on length-sorted batches of 32 of the same
-inputs, tokenised or decoded before; the server gets them one in a request. Both compute with one
-thread and the subnet that the receipts name, and nothing is timed before their answers agree.
+The kernel is the `run` of the same back end in a process of its own, on length-sorted batches of 32
+of the same inputs, tokenised or decoded before; the server gets them one in a request. Both compute
+with one thread and the subnet that the receipts name, and nothing is timed before their answers
+agree, and before ONNX Runtime has all sessions that they will need.
 
 Server and client share a machine, so cores are dealt out. On *one core*, the server has one for all
 of its threads, as has the kernel in its turn, and the client the others: HTTP, JSON and tokenising
@@ -24,7 +25,7 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -38,12 +39,14 @@ from bench import report
 from bench.limit import bare, cases, tables, threads
 from bench.limit.bare import Kernel
 from bench.limit.cases import Case
-from bench.limit.load import Window, ask, closed_loop
+from bench.limit.load import Window, ask, built, closed_loop
 from bench.limit.tables import Results, Round
 from bench.peers.process import Launch, Running, ServerError, running
+from models.core import Value
 
 _CONNECTIONS = 3 * bare.BATCH_SIZE  # one batch runs, one waits, one is on its way
 _NUM_CHECKED = 8
+_SETTLING_S = 0.7  # of asking; a chain has a session of its own after 50 calls
 # However many wait, none is refused or slimmed; an input that comes again is computed again.
 _AS_ASKED = ("--policy", "fixed", "--max-wait-ms", "1e9", "--max-cache-bytes", "0")
 _TOLERANCE = 1e-3
@@ -101,16 +104,28 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         profiles = options.profiles.resolve()  # the server starts in another folder
         try:
-            results = measure(options.text, options.image, texts, effort, Path(scratch), profiles)
+            folders = (Path(scratch), profiles)
+            results = measure(options.text, options.image, texts, effort, *folders, options.backend)
         except ServerError as error:
             print(f"not measured to the end: {error}", file=sys.stderr)
             sys.exit(1)
-    tables.show(results, f"texts: {what}; images: PNG, all tasks or one; one input in a request")
-    report.finish({"limit": {"texts": what, **results.figures()}}, options.json)
+    tables.show(
+        results,
+        f"{options.backend}; texts: {what}; images: PNG, all tasks or one; one input in a request",
+    )
+    report.finish(
+        {"limit": {"backend": options.backend, "texts": what, **results.figures()}}, options.json
+    )
 
 
 def measure(
-    text: Path, image: Path, texts: list[str], effort: Effort, scratch: Path, profiles: Path
+    text: Path,
+    image: Path,
+    texts: list[str],
+    effort: Effort,
+    scratch: Path,
+    profiles: Path,
+    backend: str = "torch",
 ) -> Results:
     """Serve two checkpoints and compare.
 
@@ -121,6 +136,7 @@ def measure(
         effort: How long to measure.
         scratch: An empty folder.
         profiles: Folder of the server's profiles.
+        backend: Of server and kernel.
 
     Raises:
         ServerError: If the server does not answer, or not what the kernel does.
@@ -130,14 +146,15 @@ def measure(
         (scratch / name).symlink_to(folder.resolve())
     every = [*cases.text_cases(text, copy, texts), *cases.image_cases(image, effort.num_inputs)]
     serve = (sys.executable, "-m", "server", "serve", "--port", "{port}", "--models", str(scratch))
-    as_the_kernel = ("--backend", "torch", "--num-threads", "1", "--profiles", str(profiles))
+    as_the_kernel = ("--backend", backend, "--num-threads", "1", "--profiles", str(profiles))
     launch = Launch((*serve, *as_the_kernel, *_AS_ASKED, "--log-level", "warning"))
     results = Results(_CONNECTIONS)
     with bare.process() as kernels, running(launch, 1, every[0].body(texts[0])) as server:
         turns = _Turns(server, kernels, effort)
         kernel_of: dict[str, Kernel] = {}
         for case in every:
-            kernel_of[case.name], fraction = check(server, kernels, case)
+            kernel_of[case.name], fraction = check(server, kernels, case, backend)
+            settle(server, case, dict(kernel_of[case.name].subnet))
             results.ran[case.name] = (kernel_of[case.name].subnet, fraction)
         for number in range(effort.rounds):
             for arrangement in _arrangements(os.sched_getaffinity(0)):
@@ -150,7 +167,15 @@ def measure(
     return results
 
 
-def check(server: Running, kernels: Executor, case: Case) -> tuple[Kernel, float]:
+def settle(server: Running, case: Case, subnet: Mapping[str, Value]) -> None:
+    """Ask until the server has all ONNX Runtime sessions that the case needs."""
+    before = None
+    while (now := built(server)) != before or (now and now["waiting"]):
+        before = now
+        closed_loop(server, case, subnet, 1, _SETTLING_S)
+
+
+def check(server: Running, kernels: Executor, case: Case, backend: str) -> tuple[Kernel, float]:
     """Ask a few times, and run what the receipts name.
 
     Returns:
@@ -164,7 +189,8 @@ def check(server: Running, kernels: Executor, case: Case) -> tuple[Kernel, float
     subnet = receipt["subnet"]
     if case.depth is not None and subnet["depth"] != case.depth:
         raise ServerError(f"{case.name}: depth={subnet['depth']} was run, not {case.depth}")
-    kernel = Kernel(case.checkpoint, tuple(subnet.items()), tuple(receipt["tasks"]), case.contents)
+    named = (tuple(subnet.items()), tuple(receipt["tasks"]))
+    kernel = Kernel(case.checkpoint, *named, case.contents, backend)
     expected = kernels.submit(bare.outputs, kernel, _NUM_CHECKED).result()
     for answer, values in zip(answers, expected, strict=True):
         if not np.allclose(cases.values(answer), values, atol=_TOLERANCE):
@@ -229,6 +255,7 @@ def _options() -> argparse.Namespace:
         metavar="DIR",
         help="the server's measured times, which nothing here goes by (default: %(default)s)",
     )
+    options.add_argument("--backend", default="torch", choices=bare.BACKENDS)
     options.add_argument("--rounds", type=int, metavar="N", help="default: 5; --quick: 1")
     options.add_argument("--seconds", type=float, metavar="S", help="of one load; 4; --quick: 0.6")
     return options.parse_args()

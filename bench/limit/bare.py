@@ -1,4 +1,4 @@
-"""The bare kernel: `TorchBackend.run` and nothing around it, in a process of its own.
+"""The bare kernel: a back end's `run` and nothing around it, in a process of its own.
 
 What is sent to that process are calls of these functions; it loads a model, and tokenises or
 decodes its inputs, once.
@@ -30,7 +30,10 @@ from models.backends.torch import TorchBackend
 from models.core import KeyPath, Plan, Subnet, Value
 
 BATCH_SIZE = 32
+BACKENDS = ("torch", "onnx")
 _LEAST_WARM_UP = 20  # runs of one input
+_MAX_SESSION_BYTES = 2**29  # the server's default
+_POLL_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -42,12 +45,14 @@ class Kernel:
         subnet: As a receipt tells it.
         tasks: Likewise.
         contents: Texts or encoded images.
+        backend: One of `BACKENDS`.
     """
 
     checkpoint: Path
     subnet: tuple[tuple[str, Value], ...]
     tasks: tuple[str, ...]
     contents: tuple[Content, ...] = field(repr=False)
+    backend: str = "torch"
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,11 +179,29 @@ def _sorted_batches(ready: _Ready) -> list[list[Tensor]]:
 @cache
 def _ready(kernel: Kernel) -> _Ready:
     model = checkpoint.load(kernel.checkpoint).model
-    backend = TorchBackend()
+    backend = TorchBackend() if kernel.backend == "torch" else _onnx_backend()
     backend.prepare(model)
     plan = model.plan(Subnet(dict(kernel.subnet)), model.input.plan_shape(None), kernel.tasks)
     items = [_decode(model.input, content) for content in kernel.contents]
-    return _Ready(model, backend, plan, items)
+    ready = _Ready(model, backend, plan, items)
+    while True:  # until all sessions that it will have are there
+        before = backend.stats
+        ready.run(items[:1])
+        if backend.stats is None or (_levels(backend.stats) == _levels(before)):
+            return ready
+        time.sleep(_POLL_S)
+
+
+def _onnx_backend() -> TorchBackend:
+    from models.backends.onnx import OnnxBackend  # the extra may not be installed
+    from models.backends.records import Policy
+
+    return OnnxBackend(max_bytes=_MAX_SESSION_BYTES, policy=Policy(step_after=1, fuse_after=1))
+
+
+def _levels(stats: Any) -> tuple[int, ...]:
+    """Return what moves while sessions are still to be built."""
+    return stats.waiting, stats.builds, stats.slower, stats.refused
 
 
 def _decode(model_input: Any, content: Content) -> Tensor:

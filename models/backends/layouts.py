@@ -80,7 +80,11 @@ class ProbeLayout(Layout):
     def __init__(self, lengths: Sequence[int], device: torch.device) -> None:
         super().__init__(lengths, device)
         self.asked: dict[str, OfLayout] = {}
-        vars(self)["blocks"] = ((slice(None), self),)  # as for a traced one
+
+    @property
+    def is_one_block(self) -> bool:
+        """True, as of a traced layout."""
+        return True
 
     def mask(self, causal: bool = False, window: int | None = None) -> Tensor | None:
         """Note the question and answer it."""
@@ -102,7 +106,11 @@ class TracedLayout(Layout):
         self.is_uniform = False
         for name in ("counts", "starts", "rows", "positions"):
             vars(self)[name] = tensors[name]  # where the cached property would put it
-        vars(self)["blocks"] = ((slice(None), self),)  # the graph is for any lengths
+
+    @property
+    def is_one_block(self) -> bool:
+        """True: the graph is for any lengths."""
+        return True
 
     def pad(self, values: Tensor) -> Tensor:
         """Gather, and repeat a row's last token after its end where `Layout.pad` puts zeros.

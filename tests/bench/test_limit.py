@@ -113,7 +113,7 @@ def test_a_server_that_answers_otherwise_than_the_kernel_is_not_timed(
         says(wrong, _WHOLE) as server,
         pytest.raises(ServerError, match="not the kernel's"),
     ):
-        check(server, kernels, case)
+        check(server, kernels, case, "torch")
 
 
 def test_another_depth_than_asked_for_is_not_timed(
@@ -124,7 +124,7 @@ def test_another_depth_than_asked_for_is_not_timed(
         says("", _WHOLE | {"depth": 2}) as server,
         pytest.raises(ServerError, match="depth=2 was run, not 4"),
     ):
-        check(server, kernels, case)
+        check(server, kernels, case, "torch")
 
 
 def test_another_subnet_under_load_ends_the_run(
