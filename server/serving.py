@@ -52,11 +52,6 @@ class Server(uvicorn.Server):
         self._grace_s = grace_s
         self._drained_at: float | None = None
 
-    async def startup(self, sockets: list[socket] | None = None) -> None:
-        """Start the application, listen, and settle what stays."""
-        await super().startup(sockets)
-        garbage.settle()
-
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Take a signal that ends the server."""
         self._drain()
@@ -119,6 +114,7 @@ def serve(app: ASGIApp, settings: Settings, drain: Callable[[], None]) -> None:
         drain: Called as soon as a signal says that the server is to end.
     """
     server = Server(configured(app, settings), drain, settings.drain_s, settings.grace_s)
+    garbage.settle()  # while nobody waits
     with suppress(KeyboardInterrupt):  # raised after a good end
         server.run()
     if not server.started:
