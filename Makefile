@@ -15,7 +15,7 @@ HOST = 127.0.0.1
 PORT = 8000
 URL = http://127.0.0.1:8000
 ARGS =
-FLAVOUR = cpu
+TARGET = cpu
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -71,8 +71,8 @@ fuzz: install  ## Send made-up requests to a running server (URL=... ARGS="-n 50
 bench: install  ## Run the benchmarks (ARGS=... are passed on)
 	$(BIN)/python -m bench $(ARGS)
 
-image:  ## Build a container image (FLAVOUR=cpu or gpu)
-	PIP_ARGS="$(PIP_ARGS)" deploy/build.sh $(FLAVOUR)
+image:  ## Build a container image (TARGET=cpu or gpu)
+	PIP_ARGS="$(PIP_ARGS)" deploy/build.sh $(TARGET)
 
 clean:  ## Remove caches and build output, keep .venv
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

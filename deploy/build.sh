@@ -8,8 +8,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 usage="usage: deploy/build.sh cpu|gpu [IMAGE] [options of the build ...]"
-flavour=${1:?$usage}
-image=${2:-rheostat:$flavour}
+target=${1:?$usage}
+image=${2:-rheostat:$target}
 options=("${@:3}")
 
 configuration=$(mktemp)
@@ -21,8 +21,8 @@ trap 'rm -f "$configuration"' EXIT
         END { print "[global]"; for (key in value) print key " =" value[key] }' >"$configuration"
 
 options+=(
+    --target "$target"
     --tag "$image"
-    --build-arg "FLAVOUR=$flavour"
     --secret "id=pip,src=$configuration"
     --build-arg "PIP_ARGS=${PIP_ARGS-}"
     --build-arg "REVISION=$(git rev-parse HEAD 2>/dev/null || true)"

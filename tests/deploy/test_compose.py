@@ -49,7 +49,7 @@ def test_servers_write_to_their_volume_alone(name: str) -> None:
     assert service["volumes"] == ["state:/var/lib/rheostat"]
     assert "rheostat" in service["networks"]["default"]["aliases"]
     dockerfile = (ROOT / "Dockerfile").read_text()
-    assert f" AS {service['build']['args']['FLAVOUR']}-base\n" in dockerfile
+    assert f" AS {service['build']['target']}\n" in dockerfile
 
 
 def test_only_the_gpu_needs_a_profile() -> None:
