@@ -9,7 +9,7 @@ import os
 import platform
 import tempfile
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +39,14 @@ class Profiles:
     folder: Path
     backend: Backend
     clock: Callable[[], float]
+    # For reloads, which must not measure while requests wait; one for each architecture served.
+    _unwritten: dict[Path, Profile] = field(default_factory=dict, init=False)
 
     def get(self, served: Served) -> Profile:
         """Return a model's profile; measure it, which takes seconds, if there is none."""
         path = self._path(served)
+        if path in self._unwritten:
+            return self._unwritten[path]
         try:
             return _from_json(json.loads(path.read_text())["profile"])
         except FileNotFoundError:
@@ -65,6 +69,7 @@ class Profiles:
             _write(path, json.dumps(record))
         except OSError as error:
             log.warning("the profile of %s is not kept: %s", served.name, error)
+            self._unwritten[path] = profile
         return profile
 
     def _path(self, served: Served) -> Path:

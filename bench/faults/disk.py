@@ -37,6 +37,7 @@ def run(arena: Arena) -> Iterator[Row]:
         before = http.put(_CLIENT, json={"weight": 2}).status_code
         filler = _fill(inside)
         answer = http.put(_CLIENT, json={"weight": 3})
+        reload = http.post(f"/v1/models/{arena.model}/reload").status_code
         time.sleep(server.calm_s)  # the log cannot be written either
         kept = http.get(_CLIENT)
         filler.unlink()
@@ -45,10 +46,11 @@ def run(arena: Arena) -> Iterator[Row]:
             answer.status_code == 503 and "disk is full" in answer.text, "a change gets a clear 503"
         )
         row.expect(kept.json().get("weight") == 2, "what was stored is as it was")
+        row.expect(reload == 200, f"a model reloads, not {reload}")
         row.expect(after == 200, "once there is room changes are taken")
         row.faulty = (
             f"profile not kept, {len(left)} files left; PUT {_CLIENT}: {before}, "
-            f"{answer.status_code} while full, then {after}"
+            f"{answer.status_code} while full, then {after}; reload while full: {reload}"
         )
         row.figures = {"refused": answer.text}
     yield row
