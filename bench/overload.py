@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from bench import report
+from bench.limit.load import built
 from bench.peers.load import closed_loop
 from bench.peers.process import running
 from bench.trace import texts
@@ -50,6 +51,7 @@ def main() -> None:
     options = report.parser(__doc__)
     options.add_argument("--model", type=Path, default=report.ZOO_TEXT, metavar="DIR")
     options.add_argument("--policy", default="price", choices=("price", "slackfit", "fixed"))
+    options.add_argument("--backend", default="auto", choices=("auto", "torch", "onnx"))
     options.add_argument("--times", type=float, default=10.0, help="load of the burst")
     options.add_argument("--seconds", type=float, help="length of the burst; default 60")
     options.add_argument("--slo-ms", type=float, default=500.0, help="latency budget")
@@ -62,10 +64,15 @@ def main() -> None:
     bodies = [policy.body(served.name, text, slo_s) for text in asked]
     with (
         tempfile.TemporaryDirectory() as profiles,
-        running(policy.launch(chosen.model, Path(profiles)), 1, bodies[0]) as server,
+        running(
+            policy.launch(chosen.model, Path(profiles), chosen.backend), 1, bodies[0]
+        ) as server,
     ):
         strict = [_strictly(policy.body(served.name, text)) for text in asked]
-        closed_loop(server, strict, _CONNECTIONS, 1.0)  # to warm up
+        before = None
+        while (now := built(server)) != before or now.get("waiting"):  # to warm up
+            before = now
+            closed_loop(server, strict, 1, 1.0)
         loop_s = 2.0 if chosen.quick else 6.0
         capacity = closed_loop(server, strict, _CONNECTIONS, loop_s).requests_per_s
         phases = [(_BEFORE_S, _CALM_LOAD), (burst_s, chosen.times), (_AFTER_S, _CALM_LOAD)]
@@ -77,8 +84,8 @@ def main() -> None:
         rows.append([name, *_row(own, slo_s)])
     recovery = _recovery_s(outcomes, due_s, of_phase, _BEFORE_S + burst_s)
     report.show(
-        f"{chosen.policy}: {chosen.times:g} x {capacity:.0f} requests/s for {burst_s:g} s, "
-        f"latency budget {chosen.slo_ms:g} ms",
+        f"{chosen.policy}, {chosen.backend}: {chosen.times:g} x {capacity:.0f} requests/s for "
+        f"{burst_s:g} s, latency budget {chosen.slo_ms:g} ms",
         _COLUMNS,
         rows,
     )

@@ -29,14 +29,17 @@ class Policy:
     option: str
     fraction: float | None = None
 
-    def launch(self, checkpoint: Path, profiles: Path) -> Launch:
+    def launch(self, checkpoint: Path, profiles: Path, backend: str = "torch") -> Launch:
         """Return how to start a server of this policy, on one thread.
 
         Args:
             checkpoint: To serve.
             profiles: Folder of measured times, not one filled at another time under another load.
+            backend: Torch takes the same time from the first request on; ONNX Runtime's sessions
+                are built meanwhile.
         """
         options = f"--port {{port}} --num-threads 1 --log-level warning --policy {self.option}"
+        options += f" --backend {backend}"
         command = (sys.executable, "-m", "server", "serve", *options.split())
         folders = ("--models", str(checkpoint.resolve()), "--profiles", str(profiles.resolve()))
         return Launch((*command, *folders))
