@@ -57,7 +57,7 @@ class OnnxBackend(TorchBackend):
         max_bytes: int,
         threads: int = 1,
         policy: Policy | None = None,
-        pack: bool = True,
+        pack: bool = False,
         exporter: Exporter | None = None,
         clock: Clock = time.perf_counter,
     ) -> None:
@@ -68,8 +68,8 @@ class OnnxBackend(TorchBackend):
             max_bytes: What the sessions may hold together, beside the weights they share.
             threads: Of the one pool of all sessions in this process.
             policy: When to build sessions.
-            pack: Whether each session rearranges its weights for the processor: faster for small
-                batches, but a copy for each.
+            pack: Whether each session rearranges its weights for the processor: a fifth faster for
+                one short text, no faster for a full batch, but a copy of the weights for each.
             exporter: Closed with the back end; None for a process that starts when it is needed.
             clock: Seconds, by which sessions are timed.
 
