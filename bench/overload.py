@@ -11,15 +11,16 @@ import json
 import sys
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bench import report
-from bench.limit.load import built
 from bench.peers.load import closed_loop
 from bench.peers.process import running
+from bench.settling import ASKING_S, settle
 from bench.trace import texts
 from bench.trace.arrivals import FloatArray
 from bench.trace.policies import Policy
@@ -69,10 +70,7 @@ def main() -> None:
         ) as server,
     ):
         strict = [_strictly(policy.body(served.name, text)) for text in asked]
-        before = None
-        while (now := built(server)) != before or now.get("waiting"):  # to warm up
-            before = now
-            closed_loop(server, strict, 1, 1.0)
+        settle(server, partial(closed_loop, server, strict, 1, ASKING_S))
         loop_s = 2.0 if chosen.quick else 6.0
         capacity = closed_loop(server, strict, _CONNECTIONS, loop_s).requests_per_s
         phases = [(_BEFORE_S, _CALM_LOAD), (burst_s, chosen.times), (_AFTER_S, _CALM_LOAD)]

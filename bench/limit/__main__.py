@@ -25,7 +25,7 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -39,14 +39,13 @@ from bench import report
 from bench.limit import bare, cases, tables, threads
 from bench.limit.bare import Kernel
 from bench.limit.cases import Case
-from bench.limit.load import Window, ask, built, closed_loop
+from bench.limit.load import Window, ask, closed_loop
 from bench.limit.tables import Results, Round
 from bench.peers.process import Launch, Running, ServerError, running
-from models.core import Value
+from bench.settling import ASKING_S, settle
 
 _CONNECTIONS = 3 * bare.BATCH_SIZE  # one batch runs, one waits, one is on its way
 _NUM_CHECKED = 8
-_SETTLING_S = 0.7  # of asking; a chain has a session of its own after 50 calls
 # However many wait, none is refused or slimmed; an input that comes again is computed again.
 _AS_ASKED = ("--policy", "fixed", "--max-wait-ms", "1e9", "--max-cache-bytes", "0")
 _TOLERANCE = 1e-3
@@ -154,7 +153,8 @@ def measure(
         kernel_of: dict[str, Kernel] = {}
         for case in every:
             kernel_of[case.name], fraction = check(server, kernels, case, backend)
-            settle(server, case, dict(kernel_of[case.name].subnet))
+            subnet = dict(kernel_of[case.name].subnet)
+            settle(server, partial(closed_loop, server, case, subnet, 1, ASKING_S))
             results.ran[case.name] = (kernel_of[case.name].subnet, fraction)
         for number in range(effort.rounds):
             for arrangement in _arrangements(os.sched_getaffinity(0)):
@@ -165,14 +165,6 @@ def measure(
                         found = turns.take(case, kernel_of[case.name], arrangement, number)
                         results.rounds.setdefault((case.name, arrangement.name), []).append(found)
     return results
-
-
-def settle(server: Running, case: Case, subnet: Mapping[str, Value]) -> None:
-    """Ask until the server has all ONNX Runtime sessions that the case needs."""
-    before = None
-    while (now := built(server)) != before or (now and now["waiting"]):
-        before = now
-        closed_loop(server, case, subnet, 1, _SETTLING_S)
 
 
 def check(server: Running, kernels: Executor, case: Case, backend: str) -> tuple[Kernel, float]:

@@ -10,13 +10,11 @@ import asyncio
 import gc
 import itertools
 import json
-import re
 import statistics
 import time
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
-from urllib.request import urlopen
 
 import uvloop
 
@@ -93,16 +91,6 @@ def ask(server: Running, case: Case, contents: Sequence[Content]) -> list[dict[s
             connection.close()
 
     return [json.loads(answer) for answer in _run(one_by_one())]
-
-
-def built(server: Running) -> dict[str, float]:
-    """Return what the server's metrics tell of ONNX Runtime's sessions; empty with torch."""
-    with urlopen(f"http://{HOST}:{server.port}/metrics", timeout=_LIMIT_S) as answer:
-        lines = answer.read().decode().splitlines()
-    found = (
-        re.match(r"rheostat_backend_(waiting|builds_total|slower|refused) (\S+)", x) for x in lines
-    )
-    return {one[1]: float(one[2]) for one in found if one}
 
 
 def closed_loop(
