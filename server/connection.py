@@ -24,7 +24,7 @@ class Connection(HttpToolsProtocol):
     """Uvicorn's protocol with one timer, set while no request is under way and bytes are awaited.
 
     A request that arrives in one piece sets none. Bodies are limited by
-    `server.middleware.BodyLimit`, idle connections by uvicorn.
+    `server.middleware.BodyTimeout`, idle connections by uvicorn.
 
     Attributes:
         read_timeout_s: To the end of a head, from the connection or the first byte after an answer.

@@ -18,7 +18,7 @@ def settle() -> None:
 
 
 def collect() -> None:
-    """Collect everything, as it is needed where a model goes: its objects refer to each other."""
+    """Free what has gone though its parts refer to each other, as those of a model do."""
     if gc.get_freeze_count():
         settle()
     else:

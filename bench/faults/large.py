@@ -15,7 +15,7 @@ _CHUNK = bytes(2**16)
 _HEAD = f"POST {PATH} HTTP/1.1\r\nHost: {HOST}\r\nContent-Type: application/json\r\n"
 _TIMEOUT_S = 60.0
 _SLACK_MB = 20
-_LIMIT_MB = 20 * 2**20 / 1e6  # `max_body_bytes`, in pieces and put together
+_LIMIT_MB = 20 * 2**20 / 1e6  # `max_body_bytes`; held twice while pieces are put together
 
 
 def run(arena: Arena) -> Iterator[Row]:

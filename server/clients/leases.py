@@ -60,13 +60,13 @@ class _Lease:
     def wait_s(self, cost: float, now: float, elapsed: float) -> float:
         """Return the seconds until asking for a cost may be of use; at most 0 for now.
 
+        What is known of the whole quota is what the database said last and what has been given
+        back since; other replicas can only have taken from that.
+
         Args:
             cost: To be spent.
             now: Unix time.
             elapsed: On the replica's timer.
-
-        What is known of the whole quota is what the database said last and what has been given
-        back since; other replicas can only have taken from that.
         """
         missing = cost - max(0.0, self.left)
         return max(self.rests_until - elapsed, self.known.wait_s(self.limit, missing, now))
