@@ -166,6 +166,7 @@ class _Serve:
 
     def _launch(self, checkpoint: Path) -> Launch:
         options = f"--port {{port}} --num-threads {self.num_threads} --backend {self.backend}"
+        options += " --policy fixed"  # the subnet that the budget names, also under load
         return Launch(
             (
                 *(sys.executable, "-m", "server", "serve", "--log-level", "warning"),
