@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import AsyncIterator
@@ -30,9 +31,10 @@ from server.forms import install as install_forms
 from server.lifecycle import Lifecycle
 from server.logs import PROBES
 from server.metrics import Metrics
-from server.middleware import BodyLimit, BodyTimeout, RequestId
+from server.middleware import BodyLimit, BodyTimeout, RequestId, Shedding
 from server.openapi import DocumentedApp
 from server.profiles import Profiles
+from server.pulse import Pulse
 from server.service import Service
 from server.settings import Settings, SettingsError
 
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 
 FORMS = openai.FORMS | tei.FORMS | cohere.FORMS | kserve.FORMS
 _MAX_DECODE_THREADS = 4
+_TURNS = 40  # of the event loop, at most, from a request to its answer
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -73,6 +76,8 @@ def create_app(settings: Settings) -> FastAPI:
     metrics.watch_stats("cache", lambda: cache.stats, ("entries", "bytes"))
     if backend.stats is not None:
         metrics.watch_stats("backend", lambda: backend.stats, backend.levels)
+    pulse = Pulse(settings.max_wait_ms / 1000 / _TURNS, time.perf_counter)
+    metrics.watch_stats("loop", lambda: pulse.stats, ("late_seconds",))
     policy = load.policy(settings.policy, settings.target_delay_ms / 1000)
     metrics.watch(lambda: engine.depth, lambda: engine.backlog_s, lambda: policy.price)
     decoder = Decoder(min(_MAX_DECODE_THREADS, os.cpu_count() or 1))
@@ -92,11 +97,13 @@ def create_app(settings: Settings) -> FastAPI:
             async with clients.running():
                 door.open()
                 engine.start()
+                beating = asyncio.create_task(pulse.beat())
                 try:
                     await service.warm_up()
                     async with grpc:
                         yield
                 finally:
+                    beating.cancel()
                     await engine.close()
         finally:
             backend.close()
@@ -130,6 +137,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(BodyTimeout, limit_s=settings.read_timeout_s)
     app.add_middleware(Access, door=door)
+    app.add_middleware(Shedding, pulse=pulse)
     app.add_middleware(RequestId, forms=forms)
     return app
 

@@ -9,8 +9,14 @@ from collections.abc import Callable
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server import logs
-from server.errors import ModelNotReadyError, PayloadTooLargeError, RequestTimeoutError
+from server.errors import (
+    ModelNotReadyError,
+    OverloadedError,
+    PayloadTooLargeError,
+    RequestTimeoutError,
+)
 from server.forms import Forms
+from server.pulse import Pulse
 
 _HEADER = b"x-request-id"
 
@@ -58,6 +64,25 @@ class RequestId:
             await answer(scope, receive, send_with_id)
         finally:
             logs.note_access(scope, status, self._clock() - start, current)
+
+
+class Shedding:
+    """Refuse requests unread while the event loop does not keep up; what only reads is answered."""
+
+    def __init__(self, app: ASGIApp, pulse: Pulse) -> None:
+        self._app = app
+        self._pulse = pulse
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one connection."""
+        if self._pulse.is_behind and scope["type"] == "http" and scope["method"] == "POST":
+            self._pulse.refusals += 1
+            late_s = self._pulse.late_s
+            raise OverloadedError(
+                f"more requests arrive than can be read: each step is {1000 * late_s:.0f} ms late",
+                late_s,
+            )
+        await self._app(scope, receive, send)
 
 
 class BodyLimit:
