@@ -20,7 +20,7 @@ from deploy.exchange import Answered, Asked, ask
 from deploy.ray_router import router_app
 from deploy.ray_settings import RaySettings
 from models.inputs import ModelInput
-from server import catalog
+from server import catalog, process
 from server.app import create_app
 from server.catalog import CatalogError
 
@@ -31,6 +31,7 @@ class Model:
     """The server for one model, run within a replica: start, warm-up and end of its application."""
 
     async def __init__(self, settings: RaySettings) -> None:  # type: ignore[misc]  # Ray awaits it
+        process.tune()
         self._app = self.make_app(settings)
         self._running = AsyncExitStack()
         await self._running.enter_async_context(self._app.router.lifespan_context(self._app))
