@@ -19,7 +19,7 @@ from bench.peers.connection import Connection, request
 from bench.peers.process import HOST, Running, ServerError
 from bench.trace.arrivals import FloatArray
 
-_MAX_CONNECTIONS = 512  # a request beyond these waits for one, and its latency counts
+_MAX_CONNECTIONS = 6000  # a request beyond these waits for one, and its latency counts
 _IDLE_S = 2.0  # servers close idle connections after some seconds; ours are given up before
 _LEAD_S = 0.05  # until the first request, so that it is not late
 
