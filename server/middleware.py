@@ -11,7 +11,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from server import logs
 from server.errors import (
     ModelNotReadyError,
-    OverloadedError,
     PayloadTooLargeError,
     RequestTimeoutError,
 )
@@ -67,7 +66,7 @@ class RequestId:
 
 
 class Shedding:
-    """Refuse requests unread while the event loop does not keep up; what only reads is answered."""
+    """Refuse what is posted unread while the event loop does not keep up; the rest is answered."""
 
     def __init__(self, app: ASGIApp, pulse: Pulse) -> None:
         self._app = app
@@ -75,14 +74,11 @@ class Shedding:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection."""
-        if self._pulse.is_behind and scope["type"] == "http" and scope["method"] == "POST":
-            self._pulse.refusals += 1
-            late_s = self._pulse.late_s
-            raise OverloadedError(
-                f"more requests arrive than can be read: each step is {1000 * late_s:.0f} ms late",
-                late_s,
-            )
-        await self._app(scope, receive, send)
+        if scope["type"] != "http" or scope["method"] != "POST":
+            await self._app(scope, receive, send)
+            return
+        with self._pulse.reading():
+            await self._app(scope, receive, send)
 
 
 class BodyLimit:

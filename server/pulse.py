@@ -3,18 +3,27 @@
 A request passes the loop some twenty times. When more arrive than it can read, each turn takes
 longer, requests pile up half read, and all of them are late: nothing that is decided after reading
 helps. So the turns are timed, and while they are late requests are refused before anything is read.
+For some time after that no more are read at once than are answered in a tenth of a second: all that
+has piled up in sockets would otherwise be let in between two turns.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from math import inf
 from typing import NamedTuple
 
+from server.errors import OverloadedError
+
 EVERY_S = 0.02
-_PATIENT_S = 0.5  # a collection, or pricing texts of new lengths, makes some turns late
+_PATIENT_S = 0.3  # a collection, or pricing texts of new lengths, makes some turns late
 _WARY_S = 0.05  # the same soon after it was behind
 _MEMORY_S = 10.0
+_RATE_S = 1.0  # over which answers are counted
+_ROOM_S = 0.1  # of answers that may be under way while it is wary
+_LEAST_ROOM = 16
 
 
 class PulseStats(NamedTuple):
@@ -30,12 +39,11 @@ class PulseStats(NamedTuple):
 
 
 class Pulse:
-    """Times a timer.
+    """Times a timer, and counts what is under way.
 
     Attributes:
-        late_s: How late it was the last time, seconds.
+        late_s: How late the timer was the last time, seconds.
         is_behind: Whether it has been late for too long, and still was the last time.
-        refusals: Counted by whoever refuses for it.
     """
 
     def __init__(self, limit_s: float, clock: Callable[[], float]) -> None:
@@ -48,15 +56,36 @@ class Pulse:
         self._limit_s = limit_s
         self._clock = clock
         self._late_since: float | None = None
-        self._last_behind = -_MEMORY_S
+        self._refused_at = -inf
+        self._inside = self._refusals = 0
+        self._answered, self._since, self._rate = 0, clock(), 0.0
         self.late_s = 0.0
         self.is_behind = False
-        self.refusals = 0
 
     @property
     def stats(self) -> PulseStats:
         """The figures of this moment."""
-        return PulseStats(self.late_s, self.refusals)
+        return PulseStats(self.late_s, self._refusals)
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Count a request as under way.
+
+        Raises:
+            OverloadedError: If no more can be read.
+        """
+        now = self._clock()
+        is_wary = now - self._refused_at < _MEMORY_S
+        if self.is_behind or (is_wary and self._inside >= max(_LEAST_ROOM, _ROOM_S * self._rate)):
+            self._refusals += 1
+            self._refused_at = now
+            raise OverloadedError("more requests arrive than can be read", self.late_s)
+        self._inside += 1
+        try:
+            yield
+        finally:
+            self._inside -= 1
+            self._count(self._clock())
 
     async def beat(self) -> None:
         """Go on until cancelled, on the loop that is timed."""
@@ -74,7 +103,11 @@ class Pulse:
             return
         if self._late_since is None:
             self._late_since = due
-        is_wary = self.is_behind or now - self._last_behind < _MEMORY_S
+        is_wary = self.is_behind or now - self._refused_at < _MEMORY_S
         self.is_behind = now - self._late_since >= (_WARY_S if is_wary else _PATIENT_S)
-        if self.is_behind:
-            self._last_behind = now
+
+    def _count(self, now: float) -> None:
+        self._answered += 1
+        if (elapsed := now - self._since) >= _RATE_S:
+            self._rate = self._answered / elapsed
+            self._answered, self._since = 0, now

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import ExitStack
 
 import pytest
 from fastapi.testclient import TestClient
 
 from server.app import create_app
+from server.errors import OverloadedError
 from server.pulse import EVERY_S, Pulse
 from server.settings import Settings
 
@@ -20,30 +22,56 @@ def late(pulse: Pulse, seconds: float, *, start: float = 100.0, by: float = 0.1)
     return pulse.is_behind
 
 
-def test_a_loop_is_behind_when_it_has_been_late_for_half_a_second() -> None:
+def test_a_loop_is_behind_when_it_has_been_late_for_some_time() -> None:
     pulse = Pulse(0.05, lambda: 0.0)
-    assert not late(pulse, 0.4)
+    assert not late(pulse, 0.2)
     pulse.note(101.0, 101.01)
-    assert not late(pulse, 0.4, start=102.0)
-    assert late(pulse, 0.7, start=103.0)
+    assert not late(pulse, 0.2, start=102.0)
+    assert late(pulse, 0.5, start=103.0)
     assert pulse.stats.late_seconds == pytest.approx(0.1)
 
 
 def test_one_long_stop_is_no_reason_to_refuse() -> None:
     pulse = Pulse(0.05, lambda: 0.0)
-    pulse.note(100.0, 100.3)
+    pulse.note(100.0, 100.25)
     assert not pulse.is_behind
 
 
-def test_one_turn_on_time_ends_it_and_for_some_time_little_brings_it_back() -> None:
-    pulse = Pulse(0.05, lambda: 0.0)
+def test_one_turn_on_time_ends_it_and_after_a_refusal_little_brings_it_back() -> None:
+    now = [100.0]
+    pulse = Pulse(0.05, lambda: now[0])
     assert late(pulse, 0.7)
+    with pytest.raises(OverloadedError), pulse.reading():
+        pass
     pulse.note(101.0, 101.02)
     assert not pulse.is_behind
     pulse.note(101.0, 101.06)
     assert pulse.is_behind
     pulse.note(102.0, 102.0)
     assert not late(pulse, 0.2, start=120.0)
+
+
+def test_after_a_refusal_no_more_are_read_at_once_than_are_answered_in_a_tenth_of_a_second() -> (
+    None
+):
+    now = [100.0]
+    pulse = Pulse(0.05, lambda: now[0])
+    for i in range(401):  # 400 a second
+        now[0] = 100.0 + i / 400
+        with pulse.reading():
+            pass
+    assert late(pulse, 0.7)
+    with pytest.raises(OverloadedError), pulse.reading():
+        pass
+    pulse.note(now[0], now[0])
+    with ExitStack() as stack:
+        for _ in range(41):
+            stack.enter_context(pulse.reading())
+        with pytest.raises(OverloadedError), pulse.reading():
+            pass
+        now[0] += 11
+        stack.enter_context(pulse.reading())
+    assert pulse.stats.refusals == 2
 
 
 def test_a_loop_that_is_kept_busy_is_behind_and_then_no_more() -> None:
