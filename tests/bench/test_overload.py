@@ -39,8 +39,10 @@ def test_a_row_counts_every_request_once() -> None:
     assert (in_time, quality) == (0.5, 1.0)
 
 
-def test_recovery_ends_with_the_last_request_that_got_less() -> None:
-    outcomes = [answer(0.8), answer(0.9), answer(1.0), Outcome(429, 0.0, 0.0, b""), answer(1.0)]
-    due_s = np.array([9.0, 10.5, 11.0, 12.0, 13.0])
-    assert _recovery_s(outcomes, due_s, [1, 2, 2, 2, 2], 10.0) == 2.0
-    assert _recovery_s(outcomes[2:3], due_s[2:3], [2], 10.0) == 0.0
+def test_recovery_ends_with_the_last_second_that_is_worse_than_the_worst_before_the_burst() -> None:
+    refused = Outcome(429, 0.0, 0.0, b"")
+    outcomes = [*map(answer, (1.0, 0.98, 0.8, 0.9, 0.99)), refused, answer(1.0)]
+    due_s = np.array([1.0, 1.5, 9.0, 10.5, 11.0, 12.0, 13.0])
+    assert _recovery_s(outcomes, due_s, [0, 0, 1, 2, 2, 2, 2], 10.0) == 3.0
+    calm = [one for one in outcomes if one is not refused]
+    assert _recovery_s(calm, due_s[due_s != 12.0], [0, 0, 1, 2, 2, 2], 10.0) == 1.0
