@@ -76,7 +76,8 @@ def create_app(settings: Settings) -> FastAPI:
     metrics.watch_stats("cache", lambda: cache.stats, ("entries", "bytes"))
     if backend.stats is not None:
         metrics.watch_stats("backend", lambda: backend.stats, backend.levels)
-    pulse = Pulse(settings.max_wait_ms / 1000 / _TURNS, time.perf_counter)
+    limit_s = settings.max_wait_ms / 1000 / _TURNS
+    pulse = Pulse(limit_s, time.perf_counter, lambda: engine.num_waiting)
     metrics.watch_stats("loop", lambda: pulse.stats, ("late_seconds",))
     policy = load.policy(settings.policy, settings.target_delay_ms / 1000)
     metrics.watch(lambda: engine.depth, lambda: engine.backlog_s, lambda: policy.price)

@@ -3,8 +3,8 @@
 A request passes the loop some twenty times. When more arrive than it can read, each turn takes
 longer, requests pile up half read, and all of them are late: nothing that is decided after reading
 helps. So the turns are timed, and while they are late requests are refused before anything is read.
-For some time after that no more are read at once than are answered in a tenth of a second: all that
-has piled up in sockets would otherwise be let in between two turns.
+Until they have been on time for a while, no more are read at once than are answered in a tenth of a
+second: all that has piled up in sockets would otherwise be let in between two turns.
 """
 
 from __future__ import annotations
@@ -46,17 +46,21 @@ class Pulse:
         is_behind: Whether it has been late for too long, and still was the last time.
     """
 
-    def __init__(self, limit_s: float, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, limit_s: float, clock: Callable[[], float], num_read: Callable[[], int] = lambda: 0
+    ) -> None:
         """Start on time.
 
         Args:
             limit_s: Lateness that is none yet.
             clock: Returns seconds; only differences matter.
+            num_read: Returns how much of what is under way has been read and waits for the model.
         """
         self._limit_s = limit_s
         self._clock = clock
+        self._num_read = num_read
         self._late_since: float | None = None
-        self._refused_at = -inf
+        self._wary_until = -inf
         self._inside = self._refusals = 0
         self._answered, self._since, self._rate = 0, clock(), 0.0
         self.late_s = 0.0
@@ -74,11 +78,11 @@ class Pulse:
         Raises:
             OverloadedError: If no more can be read.
         """
-        now = self._clock()
-        is_wary = now - self._refused_at < _MEMORY_S
-        if self.is_behind or (is_wary and self._inside >= max(_LEAST_ROOM, _ROOM_S * self._rate)):
+        room = inf
+        if self._clock() < self._wary_until:
+            room = max(_LEAST_ROOM, _ROOM_S * self._rate)
+        if self.is_behind or self._inside - self._num_read() >= room:
             self._refusals += 1
-            self._refused_at = now
             raise OverloadedError("more requests arrive than can be read", self.late_s)
         self._inside += 1
         try:
@@ -103,8 +107,10 @@ class Pulse:
             return
         if self._late_since is None:
             self._late_since = due
-        is_wary = self.is_behind or now - self._refused_at < _MEMORY_S
+        is_wary = now < self._wary_until
         self.is_behind = now - self._late_since >= (_WARY_S if is_wary else _PATIENT_S)
+        if is_wary or self.is_behind:
+            self._wary_until = now + _MEMORY_S
 
     def _count(self, now: float) -> None:
         self._answered += 1
