@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 FORMS = openai.FORMS | tei.FORMS | cohere.FORMS | kserve.FORMS
 _MAX_DECODE_THREADS = 4
-_TURNS = 100  # of the event loop, at most, from a request to its answer
+_TURNS = 40  # of the event loop, at most, from a request to its answer
 
 
 def create_app(settings: Settings) -> FastAPI:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from server.errors import OverloadedError
 
 EVERY_S = 0.02
-_PATIENT_S = 0.3  # a collection, or pricing texts of new lengths, makes some turns late
+_PATIENT_S = 0.5  # a collection, or pricing texts of new lengths, makes some turns late
 _WARY_S = 0.05  # the same soon after it was behind
 _MEMORY_S = 10.0
 _RATE_S = 1.0  # over which answers are counted
@@ -106,7 +106,7 @@ class Pulse:
             self.is_behind = False
             return
         if self._late_since is None:
-            self._late_since = due
+            self._late_since = now  # not ``due``: one stop, however long, is over by now
         is_wary = now < self._wary_until
         self.is_behind = now - self._late_since >= (_WARY_S if is_wary else _PATIENT_S)
         if is_wary or self.is_behind:
