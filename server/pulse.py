@@ -2,9 +2,9 @@
 
 A request passes the loop some twenty times. When more arrive than it can read, each turn takes
 longer, requests pile up half read, and all of them are late: nothing that is decided after reading
-helps. So the turns are timed, and while they are late requests are refused before anything is read.
-Until they have been on time for a while, no more are read at once than are answered in a tenth of a
-second: all that has piled up in sockets would otherwise be let in between two turns.
+helps. So the turns are timed. While they are late, only a few requests are read at once and the
+others are refused unread; and until they have been on time for a while, no more than are answered in
+a tenth of a second: all that has piled up in sockets would be let in between two turns.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _WARY_S = 0.05  # the same soon after it was behind
 _MEMORY_S = 10.0
 _RATE_S = 1.0  # over which answers are counted
 _ROOM_S = 0.1  # of answers that may be under way while it is wary
-_LEAST_ROOM = 16
+_LEAST_ROOM = 16  # where fewer are being read, the loop is late for another reason
 
 
 class PulseStats(NamedTuple):
@@ -79,9 +79,11 @@ class Pulse:
             OverloadedError: If no more can be read.
         """
         room = inf
-        if self._clock() < self._wary_until:
+        if self.is_behind:
+            room = _LEAST_ROOM
+        elif self._clock() < self._wary_until:
             room = max(_LEAST_ROOM, _ROOM_S * self._rate)
-        if self.is_behind or self._inside - self._num_read() >= room:
+        if self._inside - self._num_read() >= room:
             self._refusals += 1
             raise OverloadedError("more requests arrive than can be read", self.late_s)
         self._inside += 1

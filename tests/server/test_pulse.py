@@ -55,8 +55,11 @@ def test_until_it_has_been_on_time_no_more_is_read_at_once_than_is_answered_in_a
         with pulse.reading():
             pass
     assert late(pulse, 0.7, start=now[0])
-    with pytest.raises(OverloadedError), pulse.reading():
-        pass
+    with ExitStack() as stack:
+        for _ in range(16):
+            stack.enter_context(pulse.reading())
+        with pytest.raises(OverloadedError), pulse.reading():
+            pass
     now[0] = 102.0
     pulse.note(now[0], now[0])
     with ExitStack() as stack:
@@ -96,6 +99,7 @@ def test_a_server_that_is_behind_refuses_what_is_posted_and_answers_what_is_read
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with TestClient(create_app(settings)) as client:
+        monkeypatch.setattr("server.pulse._LEAST_ROOM", 0)
         monkeypatch.setattr(Pulse, "is_behind", property(lambda _: True), raising=False)
         monkeypatch.setattr(Pulse, "note", lambda *_: None)
         for path, kind in (("/v1/infer", "overloaded"), ("/v1/embeddings", "rate_limit_error")):
