@@ -2,8 +2,8 @@
 
 A request passes the loop some twenty times. When more arrive than it can read, each turn takes
 longer, requests pile up half read, and all of them are late: nothing that is decided after reading
-helps. So the turns are timed. While they are late, only a few requests are read at once and the
-others are refused unread; and until they have been on time for a while, no more than are answered in
+helps. So the turns are timed. While they are late, only a few requests are read at once, the others
+refused unread; and until they have been on time for a while, no more than are answered in
 a tenth of a second: all that has piled up in sockets would be let in between two turns.
 """
 
