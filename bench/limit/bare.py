@@ -187,7 +187,8 @@ def _ready(kernel: Kernel) -> _Ready:
     while True:  # until all sessions that it will have are there
         before = backend.stats
         ready.run(items[:1])
-        if backend.stats is None or (_levels(backend.stats) == _levels(before)):
+        now = backend.stats
+        if now is None or (_levels(now) == _levels(before) and not _levels(now)[0]):
             return ready
         time.sleep(_POLL_S)
 
