@@ -210,7 +210,8 @@ def resident_mb(session: int) -> float:
             # After the name, which may hold anything: state, parent, group, session, ...
             if int(path.read_text().rpartition(")")[2].split()[3]) == session:
                 lines = (path.parent / "status").read_text().splitlines()
-                kilobytes += next(int(x.split()[1]) for x in lines if x.startswith("VmRSS"))
+                # None of a process that has ended and was not yet waited for.
+                kilobytes += sum(int(x.split()[1]) for x in lines if x.startswith("VmRSS"))
     return kilobytes / 1000
 
 
