@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 FORMS = openai.FORMS | tei.FORMS | cohere.FORMS | kserve.FORMS
 _MAX_DECODE_THREADS = 4
-_TURNS = 40  # of the event loop, at most, from a request to its answer
+_TURNS = 100  # of the event loop, at most, from a request to its answer
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -77,7 +77,7 @@ def create_app(settings: Settings) -> FastAPI:
     if backend.stats is not None:
         metrics.watch_stats("backend", lambda: backend.stats, backend.levels)
     limit_s = settings.max_wait_ms / 1000 / _TURNS
-    pulse = Pulse(limit_s, time.perf_counter, lambda: engine.num_waiting)
+    pulse = Pulse(limit_s, time.perf_counter)
     metrics.watch_stats("loop", lambda: pulse.stats, ("late_seconds",))
     policy = load.policy(settings.policy, settings.target_delay_ms / 1000)
     metrics.watch(lambda: engine.depth, lambda: engine.backlog_s, lambda: policy.price)

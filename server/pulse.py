@@ -18,7 +18,7 @@ from typing import NamedTuple
 from server.errors import OverloadedError
 
 EVERY_S = 0.02
-_PATIENT_S = 0.5  # a collection, or pricing texts of new lengths, makes some turns late
+_PATIENT_S = 0.3  # a collection, or pricing texts of new lengths, makes some turns late
 _WARY_S = 0.05  # the same soon after it was behind
 _MEMORY_S = 10.0
 _RATE_S = 1.0  # over which answers are counted
@@ -46,19 +46,15 @@ class Pulse:
         is_behind: Whether it has been late for too long, and still was the last time.
     """
 
-    def __init__(
-        self, limit_s: float, clock: Callable[[], float], num_read: Callable[[], int] = lambda: 0
-    ) -> None:
+    def __init__(self, limit_s: float, clock: Callable[[], float]) -> None:
         """Start on time.
 
         Args:
             limit_s: Lateness that is none yet.
             clock: Returns seconds; only differences matter.
-            num_read: Returns how much of what is under way has been read and waits for the model.
         """
         self._limit_s = limit_s
         self._clock = clock
-        self._num_read = num_read
         self._late_since: float | None = None
         self._wary_until = -inf
         self._inside = self._refusals = 0
@@ -83,7 +79,7 @@ class Pulse:
             room = _LEAST_ROOM
         elif self._clock() < self._wary_until:
             room = max(_LEAST_ROOM, _ROOM_S * self._rate)
-        if self._inside - self._num_read() >= room:
+        if self._inside >= room:
             self._refusals += 1
             raise OverloadedError("more requests arrive than can be read", self.late_s)
         self._inside += 1

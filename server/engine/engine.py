@@ -88,11 +88,6 @@ class Engine:
         return self._admission.admitted
 
     @property
-    def num_waiting(self) -> int:
-        """Works submitted and not yet answered."""
-        return len(self._unanswered)
-
-    @property
     def backlog_s(self) -> float:
         """Predicted seconds of all that is admitted and not yet answered."""
         return self._pace.value * self._admission.seconds

@@ -48,8 +48,8 @@ def test_one_turn_on_time_ends_it_and_for_some_time_little_brings_it_back() -> N
 
 
 def test_until_it_has_been_on_time_no_more_is_read_at_once_than_is_answered_in_a_moment() -> None:
-    now, waiting = [100.0], [0]
-    pulse = Pulse(0.05, lambda: now[0], lambda: waiting[0])
+    now = [100.0]
+    pulse = Pulse(0.05, lambda: now[0])
     for i in range(401):  # 400 a second
         now[0] = 100.0 + i / 400
         with pulse.reading():
@@ -67,8 +67,6 @@ def test_until_it_has_been_on_time_no_more_is_read_at_once_than_is_answered_in_a
             stack.enter_context(pulse.reading())
         with pytest.raises(OverloadedError), pulse.reading():
             pass
-        waiting[0] = 1  # it has been read
-        stack.enter_context(pulse.reading())
         now[0] += 11
         for _ in range(100):
             stack.enter_context(pulse.reading())
