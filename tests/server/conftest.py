@@ -15,6 +15,7 @@ from models.families.exits import Exits
 from server import catalog, logs
 from server.app import create_app
 from server.catalog import Served
+from server.decode import Decoder
 from server.engine.engine import Engine
 from server.errors import OverloadedError
 from server.settings import DATA, PREFIX, Settings
@@ -141,3 +142,11 @@ def refuse(monkeypatch: pytest.MonkeyPatch) -> Refuse:
 
     monkeypatch.setattr(Engine, "reserve", reserve)
     return refuse_next
+
+
+@pytest.fixture
+def decoder() -> Iterator[Decoder]:
+    """A decoder with two threads."""
+    decoder = Decoder(2)
+    yield decoder
+    decoder.close()

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from itertools import count
@@ -13,10 +13,9 @@ from models.backends.torch import TorchBackend
 from search.budget import Budget, InfeasibleBudgetError
 from server import catalog
 from server.caller import Caller
-from server.catalog import Catalog, Served
+from server.catalog import Served
 from server.choose import Question
 from server.decode import Decoder, Passage, Upload
-from server.engine.engine import Engine
 from server.engine.load import HIGHEST_PRICE, Load, Moment, Policy
 from server.errors import (
     DeadlineError,
@@ -24,23 +23,17 @@ from server.errors import (
     ModelNotReadyError,
     OverloadedError,
 )
-from server.metrics import Metrics, Stage
+from server.metrics import Stage
 from server.rerank import Cascade, rerank
 from server.service import Service
 from server.settings import Settings
+from tests.server.around import service_around
 from tests.server.backends import FailingBackend, HeldBackend
 from tests.server.samples import image, run
 
 MAX_QUEUE = 4
 ANYTHING = Question(None, None, Budget())
 IMPOSSIBLE = Question(None, None, Budget(macs=1))
-
-
-@pytest.fixture
-def decoder() -> Iterator[Decoder]:
-    decoder = Decoder(2)
-    yield decoder
-    decoder.close()
 
 
 def uploads(num_images: int) -> list[Upload]:
@@ -57,16 +50,10 @@ async def running(
 ) -> AsyncIterator[Service]:
     """A service whose clock ticks once each time it is read."""
     ticks, engine_ticks = count(), count()
-    engine = Engine(backend, max_batch_size, 4096, MAX_QUEUE, lambda: next(engine_ticks))
-    metrics = Metrics([served.name], 8)
-    metrics.watch(lambda: engine.depth, lambda: engine.backlog_s, lambda: 0.0)
-    metrics.watch_model(served)
-    service = Service(Catalog([served]), engine, decoder, metrics, lambda: next(ticks), policy)
-    engine.start()
-    try:
+    clocks = (lambda: next(ticks), lambda: next(engine_ticks))
+    around = service_around(served, decoder, backend, max_batch_size, MAX_QUEUE, policy, *clocks)
+    async with around as (service, _):
         yield service
-    finally:
-        await engine.close()
 
 
 def test_a_service_is_ready_once_every_model_has_run(served: Served, decoder: Decoder) -> None:

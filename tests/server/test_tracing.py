@@ -33,7 +33,13 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 
 from server.tracing import Tracing
-from tests.server.traced import Traced, attributes, traced_app
+from tests.server.traced import (
+    Traced,
+    assert_continues,
+    attributes,
+    client_context,
+    traced_app,
+)
 
 BODY = {"image": text_of(image())}
 WAIT_S = 30
@@ -119,22 +125,14 @@ def test_each_run_of_a_cascade_has_its_spans(text_app: Traced) -> None:
 
 
 def test_the_clients_trace_goes_on(app: Traced) -> None:
-    tracer = TracerProvider(shutdown_on_exit=False).get_tracer("client")
-    with tracer.start_as_current_span("ask") as asking:
-        headers: dict[str, str] = {}
-        inject(headers)
-        assert set(headers) == {"traceparent"}
+    headers, asking = client_context()
     # Outside: in-process clients would hand on their context without the header.
     response = app.client.post("/v1/infer", json=BODY, headers=headers)
     assert "traceparent" not in response.headers
     spans = app.spans()
-    trace_id = asking.get_span_context().trace_id
-    assert {span.context.trace_id for span in spans if span.context} == {trace_id}
     assert len(spans) == 5
     (request,) = [span for span in spans if span.kind is SpanKind.SERVER]
-    assert request.parent is not None
-    assert request.parent.is_remote
-    assert request.parent.span_id == asking.get_span_context().span_id
+    assert_continues(asking, request, spans)
 
 
 class Injecting(httpx.ASGITransport):

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.propagate import inject
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.trace import SpanKind
+from opentelemetry.trace import SpanContext, SpanKind
 
 from server.app import create_app
 from server.settings import Settings
@@ -51,3 +52,24 @@ def traced_app(settings: Settings) -> Iterator[Traced]:
 
 def attributes(span: ReadableSpan) -> dict[str, Any]:
     return dict(span.attributes or {})
+
+
+def client_context() -> tuple[dict[str, str], SpanContext]:
+    """Return what a client sends along from within a span of its own, and that span's context."""
+    tracer = TracerProvider(shutdown_on_exit=False).get_tracer("client")
+    with tracer.start_as_current_span("ask") as asking:
+        sent: dict[str, str] = {}
+        inject(sent)
+    assert set(sent) == {"traceparent"}
+    return sent, asking.get_span_context()
+
+
+def assert_continues(
+    asking: SpanContext, request: ReadableSpan, spans: Sequence[ReadableSpan]
+) -> None:
+    """Check that a request is a child of the client's span, and all else of the same trace."""
+    assert request.parent is not None
+    assert request.parent.is_remote
+    assert request.parent.span_id == asking.span_id
+    ids = {span.context.trace_id for span in (request, *spans) if span.context}
+    assert ids == {asking.trace_id}

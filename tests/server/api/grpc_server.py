@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -17,12 +17,12 @@ from server.api.grpc_calls import Calls, Identify
 from server.api.kserve_grpc import GrpcServer
 from server.api.kserve_inference import Inference
 from server.caller import ANYONE
-from server.catalog import Catalog, Served
+from server.catalog import Served
 from server.decode import Decoder
-from server.engine.engine import Engine
-from server.metrics import Metrics
 from server.service import Service
 from tests.server.api.kserve_samples import IMAGES, pixels
+from tests.server.around import service_around
+from tests.server.backends import HeldBackend
 
 MAX_BYTES = 200_000
 MAX_QUEUE = 3
@@ -59,27 +59,25 @@ async def running(
     served: Served, decoder: Decoder, backend: TorchBackend, identify: Identify = lambda _: ANYONE
 ) -> AsyncIterator[Client]:
     """A server on a free port, and a client of it."""
-    clock = asyncio.get_running_loop().time
-    engine = Engine(backend, 8, 4096, MAX_QUEUE, clock)
-    metrics = Metrics([served.name], 8)
-    metrics.watch(lambda: engine.depth, lambda: engine.backlog_s, lambda: 0.0)
-    metrics.watch_model(served)
-    service = Service(Catalog([served]), engine, decoder, metrics, clock)
-    engine.start()
-    server = GrpcServer(
-        Inference(service, 2, 2), Calls(identify), "127.0.0.1:0", MAX_BYTES, 16, 1.0
-    )
-    try:
+    async with service_around(served, decoder, backend, 8, MAX_QUEUE) as (service, _):
+        server = GrpcServer(
+            Inference(service, 2, 2), Calls(identify), "127.0.0.1:0", MAX_BYTES, 16, 1.0
+        )
         async with server, grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
             yield Client(channel, service, f"127.0.0.1:{server.port}")
+
+
+@asynccontextmanager
+async def held(client: Client, backend: HeldBackend) -> AsyncIterator[None]:
+    """Let one inference hold the engine; at the end of the block it is answered."""
+    backend.hold()
+    first = asyncio.ensure_future(client.call("ModelInfer", asked()))
+    await backend.until_held()
+    try:
+        yield
     finally:
-        await engine.close()
-
-
-async def until(is_true: Callable[[], bool]) -> None:
-    """Let everything else go on until something is true."""
-    while not is_true():
-        await asyncio.sleep(0)
+        backend.release()
+        await first
 
 
 def asked(num_images: int = 1, **parameters: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -14,6 +13,7 @@ from server.caller import Caller
 from server.catalog import Served
 from server.decode import Decoder
 from server.settings import Settings
+from tests.server.around import until
 from tests.server.backends import FailingBackend, HeldBackend
 from tests.server.listening import free_port
 from tests.server.samples import run
@@ -23,23 +23,21 @@ pytest.importorskip("grpc", reason="needs the extra grpc")
 pytest.importorskip("opentelemetry.sdk", reason="needs the extra otel")
 
 import grpc
-from opentelemetry.propagate import inject
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanKind, StatusCode
 
 from server.api import kserve_messages as messages
-from tests.server.api.grpc_server import asked, running, trailing, until
-from tests.server.traced import Traced, attributes, traced_app
+from tests.server.api.grpc_server import asked, held, running, trailing
+from tests.server.traced import (
+    Traced,
+    assert_continues,
+    attributes,
+    client_context,
+    traced_app,
+)
 
 INFER = "inference.GRPCInferenceService/ModelInfer"
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331"
-
-
-@pytest.fixture
-def decoder() -> Iterator[Decoder]:
-    decoder = Decoder(2)
-    yield decoder
-    decoder.close()
 
 
 def test_a_call_is_one_line_with_its_path_code_time_id_model_and_client(
@@ -116,18 +114,13 @@ def test_calls_that_end_early_are_logged_with_the_code_that_the_client_sees(
 ) -> None:
     async def scenario() -> None:
         backend = HeldBackend()
-        async with running(served, decoder, backend) as client:
-            backend.hold()
-            first = asyncio.ensure_future(client.call("ModelInfer", asked()))
-            await backend.until_held()
+        async with running(served, decoder, backend) as client, held(client, backend):
             await client.refused("DEADLINE_EXCEEDED", asked(), timeout=0.2)
             await until(lambda: len(written.access()) == 1)
             second = client.call("ModelInfer", asked())
             await until(lambda: b"rheostat_queue_depth 2.0" in client.service.metrics.text())
             second.cancel()
             await until(lambda: len(written.access()) == 2)
-            backend.release()
-            await first
 
     run(scenario())
     codes = [line["grpc_status"] for line in written.access()]
@@ -201,18 +194,10 @@ def test_a_call_is_a_span_with_a_child_for_each_stage(app: Address) -> None:
 
 
 def test_the_callers_trace_goes_on_over_grpc(app: Address) -> None:
-    tracer = TracerProvider(shutdown_on_exit=False).get_tracer("client")
-    with tracer.start_as_current_span("ask") as asking:
-        sent: dict[str, str] = {}
-        inject(sent)
-    assert set(sent) == {"traceparent"}
+    sent, asking = client_context()
     app.call("ModelInfer", asked(), *sent.items())
     span, below = app.spans()
-    assert span.parent is not None
-    assert span.parent.is_remote
-    assert span.parent.span_id == asking.get_span_context().span_id
-    trace_id = asking.get_span_context().trace_id
-    assert {one.context.trace_id for one in (span, *below) if one.context} == {trace_id}
+    assert_continues(asking, span, below)
 
 
 def test_what_the_caller_does_not_sample_leaves_no_spans(app: Address) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from server.decode import Decoder
 from server.errors import AuthenticationError, PermissionDeniedError
 from server.settings import SettingsError
 from tests.server.api.kserve_samples import IMAGES, pixels
+from tests.server.around import until
 from tests.server.backends import FailingBackend, HeldBackend
 from tests.server.samples import run
 
@@ -30,14 +31,7 @@ import grpc
 from server.api import kserve_messages as messages
 from server.api.grpc_calls import Calls
 from server.api.kserve_grpc import GrpcServer
-from tests.server.api.grpc_server import MAX_BYTES, MAX_QUEUE, asked, running, trailing, until
-
-
-@pytest.fixture
-def decoder() -> Iterator[Decoder]:
-    decoder = Decoder(2)
-    yield decoder
-    decoder.close()
+from tests.server.api.grpc_server import MAX_BYTES, MAX_QUEUE, asked, held, running, trailing
 
 
 def test_answers_come_in_the_spelling_of_the_request(served: Served, decoder: Decoder) -> None:
@@ -139,17 +133,12 @@ def test_a_full_server_says_when_to_come_back(served: Served, decoder: Decoder) 
 def test_a_cancelled_call_leaves_the_queue(served: Served, decoder: Decoder) -> None:
     async def scenario() -> None:
         backend = HeldBackend()
-        async with running(served, decoder, backend) as client:
-            backend.hold()
-            first = asyncio.ensure_future(client.call("ModelInfer", asked()))
-            await backend.until_held()
+        async with running(served, decoder, backend) as client, held(client, backend):
             second = client.call("ModelInfer", asked())
             await until(lambda: b"rheostat_queue_depth 2.0" in client.service.metrics.text())
             second.cancel()
             await until(lambda: b"rheostat_queue_depth 1.0" in client.service.metrics.text())
             assert b'outcome="cancelled"} 1.0' in client.service.metrics.text()
-            backend.release()
-            await first
 
     run(scenario())
 
@@ -157,14 +146,9 @@ def test_a_cancelled_call_leaves_the_queue(served: Served, decoder: Decoder) -> 
 def test_the_deadline_of_a_call_is_the_requests(served: Served, decoder: Decoder) -> None:
     async def scenario() -> None:
         backend = HeldBackend()
-        async with running(served, decoder, backend) as client:
-            backend.hold()
-            first = asyncio.ensure_future(client.call("ModelInfer", asked()))
-            await backend.until_held()
+        async with running(served, decoder, backend) as client, held(client, backend):
             await client.refused("DEADLINE_EXCEEDED", asked(), timeout=0.2)
             await until(lambda: b"rheostat_queue_depth 1.0" in client.service.metrics.text())
-            backend.release()
-            await first
 
     run(scenario())
 

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
-import pytest
 from fastapi import FastAPI
 
 from server.api import kserve
 from server.api.kserve_inference import Inference
-from server.catalog import Catalog, Served
+from server.catalog import Served
 from server.decode import Decoder
 from server.engine.engine import Engine
 from server.forms import Forms
 from server.forms import install as install_forms
-from server.metrics import Metrics
 from server.middleware import RequestId
 from server.service import Service
 from tests.server.api.kserve_samples import IMAGES, tensor
+from tests.server.around import service_around, until
 from tests.server.backends import HeldBackend
 from tests.server.samples import Connection, run, text_of
 
@@ -56,39 +55,17 @@ class Running(NamedTuple):
         return self.service.metrics.text().decode()
 
 
-@pytest.fixture
-def decoder() -> Iterator[Decoder]:
-    decoder = Decoder(2)
-    yield decoder
-    decoder.close()
-
-
 @asynccontextmanager
 async def running(served: Served, decoder: Decoder) -> AsyncIterator[Running]:
     """Serve one model, one input at a time."""
     backend = HeldBackend()
-    clock = asyncio.get_running_loop().time
-    engine = Engine(backend, 1, 4096, MAX_QUEUE, clock)
-    metrics = Metrics([served.name], 8)
-    metrics.watch(lambda: engine.depth, lambda: engine.backlog_s, lambda: 0.0)
-    metrics.watch_model(served)
-    service = Service(Catalog([served]), engine, decoder, metrics, clock)
-    app = FastAPI()
-    app.include_router(kserve.routes(Inference(service, 4, 4), 100_000))
-    forms = Forms(kserve.FORMS)
-    install_forms(app, forms)
-    app.add_middleware(RequestId, forms=forms)
-    engine.start()
-    try:
+    async with service_around(served, decoder, backend, 1, MAX_QUEUE) as (service, engine):
+        app = FastAPI()
+        app.include_router(kserve.routes(Inference(service, 4, 4), 100_000))
+        forms = Forms(kserve.FORMS)
+        install_forms(app, forms)
+        app.add_middleware(RequestId, forms=forms)
         yield Running(app, service, engine, backend)
-    finally:
-        await engine.close()
-
-
-async def until(is_true: Callable[[], bool]) -> None:
-    """Let everything else go on until something is true."""
-    while not is_true():
-        await asyncio.sleep(0)
 
 
 def headers(connection: Connection) -> dict[str, str]:

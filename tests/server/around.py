@@ -1,0 +1,46 @@
+"""A service around one model, in this event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from models.backends.torch import TorchBackend
+from server.catalog import Catalog, Served
+from server.decode import Decoder
+from server.engine.engine import Engine
+from server.engine.load import Policy
+from server.metrics import Metrics
+from server.service import Service
+
+
+@asynccontextmanager
+async def service_around(
+    served: Served,
+    decoder: Decoder,
+    backend: TorchBackend,
+    max_batch_size: int,
+    max_queue: int,
+    policy: Policy | None = None,
+    clock: Callable[[], float] | None = None,
+    engine_clock: Callable[[], float] | None = None,
+) -> AsyncIterator[tuple[Service, Engine]]:
+    """Run an engine for a service until the end of the block; clocks are the loop's by default."""
+    clock = clock or asyncio.get_running_loop().time
+    engine = Engine(backend, max_batch_size, 4096, max_queue, engine_clock or clock)
+    metrics = Metrics([served.name], 8)
+    metrics.watch(lambda: engine.depth, lambda: engine.backlog_s, lambda: 0.0)
+    metrics.watch_model(served)
+    service = Service(Catalog([served]), engine, decoder, metrics, clock, policy)
+    engine.start()
+    try:
+        yield service, engine
+    finally:
+        await engine.close()
+
+
+async def until(is_true: Callable[[], bool]) -> None:
+    """Let everything else go on until something is true."""
+    while not is_true():
+        await asyncio.sleep(0)
