@@ -22,7 +22,7 @@ import numpy as np
 from bench import report
 from bench.peers.load import closed_loop
 from bench.peers.process import running
-from bench.settling import ASKING_S, settle
+from bench.settling import ASKING_S, settle_server
 from bench.trace import texts
 from bench.trace.arrivals import FloatArray
 from bench.trace.policies import Policy
@@ -72,7 +72,7 @@ def main() -> None:
         ) as server,
     ):
         strict = [_strictly(policy.body(served.name, text)) for text in asked]
-        settle(server, partial(closed_loop, server, strict, 1, ASKING_S))
+        settle_server(server, partial(closed_loop, server, strict, 1, ASKING_S))
         loop_s = 2.0 if chosen.quick else 6.0
         capacity = closed_loop(server, strict, _CONNECTIONS, loop_s).requests_per_s
         phases = [(_BEFORE_S, _CALM_LOAD), (burst_s, chosen.times), (_AFTER_S, _CALM_LOAD)]

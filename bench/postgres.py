@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from bench.peers.process import free_port
 
 _FOLDERS = "/usr/lib/postgresql"  # where Debian has it, by version; not on the path
 
@@ -87,7 +88,7 @@ def cluster() -> Iterator[Cluster]:
     try:
         if user is not None:
             shutil.chown(folder, user)
-        running = Cluster(binaries, folder, user, _free_port())
+        running = Cluster(binaries, folder, user, free_port())
         running.start()
         try:
             yield running
@@ -116,10 +117,3 @@ def _user() -> str | None:
         raise MissingError(
             "PostgreSQL refuses to run as root, and there is no user postgres"
         ) from None
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-    return port

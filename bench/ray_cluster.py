@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from ray.cluster_utils import Cluster
 from ray.serve._private.common import ReplicaState
 from ray.serve._private.constants import SERVE_DEFAULT_APP_NAME
 
-from bench.peers.process import HOST
+from bench.peers.process import HOST, free_port
 from deploy import ray_app
 from deploy.ray_settings import RaySettings
 
@@ -110,7 +109,7 @@ def cluster(num_nodes: int) -> Iterator[Nodes]:
         shutdown_at_exit=True,
     )
     try:
-        started = Nodes(_free_port(), RaySettings(), nodes, [])
+        started = Nodes(free_port(), RaySettings(), nodes, [])
         for _ in range(num_nodes):
             started.add_node()
         ray.init(address=nodes.address, log_to_driver=False, logging_level=logging.ERROR)
@@ -126,13 +125,6 @@ def cluster(num_nodes: int) -> Iterator[Nodes]:
 
 def _node() -> dict[str, Any]:
     return {"object_store_memory": _MEMORY_BYTES, "num_gpus": 0}
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _processes(start: bytes) -> list[int]:

@@ -42,7 +42,7 @@ from bench.limit.cases import Case
 from bench.limit.load import Window, ask, closed_loop
 from bench.limit.tables import Results, Round
 from bench.peers.process import Launch, Running, ServerError, running
-from bench.settling import ASKING_S, settle
+from bench.settling import ASKING_S, settle_server
 
 _CONNECTIONS = 3 * bare.BATCH_SIZE  # one batch runs, one waits, one is on its way
 _NUM_CHECKED = 8
@@ -154,7 +154,7 @@ def measure(
         for case in every:
             kernel_of[case.name], fraction = check(server, kernels, case, backend)
             subnet = dict(kernel_of[case.name].subnet)
-            settle(server, partial(closed_loop, server, case, subnet, 1, ASKING_S))
+            settle_server(server, partial(closed_loop, server, case, subnet, 1, ASKING_S))
             results.ran[case.name] = (kernel_of[case.name].subnet, fraction)
         for number in range(effort.rounds):
             for arrangement in _arrangements(os.sched_getaffinity(0)):

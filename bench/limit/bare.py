@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from bench.limit.cases import Content
+from bench.settling import settle_backend
 from models import checkpoint
 from models.backends.torch import TorchBackend
 from models.core import KeyPath, Plan, Subnet, Value
@@ -184,13 +185,13 @@ def _ready(kernel: Kernel) -> _Ready:
     plan = model.plan(Subnet(dict(kernel.subnet)), model.input.plan_shape(None), kernel.tasks)
     items = [_decode(model.input, content) for content in kernel.contents]
     ready = _Ready(model, backend, plan, items)
-    while True:  # until all sessions that it will have are there
-        before = backend.stats
+
+    def run() -> None:
         ready.run(items[:1])
-        now = backend.stats
-        if now is None or (_levels(now) == _levels(before) and not _levels(now)[0]):
-            return ready
         time.sleep(_POLL_S)
+
+    settle_backend(backend, run)
+    return ready
 
 
 def _onnx_backend() -> TorchBackend:
@@ -198,11 +199,6 @@ def _onnx_backend() -> TorchBackend:
     from models.backends.records import Policy
 
     return OnnxBackend(max_bytes=_MAX_SESSION_BYTES, policy=Policy(step_after=1, fuse_after=1))
-
-
-def _levels(stats: Any) -> tuple[int, ...]:
-    """Return what moves while sessions are still to be built."""
-    return stats.waiting, stats.builds, stats.slower, stats.refused
 
 
 def _decode(model_input: Any, content: Content) -> Tensor:

@@ -31,7 +31,7 @@ from bench.peers.environments import InstallError
 from bench.peers.load import closed_loop, open_loop
 from bench.peers.process import Running, ServerError, running
 from bench.peers.tables import Load, Results
-from bench.settling import ASKING_S, settle
+from bench.settling import ASKING_S, settle_server
 
 CONNECTIONS = (1, 8, 32)
 FRACTIONS = (0.5, 0.8)  # of a server's own rate at the most connections
@@ -89,7 +89,7 @@ def _take_turn(
                     raise ServerError(f"cosine {cosine:.5f} to sentence-transformers, not timed")
                 if not contender.is_peer:
                     bodies = [way.body(text) for text in texts]
-                    settle(server, partial(closed_loop, server, bodies, 1, ASKING_S))
+                    settle_server(server, partial(closed_loop, server, bodies, 1, ASKING_S))
                 _load(server, way, results, texts, options, number)
     except (AbsentError, InstallError, ServerError) as error:
         results.absent[contender.name] = str(error)

@@ -79,7 +79,7 @@ def running(launch: Launch, num_threads: int, body: bytes) -> Iterator[Running]:
         ServerError: If it ends, or does not answer within minutes.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        port = _free_port()
+        port = free_port()
         log = Path(scratch) / "log"
         with log.open("wb") as output:
             process = subprocess.Popen(
@@ -97,7 +97,8 @@ def running(launch: Launch, num_threads: int, body: bytes) -> Iterator[Running]:
             _stop(process)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of the loopback interface that nobody listens on at this moment."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         port: int = probe.getsockname()[1]

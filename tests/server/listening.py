@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -14,6 +13,8 @@ from pathlib import Path
 import pytest
 import uvicorn
 from starlette.types import ASGIApp
+
+from bench.peers.process import free_port as free_port  # what starts servers needs one
 
 ROOT = Path(__file__).parents[2]
 DEADLINE_S = 90
@@ -35,14 +36,6 @@ def listening(app: ASGIApp, config: uvicorn.Config | None = None) -> Iterator[st
     finally:
         server.should_exit = True
         thread.join()
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on at this moment."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-    return port
 
 
 @contextmanager
