@@ -71,13 +71,13 @@ def create_app(settings: Settings) -> FastAPI:
         settings.max_wait_ms / 1000,
         cache,
     )
-    metrics.tell_build(version("rheostat"), version("torch"), settings.backend, settings.device)
+    computes = backend.name.partition("-")[0]  # the setting may be "auto"
+    metrics.tell_build(version("rheostat"), version("torch"), computes, settings.device)
     metrics.watch_process()
     metrics.watch_stats("cache", lambda: cache.stats, ("entries", "bytes"))
     if backend.stats is not None:
         metrics.watch_stats("backend", lambda: backend.stats, backend.levels)
-    limit_s = settings.max_wait_ms / 1000 / _TURNS
-    pulse = Pulse(limit_s, time.perf_counter)
+    pulse = Pulse(settings.max_wait_ms / 1000 / _TURNS, time.perf_counter)
     metrics.watch_stats("loop", lambda: pulse.stats, ("late_seconds",))
     policy = load.policy(settings.policy, settings.target_delay_ms / 1000)
     metrics.watch(lambda: engine.depth, lambda: engine.backlog_s, lambda: policy.price)

@@ -9,11 +9,7 @@ from collections.abc import Callable
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server import logs
-from server.errors import (
-    ModelNotReadyError,
-    PayloadTooLargeError,
-    RequestTimeoutError,
-)
+from server.errors import ModelNotReadyError, PayloadTooLargeError, RequestTimeoutError
 from server.forms import Forms
 from server.pulse import Pulse
 
