@@ -9,17 +9,20 @@ import sys
 # 5 ms for it while the event loop is busy.
 _SWITCH_INTERVAL_S = 5e-5
 _BLOCK_BYTES = 2**20
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's <malloc.h>
+_HEAPS = 2
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # of glibc's <malloc.h>
 
 
 def tune() -> None:
     """Let threads take turns sooner, and give memory back; call once, before threads start.
 
     Batches of ever other sizes would leave glibc's heap in pieces: blocks of a MiB or more are
-    mapped one by one instead, so that freeing them frees memory. Other C libraries are left alone.
+    mapped one by one instead, so that freeing them frees memory, and threads share few heaps, so
+    that what one has freed another uses. Other C libraries are left alone.
     """
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
+        mallopt(_M_ARENA_MAX, _HEAPS)
         for parameter in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD):
             mallopt(parameter, _BLOCK_BYTES)
