@@ -23,6 +23,7 @@ from server.backends import make_backend
 from server.clients.clients import Clients
 from server.clients.keys import Scope
 from server.decode import Decoder
+from server.direct import Direct
 from server.engine import load
 from server.engine.cache import ContentCache
 from server.engine.engine import Engine
@@ -122,19 +123,25 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.models = tuple(served)
     app.state.drain = service.drain
-    app.include_router(infer.routes(service, settings.max_images))
-    app.include_router(openai.routes(service, settings.max_texts))
-    app.include_router(rerank.routes(service, settings.max_texts))
-    app.include_router(tei.routes(service, settings))
-    app.include_router(kserve.routes(inference, settings.max_body_bytes))
-    app.include_router(models.routes(served))
     changes = Lifecycle(service, engine, profiles.get, settings.models_folder)
-    app.include_router(lifecycle.routes(changes))
-    app.include_router(client_routes.routes(clients, served))
-    app.include_router(key_routes.routes(clients))
-    app.include_router(health.routes(service))
+    routers = (
+        infer.routes(service, settings.max_images),
+        openai.routes(service, settings.max_texts),
+        rerank.routes(service, settings.max_texts),
+        tei.routes(service, settings),
+        kserve.routes(inference, settings.max_body_bytes),
+        models.routes(served),
+        lifecycle.routes(changes),
+        client_routes.routes(clients, served),
+        key_routes.routes(clients),
+        health.routes(service),
+    )
+    for router in routers:
+        app.include_router(router)
     forms = Forms(FORMS)
     install_forms(app, forms)
+    if tracing is None:  # the framework's spans are named by its routes
+        app.add_middleware(Direct, routes=[route for one in routers for route in one.routes])
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(BodyTimeout, limit_s=settings.read_timeout_s)
     app.add_middleware(Access, door=door)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from prometheus_client import (
     CollectorRegistry,
@@ -41,6 +41,9 @@ _QUALITY = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.92, 0.94, 0.96, 0.97, 0.98, 0.99, 1
 _SAME = 1e-9  # fractions this close are one point of the front
 _RATIO = tuple(float(f"{2 ** (k / 4):.3g}") for k in range(-8, 9))  # a quarter to four times
 _NO_MODEL = "none"  # requests that name no model that is served; a name clients cannot choose
+
+
+Family = TypeVar("Family", Counter, Histogram)
 
 
 class Stage(StrEnum):
@@ -177,6 +180,7 @@ class Metrics:
             registry=registry,
         )
         self.clients = ClientCounters(registry)
+        self._kept: dict[tuple[object, ...], Any] = {}
         for outcome in Outcome:
             self._requests.labels(_NO_MODEL, outcome)
         for model in models:
@@ -254,10 +258,10 @@ class Metrics:
         except BaseException as error:
             outcome = outcome_of(error)
             if isinstance(error, InfeasibleBudgetError) and error.field == "latency_ms":
-                self._latency.labels(tally.model, Latency.INFEASIBLE).inc()
+                self._of(self._latency, tally.model, Latency.INFEASIBLE).inc()
             raise
         finally:
-            self._requests.labels(tally.model, outcome).inc()
+            self._of(self._requests, tally.model, outcome).inc()
 
     def batch(self, size: int) -> None:
         """Record that a batch was run."""
@@ -284,25 +288,33 @@ class Metrics:
         """
         model, selection = served.name, choice.selection
         flops = selection.cost.flops * num_inputs
-        self._flops.labels(model).inc(flops)
-        self._shared.labels(model).inc(flops * shared)
-        self._quality.labels(model).observe(selection.quality)
+        self._of(self._flops, model).inc(flops)
+        self._of(self._shared, model).inc(flops * shared)
+        self._of(self._quality, model).observe(selection.quality)
         points = [point.fraction for point in served.front]
         front = max(0, bisect_right(points, selection.fraction + _SAME) - 1)
-        self._subnets.labels(model, front).inc()
+        self._of(self._subnets, model, front).inc()
         if choice.is_slimmed:
-            self._slimmed.labels(model).inc()
+            self._of(self._slimmed, model).inc()
         if choice.predicted_s > 0:
-            self._ratio.labels(model).observe(seconds[Stage.TOTAL] / choice.predicted_s)
+            self._of(self._ratio, model).observe(seconds[Stage.TOTAL] / choice.predicted_s)
         if latency_ms is not None:
             is_met = 1000 * seconds[Stage.TOTAL] <= latency_ms
-            self._latency.labels(model, Latency.MET if is_met else Latency.MISSED).inc()
+            self._of(self._latency, model, Latency.MET if is_met else Latency.MISSED).inc()
         for stage, value in seconds.items():
-            self._stages.labels(model, stage).observe(value)
+            self._of(self._stages, model, stage).observe(value)
 
     def given_up(self, served: Served) -> None:
         """Record a latency budget that passed before the request's turn."""
-        self._latency.labels(served.name, Latency.MISSED).inc()
+        self._of(self._latency, served.name, Latency.MISSED).inc()
+
+    def _of(self, family: Family, *labels: object) -> Family:
+        """Return a series, looked up by text and under a lock only once: a request has eleven."""
+        key = (family, *labels)
+        if key not in self._kept:
+            self._kept[key] = family.labels(*labels)
+        series: Family = self._kept[key]
+        return series
 
     def text(self) -> bytes:
         """Return all metrics in Prometheus's text format."""

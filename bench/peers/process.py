@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -98,11 +99,16 @@ def running(launch: Launch, num_threads: int, body: bytes) -> Iterator[Running]:
 
 
 def free_port() -> int:
-    """Return a port of the loopback interface that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a port of the loopback interface that nobody listens on.
+
+    Of those that the system gives to no connection: it may be seconds until a server takes it, or
+    takes it again.
+    """
+    while True:
+        port = random.randrange(15_000, 30_000)
+        with socket.socket() as listener, suppress(OSError):
+            listener.bind((HOST, port))
+            return port
 
 
 def _environment(launch: Launch, port: int, num_threads: int) -> dict[str, str]:

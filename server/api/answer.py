@@ -87,18 +87,25 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
     Raises:
         ClientGoneError: If it has.
     """
-    working = asyncio.ensure_future(work)
-    leaving = asyncio.ensure_future(_disconnected(request))
+    asking = asyncio.current_task()
+    assert asking is not None, "requests are answered in tasks"
+    is_gone = False
+
+    async def watch() -> None:
+        nonlocal is_gone
+        await _disconnected(request)
+        is_gone = True
+        asking.cancel()
+
+    watching = asyncio.create_task(watch())
     try:
-        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientGoneError("the client closed the connection")
-        return working.result()
+        return await work
+    except asyncio.CancelledError:
+        if is_gone and not asking.uncancel():  # else somebody else wants the task to end as well
+            raise ClientGoneError("the client closed the connection") from None
+        raise
     finally:
-        working.cancel()
-        leaving.cancel()
-        # Until both have ended: a cancelled request has then left the queue.
-        await asyncio.gather(working, leaving, return_exceptions=True)
+        watching.cancel()
 
 
 async def _disconnected(request: Request) -> None:

@@ -14,7 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.deploy.tools import DEPLOY, ROOT, answers, free_port, run, started, tool, wait_until
+from bench.peers.process import free_port
+from tests.deploy.tools import DEPLOY, ROOT, answers, run, started, tool, wait_until
 from tests.server.samples import image, text_of
 
 pytestmark = pytest.mark.system

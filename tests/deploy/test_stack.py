@@ -17,13 +17,13 @@ import httpx
 import pytest
 import yaml
 
+from bench.peers.process import free_port
 from server.settings import PREFIX
 from tests.deploy.tools import (
     DEADLINE_S,
     DEPLOY,
     ROOT,
     answers,
-    free_port,
     run,
     started,
     tool,

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import random
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -36,18 +33,6 @@ def run(*command: str | Path) -> str:
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
     return done.stdout
-
-
-def free_port() -> int:
-    """Return a port on which nothing listens.
-
-    Of those that the system gives to no connection: it may be seconds until a server takes it.
-    """
-    while True:
-        port = random.randrange(15_000, 30_000)
-        with socket.socket() as listener, contextlib.suppress(OSError):
-            listener.bind(("127.0.0.1", port))
-            return port
 
 
 @contextmanager
