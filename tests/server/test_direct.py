@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from httpx import Response
 
 from server.app import create_app
 from server.direct import Direct
@@ -41,9 +40,14 @@ def steady(found: Any) -> Any:
     return [steady(one) for one in found] if isinstance(found, list) else found
 
 
+def is_direct(middleware: Any) -> bool:
+    return middleware.cls is Direct
+
+
 def test_posts_at_fixed_paths_are_answered_directly(text_settings: Settings) -> None:
     app = create_app(text_settings)
-    (direct,) = [one for one in app.user_middleware if one.cls is Direct]
+    direct: Any
+    (direct,) = [one for one in app.user_middleware if is_direct(one)]
     assert set(Direct(app, **direct.kwargs)._routes) == SIMPLE
 
 
@@ -56,7 +60,7 @@ def both(settings: Settings, folder: Path) -> Iterator[tuple[TestClient, TestCli
             database = f"sqlite:///{folder / name}.db"
             app = create_app(settings.model_copy(update={"database": database}))
             if name == "framework":
-                app.user_middleware = [one for one in app.user_middleware if one.cls is not Direct]
+                app.user_middleware = [x for x in app.user_middleware if not is_direct(x)]
             clients.append(stack.enter_context(TestClient(app)))
         yield clients[0], clients[1]
 
@@ -69,7 +73,7 @@ def clients(
         yield found
 
 
-def seen(answer: Response) -> tuple[object, ...]:
+def seen(answer: Any) -> tuple[object, ...]:
     names = [name for name in answer.headers if not name.startswith("x-")]
     content = steady(json.loads(answer.content))
     return answer.status_code, answer.headers["content-type"], names, content
