@@ -20,7 +20,7 @@ from search.table import Score, Table
 __all__ = ["TOLERANCE", "Finder", "Request", "RequestError", "Selection", "Terms"]
 
 TOLERANCE = 1e-3
-_MAX_QUESTIONS = 1024  # answers kept, a few kilobytes each
+_MAX_QUESTIONS = 128  # answers kept, a few kilobytes each; a server has a finder per length of text
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from server.engine.predict import Share
 from server.engine.schedule import Ticket
 
 _TOGETHER = 8  # works of the batch in which what one adds is predicted
-_MAX_SHARES = 512  # of one plan: lengths, and versions of the profile
+_MAX_SHARES = 128  # of one plan: lengths, and versions of the profile
 
 
 @dataclass(frozen=True, eq=False)
