@@ -51,19 +51,22 @@ def decompressed(body: bytes, encoding: str, max_bytes: int) -> bytes:
     return found
 
 
-def compressed(body: bytes, accepted: str) -> tuple[bytes, str | None]:
-    """Return a body as a client likes it best, and the encoding used; None for none.
+def wanted(accepted: str, num_bytes: int) -> str | None:
+    """Return the encoding that a client likes best for a body of a size; None for none.
 
     Args:
-        body: To be sent.
         accepted: The header ``Accept-Encoding``.
+        num_bytes: Of the body as it is.
     """
     weights = {name: _weight(accepted, name) for name in _WINDOWS}
     best = max(weights, key=weights.__getitem__)
-    if weights[best] <= 0 or len(body) < _LEAST_BYTES:
-        return body, None
-    stream = zlib.compressobj(_FASTEST, wbits=_WINDOWS[best])
-    return stream.compress(body) + stream.flush(), best
+    return best if weights[best] > 0 and num_bytes >= _LEAST_BYTES else None
+
+
+def compressed(body: bytes, encoding: str) -> bytes:
+    """Return a body in an encoding that was `wanted`."""
+    stream = zlib.compressobj(_FASTEST, wbits=_WINDOWS[encoding])
+    return stream.compress(body) + stream.flush()
 
 
 def _weight(accepted: str, encoding: str) -> float:

@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field
 
 from server.api.answer import unless_gone
 from server.api.body import parse, read_body
-from server.api.compression import compressed, decompressed
+from server.api.compression import compressed, decompressed, wanted
 from server.api.documentation import Spelling, errors, inlined, request_docs
 from server.api.kserve_body import (
     HEADER_LENGTH,
@@ -132,19 +132,18 @@ def routes(inference: Inference, max_body_bytes: int) -> APIRouter:
         """Run the best subnet that the budget allows, for the outputs asked for."""
         with service.metrics.request() as tally:
             body = await read_body(request)
-            encoding = request.headers.get("content-encoding", "")
-            # On threads: megabytes of zeros are made from kilobytes.
-            body = await asyncio.to_thread(decompressed, body, encoding, max_body_bytes)
+            if encoding := request.headers.get("content-encoding", ""):
+                # On threads: megabytes of zeros are made from kilobytes.
+                body = await asyncio.to_thread(decompressed, body, encoding, max_body_bytes)
             served = inference.find(model, version)
             tally.model = served.name
             parsed = read_inference(served, body, request.headers.get(HEADER_LENGTH))
             running = inference.run(served, parsed.asked, request.headers, caller_of(request))
             replied = await unless_gone(request, running)
         content, headers = spelled(served, parsed, replied)
-        accepted = request.headers.get("accept-encoding", "")
-        content, encoded = await asyncio.to_thread(compressed, content, accepted)
-        if encoded is not None:
-            headers["Content-Encoding"] = encoded
+        if encoding := wanted(request.headers.get("accept-encoding", ""), len(content)):
+            content = await asyncio.to_thread(compressed, content, encoding)
+            headers["Content-Encoding"] = encoding
         return Response(content, headers={**headers, **replied.headers})
 
     unknown, failed = _errors(404), _errors(400, 404, 413, 429, 504)
