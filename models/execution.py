@@ -236,7 +236,7 @@ class Backend(ABC):
 def _length(item: Any) -> int:
     if isinstance(item, Ragged):
         return item.layout.longest
-    return len(item) if isinstance(item, Tensor) and item.ndim else 0
+    return item.shape[0] if isinstance(item, Tensor) and item.ndim else 0
 
 
 def _on_cpu(value: Value) -> Tensor:

@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -40,24 +42,30 @@ class Layout:
     @cached_property
     def counts(self) -> Tensor:
         """Tokens per row, int64, shape [rows]."""
-        return torch.tensor(self.lengths, device=self.device)
+        return self.placed(np.array(self.lengths))
 
     @cached_property
     def starts(self) -> Tensor:
         """First token of each row, int64, shape [rows]."""
-        return self.counts.cumsum(0) - self.counts
+        return self.placed(np.cumsum(self.lengths) - self.lengths)
 
     @cached_property
     def rows(self) -> Tensor:
         """Row of each token, int64, shape [tokens]."""
-        return torch.repeat_interleave(
-            torch.arange(len(self.lengths), device=self.device), self.counts
-        )
+        return self.placed(np.repeat(np.arange(len(self.lengths)), self.lengths))
 
     @cached_property
     def positions(self) -> Tensor:
         """Position of each token in its row, int64, shape [tokens]."""
-        return torch.arange(sum(self.lengths), device=self.device) - self.starts[self.rows]
+        return self.placed(np.concatenate([np.arange(length) for length in self.lengths]))
+
+    def placed(self, values: NDArray[Any]) -> Tensor:
+        """Return an array on the layout's device.
+
+        What is derived from lengths is, with NumPy: each call of torch would offer the interpreter
+        to other threads, and in a server wait to get it back.
+        """
+        return torch.from_numpy(values).to(self.device)
 
     @property
     def blocks(self) -> tuple[tuple[slice, Layout], ...]:
@@ -163,7 +171,7 @@ class Ragged:
     @classmethod
     def pack(cls, rows: Sequence[Tensor]) -> Ragged:
         """Join rows of shape [length, ...]."""
-        return cls(torch.cat(list(rows)), Layout([len(row) for row in rows], rows[0].device))
+        return cls(torch.cat(list(rows)), Layout([row.shape[0] for row in rows], rows[0].device))
 
     def __len__(self) -> int:
         return len(self.layout.lengths)

@@ -1,7 +1,7 @@
 """A batch's layout as tensors: inputs of a graph that serves every batch.
 
 Which token is whose (`models.ragged.Layout`) is known before the first layer runs. So indices and
-masks are computed once a batch, with torch, and every graph takes those that it reads.
+masks are computed once a batch and every graph takes those that it reads.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from operator import attrgetter
 from typing import TypeAlias
 from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from models.execution import Value
@@ -35,13 +37,24 @@ def one_layout(values: Iterable[Value]) -> Layout | None:
 
 def _cells(layout: Layout) -> Tensor:
     """Return the token of each cell of the padded batch; after a row's end, its last one."""
-    place = torch.arange(layout.longest, device=layout.device)
-    return layout.starts[:, None] + torch.minimum(place[None, :], layout.counts[:, None] - 1)
+    lengths = np.array(layout.lengths)
+    starts = np.cumsum(lengths) - lengths
+    place = np.minimum(np.arange(layout.longest), lengths[:, None] - 1)
+    return layout.placed(starts[:, None] + place)
 
 
 def _present(layout: Layout) -> Tensor:
     """Return which cells hold a token, bool, shape [rows, longest]."""
-    return torch.arange(layout.longest, device=layout.device)[None, :] < layout.counts[:, None]
+    return layout.placed(_is_token(layout))
+
+
+def _places(layout: Layout) -> Tensor:
+    """Return the cell of each token, int64, shape [tokens]; undoes `_cells`."""
+    return layout.placed(np.flatnonzero(_is_token(layout)))
+
+
+def _is_token(layout: Layout) -> NDArray[np.bool_]:
+    return np.arange(layout.longest) < np.array(layout.lengths)[:, None]
 
 
 def _mask(layout: Layout, causal: bool, window: int | None) -> Tensor:
@@ -51,11 +64,6 @@ def _mask(layout: Layout, causal: bool, window: int | None) -> Tensor:
     if mask is None:
         return torch.ones(shape, dtype=torch.bool, device=layout.device)
     return mask.expand(shape)
-
-
-def _places(layout: Layout) -> Tensor:
-    """Return the cell of each token, int64, shape [tokens]; undoes `_cells`."""
-    return layout.rows * layout.longest + layout.positions
 
 
 # No lambdas: graphs come from another process, and these with them.
