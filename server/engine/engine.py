@@ -20,7 +20,7 @@ from server.engine.admission import Admission, Room
 from server.engine.batch import Waiting, by_task, jobs_of
 from server.engine.cache import ContentCache
 from server.engine.errands import Errand
-from server.engine.predict import Pace, batch_seconds, in_time
+from server.engine.predict import InTime, Pace, batch_seconds
 from server.engine.reservation import Reservation
 from server.engine.schedule import Scheduler
 from server.engine.work import Result, Work
@@ -256,7 +256,7 @@ class Engine:
             self._post(errand.run())
         with self._changed:
             now = self._clock()
-            batch, expired = self._queue.next_batch(now, in_time(now, self._pace.value))
+            batch, expired = self._queue.next_batch(now, InTime(now, self._pace.value))
         self._post(self._expire, expired)
         return batch
 

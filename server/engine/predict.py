@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from math import inf
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 _FORGET = 0.95  # what a batch weighs less for each later one
@@ -38,22 +37,35 @@ def batch_seconds(works: Sequence[Timed]) -> float:
     return works[0].share.alone + sum(work.share.more for work in works[1:])
 
 
-def in_time(now: float, pace: float) -> Callable[[Sequence[Timed]], bool]:
-    """Return the rule by which a batch grows, for `schedule.Scheduler.next_batch`.
+class InTime:
+    """The rule by which one batch grows, for `schedule.Scheduler.next_batch`.
 
     A batch grows while the earliest deadline in it holds. One that cannot hold any more stops
     nothing: a smaller batch would only make the others late as well.
     """
 
-    def fits(works: Sequence[Timed]) -> bool:
-        earliest = min(work.deadline for work in works)
-        if earliest == inf:
-            return True
-        end = now + pace * batch_seconds(works)
-        before = now + pace * batch_seconds(works[:-1])
-        return end <= earliest or before > min(work.deadline for work in works[:-1])
+    def __init__(self, now: float, pace: float) -> None:
+        """Begin with an empty batch.
 
-    return fits
+        Args:
+            now: On the clock of the deadlines.
+            pace: Seconds that a predicted one takes.
+        """
+        self._pace = pace
+        self._end = now
+        self._earliest: float | None = None
+
+    def __call__(self, work: Timed) -> bool:
+        """Add a work; return whether the deadlines hold with it."""
+        share, before = work.share, self._end
+        if self._earliest is None:
+            self._end += self._pace * share.alone
+            self._earliest = work.deadline
+            return self._end <= self._earliest
+        is_late = before > self._earliest
+        self._end += self._pace * share.more
+        self._earliest = min(self._earliest, work.deadline)
+        return is_late or self._end <= self._earliest
 
 
 class Pace:

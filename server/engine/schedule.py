@@ -11,7 +11,7 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from math import inf
 from typing import Generic, NamedTuple, TypeVar
@@ -54,7 +54,7 @@ class Taken(NamedTuple, Generic[T]):
     expired: list[T]
 
 
-def _always(_: Sequence[object]) -> bool:
+def _always(_: object) -> bool:
     return True
 
 
@@ -98,14 +98,14 @@ class Scheduler(Generic[T]):
             self._tidy(ticket)
 
     def next_batch(
-        self, now: float = -inf, fits: Callable[[Sequence[T]], bool] = _always
+        self, now: float = -inf, fits: Callable[[T], bool] = _always
     ) -> Taken[T]:
         """Remove and return the next batch, and what expired before it.
 
         Args:
             now: On the clock of the deadlines.
-            fits: Says of a batch in the making, its newest item last, whether its deadlines hold
-                with it; a batch stops before the item for which they do not. The head always goes.
+            fits: Told of each item as it joins, says whether the batch's deadlines hold with it; a
+                batch stops before the first for which they do not. The head always goes.
         """
         batch: list[T] = []
         expired: list[T] = []
@@ -122,7 +122,8 @@ class Scheduler(Generic[T]):
                 self.discard(item)
                 continue
             num_tokens += ticket.num_tokens
-            if batch and (num_tokens > self._max_batch_tokens or not fits([*batch, item])):
+            has_room = num_tokens <= self._max_batch_tokens and fits(item)
+            if batch and not has_room:
                 break
             key = ticket.key
             lane.deficit -= ticket.flops

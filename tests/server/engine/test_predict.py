@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import pytest
 
-from server.engine.predict import Pace, Share, batch_seconds, in_time
+from server.engine.predict import InTime, Pace, Share, batch_seconds
 
 
 class Work(NamedTuple):
@@ -19,22 +19,26 @@ def test_a_batch_is_its_first_work_and_what_each_other_adds() -> None:
     assert batch_seconds([]) == 0
 
 
+def grown(works: list[Work], pace: float = 1.0) -> list[bool]:
+    return list(map(InTime(100.0, pace), works))
+
+
 def test_a_batch_grows_while_the_earliest_deadline_holds() -> None:
-    fits = in_time(100.0, pace=1.0)
     head = Work(Share(5, 1), deadline=108.0)
     other = Work(Share(5, 2))
-    assert fits([head, other])
-    assert not fits([head, other, other])
-    assert not in_time(100.0, pace=1.5)([head, other])
+    assert grown([head, other, other]) == [True, True, False]
+    assert grown([head, other], pace=1.5) == [True, False]
+    assert grown([other, other, head]) == [True, True, True]
+    assert grown([other, other, Work(Share(5, 2), deadline=108.0)]) == [True, True, False]
 
 
 def test_without_deadlines_a_batch_grows() -> None:
-    assert in_time(100.0, 1.0)([Work(Share(5, 1))] * 50)
+    assert all(grown([Work(Share(5, 1))] * 50))
 
 
 def test_a_deadline_that_cannot_hold_any_more_stops_nothing() -> None:
     late = Work(Share(5, 1), deadline=104.0)
-    assert in_time(100.0, 1.0)([late, Work(Share(5, 1))])
+    assert grown([late, Work(Share(5, 1))]) == [False, True]
 
 
 def test_the_pace_is_what_a_predicted_second_lately_took() -> None:
