@@ -227,11 +227,14 @@ class Engine:
                 for done in self._execute(batch, calls):
                     run_s = self._clock() - started
                     answered = [(batch[i], one) for i, one in done if isinstance(one, Done)]
-                    self._post(self._answer, answered, started, run_s, len(batch))
                     failed = {i: one for i, one in done if isinstance(one, Exception)}
-                    for error in set(failed.values()):
-                        log.error("%d of a batch failed", len(failed), exc_info=error)
-                    self._post(self._fail, [batch[i] for i in failed])
+                    # Of many tasks most leaves complete no work, and to wake the loop costs time.
+                    if answered:
+                        self._post(self._answer, answered, started, run_s, len(batch))
+                    if failed:
+                        for error in set(failed.values()):
+                            log.error("%d of a batch failed", len(failed), exc_info=error)
+                        self._post(self._fail, [batch[i] for i in failed])
             except StoppedError:
                 pass  # nobody of the batch waits any more
             except Exception:  # the loop's edge: the batch fails, the worker goes on
@@ -257,7 +260,8 @@ class Engine:
         with self._changed:
             now = self._clock()
             batch, expired = self._queue.next_batch(now, InTime(now, self._pace.value))
-        self._post(self._expire, expired)
+        if expired:
+            self._post(self._expire, expired)
         return batch
 
     def _execute(
