@@ -182,8 +182,9 @@ class Backend(ABC):
                 continue
             rows = rows_of(value if node.children else _on_cpu(value))
             row_at = dict(zip(node.rows, rows, strict=True))
+            path = node.path
             for i in concerned[node]:
-                waiting[i].collect(node, row_at[place_of[waiting[i].job.row]])
+                waiting[i].collect(path, row_at[place_of[waiting[i].job.row]])
             done = [i for i in concerned[node] if waiting[i].is_done]
             yield [(i, waiting[i].answer) for i in done]
 

@@ -88,13 +88,13 @@ class Pending:
         """What the job gave; once it is done."""
         return Done(self.outputs, self.kept, self.shared)
 
-    def collect(self, node: Node, value: Value) -> None:
-        """Add what a node that it wants emitted for its row."""
-        if node.path == self.job.keep:
+    def collect(self, path: KeyPath, value: Value) -> None:
+        """Add what a step that it wants emitted for its row."""
+        if path == self.job.keep:
             self.kept = value
         else:
             assert isinstance(value, Tensor)
-            self.outputs[node.path] = value
+            self.outputs[path] = value
 
 
 def share_out(waiting: Sequence[Pending], rows: Sequence[int]) -> None:
