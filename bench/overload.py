@@ -2,7 +2,9 @@
 
 One open loop: calm, a burst at ten times the rate that the whole model can serve, calm again. Every
 request has a latency budget, asks for the whole model and counts from when it was due at the
-client, which shares the server's cores. Rates are random (Poisson); texts differ.
+client, which shares the server's cores. Rates are random (Poisson); texts differ. Where the model
+is so fast that two cores cannot even send and read ten times its rate, ``--texts`` makes requests
+of several texts.
 """
 
 from __future__ import annotations
@@ -55,23 +57,25 @@ def main() -> None:
     options.add_argument("--model", type=Path, default=report.ZOO_TEXT, metavar="DIR")
     options.add_argument("--policy", default="price", choices=("price", "slackfit", "fixed"))
     options.add_argument("--backend", default="auto", choices=("auto", "torch", "onnx"))
+    options.add_argument("--texts", type=int, default=1, help="in each request")
     options.add_argument("--times", type=float, default=10.0, help="load of the burst")
     options.add_argument("--seconds", type=float, help="length of the burst; default 60")
     options.add_argument("--slo-ms", type=float, default=500.0, help="latency budget")
     chosen = options.parse_args()
     burst_s = chosen.seconds or (8.0 if chosen.quick else 60.0)
     served = catalog.load(chosen.model).choose(None)
-    asked = texts.make(served, _NUM_TOKENS, _NUM_TEXTS, seed=0)
+    lines = texts.make(served, _NUM_TOKENS, _NUM_TEXTS, seed=0)
+    asked = [lines[i : i + chosen.texts] for i in range(0, _NUM_TEXTS, chosen.texts)]
     policy = Policy(chosen.policy, chosen.policy)
     slo_s = chosen.slo_ms / 1000
-    bodies = [policy.body(served.name, text, slo_s) for text in asked]
+    bodies = [policy.body(served.name, some, slo_s) for some in asked]
     with (
         tempfile.TemporaryDirectory() as profiles,
         running(
             policy.launch(chosen.model, Path(profiles), chosen.backend), 1, bodies[0]
         ) as server,
     ):
-        strict = [_strictly(policy.body(served.name, text)) for text in asked]
+        strict = [_strictly(policy.body(served.name, some)) for some in asked]
         settle_server(server, partial(closed_loop, server, strict, 1, ASKING_S))
         loop_s = 2.0 if chosen.quick else 6.0
         capacity = closed_loop(server, strict, _CONNECTIONS, loop_s).requests_per_s
@@ -84,13 +88,14 @@ def main() -> None:
         rows.append([name, *_row(own, slo_s)])
     recovery = _recovery_s(outcomes, due_s, of_phase, _BEFORE_S + burst_s)
     report.show(
-        f"{chosen.policy}, {chosen.backend}: {chosen.times:g} x {capacity:.0f} requests/s for "
-        f"{burst_s:g} s, latency budget {chosen.slo_ms:g} ms",
+        f"{chosen.policy}, {chosen.backend}: {chosen.times:g} x {capacity:.0f} requests/s "
+        f"of {chosen.texts} texts for {burst_s:g} s, latency budget {chosen.slo_ms:g} ms",
         _COLUMNS,
         rows,
     )
     print(f"quality as before {recovery:g} s after the burst")
     figures: dict[str, Any] = {
+        "texts": chosen.texts,
         "capacity": capacity,
         "phases": [dict(zip(_COLUMNS, row, strict=True)) for row in rows],
         "recovery_s": recovery,

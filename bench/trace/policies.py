@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,7 +45,7 @@ class Policy:
         folders = ("--models", str(checkpoint.resolve()), "--profiles", str(profiles.resolve()))
         return Launch((*command, *folders))
 
-    def body(self, model: str, text: str, slo_s: float | None = None) -> bytes:
+    def body(self, model: str, text: str | Sequence[str], slo_s: float | None = None) -> bytes:
         """Return the body of a request; without a limit on the time if none is given."""
         limits = {
             "latency_ms": None if slo_s is None else 1000 * slo_s,
