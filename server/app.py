@@ -87,7 +87,15 @@ def create_app(settings: Settings) -> FastAPI:
     door = Door(clients.directory, metrics.clients, settings)
     tracing = make_tracing(settings)
     service = Service(
-        served, engine, decoder, metrics, time.perf_counter, policy, clients.quotas, tracing
+        served,
+        engine,
+        decoder,
+        metrics,
+        time.perf_counter,
+        policy,
+        clients.quotas,
+        tracing,
+        late_s=lambda: pulse.late_s,
     )
 
     inference = Inference(service, settings.max_images, settings.max_texts)

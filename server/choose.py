@@ -18,6 +18,7 @@ from server.errors import InvalidRequestError, OverloadedError
 
 _LEAST_S = 1e-6  # no subnet is faster
 _ANY_PRICE = 1e9  # at which the cheapest subnet wins
+_DOUBT = 1.25  # a wait is let in that may take this many times what is predicted
 _STEP = 1.02  # times and paces are rounded to its powers, so that the search can remember answers
 
 
@@ -129,7 +130,7 @@ class Chooser:
             terms = self._terms(served, shape, num_works, load.max_seconds)
             selection = self._slimmed(served, question, shape, terms._replace(price=load.price))
         run_s = selection.seconds or 0.0
-        if self._policy.heeds_latency and delay_s + run_s > left_s:
+        if self._policy.heeds_latency and _DOUBT * delay_s + run_s > left_s:
             raise OverloadedError(
                 f"budget.latency_ms={latency_ms:g} could be met, but the wait is now about "
                 f"{1000 * delay_s:.3g} ms",

@@ -1,36 +1,31 @@
-"""Whether the event loop keeps up with what arrives.
+"""Whether the event loop keeps up with what arrives; if not, some is refused unread.
 
 A request passes the loop some twenty times. When more arrive than it can read, each turn takes
 longer, requests pile up half read, and all of them are late: nothing that is decided after reading
-helps. So the turns are timed. While they are late, only a few requests are read at once, the others
-refused unread; and until they have been on time for a while, no more than are answered in
-a tenth of a second: all that has piled up in sockets would be let in between two turns.
+helps. So the turns are timed, by a timer. As in CoDel (Nichols and Jacobson 2012, Controlling Queue
+Delay; RFC 8289) one long turn is no overload, and an interval in which every turn was late is one.
+Then each turn reads for a moment only, and refuses the rest of what it finds, until one is on time.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from math import inf
 from typing import NamedTuple
 
 from server.errors import OverloadedError
 
 EVERY_S = 0.02
-_PATIENT_S = 0.3  # a collection, or pricing texts of new lengths, makes some turns late
-_WARY_S = 0.05  # the same soon after it was behind
-_MEMORY_S = 10.0
-_RATE_S = 1.0  # over which answers are counted
-_ROOM_S = 0.1  # of answers that may be under way while it is wary
-_LEAST_ROOM = 16  # where fewer are being read, the loop is late for another reason
+_INTERVAL_S = 0.1
+_MOMENT = 2.0  # for reading in one turn, in limits
 
 
 class PulseStats(NamedTuple):
     """What metrics tell.
 
     Attributes:
-        late_seconds: How late the timer was the last time.
+        late_seconds: How late the timer was, the better of the last two times.
         refusals: Requests refused unread.
     """
 
@@ -39,11 +34,11 @@ class PulseStats(NamedTuple):
 
 
 class Pulse:
-    """Times a timer, and counts what is under way.
+    """Times a timer, and what is read in each turn of the event loop.
 
     Attributes:
-        late_s: How late the timer was the last time, seconds.
-        is_behind: Whether it has been late for too long, and still was the last time.
+        late_s: How late the timer was, the better of the last two times, seconds: what a request
+            waits to be read, and its answer to be sent, unless the loop has only stopped once.
     """
 
     def __init__(self, limit_s: float, clock: Callable[[], float]) -> None:
@@ -55,39 +50,30 @@ class Pulse:
         """
         self._limit_s = limit_s
         self._clock = clock
-        self._late_since: float | None = None
-        self._wary_until = -inf
-        self._inside = self._refusals = 0
-        self._answered, self._since, self._rate = 0, clock(), 0.0
-        self.late_s = 0.0
-        self.is_behind = False
+        self._late_since = inf
+        self._turn_at: float | None = None  # when this turn read its first request
+        self._refusals = 0
+        self._last_s = self.late_s = 0.0
 
     @property
     def stats(self) -> PulseStats:
         """The figures of this moment."""
         return PulseStats(self.late_s, self._refusals)
 
-    @contextmanager
-    def reading(self) -> Iterator[None]:
-        """Count a request as under way.
+    def let_in(self) -> None:
+        """Let a request be read; call it on the loop, before anything is done for it.
 
         Raises:
-            OverloadedError: If no more can be read.
+            OverloadedError: If the loop is behind and this turn has read enough.
         """
-        room = inf
-        if self.is_behind:
-            room = _LEAST_ROOM
-        elif self._clock() < self._wary_until:
-            room = max(_LEAST_ROOM, _ROOM_S * self._rate)
-        if self._inside >= room:
+        now = self._clock()
+        if self._turn_at is None:
+            self._turn_at = now
+            asyncio.get_running_loop().call_soon(self._end_turn)
+        is_behind = now - self._late_since >= _INTERVAL_S
+        if is_behind and now - self._turn_at > _MOMENT * self._limit_s:
             self._refusals += 1
             raise OverloadedError("more requests arrive than can be read", self.late_s)
-        self._inside += 1
-        try:
-            yield
-        finally:
-            self._inside -= 1
-            self._count(self._clock())
 
     async def beat(self) -> None:
         """Go on until cancelled, on the loop that is timed."""
@@ -98,20 +84,12 @@ class Pulse:
 
     def note(self, due: float, now: float) -> None:
         """Take in when the timer was due and when it came."""
-        self.late_s = max(0.0, now - due)
-        if self.late_s <= self._limit_s:
-            self._late_since = None
-            self.is_behind = False
-            return
-        if self._late_since is None:
+        late_s = max(0.0, now - due)
+        self.late_s, self._last_s = min(late_s, self._last_s), late_s
+        if late_s <= self._limit_s:
+            self._late_since = inf
+        elif self._late_since == inf:
             self._late_since = now  # not ``due``: one stop, however long, is over by now
-        is_wary = now < self._wary_until
-        self.is_behind = now - self._late_since >= (_WARY_S if is_wary else _PATIENT_S)
-        if is_wary or self.is_behind:
-            self._wary_until = now + _MEMORY_S
 
-    def _count(self, now: float) -> None:
-        self._answered += 1
-        if (elapsed := now - self._since) >= _RATE_S:
-            self._rate = self._answered / elapsed
-            self._answered, self._since = 0, now
+    def _end_turn(self) -> None:
+        self._turn_at = None

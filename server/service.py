@@ -126,8 +126,23 @@ class Service:
         policy: Policy | None = None,
         quotas: Quotas | None = None,
         tracing: Tracing | None = None,
+        late_s: Callable[[], float] = float,
     ) -> None:
+        """Wire what answers.
+
+        Args:
+            catalog: The models.
+            engine: Runs them.
+            decoder: Reads inputs.
+            metrics: Told of every request.
+            clock: Returns seconds.
+            policy: Of load; None to slim nothing.
+            quotas: Of clients; None for none.
+            tracing: None for no traces.
+            late_s: Returns how long the event loop now lets requests, and answers, wait.
+        """
         self._quotas = quotas
+        self._late_s = late_s
         self._tracing = tracing
         self.catalog = catalog
         self._chooser = Chooser(engine, policy or Fixed())
@@ -257,11 +272,12 @@ class Service:
         self, served: Served, question: Question, sources: Sequence[Source], num_more: int
     ) -> AsyncIterator[Admitted]:
         question = inherited(question, served)
-        start = self._clock()
+        late_s = self._late_s()
+        start = self._clock() - late_s  # when it arrived; its answer may wait as long to be sent
         budget, num_works = question.budget, len(sources) + num_more
         latency_s = inf if budget.latency_ms is None else budget.latency_ms / 1000
         timeout_s = inf if question.timeout_s is None else question.timeout_s
-        deadline = start + min(latency_s, timeout_s)
+        deadline = start + min(latency_s, timeout_s) - late_s
         with (
             self.uses.hold(served),
             self._engine.reserve(num_works, _estimate(served, sources)) as room,
@@ -272,7 +288,7 @@ class Service:
             decoded = self._clock()
             shape = max(served.input.shape_of(item) for item in items)
             choice = self._chooser.choose(
-                served, question, shape, num_works, decoded - start, deadline
+                served, question, shape, num_works, decoded - start + late_s, deadline
             )
             if self._quotas is not None:
                 flops = choice.selection.cost.flops * len(items)

@@ -13,14 +13,17 @@ import math
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from socket import socket
 from types import FrameType
+from typing import cast
 
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.config import STARTUP_FAILURE
 
 from server import garbage
+from server.accepting import Acceptor
 from server.connection import with_read_timeout
 from server.settings import Settings
 
@@ -51,6 +54,20 @@ class Server(uvicorn.Server):
         self._drain_s = drain_s
         self._grace_s = grace_s
         self._drained_at: float | None = None
+        self._acceptors: list[Acceptor] = []
+
+    async def startup(self, sockets: list[socket] | None = None) -> None:
+        """Listen."""
+        await super().startup(sockets)
+        connect = partial(
+            cast("Callable[..., asyncio.Protocol]", self.config.http_protocol_class),
+            config=self.config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
+        if type(asyncio.get_running_loop()).__module__.startswith("uvloop"):
+            for server in self.servers:
+                self._acceptors += [Acceptor(one.fileno(), connect) for one in server.sockets]
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Take a signal that ends the server."""
@@ -73,6 +90,8 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
         """Stop listening, wait for what is under way, end what is left."""
+        for acceptor in self._acceptors:
+            acceptor.close()
         for server in self.servers:
             server.close()
         if not self.force_exit:

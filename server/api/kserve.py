@@ -141,9 +141,9 @@ def routes(inference: Inference, max_body_bytes: int) -> APIRouter:
             running = inference.run(served, parsed.asked, request.headers, caller_of(request))
             replied = await unless_gone(request, running)
         content, headers = spelled(served, parsed, replied)
-        if encoding := wanted(request.headers.get("accept-encoding", ""), len(content)):
-            content = await asyncio.to_thread(compressed, content, encoding)
-            headers["Content-Encoding"] = encoding
+        if liked := wanted(request.headers.get("accept-encoding", ""), len(content)):
+            content = await asyncio.to_thread(compressed, content, liked)
+            headers["Content-Encoding"] = liked
         return Response(content, headers={**headers, **replied.headers})
 
     unknown, failed = _errors(404), _errors(400, 404, 413, 429, 504)
