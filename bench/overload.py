@@ -34,7 +34,7 @@ from server import catalog
 
 _NUM_TEXTS, _NUM_TOKENS = 1024, 16
 _CONNECTIONS = 16
-_CALM_LOAD, _BEFORE_S, _AFTER_S = 0.3, 5.0, 15.0
+_CALM_LOAD = 0.3
 _FULL = 0.001  # below the quality of calm seconds is still the same
 _COLUMNS = (
     "phase",
@@ -62,7 +62,10 @@ def main() -> None:
     options.add_argument("--seconds", type=float, help="length of the burst; default 60")
     options.add_argument("--slo-ms", type=float, default=500.0, help="latency budget")
     chosen = options.parse_args()
-    burst_s = chosen.seconds or (8.0 if chosen.quick else 60.0)
+    if chosen.texts < 1:
+        options.error(f"argument --texts: {chosen.texts} must be at least 1")
+    calm_s, burst_s = (5.0, 8.0) if chosen.quick else (15.0, 60.0)
+    burst_s = chosen.seconds or burst_s
     served = catalog.load(chosen.model).choose(None)
     lines = texts.make(served, _NUM_TOKENS, _NUM_TEXTS, seed=0)
     asked = [lines[i : i + chosen.texts] for i in range(0, _NUM_TEXTS, chosen.texts)]
@@ -79,17 +82,17 @@ def main() -> None:
         settle_server(server, partial(closed_loop, server, strict, 1, ASKING_S))
         loop_s = 2.0 if chosen.quick else 6.0
         capacity = closed_loop(server, strict, _CONNECTIONS, loop_s).requests_per_s
-        phases = [(_BEFORE_S, _CALM_LOAD), (burst_s, chosen.times), (_AFTER_S, _CALM_LOAD)]
+        phases = [(calm_s, _CALM_LOAD), (burst_s, chosen.times), (calm_s, _CALM_LOAD)]
         due_s, of_phase = _arrivals(phases, capacity, np.random.default_rng(0))
         outcomes = replay(server, [bodies[i % len(bodies)] for i in range(len(due_s))], due_s)
     rows = []
     for phase, name in enumerate(("before", "burst", "after")):
         own = [one for one, of in zip(outcomes, of_phase, strict=True) if of == phase]
         rows.append([name, *_row(own, slo_s)])
-    recovery = _recovery_s(outcomes, due_s, of_phase, _BEFORE_S + burst_s)
+    recovery = _recovery_s(outcomes, due_s, of_phase, calm_s + burst_s)
     report.show(
         f"{chosen.policy}, {chosen.backend}: {chosen.times:g} x {capacity:.0f} requests/s "
-        f"of {chosen.texts} texts for {burst_s:g} s, latency budget {chosen.slo_ms:g} ms",
+        f"(texts in each: {chosen.texts}) for {burst_s:g} s, latency budget {chosen.slo_ms:g} ms",
         _COLUMNS,
         rows,
     )

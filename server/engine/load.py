@@ -18,6 +18,7 @@ LOWEST_PRICE, HIGHEST_PRICE = 0.01, 10.0
 _RUNG = 1.25  # prices are powers of this, so that the search can remember its answers
 _STICKY = 0.75  # rungs that the delay must move the price by before it moves
 _FREE_PART = 0.25  # of the target delay: a queue this short is no load
+_OF_BUDGET = 0.5  # what a wait may take of a latency budget
 _FORGET = 0.99  # what a request weighs less in the mean for each later one
 
 
@@ -109,7 +110,8 @@ class Price(Policy):
     """Compute has a price per FLOP that rises with the queueing delay.
 
     The price follows the predicted delay alone, without memory but for hysteresis: the queue is
-    what integrates, so that a step in the load leads to one level and stays there.
+    what integrates, so that a step in the load leads to one level and stays there. It is highest at
+    the target, or at half of what a request has left where that is less.
     """
 
     name = "price"
@@ -129,7 +131,9 @@ class Price(Policy):
         """Return the price of this moment, for a request of this size."""
         self._weight = _FORGET * self._weight + 1
         self._mean_flops += (moment.flops - self._mean_flops) / self._weight
-        self._move(moment.delay_s)
+        target_s = min(self._target_s, _OF_BUDGET * moment.left_s)
+        # Who has little time pays for a wait what others pay for a longer one.
+        self._move(moment.delay_s * self._target_s / target_s if target_s > 0 else self._target_s)
         price = 0.0
         if self._rung is not None:
             self.price = _RUNG**self._rung

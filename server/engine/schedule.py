@@ -97,9 +97,7 @@ class Scheduler(Generic[T]):
         if ticket is not None:
             self._tidy(ticket)
 
-    def next_batch(
-        self, now: float = -inf, fits: Callable[[T], bool] = _always
-    ) -> Taken[T]:
+    def next_batch(self, now: float = -inf, fits: Callable[[T], bool] = _always) -> Taken[T]:
         """Remove and return the next batch, and what expired before it.
 
         Args:

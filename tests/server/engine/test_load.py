@@ -47,6 +47,15 @@ def test_a_latency_budget_leaves_the_run_what_the_wait_does_not_take() -> None:
     assert Price(TARGET_S).decide(moment(0.02, left_s=0.05)).max_seconds == pytest.approx(0.03)
 
 
+def test_who_has_little_time_pays_for_a_wait_what_others_pay_for_a_longer_one() -> None:
+    def price(delay_s: float, left_s: float) -> float:
+        return Price(TARGET_S).decide(moment(delay_s, left_s)).price
+
+    assert price(0.02, left_s=0.05) == price(0.04, left_s=inf) > price(0.02, left_s=inf) > 0
+    assert price(0.02, left_s=0.2) == price(0.02, left_s=inf)
+    assert price(0.02, left_s=0.04) == price(0.02, left_s=0.0) == price(TARGET_S, left_s=inf)
+
+
 def simulate(price: Price, loads: list[float], seconds: float) -> list[list[float]]:
     """Feed a queue that is drained at one second per second; return the delays of each phase.
 
