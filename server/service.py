@@ -126,7 +126,7 @@ class Service:
         policy: Policy | None = None,
         quotas: Quotas | None = None,
         tracing: Tracing | None = None,
-        late_s: Callable[[], float] = float,
+        late_s: Callable[[], float] = lambda: 0.0,
     ) -> None:
         """Wire what answers.
 
