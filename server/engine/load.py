@@ -18,7 +18,7 @@ LOWEST_PRICE, HIGHEST_PRICE = 0.01, 10.0
 _RUNG = 1.25  # prices are powers of this, so that the search can remember its answers
 _STICKY = 0.75  # rungs that the delay must move the price by before it moves
 _FREE_PART = 0.25  # of the target delay: a queue this short is no load
-_OF_BUDGET = 0.5  # what a wait may take of a latency budget
+_OF_BUDGET = 0.6  # what a wait may take of a latency budget
 _FORGET = 0.99  # what a request weighs less in the mean for each later one
 
 
@@ -111,7 +111,7 @@ class Price(Policy):
 
     The price follows the predicted delay alone, without memory but for hysteresis: the queue is
     what integrates, so that a step in the load leads to one level and stays there. It is highest at
-    the target, or at half of what a request has left where that is less.
+    the target, or at three fifths of what a request has left where that is less.
     """
 
     name = "price"

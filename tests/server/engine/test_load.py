@@ -51,9 +51,10 @@ def test_who_has_little_time_pays_for_a_wait_what_others_pay_for_a_longer_one() 
     def price(delay_s: float, left_s: float) -> float:
         return Price(TARGET_S).decide(moment(delay_s, left_s)).price
 
-    assert price(0.02, left_s=0.05) == price(0.04, left_s=inf) > price(0.02, left_s=inf) > 0
-    assert price(0.02, left_s=0.2) == price(0.02, left_s=inf)
-    assert price(0.02, left_s=0.04) == price(0.02, left_s=0.0) == price(TARGET_S, left_s=inf)
+    half = 0.5 * TARGET_S / 0.6  # left, so that the target is half as far
+    assert price(0.02, half) == price(0.04, inf) > price(0.02, inf) > 0
+    assert price(0.02, 4 * half) == price(0.02, inf)
+    assert price(0.5 * TARGET_S, half) == price(0.02, 0.0) == price(TARGET_S, inf)
 
 
 def simulate(price: Price, loads: list[float], seconds: float) -> list[list[float]]:
