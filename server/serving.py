@@ -59,15 +59,16 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket] | None = None) -> None:
         """Listen."""
         await super().startup(sockets)
+        if not type(asyncio.get_running_loop()).__module__.startswith("uvloop"):
+            return
         connect = partial(
             cast("Callable[..., asyncio.Protocol]", self.config.http_protocol_class),
             config=self.config,
             server_state=self.server_state,
             app_state=self.lifespan.state,
         )
-        if type(asyncio.get_running_loop()).__module__.startswith("uvloop"):
-            for server in self.servers:
-                self._acceptors += [Acceptor(one.fileno(), connect) for one in server.sockets]
+        for server in self.servers:
+            self._acceptors += [Acceptor(one.fileno(), connect) for one in server.sockets]
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Take a signal that ends the server."""

@@ -122,7 +122,7 @@ class Price(Policy):
         Args:
             target_s: Delay at which the price is highest, seconds.
         """
-        self._free_s, self._target_s = _FREE_PART * target_s, target_s
+        self._target_s = target_s
         self._rung: int | None = None
         self._mean_flops = 0.0
         self._weight = 0.0
@@ -132,8 +132,7 @@ class Price(Policy):
         self._weight = _FORGET * self._weight + 1
         self._mean_flops += (moment.flops - self._mean_flops) / self._weight
         target_s = min(self._target_s, _OF_BUDGET * moment.left_s)
-        # Who has little time pays for a wait what others pay for a longer one.
-        self._move(moment.delay_s * self._target_s / target_s if target_s > 0 else self._target_s)
+        self._move(moment.delay_s / target_s if target_s > 0 else math.inf)
         price = 0.0
         if self._rung is not None:
             self.price = _RUNG**self._rung
@@ -142,8 +141,9 @@ class Price(Policy):
             self.price = 0.0
         return Load(price, moment.left_s - moment.delay_s)
 
-    def _move(self, delay_s: float) -> None:
-        part = (delay_s - self._free_s) / (self._target_s - self._free_s)
+    def _move(self, targets: float) -> None:
+        """Follow a wait, as a multiple of its target."""
+        part = (targets - _FREE_PART) / (1 - _FREE_PART)
         if part <= 0:
             self._rung = None
             return
