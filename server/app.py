@@ -154,7 +154,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(BodyTimeout, limit_s=settings.read_timeout_s)
     app.add_middleware(Access, door=door)
     app.add_middleware(Shedding, pulse=pulse)
-    app.add_middleware(RequestId, forms=forms)
+    app.add_middleware(RequestId, forms=forms, on_fault=metrics.malformed)
     return app
 
 

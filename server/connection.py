@@ -1,52 +1,55 @@
-"""One connection of the web server: a client has to send the head of a request in time.
+"""One connection of the web server: what a client may send, and how long, before it is a request.
 
-Uvicorn waits for ever for a head that has begun, and any byte ends its limit on idle connections: a
-client that sends one byte and then nothing would hold a connection and its descriptor for good.
+Uvicorn waits for ever for a head that has begun, and keeps any number of header fields. Here time,
+bytes and fields of a head are limited.
+
+What is no request is answered as one that has a fault: its scope has the error in its state, under
+`heads.FAULT`, and `server.middleware` raises it. So it is answered in its turn, logged and counted.
 """
 
 from __future__ import annotations
 
-import uuid
-from asyncio import BaseTransport, TimerHandle
-from typing import ClassVar
+from asyncio import BaseTransport, Event, TimerHandle
+from typing import ClassVar, NoReturn
 
-from uvicorn.protocols.http.httptools_impl import (
-    STATUS_LINE,
-    HttpToolsProtocol,
-    RequestResponseCycle,
+import httptools
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
+from server.errors import (
+    HeadTooLargeError,
+    MalformedRequestError,
+    RequestTimeoutError,
+    RheostatError,
 )
+from server.heads import FAULT, Limits, fault_of
+from server.pacing import PIECE, LastWords, Paced
 
-from server.errors import RequestTimeoutError
-from server.forms import own_form
 
+class Connection(Paced):
+    """Uvicorn's protocol with limits.
 
-class Connection(HttpToolsProtocol):
-    """Uvicorn's protocol with one timer, set while no request is under way and bytes are awaited.
-
-    A request that arrives in one piece sets none. Bodies are limited by
-    `server.middleware.BodyTimeout`, idle connections by uvicorn.
-
-    Attributes:
-        read_timeout_s: To the end of a head, from the connection or the first byte after an answer.
+    There is one timer, set while no request is under way and bytes are awaited. A request that
+    arrives in one piece sets none. Bodies are limited by `server.middleware`, idle connections by
+    uvicorn.
     """
 
-    read_timeout_s: ClassVar[float]
-    cycle: RequestResponseCycle | None  # type: ignore[assignment]  # None before the first request
+    limits: ClassVar[Limits]
     _timer: TimerHandle | None = None
+    _is_in_message = False
     _is_in_head = False
+    _is_ignoring = False  # see `_read_on`
+    _is_counted_anew = False  # a head or a message has ended in the piece at hand
+    _num_framing = 0  # bytes beside content, since a head or a message ended
+    _num_content = 0  # of the body at hand
+    _num_in_piece = 0  # bytes of content
+    _content_left: int | None = None  # where the head says how long the body is
+    _num_fields = 0
+    _fault: RheostatError | None = None
 
     def connection_made(self, transport: BaseTransport) -> None:
         """Wait for the first request."""
-        super().connection_made(transport)  # type: ignore[arg-type]
+        super().connection_made(transport)
         self._set_timer()
-
-    def data_received(self, data: bytes) -> None:
-        """Parse; where that begins no request, the rest of its head has to come in time.
-
-        What is left of a body that was answered before it was read, and blank lines, count alike.
-        """
-        super().data_received(data)
-        self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait no longer."""
@@ -55,27 +58,117 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """Begin a head."""
-        self._is_in_head = True
-        super().on_message_begin()
+        if not self._is_ignoring:
+            self._is_in_head = self._is_in_message = True
+            self._num_fields = 0
+            super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a field of a head; trailers are counted and dropped."""
+        if self._is_ignoring:
+            return
+        self._num_fields += 1
+        if self._num_fields > self.limits.max_head_fields:
+            part = "head" if self._is_in_head else "trailer"
+            most = self.limits.max_head_fields
+            self._fail(
+                HeadTooLargeError(f"the {part} has more than {most} fields (max_head_fields)")
+            )
+        if self._is_in_head:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """Begin a request."""
+        if self._is_ignoring:
+            return
+        if fault := fault_of(self.headers, self.parser.get_http_version(), self.url):
+            self._fail(MalformedRequestError(fault))
+        super().on_headers_complete()
         self._is_in_head = False
         self._unset_timer()
-        super().on_headers_complete()
+        self._is_counted_anew = True
+        self._num_fields = self._num_content = self._num_in_piece = 0
+        length = next((value for name, value in self.headers if name == b"content-length"), None)
+        self._content_left = None if length is None else int(length)
+
+    def on_body(self, body: bytes) -> None:
+        """Take content."""
+        self._num_in_piece += len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """End a request; one that offers another protocol ends too early for the parser."""
+        if self.parser.should_upgrade() and self._has_body:
+            return
+        self._is_in_message = False
+        self._is_counted_anew = True
+        self._content_left, self._num_content = None, 0
+        super().on_message_complete()
+        if self.cycle is not None and not self.cycle.keep_alive:
+            self._is_deaf = True  # the connection ends with the answer
 
     def on_response_complete(self) -> None:
         """Go on to the next request; its head may have begun meanwhile."""
         super().on_response_complete()
         if self._is_in_head:
-            self._await_head()
+            self._turn_ended()
 
-    def _await_head(self) -> None:
-        if self._timer is None and (self.cycle is None or self.cycle.response_complete):
+    def _room(self) -> int:
+        """Return how many bytes may be parsed next; 0 if a limit is reached."""
+        if self._is_in_message and not self._is_in_head and self._content_left:
+            return self._content_left
+        allowed = self.limits.max_head_bytes + self._num_content - self._num_framing
+        return max(0, min(PIECE, allowed))
+
+    def _parse(self, piece: memoryview) -> int:
+        """Parse some bytes, and return how many of them were."""
+        self._num_in_piece, self._is_counted_anew, num_parsed = 0, False, len(piece)
+        try:
+            self.parser.feed_data(piece)
+        except httptools.HttpParserUpgrade as offer:
+            num_parsed = offer.args[0]
+            self._read_on()
+        except httptools.HttpParserError as error:
+            self._refuse(self._fault or MalformedRequestError(f"this is not HTTP/1.1: {error}"))
+        if self._is_counted_anew:  # the part of the piece before that is not known
+            self._num_framing = 0
+        else:
+            self._num_framing += num_parsed - self._num_in_piece
+            self._num_content += self._num_in_piece
+        if self._content_left is not None:
+            self._content_left -= self._num_in_piece
+        return num_parsed
+
+    @property
+    def _has_body(self) -> bool:
+        return bool(self._content_left) or any(n == b"transfer-encoding" for n, _ in self.headers)
+
+    def _read_on(self) -> None:
+        """Decline another protocol: read the request's body, and what follows, as HTTP/1.1."""
+        self.parser = httptools.HttpRequestParser(self)
+        if not self._is_in_message:
+            return
+        framing = b"transfer-encoding: chunked"
+        if self._content_left:
+            framing = b"content-length: %d" % self._content_left
+        self._is_ignoring = True  # the head has been taken
+        self.parser.feed_data(b"POST / HTTP/1.1\r\n" + framing + b"\r\n\r\n")
+        self._is_ignoring = False
+
+    @property
+    def _is_idle(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def _turn_ended(self) -> None:
+        """Await the rest of a head that has begun.
+
+        What is left of a body that was answered before it was read, and blank lines, count alike.
+        """
+        if self._timer is None and self._is_idle and not self._is_deaf:
             self._set_timer()
 
     def _set_timer(self) -> None:
-        self._timer = self.loop.call_later(self.read_timeout_s, self._give_up)
+        self._timer = self.loop.call_later(self.limits.read_timeout_s, self._give_up)
 
     def _unset_timer(self) -> None:
         if self._timer is not None:
@@ -83,24 +176,81 @@ class Connection(HttpToolsProtocol):
             self._timer = None
 
     def _give_up(self) -> None:
+        self._timer = None
         if self.transport.is_closing():
             return
         if self._is_in_head:  # else an answer would be taken for that of a request to come
-            self._answer(RequestTimeoutError.of("head", self.read_timeout_s))
-        self.transport.close()
+            self._refuse(RequestTimeoutError.of("head", self.limits.read_timeout_s))
+        else:
+            self.transport.close()
 
-    def _answer(self, error: RequestTimeoutError) -> None:
-        """Send an error in Rheostat's own form: the path, and so the protocol, is not known."""
-        response = own_form(error, uuid.uuid4().hex)
-        headers = [*self.server_state.default_headers, *response.raw_headers]
-        lines = b"".join(b"%b: %b\r\n" % header for header in headers)
-        self.transport.write(STATUS_LINE[error.status] + lines + b"\r\n" + bytes(response.body))
+    def _give_in(self) -> None:
+        """Refuse what exceeds the limit in bytes."""
+        most = f"{self.limits.max_head_bytes} bytes (max_head_bytes)"
+        if self._is_in_head:
+            self._refuse(HeadTooLargeError(f"the head exceeds {most}"))
+        elif self._is_in_message:
+            self._refuse(HeadTooLargeError(f"what is not content exceeds the content by {most}"))
+        else:  # blank lines; an answer would be taken for that of a request to come
+            self._is_deaf = True
+            if self.cycle is None or self._is_idle:
+                self.transport.close()
+            else:
+                self.cycle.keep_alive = False
+
+    def _fail(self, error: RheostatError) -> NoReturn:
+        """Stop the parser, which replaces whatever is raised by an exception of its own."""
+        self._fault = error
+        raise error
+
+    def _refuse(self, error: RheostatError) -> None:
+        """Answer what is no request, after those before it, and end the connection."""
+        self._unset_timer()
+        self._is_deaf = True
+        cycle = self.cycle
+        if self._is_in_message and not self._is_in_head and cycle is not None:  # a broken body
+            if cycle.response_complete:
+                self._linger()
+                return
+            cycle.transport = LastWords(self.transport, self._linger)  # type: ignore[assignment]
+            cycle.keep_alive = False
+        else:
+            cycle = self._begin_nothing()
+        cycle.scope["state"][FAULT] = error
+        cycle.message_event.set()  # for whoever waits for the rest of the body
+
+    def _begin_nothing(self) -> RequestResponseCycle:
+        """Begin what stands for a request, of which nothing is known but the fields so far."""
+        is_idle = self._is_idle
+        if not self._is_in_message:
+            super().on_message_begin()
+        self.scope |= {"method": "-", "path": "-", "raw_path": b"-", "query_string": b""}
+        cycle = RequestResponseCycle(
+            scope=self.scope,
+            transport=LastWords(self.transport, self._linger),  # type: ignore[arg-type]
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=self.access_log,
+            default_headers=self.server_state.default_headers,
+            message_event=Event(),
+            expect_100_continue=False,
+            keep_alive=False,
+            on_response=self.on_response_complete,
+        )
+        self.cycle = cycle
+        if is_idle:
+            self._start_asgi_task(cycle, self.app)
+        else:
+            self.pipeline.appendleft((cycle, self.app))
+        return cycle
 
 
-def with_read_timeout(seconds: float) -> type[Connection]:
-    """Return the class of connections with a limit; uvicorn passes no arguments of ours."""
+def limited(limits: Limits) -> type[Connection]:
+    """Return the class of connections with limits; uvicorn passes no arguments of ours."""
 
     class Limited(Connection):
-        read_timeout_s = seconds
+        pass
 
+    Limited.limits = limits
     return Limited

@@ -11,6 +11,8 @@ RheostatError                    500  internal
 │   ├── UnsupportedMediaError    415  unsupported_media_type
 │   ├── PayloadTooLargeError     413  payload_too_large
 │   ├── RequestTimeoutError      408  request_timeout
+│   ├── MalformedRequestError    400  malformed_request
+│   ├── HeadTooLargeError        431  head_too_large
 │   ├── UnknownModelError        404  unknown_model
 │   ├── UnknownPathError         404  unknown_path
 │   ├── MethodNotAllowedError    405  method_not_allowed
@@ -172,6 +174,28 @@ class RequestTimeoutError(ClientError):
     def of(cls, part: str, limit_s: float) -> Self:
         """Return the error of a ``head`` or a ``body`` that was not there in time."""
         return cls(f"the request's {part} was not received within {limit_s:g} s (read_timeout_s)")
+
+
+class MalformedRequestError(ClientError):
+    """The bytes are no request of HTTP/1.1."""
+
+    status = 400
+    error_type = "malformed_request"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.headers = {"Connection": "close"}  # where the next request begins is not known
+
+
+class HeadTooLargeError(ClientError):
+    """The request's head, or what its body has beside content, is larger than allowed."""
+
+    status = 431
+    error_type = "head_too_large"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.headers = {"Connection": "close"}
 
 
 class UnknownModelError(ClientError):

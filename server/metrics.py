@@ -31,8 +31,12 @@ from server.errors import (
     ClientError,
     ClientGoneError,
     DeadlineError,
+    HeadTooLargeError,
     InfeasibleError,
+    MalformedRequestError,
     OverloadedError,
+    RequestTimeoutError,
+    RheostatError,
 )
 
 # 0.1 ms to 10 s, four to a decade: model servers answer in milliseconds.
@@ -100,6 +104,14 @@ class Metrics:
             ["model", "outcome"],
             registry=registry,
         )
+        self._faults = Counter(
+            "rheostat_malformed_requests",
+            "What clients sent that is no request: too much, too slow, or not HTTP.",
+            ["reason"],
+            registry=registry,
+        )
+        for fault in (MalformedRequestError, HeadTooLargeError, RequestTimeoutError):
+            self._faults.labels(fault.error_type)
         self._flops = Counter(
             "rheostat_flops_spent",
             "Floating-point operations of answered requests (2 x MACs).",
@@ -262,6 +274,10 @@ class Metrics:
             raise
         finally:
             self._of(self._requests, tally.model, outcome).inc()
+
+    def malformed(self, fault: RheostatError) -> None:
+        """Record that what a client sent was no request."""
+        self._faults.labels(fault.error_type).inc()
 
     def batch(self, size: int) -> None:
         """Record that a batch was run."""

@@ -9,8 +9,14 @@ from collections.abc import Callable
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server import logs
-from server.errors import ModelNotReadyError, PayloadTooLargeError, RequestTimeoutError
+from server.errors import (
+    ModelNotReadyError,
+    PayloadTooLargeError,
+    RequestTimeoutError,
+    RheostatError,
+)
 from server.forms import Forms
+from server.heads import FAULT
 from server.pulse import Pulse
 
 _HEADER = b"x-request-id"
@@ -23,11 +29,24 @@ class RequestId:
     """
 
     def __init__(
-        self, app: ASGIApp, forms: Forms, clock: Callable[[], float] = time.perf_counter
+        self,
+        app: ASGIApp,
+        forms: Forms,
+        clock: Callable[[], float] = time.perf_counter,
+        on_fault: Callable[[RheostatError], None] = lambda error: None,
     ) -> None:
+        """Go around an application.
+
+        Args:
+            app: The application.
+            forms: Spell errors.
+            clock: Returns seconds.
+            on_fault: Told of every request that the connection found to be none.
+        """
         self._app = app
         self._forms = forms
         self._clock = clock
+        self._on_fault = on_fault
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection."""
@@ -49,6 +68,8 @@ class RequestId:
             await send(message)
 
         try:
+            if fault := scope["state"].get(FAULT):
+                raise fault
             await self._app(scope, receive, send_with_id)
         except (Exception, asyncio.CancelledError) as error:  # the outer edge
             if status is not None:
@@ -58,6 +79,8 @@ class RequestId:
             answer = self._forms.respond(error, scope)
             await answer(scope, receive, send_with_id)
         finally:
+            if fault := scope["state"].get(FAULT):
+                self._on_fault(fault)
             logs.note_access(scope, status, self._clock() - start, current)
 
 
@@ -137,6 +160,8 @@ class BodyTimeout:
                     message = await receive()
             except TimeoutError:
                 raise RequestTimeoutError.of("body", self._limit_s) from None
+            if fault := scope["state"].get(FAULT):  # the connection cannot go on with the body
+                raise fault
             is_received = not message.get("more_body", False)
             return message
 

@@ -24,7 +24,8 @@ from uvicorn.config import STARTUP_FAILURE
 
 from server import garbage
 from server.accepting import Acceptor
-from server.connection import with_read_timeout
+from server.connection import limited
+from server.heads import Limits
 from server.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -113,11 +114,12 @@ class Server(uvicorn.Server):
 
 def configured(app: ASGIApp, settings: Settings) -> uvicorn.Config:
     """Return how uvicorn is to serve an application."""
+    limits = Limits(settings.read_timeout_s, settings.max_head_bytes, settings.max_head_fields)
     return uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port,
-        http=with_read_timeout(settings.read_timeout_s),
+        http=limited(limits),
         ws="none",
         timeout_keep_alive=settings.keep_alive_s,
         log_config=None,  # its loggers write where all others do

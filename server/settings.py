@@ -71,6 +71,15 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(
         default=20 * MIB, gt=0, description="Larger request bodies get 413."
     )
+    max_head_bytes: int = Field(
+        default=32 * 1024,
+        ge=1024,
+        description="Longer heads of requests get 431; so does what a chunked body has beside its "
+        "content beyond that and the content's length.",
+    )
+    max_head_fields: int = Field(
+        default=100, ge=1, description="More header fields get 431, and more trailer fields."
+    )
     max_images: int = Field(default=64, gt=0, description="More images in one request are refused.")
     max_texts: int = Field(default=2048, gt=0, description="More texts in one request are refused.")
     max_batch_size: int = Field(default=32, gt=0, description="Most inputs run together.")

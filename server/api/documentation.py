@@ -19,9 +19,11 @@ from server.errors import (
     ConflictError,
     DatabaseError,
     DeadlineError,
+    HeadTooLargeError,
     InfeasibleError,
     InferenceError,
     InvalidRequestError,
+    MalformedRequestError,
     MethodNotAllowedError,
     ModelLoadError,
     ModelNotReadyError,
@@ -56,6 +58,8 @@ SAMPLES: tuple[RheostatError, ...] = (
     UnsupportedMediaError("content-type='text/plain' must be application/json"),
     PayloadTooLargeError("the body exceeds 20971520 bytes (max_body_bytes)"),
     RequestTimeoutError.of("body", 30),
+    MalformedRequestError("this is not HTTP/1.1: Invalid character in chunk size"),
+    HeadTooLargeError("the trailer has more than 100 fields (max_head_fields)"),
     AuthenticationError("the key is not known"),
     PermissionDeniedError("the key has not the scope admin, only infer"),
     UnknownModelError("model='huge' is not served; one of ['minilm-2d']", "model"),
@@ -109,7 +113,7 @@ def errors(
     """
     found = {*(() if public else _EVERYWHERE), *statuses}
     if 413 in found:
-        found.add(408)  # a body that may be too large may be too slow
+        found |= {400, 408, 431}  # a body that may be too large may be too slow, or no HTTP
     return {
         status: _documented(status, by[:1] if status in (401, 403) else by)
         for status in sorted(found)

@@ -20,10 +20,10 @@ from server.forms import Forms
 from server.middleware import BodyTimeout, RequestId
 from server.serving import configured
 from server.settings import Settings
+from tests.server.bytewise import LONG_S, answered, connected, rest
 from tests.server.listening import listening
 
 LIMIT_S = 0.2
-LONG_S = 30  # what never comes fails a test
 CLOSED = b""
 
 
@@ -61,16 +61,6 @@ def client(address: str) -> Iterator[socket.socket]:
         yield client
 
 
-def connected(address: str) -> socket.socket:
-    host, _, port = address.partition(":")
-    return socket.create_connection((host, int(port)), timeout=LONG_S)
-
-
-def rest(client: socket.socket) -> bytes:
-    """Return everything until the server closes the connection."""
-    return b"".join(iter(lambda: client.recv(65536), b""))
-
-
 def head(length: int, path: str = "/own") -> bytes:
     return f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n".encode()
 
@@ -79,17 +69,6 @@ def ask(client: socket.socket, body: bytes = b"abcd", path: str = "/own") -> byt
     """Send a request and return the body of the answer."""
     client.sendall(head(len(body), path) + body)
     return answered(client)
-
-
-def answered(client: socket.socket) -> bytes:
-    received = b""
-    while b"\r\n\r\n" not in received:
-        received += client.recv(65536)
-    headers, _, content = received.partition(b"\r\n\r\n")
-    (length,) = (int(x[15:]) for x in headers.split(b"\r\n") if x.startswith(b"content-length:"))
-    while len(content) < length:
-        content += client.recv(65536)
-    return content
 
 
 def drip(client: socket.socket, data: bytes, pause_s: float) -> None:

@@ -65,7 +65,7 @@ def test_every_route_of_the_app_is_documented(client: TestClient, document: dict
 @pytest.mark.parametrize("path", INFERENCE)
 def test_inference_documents_each_of_its_errors(document: dict[str, Any], path: str) -> None:
     found = statuses(document["paths"][path]["post"])
-    assert found == {200, 401, 403, 408, 500, 503, *INFERENCE[path]}
+    assert found == {200, 400, 401, 403, 408, 431, 500, 503, *INFERENCE[path]}
 
 
 def test_all_but_public_paths_may_refuse_a_key(document: dict[str, Any]) -> None:
