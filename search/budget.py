@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+_LIMITS = ("flops", "macs", "fraction", "min_quality", "latency_ms")
+
 
 class InfeasibleBudgetError(ValueError):
     """No subnet meets the budget. The message says the cheapest or best figure that would do.
@@ -18,6 +20,36 @@ class InfeasibleBudgetError(ValueError):
         super().__init__(message)
         self.field = field
         self.feasible = feasible
+
+
+class TooSlowError(InfeasibleBudgetError):
+    """No subnet is fast enough. Of what a latency is for, the search knows running alone.
+
+    Attributes:
+        latency_ms: That was too little.
+        fastest_s: What running takes at least, as predicted.
+        suffix: What else the fastest subnet keeps, for the message.
+    """
+
+    def __init__(
+        self, latency_ms: float, fastest_s: float, suffix: str = "", rest_s: float = 0.0
+    ) -> None:
+        """Name a latency that would do.
+
+        Args:
+            latency_ms: That was too little.
+            fastest_s: What running takes at least.
+            suffix: What else the fastest subnet keeps, for the message.
+            rest_s: What else a latency has to cover.
+        """
+        feasible = math.ceil(1e4 * (fastest_s + rest_s)) / 10
+        super().__init__(
+            f"budget.latency_ms={latency_ms:g} is too small; the fastest subnet{suffix} is "
+            f"predicted to need {feasible:g}",
+            "latency_ms",
+            feasible,
+        )
+        self.latency_ms, self.fastest_s, self.suffix = latency_ms, fastest_s, suffix
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +67,8 @@ class Budget:
         min_quality: Least preference-weighted mean of the tasks' retention (score over the largest
             subnet's score). 1 is the largest subnet's quality; a subnet may exceed it.
         latency_ms: Milliseconds from the request read to its answer ready, waiting included.
-        strict: Whether the answer may never be made smaller because others wait.
+        strict: True: the answer is never made smaller because others wait; False: it may be. None:
+            it may be if a limit is set, since who sets one has said what may be given up.
 
     Raises:
         ValueError: If a limit is not a finite positive number, or fraction exceeds 1.
@@ -46,16 +79,21 @@ class Budget:
     fraction: float | None = None
     min_quality: float | None = None
     latency_ms: float | None = None
-    strict: bool = False
+    strict: bool | None = None
 
     def __post_init__(self) -> None:
         """Refuse limits that no reading makes sense of."""
-        for field in ("flops", "macs", "fraction", "min_quality", "latency_ms"):
+        for field in _LIMITS:
             value = getattr(self, field)
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise ValueError(f"budget.{field}={value} must be a finite number above 0")
         if self.fraction is not None and self.fraction > 1:
             raise ValueError(f"budget.fraction={self.fraction} must be at most 1")
+
+    @property
+    def names_limit(self) -> bool:
+        """Whether anything is limited."""
+        return any(getattr(self, field) is not None for field in _LIMITS)
 
     def max_macs(self, largest_macs: int) -> tuple[float, str | None]:
         """Return the strictest ceiling in MACs and the field it comes from.
@@ -103,27 +141,5 @@ def too_small(
         f"budget.{field}={getattr(budget, field):g} is too small; "
         f"the cheapest subnet{suffix} needs {shown}",
         field,
-        feasible,
-    )
-
-
-def too_slow(
-    budget: Budget, max_seconds: float, fastest_s: float, suffix: str = ""
-) -> InfeasibleBudgetError:
-    """Return the error that says what latency would be enough.
-
-    Args:
-        budget: With the latency that is too low.
-        max_seconds: What of it was left for running.
-        fastest_s: What running would take at least.
-        suffix: What else the fastest subnet keeps, for the message.
-    """
-    elsewhere_ms = 0.0 if budget.latency_ms is None else budget.latency_ms - 1000 * max_seconds
-    feasible = math.ceil(1e4 * fastest_s + 10 * elsewhere_ms) / 10
-    given = 1000 * max_seconds if budget.latency_ms is None else budget.latency_ms
-    return InfeasibleBudgetError(
-        f"budget.latency_ms={given:g} is too small; the fastest subnet{suffix} is "
-        f"predicted to need {feasible:g}",
-        "latency_ms",
         feasible,
     )

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from search.budget import Budget, InfeasibleBudgetError, too_slow, too_small
+from search.budget import Budget, InfeasibleBudgetError, TooSlowError, too_small
 from search.grid import Grid, Priced
 from search.profile import Timing
 from search.question import Best, Cheapest
@@ -103,7 +103,7 @@ class Chooser:
         answer = solve(Best(asked, weights, terms.max_microseconds, price), tolerance)
         if answer is None:
             fastest = terms.pace * float(asked.lowest_cost.min()) / 1e6
-            raise too_slow(budget, terms.max_seconds, fastest)
+            raise TooSlowError(_latency_ms(budget, terms), fastest)
         fast = Choice(view, answer)
         if fast.price(view.grid.macs, request) <= ceiling:
             return fast
@@ -145,12 +145,11 @@ class Chooser:
                 bound = min(self.quality(request, c) + c.answer.gap for c in relaxed)
                 gap = max(answer.gap, bound - self.quality(request, choice))
                 return choice._replace(answer=answer._replace(gap=gap))
-        raise InfeasibleBudgetError(
-            f"budget.latency_ms={budget.latency_ms:g} and budget.{field} cannot both be met; "
-            "each alone could",
-            "latency_ms",
-            math.inf,
-        )
+        # The cheapest subnet keeps the ceiling, so its time is a latency that would do.
+        cheapest = solve(Best(asked, request.weights, float(asked.lowest_cost.min())), tolerance)
+        assert cheapest is not None, "the ceiling alone can be met"
+        seconds = terms.pace * Choice(view, cheapest).price(times, request) / 1e6
+        raise TooSlowError(_latency_ms(budget, terms), seconds, f" within budget.{field}")
 
     def cheapest(self, request: Request, budget: Budget, tolerance: float, terms: Terms) -> Choice:
         """Minimise MACs with quality at least the floor, and check the ceilings."""
@@ -185,7 +184,8 @@ class Chooser:
         fastest = solve(Cheapest(view.asked(request), request.weights, floor - ROUNDING), _ONE)
         assert fastest is not None, "a quality can be kept or not, whatever is counted"
         if -fastest.gain > limit:
-            raise too_slow(budget, terms.max_seconds, terms.pace * -fastest.gain / 1e6, suffix)
+            seconds = terms.pace * -fastest.gain / 1e6
+            raise TooSlowError(_latency_ms(budget, terms), seconds, suffix)
         fast = Choice(view, fastest)
         macs = fast.price(view.grid.macs, request)
         if macs > ceiling:
@@ -193,3 +193,7 @@ class Chooser:
             raise too_small(field, budget, int(macs), request.largest_macs, suffix)
         gap = (macs + answer.gain) / request.largest_macs
         return fast._replace(answer=fastest._replace(gap=gap))
+
+
+def _latency_ms(budget: Budget, terms: Terms) -> float:
+    return 1000 * terms.max_seconds if budget.latency_ms is None else budget.latency_ms

@@ -96,6 +96,7 @@ def create_app(settings: Settings) -> FastAPI:
         clients.quotas,
         tracing,
         late_s=lambda: pulse.late_s,
+        slims_all=settings.slim_all,
     )
 
     inference = Inference(service, settings.max_images, settings.max_texts)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from models.core import Shape, Value
-from search.budget import Budget, InfeasibleBudgetError
+from search.budget import Budget, InfeasibleBudgetError, TooSlowError
 from search.find import TOLERANCE, Selection, Terms
 from search.profile import Timing, Workload
 from server.caller import ANYONE, Caller
 from server.catalog import Served
 from server.engine.engine import Engine
+from server.engine.flows import Room
 from server.engine.load import Moment, Policy
 from server.errors import InvalidRequestError, OverloadedError
 
@@ -20,6 +22,10 @@ _LEAST_S = 1e-6  # no subnet is faster
 _ANY_PRICE = 1e9  # at which the cheapest subnet wins
 _DOUBT = 1.25  # a wait is let in that may take this many times what is predicted
 _STEP = 1.02  # times and paces are rounded to its powers, so that the search can remember answers
+# A latency that a refusal names has to hold when the request comes again, and predictions change.
+_RUN_MARGIN, _READ_MARGIN, _MARGIN_S = 1.25, 1.5, 0.002
+_FORGET = 0.9  # what a request weighs less in the usual time of reading for each later one
+_MAX_MODELS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +68,40 @@ class Choice:
     predicted_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a request has come when its subnet is chosen.
+
+    Attributes:
+        num_works: Inputs, and what comes on top of them.
+        spent_s: Since it arrived.
+        waited_s: Of that, for others.
+        room: What it holds in the engine.
+        deadline: Of its works, on the engine's clock.
+    """
+
+    num_works: int
+    spent_s: float
+    waited_s: float
+    room: Room
+    deadline: float = math.inf
+
+
 class Chooser:
     """Searches with the terms that a policy sets for the moment."""
 
     def __init__(self, engine: Engine, policy: Policy) -> None:
         self._engine = engine
         self._policy = policy
+        self._reading_s: OrderedDict[str, float] = OrderedDict()  # the usual time, by model
 
     def wanted(
-        self, served: Served, question: Question, shape: Shape, num_works: int, spent_s: float
+        self,
+        served: Served,
+        question: Question,
+        shape: Shape,
+        num_works: int = 1,
+        reading_s: float | None = None,
     ) -> Selection:
         """Return what a request gets when nobody waits.
 
@@ -79,11 +110,12 @@ class Chooser:
             question: What is wanted of it.
             shape: Of its longest input.
             num_works: Inputs, and what comes on top of them.
-            spent_s: On decoding, so far.
+            reading_s: What reading its inputs took; None for what it usually takes.
 
         Raises:
             RequestError: If tasks, preferences or fixed values make no sense.
-            InfeasibleBudgetError: If no subnet meets the budget.
+            InfeasibleBudgetError: If no subnet meets the budget. A latency that it names holds on
+                an idle server, reading and searching included.
             InvalidRequestError: If the budget has a latency and nothing is known of times.
         """
         latency_ms = question.budget.latency_ms
@@ -92,19 +124,21 @@ class Chooser:
                 f"budget.latency_ms={latency_ms:g}: no times have been measured of {served.name}",
                 "budget.latency_ms",
             )
+        if reading_s is None:
+            reading_s = self._reading_s.get(served.name, 0.0)
         left_s = math.inf
         if latency_ms is not None and self._policy.heeds_latency:
-            left_s = latency_ms / 1000 - spent_s
-        return self._find(served, question, shape, self._terms(served, shape, num_works, left_s))
+            left_s = latency_ms / 1000 - reading_s
+        terms = self._terms(served, shape, num_works, left_s)
+        try:
+            return self._find(served, question, shape, terms)
+        except TooSlowError as error:
+            assert latency_ms is not None
+            run_s, rest_s = _RUN_MARGIN * error.fastest_s, _READ_MARGIN * reading_s + _MARGIN_S
+            raise TooSlowError(latency_ms, run_s, error.suffix, rest_s) from None
 
     def choose(
-        self,
-        served: Served,
-        question: Question,
-        shape: Shape,
-        num_works: int,
-        spent_s: float,
-        deadline: float,
+        self, served: Served, question: Question, shape: Shape, progress: Progress
     ) -> Choice:
         """Return what a request gets now.
 
@@ -112,51 +146,75 @@ class Chooser:
             served: As in `wanted`.
             question: Likewise.
             shape: Likewise.
-            num_works: Likewise.
-            spent_s: Likewise.
-            deadline: Of the works, on the engine's clock.
+            progress: How far it has come.
 
         Raises:
-            OverloadedError: If its latency budget could be met but for those who wait.
+            OverloadedError: If its latency budget could be met but for those who wait, or its
+                client will have stopped waiting by then.
         """
-        wanted = self._in_time(served, question, shape, num_works, spent_s)
-        delay_s = self._engine.delay_s(deadline)
+        wanted = self._in_time(served, question, shape, progress)
+        own_s = (wanted.seconds or 0.0) / self._engine.pace
+        delay_s = self._engine.delay_s(progress.room, own_s, progress.deadline)
         latency_ms = question.budget.latency_ms
-        left_s = math.inf if latency_ms is None else latency_ms / 1000 - spent_s
-        load = self._policy.decide(Moment(delay_s, left_s, wanted.cost.flops * num_works))
+        left_s = math.inf if latency_ms is None else latency_ms / 1000 - progress.spent_s
+        load = self._policy.decide(Moment(delay_s, left_s, wanted.cost.flops * progress.num_works))
         selection = wanted
         is_free = load.price == 0 and load.max_seconds == left_s
         if self._policy.heeds_latency and not question.budget.strict and not is_free:
-            terms = self._terms(served, shape, num_works, load.max_seconds)
+            terms = self._terms(served, shape, progress.num_works, load.max_seconds)
             selection = self._slimmed(served, question, shape, terms._replace(price=load.price))
         run_s = selection.seconds or 0.0
-        if self._policy.heeds_latency and _DOUBT * delay_s + run_s > left_s:
-            raise OverloadedError(
-                f"budget.latency_ms={latency_ms:g} could be met, but the wait is now about "
-                f"{1000 * delay_s:.3g} ms",
-                delay_s,
-            )
+        self._check_time(question, progress, delay_s, run_s)
         return Choice(
             selection,
             is_slimmed=selection.quality < wanted.quality - TOLERANCE,
-            predicted_s=spent_s + delay_s + run_s,
+            predicted_s=progress.spent_s + delay_s + run_s,
         )
 
     def _in_time(
-        self, served: Served, question: Question, shape: Shape, num_works: int, spent_s: float
+        self, served: Served, question: Question, shape: Shape, progress: Progress
     ) -> Selection:
-        """Return what is wanted; a latency that only slow decoding breaks is refused for now."""
+        """Return what is wanted; a latency that waiting for others breaks is refused for now."""
+        num_works, reading_s = progress.num_works, progress.spent_s - progress.waited_s
+        self._note_reading(served.name, reading_s)
         try:
-            return self.wanted(served, question, shape, num_works, spent_s)
-        except InfeasibleBudgetError as error:
-            if error.field != "latency_ms":
-                raise
-            self.wanted(served, question, shape, num_works, 0.0)
-            raise OverloadedError(
-                f"budget.latency_ms={question.budget.latency_ms:g} could be met, but reading the "
-                f"request took {1000 * spent_s:.3g} ms",
-                spent_s,
-            ) from error
+            return self.wanted(served, question, shape, num_works, progress.spent_s)
+        except TooSlowError as error:
+            if progress.waited_s:
+                self.wanted(served, question, shape, num_works, reading_s)
+                raise OverloadedError(
+                    f"budget.latency_ms={error.latency_ms:g} could be met, but the request waited "
+                    f"{1000 * progress.waited_s:.3g} ms to be read",
+                    progress.waited_s,
+                ) from None
+            raise
+
+    def _check_time(
+        self, question: Question, progress: Progress, delay_s: float, run_s: float
+    ) -> None:
+        """Refuse for now what would be done too late."""
+        latency_ms, timeout_s = question.budget.latency_ms, question.timeout_s
+        limits = []
+        if latency_ms is not None and self._policy.heeds_latency:
+            left_s = latency_ms / 1000 - progress.spent_s
+            limits.append((left_s, f"budget.latency_ms={latency_ms:g} could be met"))
+        if timeout_s is not None:
+            text = f"the client waits {timeout_s:g} s, which would do"
+            limits.append((timeout_s - progress.spent_s, text))
+        for left_s, text in limits:
+            if delay_s and _DOUBT * delay_s + run_s > left_s:
+                raise OverloadedError(
+                    f"{text}, but the wait is now about {1000 * delay_s:.3g} ms",
+                    delay_s - max(0.0, left_s - run_s) / _DOUBT,
+                )
+
+    def _note_reading(self, name: str, reading_s: float) -> None:
+        """Take in how long a request of a model took to read."""
+        usual_s = self._reading_s.get(name, reading_s)
+        self._reading_s[name] = _FORGET * usual_s + (1 - _FORGET) * reading_s
+        self._reading_s.move_to_end(name)
+        if len(self._reading_s) > _MAX_MODELS:
+            self._reading_s.popitem(last=False)
 
     def _slimmed(self, served: Served, question: Question, shape: Shape, terms: Terms) -> Selection:
         """Return the best subnet under the terms, or the cheapest if they cannot be met."""

@@ -14,11 +14,12 @@ from torch import Tensor
 from models.core import Shape
 from search.find import Selection
 from server.catalog import Catalog, Served
-from server.choose import Choice, Chooser, Question
+from server.choose import Choice, Chooser, Progress, Question
 from server.clients.inherit import inherited
 from server.clients.quotas import Quotas
 from server.decode import Decoder, Source
 from server.engine.engine import Engine
+from server.engine.flows import Flow
 from server.engine.load import Fixed, Policy
 from server.engine.reservation import Reservation
 from server.engine.work import Prepared, Result, Work
@@ -90,15 +91,15 @@ class Admitted:
 
     def work(self, prepared: Prepared, item: Any) -> Work:
         """Return an input, or what an earlier run kept of it, as work for the engine."""
-        caller = self.question.caller
+        flow = self.room.room.flow
         return Work(
             prepared,
             item,
             deadline=self.deadline,
             flops=self.selection.cost.flops,
-            client=caller.client,
-            weight=caller.weight,
-            priority=max(caller.priority, self.question.priority or 0),
+            client=flow.client,
+            weight=flow.weight,
+            priority=flow.priority,
         )
 
     async def run(self, prepared: Prepared, items: Sequence[Any]) -> list[Result]:
@@ -127,6 +128,7 @@ class Service:
         quotas: Quotas | None = None,
         tracing: Tracing | None = None,
         late_s: Callable[[], float] = lambda: 0.0,
+        slims_all: bool = False,
     ) -> None:
         """Wire what answers.
 
@@ -140,9 +142,11 @@ class Service:
             quotas: Of clients; None for none.
             tracing: None for no traces.
             late_s: Returns how long the event loop now lets requests, and answers, wait.
+            slims_all: Whether load may also make subnets smaller for requests without a budget.
         """
         self._quotas = quotas
         self._late_s = late_s
+        self._slims_all = slims_all
         self._tracing = tracing
         self.catalog = catalog
         self._chooser = Chooser(engine, policy or Fixed())
@@ -216,7 +220,8 @@ class Service:
             ClientError: If the caller may not ask this.
         """
         note_model(served.name)
-        return self._chooser.wanted(served, inherited(question, served), shape, 1, 0.0)
+        question = inherited(question, served, self._slims_all)
+        return self._chooser.wanted(served, question, shape)
 
     async def infer(self, served: Served, question: Question, sources: Sequence[Source]) -> Answer:
         """Choose one subnet for all inputs, run it on each, and say what was done.
@@ -271,25 +276,28 @@ class Service:
     async def _admit(
         self, served: Served, question: Question, sources: Sequence[Source], num_more: int
     ) -> AsyncIterator[Admitted]:
-        question = inherited(question, served)
+        question = inherited(question, served, self._slims_all)
         late_s = self._late_s()
         start = self._clock() - late_s  # when it arrived; its answer may wait as long to be sent
         budget, num_works = question.budget, len(sources) + num_more
         latency_s = inf if budget.latency_ms is None else budget.latency_ms / 1000
         timeout_s = inf if question.timeout_s is None else question.timeout_s
         deadline = start + min(latency_s, timeout_s) - late_s
+        is_timed = budget.latency_ms is not None
+        estimate_s = _estimate(served, question, sources)
         with (
             self.uses.hold(served),
-            self._engine.reserve(num_works, _estimate(served, sources)) as room,
+            self._engine.reserve(num_works, estimate_s, _flow(question), is_timed) as room,
         ):
             if self._quotas is not None:
                 await self._quotas.charge_request(question.caller)
             items = await self._decoder.decode(sources, served.input)
             decoded = self._clock()
             shape = max(served.input.shape_of(item) for item in items)
-            choice = self._chooser.choose(
-                served, question, shape, num_works, decoded - start + late_s, deadline
+            progress = Progress(
+                num_works, decoded - start + late_s, 2 * late_s, room.room, deadline
             )
+            choice = self._chooser.choose(served, question, shape, progress)
             if self._quotas is not None:
                 flops = choice.selection.cost.flops * len(items)
                 await self._quotas.charge_flops(question.caller, flops)
@@ -312,8 +320,20 @@ class Service:
         )
 
 
-def _estimate(served: Served, sources: Sequence[Source]) -> float:
+def _flow(question: Question) -> Flow:
+    """Return whose turn a request waits for; it may step back behind its caller's class."""
+    caller = question.caller
+    return Flow(caller.client, caller.weight, max(caller.priority, question.priority or 0))
+
+
+def _estimate(served: Served, question: Question, sources: Sequence[Source]) -> float:
     """Return the seconds that inputs may take at least, before they are decoded."""
-    prepared = served.prepare(served.elastic.space.smallest, served.elastic.tasks)
+    space, budget = served.elastic.space, question.budget
+    is_whole = budget.strict and not budget.names_limit
+    subnet = space.largest if is_whole else space.smallest
+    asked = served.elastic.tasks if question.tasks is None else question.tasks
+    # Whether all of them exist is checked later, by what refuses the request.
+    tasks = [task for task in served.elastic.tasks if task in asked]
+    prepared = served.prepare(subnet, tasks or served.elastic.tasks)
     longest = served.input.plan_shape(None)[0]
     return sum(prepared.share(min(longest, source.num_tokens)).more for source in sources)

@@ -96,6 +96,11 @@ class Settings(BaseSettings):
         description="What waiting does to subnets: price (compute costs quality as the queue "
         "grows), slackfit (the largest that fits the slack) or fixed (nothing).",
     )
+    slim_all: bool = Field(
+        default=False,
+        description="Whether load may also slim requests that name no budget. Default: these get "
+        "the whole model, later or not at all.",
+    )
     target_delay_ms: float = Field(
         default=50.0,
         gt=0,

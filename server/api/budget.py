@@ -32,7 +32,7 @@ def merged_budget(body: BudgetBody | None, headers: Mapping[str, str]) -> Budget
         if name not in BudgetBody.model_fields:
             allowed = ", ".join(PREFIX + f.replace("_", "-") for f in BudgetBody.model_fields)
             raise InvalidRequestError(f"header {shown(header)} is not known; one of {allowed}")
-        is_flag = BudgetBody.model_fields[name].annotation is bool
+        is_flag = name == "strict"
         try:
             given[name] = _FLAGS[value] if is_flag else float(value)
             BudgetBody.model_validate({name: given[name]})

@@ -53,9 +53,11 @@ class BudgetBody(_Asked):
         description="Milliseconds of the whole request, waiting included. The best subnet that is "
         "predicted to keep it runs; past it, what has not run yet is given up with 504.",
     )
-    strict: bool = Field(
-        default=False,
-        description="Never run a smaller subnet because others wait; refuse with 429 instead.",
+    strict: bool | None = Field(
+        default=None,
+        description="true: never run a smaller subnet because others wait; refuse with 429 "
+        "instead. false: load may make the subnet smaller. Default: false with a limit, true "
+        "without one.",
     )
 
 

@@ -7,7 +7,10 @@ merge the first two into a `Question`; this file merges in the third:
   sets above the maximum is refused, never lowered in silence. A request that sets none gets the
   client's default ceilings.
 - **Preferences** and the floor ``min_quality`` are the request's, else the client's.
-- ``strict`` holds if either says so.
+- ``strict`` holds if either says so. If neither says anything, load may make the subnet smaller
+  only where the request or the client's default budget sets a limit, or the server's setting says
+  so: an answer that is stored and compared later, such as a vector, must not change because others
+  waited.
 - A **model** that the client may not use is refused.
 
 Priority and weight are the caller's (`server.caller`); a request can step back, never ahead.
@@ -25,8 +28,13 @@ from server.clients.profile import CEILINGS, Profile, check_ceilings
 from server.errors import PermissionDeniedError
 
 
-def inherited(question: Question, served: Served) -> Question:
-    """Return a question with what its caller's profile says beside it.
+def inherited(question: Question, served: Served, slims_all: bool = False) -> Question:
+    """Return a question with what its caller's profile says beside it; its ``strict`` is decided.
+
+    Args:
+        question: As the request asks it.
+        served: The model.
+        slims_all: Whether load may also make subnets smaller for requests that name no budget.
 
     Raises:
         InvalidRequestError: If a ceiling is above the client's maximum.
@@ -34,19 +42,24 @@ def inherited(question: Question, served: Served) -> Question:
     """
     profile = question.caller.profile
     if profile is None:
-        return question
+        budget = question.budget
+        return replace(question, budget=_decided(budget, budget.names_limit or slims_all))
     if profile.models is not None and served.name not in profile.models:
         raise PermissionDeniedError(
             f"model={served.name!r} is not for this client; one of {list(profile.models)}", "model"
         )
     return replace(
         question,
-        budget=_budget(question.budget, profile),
+        budget=_budget(question.budget, profile, slims_all),
         preferences=_preferences(question, served, profile),
     )
 
 
-def _budget(asked: Budget, profile: Profile) -> Budget:
+def _decided(budget: Budget, may_shrink: bool) -> Budget:
+    return budget if budget.strict is not None else replace(budget, strict=not may_shrink)
+
+
+def _budget(asked: Budget, profile: Profile, slims_all: bool) -> Budget:
     check_ceilings(asked, profile.maximum)
     has_ceiling = any(getattr(asked, name) is not None for name in CEILINGS)
     first = asked if has_ceiling else profile.budget
@@ -55,8 +68,11 @@ def _budget(asked: Budget, profile: Profile) -> Budget:
         value = getattr(first, name)
         ceilings[name] = getattr(profile.maximum, name) if value is None else value
     floor = profile.budget.min_quality if asked.min_quality is None else asked.min_quality
-    is_strict = asked.strict or profile.budget.strict
-    return Budget(min_quality=floor, strict=is_strict, **ceilings)
+    said = {asked.strict, profile.budget.strict}
+    strict = True if True in said else False if False in said else None
+    # The client's maximum limits, but nobody who asks has consented to less than it.
+    has_limit = asked.names_limit or profile.budget.names_limit
+    return _decided(Budget(min_quality=floor, strict=strict, **ceilings), has_limit or slims_all)
 
 
 def _preferences(

@@ -1,90 +1,119 @@
-"""How much work may be inside the server, and when to come back if it is full."""
+"""Which requests are let in, and when those that are not should come back."""
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from server.engine.flows import ANY_FLOW, Flow, Flows, Room
+from server.engine.patience import Patience
 from server.errors import OverloadedError
 
 _MAX_RETRY_S = 60.0  # clients take a longer wait as "never"
 _WINDOW = 32  # batches over which the drain rate is taken
 
 
-class Room:
-    """What one request holds: a number of works, and the seconds they are predicted to take."""
-
-    def __init__(self, admission: Admission, num_works: int) -> None:
-        self._admission = admission
-        self.num_works = num_works
-        self._nanoseconds = 0
-
-    def hold(self, seconds: float) -> None:
-        """Hold this much and no more: an estimate at first, then what is left to be done."""
-        nanoseconds = round(1e9 * seconds)
-        self._admission.nanoseconds += nanoseconds - self._nanoseconds
-        self._nanoseconds = nanoseconds
-
-
 class Admission:
     """Counts work from before it is decoded until it is answered.
 
-    Used from the event loop only, so it needs no lock.
+    A request is let in by the wait that it will have itself (`server.engine.flows`): one client's
+    long work does not shut out the others. Used from the event loop only, so it needs no lock.
     """
 
     def __init__(self, max_works: int, max_wait_s: float, clock: Callable[[], float]) -> None:
-        """Open the door.
+        """Let everybody in.
 
         Args:
-            max_works: Most works inside.
-            max_wait_s: A request is refused while those inside are predicted to take longer.
+            max_works: Most works inside. A client that has less than its share of them may exceed
+                the sum, which so stays below twice as many.
+            max_wait_s: A request is refused if it is predicted to wait longer.
             clock: Returns seconds.
         """
         self._max_works = max_works
         self._max_wait_s = max_wait_s
         self._clock = clock
         self._done: deque[tuple[float, int]] = deque(maxlen=_WINDOW)
-        self.admitted = 0
-        self.nanoseconds = 0  # whole, so that a sum of millions of them stays exact
+        self._patience = Patience(max_wait_s)
+        self.flows = Flows()
+
+    @property
+    def admitted(self) -> int:
+        """Works inside."""
+        return self.flows.items
+
+    @property
+    def seconds(self) -> float:
+        """What is inside is predicted to take."""
+        return self.flows.nanoseconds / 1e9
 
     @contextmanager
-    def reserve(self, num_works: int, seconds: float, pace: float = 1.0) -> Iterator[Room]:
+    def reserve(
+        self,
+        num_works: int,
+        seconds: float,
+        pace: float = 1.0,
+        flow: Flow = ANY_FLOW,
+        running_s: float = 0.0,
+        is_timed: bool = False,
+    ) -> Iterator[Room]:
         """Hold room for all works of a request, or for none.
 
         Args:
             num_works: Of the request.
             seconds: They are estimated to take.
             pace: Seconds that a predicted second has lately taken.
+            flow: Whose they are.
+            running_s: What the batch that runs now is predicted to take.
+            is_timed: Whether the request says itself how long it may take. If not, it is not let in
+                for a wait after which its client's requests were lately left.
 
         Raises:
             OverloadedError: If there is not enough room, or the wait would be too long.
         """
-        if self.admitted + num_works > self._max_works:
+        self._check_room(num_works, flow)
+        wait_s = pace * self.flows.wait_s(flow, seconds, running_s)
+        predicted_s = wait_s + pace * seconds
+        if not is_timed:
+            self._check_patience(flow, wait_s, predicted_s)
+        if wait_s > self._max_wait_s:
+            raise OverloadedError(
+                f"this request would wait about {wait_s:.3g} s; above {self._max_wait_s:g} s no "
+                "more are let in",
+                wait_s - self._max_wait_s,
+            )
+        arrived = self._clock()
+        room = self.flows.enter(flow, num_works, seconds)
+        try:
+            yield room
+        except asyncio.CancelledError:
+            now = self._clock()
+            self._patience.note_departure(flow.client, now, now - arrived, predicted_s)
+            raise
+        else:
+            self._patience.note_answer(flow.client, self._clock())
+        finally:
+            self.flows.leave(room)
+
+    def _check_room(self, num_works: int, flow: Flow) -> None:
+        share = self.flows.share(flow, self._max_works)
+        is_full = self.admitted + num_works > self._max_works
+        if is_full and self.flows.items_of(flow) + num_works > share:
             raise OverloadedError(
                 f"{self.admitted} inputs are being served and {num_works} more would exceed "
                 f"{self._max_works}",
                 self.drain_s(),
             )
-        if (wait_s := pace * self.seconds) > self._max_wait_s:
-            raise OverloadedError(
-                f"the inputs being served will take about {wait_s:.3g} s; above "
-                f"{self._max_wait_s:g} s no more are let in",
-                wait_s - self._max_wait_s / 2,
-            )
-        room = Room(self, num_works)
-        room.hold(seconds)
-        self.admitted += num_works
-        try:
-            yield room
-        finally:
-            room.hold(0.0)
-            self.admitted -= num_works
 
-    @property
-    def seconds(self) -> float:
-        """What is inside is predicted to take."""
-        return self.nanoseconds / 1e9
+    def _check_patience(self, flow: Flow, wait_s: float, predicted_s: float) -> None:
+        limit_s = self._patience.limit_s(flow.client, self._clock())
+        if wait_s > 0 and limit_s < predicted_s and limit_s < self._max_wait_s:
+            raise OverloadedError(
+                f"this request would take about {predicted_s:.3g} s; many that took more than "
+                f"{limit_s:.3g} s were lately left by their clients",
+                predicted_s - limit_s,
+            )
 
     def note(self, num_works: int) -> None:
         """Record that a batch has just been finished."""

@@ -16,10 +16,11 @@ from models.core import Step
 from models.execution import Backend, StoppedError
 from models.jobs import Done
 from search.profile import Workload
-from server.engine.admission import Admission, Room
+from server.engine.admission import Admission
 from server.engine.batch import Waiting, by_task, jobs_of
 from server.engine.cache import ContentCache
 from server.engine.errands import Errand
+from server.engine.flows import ANY_FLOW, Flow, Room
 from server.engine.predict import InTime, Pace, batch_seconds
 from server.engine.reservation import Reservation
 from server.engine.schedule import Scheduler
@@ -58,7 +59,7 @@ class Engine:
             max_queue: Most works admitted and not yet answered.
             clock: Returns seconds; only differences matter. Called from both threads.
             on_batch: Told the size of each batch that was run, on the event loop.
-            max_wait_s: Nobody is admitted while those inside are predicted to take longer.
+            max_wait_s: No request is admitted that is predicted to wait longer.
             cache: Of answers; None to compute every one.
         """
         self._cache = cache or ContentCache(0)
@@ -97,18 +98,29 @@ class Engine:
         """Seconds that batches lately took for each predicted one."""
         return self._pace.value
 
-    def delay_s(self, deadline: float = inf) -> float:
-        """Predict how long a work submitted now would wait.
+    def delay_s(self, room: Room, seconds: float, deadline: float = inf) -> float:
+        """Predict how long a request that has been admitted would wait, if it were submitted now.
 
         Args:
-            deadline: Its own; works that are due later and do not run yet go after it.
+            room: Its own.
+            seconds: It is predicted to take itself.
+            deadline: Its own; works of its client that are due later and do not run yet go after.
         """
-        if deadline == inf:
-            return self.backlog_s
         running = self._running
-        ahead = sum(w.share.more for w in self._unanswered.values() if w.deadline <= deadline)
-        ahead += sum(one.share.more for one in running if one.deadline > deadline)
-        return self._pace.value * ahead
+        ahead_s = None
+        if deadline < inf:
+            flow, run = room.flow, {id(one.work) for one in running}
+            ahead_s = sum(
+                work.share.more
+                for work in self._unanswered.values()
+                if work.deadline <= deadline
+                and work.client == flow.client
+                and work.priority == flow.priority
+                and id(work) not in run
+            )
+        running_s = sum(one.share.more for one in running)
+        flows = self._admission.flows
+        return self._pace.value * flows.wait_s(room.flow, seconds, running_s, ahead_s, room)
 
     def start(self) -> None:
         """Start the worker. Call once, on the event loop that will submit."""
@@ -150,19 +162,30 @@ class Engine:
         self._cache.forget(model)
 
     @contextmanager
-    def reserve(self, num_works: int, seconds: float = 0.0) -> Iterator[Reservation]:
+    def reserve(
+        self,
+        num_works: int,
+        seconds: float = 0.0,
+        flow: Flow = ANY_FLOW,
+        is_timed: bool = False,
+    ) -> Iterator[Reservation]:
         """Hold room for a request, all of it or nothing, before anything is done for it.
 
         Args:
             num_works: Of the request.
             seconds: They are estimated to take, until they are submitted.
+            flow: Whose they are.
+            is_timed: Whether the request says how long it may take.
 
         Raises:
-            OverloadedError: If there is not enough room, or those inside take too long.
+            OverloadedError: If there is not enough room, or the request would wait too long.
             ModelNotReadyError: If the engine is not running.
         """
         self._check_open()
-        with self._admission.reserve(num_works, seconds, self._pace.value) as room:
+        running_s = sum(one.share.more for one in self._running)
+        with self._admission.reserve(
+            num_works, seconds, self._pace.value, flow, running_s, is_timed
+        ) as room:
             yield Reservation(self._submit, room)
 
     async def _submit(self, works: Sequence[Work], room: Room) -> list[Result]:
@@ -175,7 +198,7 @@ class Engine:
         with self._changed:
             self._check_open()
             for item in waiting:
-                self._queue.push(item, item.work.ticket)
+                self._queue.push(item, item.work.ticket, room)
             self._changed.notify()
         futures = {item.future: item.work for item in waiting}
         self._unanswered |= futures

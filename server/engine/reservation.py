@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeAlias
 
-from server.engine.admission import Room
+from server.engine.flows import Room
 from server.engine.work import Result, Work
 
 Submit: TypeAlias = Callable[[Sequence[Work], Room], Awaitable[list[Result]]]
 
 
 class Reservation:
-    """Room for a number of works, kept by `server.engine.engine.Engine.reserve`."""
+    """Room for a number of works, kept by `server.engine.engine.Engine.reserve`.
+
+    Attributes:
+        room: What is held.
+    """
 
     def __init__(self, submit: Submit, room: Room) -> None:
         self._submit = submit
-        self._room = room
+        self.room = room
         self._left = room.num_works
 
     async def submit(self, works: Sequence[Work]) -> list[Result]:
@@ -31,4 +35,4 @@ class Reservation:
         """
         assert len(works) <= self._left, "more works than were reserved"
         self._left -= len(works)
-        return await self._submit(works, self._room)
+        return await self._submit(works, self.room)

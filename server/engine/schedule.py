@@ -3,7 +3,9 @@
 First comes the priority class, then fairness between clients, then the earliest deadline. Clients
 of a class take turns by deficit round robin, in FLOPs and by weight (Shreedhar and Varghese 1995,
 Efficient Fair Queueing using Deficit Round Robin, SIGCOMM). Within a client the earliest deadline
-goes first, and without deadlines the oldest.
+goes first. Requests without deadlines take turns as well, by the times at which their items would
+start if all ran at once (Goyal, Vin and Cheng 1996, Start-time Fair Queueing, SIGCOMM): a request
+of one item follows those that came before it, and is not held up by all items of a large one.
 """
 
 from __future__ import annotations
@@ -76,26 +78,35 @@ class Scheduler(Generic[T]):
         self._max_batch_size = max_batch_size
         self._max_batch_tokens = max_batch_tokens
         self._tickets: dict[T, Ticket] = {}
+        self._requests: dict[T, Hashable] = {}
         self._classes: dict[int, OrderedDict[str, _Lane[T]]] = {}
         self._sequence = itertools.count()
 
     def __len__(self) -> int:
         return len(self._tickets)
 
-    def push(self, item: T, ticket: Ticket) -> None:
-        """Add an item; each comes once, also after it has left."""
+    def push(self, item: T, ticket: Ticket, request: Hashable = None) -> None:
+        """Add an item; each comes once, also after it has left.
+
+        Args:
+            item: To be run.
+            ticket: What is known of it.
+            request: Equal for the items of one request.
+        """
         self._tickets[item] = ticket
+        self._requests[item] = request
         lanes = self._classes.setdefault(ticket.priority, OrderedDict())
         lane = lanes.setdefault(ticket.client, _Lane())
         lane.weight = ticket.weight
         heap = lane.heaps.setdefault(ticket.key, [])
-        heapq.heappush(heap, (ticket.deadline, next(self._sequence), item))
+        start = lane.start(request, ticket.flops)
+        heapq.heappush(heap, (ticket.deadline, start, next(self._sequence), item))
 
     def discard(self, item: T) -> None:
         """Remove an item if it is still waiting."""
         ticket = self._tickets.pop(item, None)
         if ticket is not None:
-            self._tidy(ticket)
+            self._tidy(ticket, self._requests.pop(item))
 
     def next_batch(self, now: float = -inf, fits: Callable[[T], bool] = _always) -> Taken[T]:
         """Remove and return the next batch, and what expired before it.
@@ -125,6 +136,7 @@ class Scheduler(Generic[T]):
                 break
             key = ticket.key
             lane.deficit -= ticket.flops
+            lane.advance(ticket.flops)
             batch.append(item)
             self.discard(item)
         return Taken(batch, expired)
@@ -158,10 +170,11 @@ class Scheduler(Generic[T]):
                     lanes.move_to_end(client)
         return None
 
-    def _tidy(self, ticket: Ticket) -> None:
+    def _tidy(self, ticket: Ticket, request: Hashable) -> None:
         """Forget a client without items: what it did not use is not saved up."""
         lanes = self._classes[ticket.priority]
         lane = lanes[ticket.client]
+        lane.leave(request)
         if lane.is_empty(ticket.key, self._tickets):
             del lane.heaps[ticket.key]
         if not lane.heaps:
@@ -172,22 +185,52 @@ class Scheduler(Generic[T]):
 
 @dataclass(slots=True)
 class _Lane(Generic[T]):
-    """One client's items in one class, by key, each key's in order of deadline and arrival."""
+    """One client's items in one class, by key, each key's in order of deadline and start.
+
+    Attributes:
+        weight: The client's share of its class.
+        deficit: FLOPs that it may still use in this round.
+        had_turn: Whether it got its share of this round.
+        heaps: By key: deadline, start, number of arrival and item.
+        now: FLOPs that each waiting request has been given so far, if all ran at once.
+        requests: By request, its items that wait and where its next one would start.
+    """
 
     weight: float = 1.0
     deficit: float = 0.0
     had_turn: bool = False
-    heaps: dict[Hashable, list[tuple[float, int, T]]] = field(default_factory=dict)
+    heaps: dict[Hashable, list[tuple[float, float, int, T]]] = field(default_factory=dict)
+    now: float = 0.0
+    requests: dict[Hashable, list[float]] = field(default_factory=dict)
+
+    def start(self, request: Hashable, flops: float) -> float:
+        """Add an item of a request; return when it would start, on the clock of `now`."""
+        known = self.requests.setdefault(request, [0, 0.0])
+        start = max(self.now, known[1])
+        known[0] += 1
+        known[1] = start + flops
+        return start
+
+    def advance(self, flops: float) -> None:
+        """Take in that an item runs."""
+        self.now += flops / len(self.requests)
+
+    def leave(self, request: Hashable) -> None:
+        """Take in that an item of a request waits no longer."""
+        known = self.requests[request]
+        known[0] -= 1
+        if not known[0]:
+            del self.requests[request]
 
     def head(self, key: Hashable, any_key: bool, waiting: dict[T, Ticket]) -> T | None:
         """Return the first item of a key, or of any."""
         keys = self.heaps if any_key else [key] if key in self.heaps else []
         tops = [self.heaps[k][0] for k in keys if not self.is_empty(k, waiting)]
-        return min(tops, key=lambda top: top[:2])[2] if tops else None
+        return min(tops, key=lambda top: top[:3])[3] if tops else None
 
     def is_empty(self, key: Hashable, waiting: dict[T, Ticket]) -> bool:
         """Drop what has left from the top of a heap; return whether nothing remains."""
         heap = self.heaps[key]
-        while heap and heap[0][2] not in waiting:
+        while heap and heap[0][3] not in waiting:
             heapq.heappop(heap)
         return not heap

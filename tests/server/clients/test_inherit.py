@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -27,14 +28,49 @@ def merged(
     return inherited(Question(tasks, preferences, budget or Budget(), caller=caller), served)
 
 
-def test_a_caller_without_a_profile_changes_nothing(served: Served) -> None:
+def test_a_caller_without_a_profile_changes_no_limit(served: Served) -> None:
     question = Question(None, None, Budget(macs=5))
-    assert inherited(question, served) is question
+    assert inherited(question, served) == replace(question, budget=Budget(macs=5, strict=False))
+
+
+LIMITS = (
+    Budget(flops=9e9),
+    Budget(macs=9e9),
+    Budget(fraction=0.9),
+    Budget(min_quality=0.9),
+    Budget(latency_ms=9),
+)
+
+
+@pytest.mark.parametrize("budget", LIMITS, ids=lambda budget: str(budget)[7:])
+@pytest.mark.parametrize("profile", [None, Profile()], ids=["anyone", "client"])
+def test_who_sets_a_limit_may_be_slimmed_and_who_sets_none_may_not(
+    served: Served, budget: Budget, profile: Profile | None
+) -> None:
+    def strict(budget: Budget, slims_all: bool = False) -> bool | None:
+        question = Question(None, None, budget, caller=Caller("shop", profile=profile))
+        return inherited(question, served, slims_all).budget.strict
+
+    assert strict(budget) is False
+    assert strict(replace(budget, strict=True)) is True
+    assert strict(Budget()) is True
+    assert strict(Budget(strict=False)) is False
+    assert strict(Budget(), slims_all=True) is False
+    assert strict(Budget(strict=True), slims_all=True) is True
+
+
+def test_a_client_may_consent_for_its_requests_and_its_maximum_is_no_consent(
+    served: Served,
+) -> None:
+    for own in (*LIMITS, Budget(strict=False)):
+        assert merged(served, Profile(budget=own)).budget.strict is False
+    for maximum in (Budget(macs=9e9), Budget(latency_ms=9)):
+        assert merged(served, Profile(maximum=maximum)).budget.strict is True
 
 
 def test_a_request_without_a_ceiling_gets_the_default_within_the_maximum(served: Served) -> None:
     profile = Profile(budget=Budget(fraction=0.4), maximum=Budget(fraction=0.8, flops=100))
-    assert merged(served, profile).budget == Budget(fraction=0.4, flops=100)
+    assert merged(served, profile).budget == Budget(fraction=0.4, flops=100, strict=False)
 
 
 def test_a_ceiling_of_the_request_replaces_the_default_ones_and_not_the_maximum(
@@ -44,7 +80,7 @@ def test_a_ceiling_of_the_request_replaces_the_default_ones_and_not_the_maximum(
         budget=Budget(fraction=0.4, macs=10), maximum=Budget(fraction=0.8, latency_ms=50)
     )
     found = merged(served, profile, Budget(latency_ms=20)).budget
-    assert found == Budget(fraction=0.8, latency_ms=20)
+    assert found == Budget(fraction=0.8, latency_ms=20, strict=False)
 
 
 @pytest.mark.parametrize(
@@ -105,7 +141,7 @@ def test_inherited_preferences_are_for_the_tasks_that_are_asked(served: Served) 
 
 
 def test_a_model_that_is_not_the_clients_is_refused(served: Served) -> None:
-    assert merged(served, Profile(models=("tiny",))).budget == Budget()
+    assert merged(served, Profile(models=("tiny",))).budget == Budget(strict=True)
     with pytest.raises(PermissionDeniedError, match=r"model='tiny' .* one of \['other'\]"):
         merged(served, Profile(models=("other",)))
 

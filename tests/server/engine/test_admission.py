@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import asyncio
 from math import inf
 
 import pytest
 
 from server.engine.admission import Admission
+from server.engine.flows import Flow
 from server.errors import OverloadedError
 
 
@@ -117,9 +119,59 @@ def test_nobody_is_let_in_while_the_wait_is_too_long() -> None:
     admission = Admission(8, 1.0, Clock())
     with admission.reserve(1, 5.0):  # a request that is long itself finds an idle server
         error = refused(admission)
-        assert "about 5 s; above 1 s" in error.message
-        assert error.retry_after_s == pytest.approx(4.5)  # until half of the wait is left
+        assert "about 5 s; above 1 s no more" in error.message
+        assert error.retry_after_s == pytest.approx(4.0)  # until the wait is a second
     with admission.reserve(1, 0.6):
         assert "about 1.2 s" in refused(admission, pace=2.0).message
         with admission.reserve(1, 0.1):
             assert admission.admitted == 2
+
+
+def enter(admission: Admission, flow: Flow, num_works: int = 1, seconds: float = 0.1) -> None:
+    """Come in and go again."""
+    with admission.reserve(num_works, seconds, flow=flow, running_s=0.5):
+        pass
+
+
+def test_one_clients_long_work_does_not_shut_out_another() -> None:
+    admission = Admission(1000, 1.0, Clock())
+    with admission.reserve(400, 30.0, flow=Flow("bulk")):
+        enter(admission, Flow("other"))
+        enter(admission, Flow("bulk"))  # a short request of the same client
+        enter(admission, Flow("bulk", priority=-1), 100, 10.0)
+        with pytest.raises(OverloadedError):
+            enter(admission, Flow("bulk"), 100, 10.0)
+        with pytest.raises(OverloadedError):
+            enter(admission, Flow("bulk", priority=1))
+
+
+def test_a_client_below_its_share_gets_room_when_others_have_filled_it() -> None:
+    admission = Admission(8, inf, Clock())
+    bulk, other = Flow("bulk"), Flow("other")
+    with admission.reserve(8, 0.0, flow=bulk), admission.reserve(4, 0.0, flow=other):
+        assert admission.admitted == 12
+        for flow in (bulk, other):
+            with pytest.raises(OverloadedError):
+                enter(admission, flow)
+
+
+def test_a_wait_that_clients_leave_is_for_those_who_say_how_long_they_wait() -> None:
+    clock = Clock()
+    admission = Admission(64, 2.0, clock)
+
+    def leave() -> None:
+        with admission.reserve(1, 1.2):
+            clock.now += 1.0
+            raise asyncio.CancelledError
+
+    for _ in range(20):
+        with pytest.raises(asyncio.CancelledError):
+            leave()
+    with admission.reserve(1, 0.9):
+        error = refused(admission)
+        assert "lately left by their clients" in error.message
+        assert error.retry_after_s == pytest.approx(0.3)  # 1 s, of which 0.7 is allowed
+        with admission.reserve(1, 0.1, is_timed=True), admission.reserve(1, 0.1, flow=Flow("b")):
+            pass
+    with admission.reserve(1, 1.9):
+        pass  # nobody is in its way

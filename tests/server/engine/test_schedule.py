@@ -159,3 +159,47 @@ def test_any_mix_of_operations_agrees_with_a_plain_list() -> None:
                 assert queue.next_batch().batch == expected
                 plain = [entry for entry in plain if entry[2] not in expected]
             assert len(queue) == len(plain)
+
+
+def test_requests_of_one_client_take_turns_and_single_items_keep_their_order() -> None:
+    queue: Scheduler[str] = Scheduler(1, 100)
+    for i in range(6):
+        queue.push(f"bulk{i}", Ticket("a"), "bulk")
+    for name in ("x", "y"):
+        queue.push(name, Ticket("a"), name)
+    assert batches(queue) == ["bulk0", "x", "y", "bulk1", "bulk2", "bulk3", "bulk4", "bulk5"]
+
+
+def test_a_request_that_comes_later_does_not_wait_for_all_items_of_a_large_one() -> None:
+    queue: Scheduler[str] = Scheduler(1, 100)
+    for i in range(100):
+        queue.push(f"bulk{i}", Ticket("a"), "bulk")
+    for _ in range(10):
+        queue.next_batch()
+    queue.push("late", Ticket("a"), "late")
+    assert "late" in [queue.next_batch().batch[0] for _ in range(2)]
+
+
+def test_a_large_request_is_not_starved_by_a_stream_of_small_ones() -> None:
+    queue: Scheduler[str] = Scheduler(1, 100)
+    for i in range(10):
+        queue.push(f"bulk{i}", Ticket("a"), "bulk")
+    taken: list[str] = []
+    for i in range(40):  # one arrives for each that leaves
+        queue.push(f"small{i}", Ticket("a"), f"small{i}")
+        taken += queue.next_batch().batch
+    assert 5 <= sum(item.startswith("bulk") for item in taken) < 10
+    small = [item for item in taken if item.startswith("small")]
+    assert small == [f"small{i}" for i in range(len(small))]
+
+
+def test_items_that_are_discarded_leave_no_trace_of_their_request() -> None:
+    queue: Scheduler[str] = Scheduler(1, 100)
+    for i in range(3):
+        queue.push(f"a{i}", Ticket("a"), "a")
+    queue.push("b", Ticket("a"), "b")
+    for i in range(3):
+        queue.discard(f"a{i}")
+    queue.push("a3", Ticket("a"), "a")
+    assert batches(queue) == ["b", "a3"]
+    assert len(queue) == 0
