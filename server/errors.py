@@ -21,9 +21,10 @@ RheostatError                    500  internal
 │   └── ClientGoneError          499  client_closed_request
 ├── OverloadedError              429  overloaded
 │   └── QuotaExceededError       429  quota_exceeded
-├── DatabaseError                503  database_unavailable
+├── UnavailableError             503  unavailable
+│   ├── DatabaseError            503  database_unavailable
+│   └── ModelNotReadyError       503  not_ready
 ├── DeadlineError                504  deadline_exceeded
-├── ModelNotReadyError           503  not_ready
 └── InferenceError               500  inference_failed
 
 `models` and `search` raise their own exceptions and know nothing of HTTP; `server.forms.translate`
@@ -253,11 +254,7 @@ class OverloadedError(RheostatError):
     def __init__(self, message: str, retry_after_s: float) -> None:
         super().__init__(message)
         self.retry_after_s = max(_LEAST_RETRY_S, retry_after_s)
-        # The standard header has whole seconds; OpenAI's clients prefer the finer one.
-        self.headers = {
-            "Retry-After": str(math.ceil(self.retry_after_s)),
-            "retry-after-ms": str(math.ceil(1000 * self.retry_after_s)),
-        }
+        self.headers = _retry_headers(self.retry_after_s)
 
 
 class QuotaExceededError(OverloadedError):
@@ -270,10 +267,25 @@ class QuotaExceededError(OverloadedError):
         self.field = field
 
 
-class DatabaseError(RheostatError):
-    """The database of clients and keys cannot be used."""
+class UnavailableError(RheostatError):
+    """The server cannot answer for now.
+
+    Attributes:
+        retry_after_s: When to try again, if nothing else is known.
+    """
 
     status = 503
+    error_type = "unavailable"
+    retry_after_s: ClassVar[float] = 1.0
+
+    def __init__(self, message: str, field: str | None = None) -> None:
+        super().__init__(message, field)
+        self.headers = _retry_headers(self.retry_after_s)
+
+
+class DatabaseError(UnavailableError):
+    """The database of clients and keys cannot be used."""
+
     error_type = "database_unavailable"
 
 
@@ -284,10 +296,9 @@ class DeadlineError(RheostatError):
     error_type = "deadline_exceeded"
 
 
-class ModelNotReadyError(RheostatError):
+class ModelNotReadyError(UnavailableError):
     """The server is starting, stopping, or its worker has died."""
 
-    status = 503
     error_type = "not_ready"
 
 
@@ -296,6 +307,14 @@ class InferenceError(RheostatError):
 
     status = 500
     error_type = "inference_failed"
+
+
+def _retry_headers(seconds: float) -> dict[str, str]:
+    # The standard header has whole seconds; OpenAI's clients prefer the finer one.
+    return {
+        "Retry-After": str(math.ceil(seconds)),
+        "retry-after-ms": str(math.ceil(1000 * seconds)),
+    }
 
 
 def shown(value: object) -> str:

@@ -44,13 +44,13 @@ from server.choose import Question
 from server.decode import Passage
 from server.errors import (
     ClientError,
-    DatabaseError,
     DeadlineError,
     InferenceError,
     InvalidRequestError,
     ModelNotReadyError,
     OverloadedError,
     RheostatError,
+    UnavailableError,
 )
 from server.forms import Form
 from server.metrics import Stage, Tally
@@ -74,7 +74,7 @@ def form(error: RheostatError, _request_id: str, kind: str = "", status: int = 0
     match error:
         case OverloadedError() | DeadlineError():
             found = error.status, "Overloaded"
-        case ModelNotReadyError() | DatabaseError():
+        case UnavailableError():
             found = error.status, "Unhealthy"
         case InferenceError():
             found = 424, "Backend"

@@ -13,7 +13,9 @@ from starlette.responses import Response
 from search.budget import InfeasibleBudgetError
 from search.find import RequestError
 from server import errors
+from server.api.documentation import SAMPLES
 from server.api.schema import InferBody, PlanBody
+from server.app import FORMS
 from server.errors import (
     ClientError,
     InvalidRequestError,
@@ -22,7 +24,7 @@ from server.errors import (
     RheostatError,
     shown,
 )
-from server.forms import Form, Forms, invalid, translate
+from server.forms import Form, Forms, invalid, own_form, translate
 
 
 def respond(error: Exception, request_id: str) -> Response:
@@ -263,3 +265,17 @@ def test_an_unknown_field_is_answered_with_those_of_its_own_level(text: str) -> 
         _Outer.model_validate_json(text)
     details = invalid(caught.value, _Outer, "the body").details
     assert any(str(one["message"]).endswith("x is not a field; allowed: a, b") for one in details)
+
+
+@pytest.mark.parametrize("form", {own_form, *FORMS.values()})
+def test_whoever_cannot_be_answered_for_now_is_told_when_to_come_back(form: Form) -> None:
+    seen = set()
+    for sample in SAMPLES:
+        response = form(sample, "run-7")
+        if response.status_code in (429, 503):
+            seen.add(type(sample).__name__)
+            assert int(response.headers["retry-after"]) >= 1
+            assert int(response.headers["retry-after-ms"]) >= 1
+    assert seen == {
+        "DatabaseError", "ModelNotReadyError", "OverloadedError", "QuotaExceededError"
+    }  # fmt: skip

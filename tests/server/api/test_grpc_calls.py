@@ -12,6 +12,7 @@ from models.backends.torch import TorchBackend
 from server.caller import Caller
 from server.catalog import Served
 from server.decode import Decoder
+from server.errors import DatabaseError
 from server.settings import Settings
 from tests.server.around import until
 from tests.server.backends import FailingBackend, HeldBackend
@@ -249,3 +250,18 @@ def test_probes_over_grpc_leave_no_spans_and_are_logged_at_debug_alone(
         app.call(name)
     (line,) = written.access()
     assert (line["level"], line["grpc_status"]) == ("DEBUG", "OK")
+
+
+def test_a_server_that_cannot_answer_for_now_says_when_to_come_back(
+    served: Served, decoder: Decoder
+) -> None:
+    def identify(_: object) -> Caller:
+        raise DatabaseError("the database is away")
+
+    async def scenario() -> None:
+        async with running(served, decoder, TorchBackend(), identify) as client:
+            found = trailing(await client.refused("UNAVAILABLE", asked()))
+        assert found["retry-after"] == "1"
+        assert found["grpc-retry-pushback-ms"] == found["retry-after-ms"] == "1000"
+
+    run(scenario())

@@ -30,6 +30,30 @@ def test_the_process_is_alive_before_it_is_ready_and_ready_only_while_it_runs(
     assert client.get("/healthz").status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/readyz"),
+        ("GET", "/health"),
+        ("GET", "/ping"),
+        ("GET", "/v2/health/ready"),
+        ("GET", "/v1/models"),
+        ("POST", "/v1/infer"),
+        ("POST", "/v1/embeddings"),
+        ("POST", "/embed"),
+        ("POST", "/v2/rerank"),
+        ("POST", "/v2/models/tiny/infer"),
+    ],
+)
+def test_a_server_that_has_not_started_says_when_to_come_back(
+    settings: Settings, method: str, path: str
+) -> None:
+    response = TestClient(create_app(settings)).request(method, path)
+    assert response.status_code == 503
+    assert response.headers["retry-after"] == "1"
+    assert response.headers["retry-after-ms"] == "1000"
+
+
 def test_a_server_that_drains_is_not_ready_and_still_answers(settings: Settings) -> None:
     app = create_app(settings)
     with TestClient(app) as client:
