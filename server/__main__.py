@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import ExitStack
 from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, TypeVar, get_origin
 
 import typer
 from pydantic import ValidationError
+from uvicorn.config import STARTUP_FAILURE
 
 from models.checkpoint import CheckpointError, read_manifest
-from server import calibrating, logs, process, serving
+from server import addresses, calibrating, logs, process, serving
 from server.access import check_exposure
 from server.app import create_app
 from server.catalog import CatalogError, find_checkpoints
@@ -69,18 +71,26 @@ def serve(**given: Any) -> None:
     """Serve the models of a folder. An option goes before its environment variable."""
     settings = _settings(given)
     logs.configure(settings.log_format, settings.log_level)
-    try:
-        asyncio.run(check_exposure(settings))
-        app = create_app(settings)
-    except SettingsError as error:
-        _stop(str(error), 2)
-    except (CatalogError, DatabaseError) as error:
-        _stop(str(error), 1)
-    names = ", ".join(app.state.models)
-    log.info("Rheostat serves %s on http://%s:%d", names, settings.url_host, settings.port)
-    if settings.grpc_port is not None:
-        log.info("gRPC on %s:%d", settings.url_host, settings.grpc_port)
-    serving.serve(app, settings, app.state.drain)
+    with ExitStack() as bound:
+        try:
+            asyncio.run(check_exposure(settings))
+            sockets = addresses.bound(settings.host, settings.port)
+            for one in sockets:
+                bound.enter_context(one)
+            if settings.grpc_port is not None:
+                addresses.check_grpc(settings.host, settings.grpc_port)
+            app = create_app(settings)
+        except SettingsError as error:
+            _stop(str(error), 2)
+        except addresses.AddressError as error:
+            _stop(str(error), STARTUP_FAILURE)
+        except (CatalogError, DatabaseError) as error:
+            _stop(str(error), 1)
+        names = ", ".join(app.state.models)
+        log.info("Rheostat serves %s on http://%s:%d", names, settings.url_host, settings.port)
+        if settings.grpc_port is not None:
+            log.info("gRPC on %s:%d", settings.url_host, settings.grpc_port)
+        serving.serve(app, settings, app.state.drain, sockets)
 
 
 @cli.command()

@@ -203,7 +203,8 @@ def _grpc_server(
     return GrpcServer(
         inference,
         Calls(lambda metadata: door.let_in(Scope.INFER, metadata), tracing),
-        f"{settings.url_host}:{settings.grpc_port}",
+        settings.host,
+        settings.grpc_port,
         settings.max_body_bytes,
         settings.max_queue,
         settings.grace_s,

@@ -60,6 +60,13 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket] | None = None) -> None:
         """Listen."""
         await super().startup(sockets)
+        # Somebody else may have begun to listen there since it was bound; uvloop says so like this.
+        if any(one is None for server in self.servers for one in server.sockets):
+            log.error("cannot listen on %s: address already in use", self.config.host)
+            await self.lifespan.shutdown()
+            sys.exit(STARTUP_FAILURE)
+        if sockets:
+            self._log_started_message(sockets)
         if not type(asyncio.get_running_loop()).__module__.startswith("uvloop"):
             return
         connect = partial(
@@ -127,17 +134,20 @@ def configured(app: ASGIApp, settings: Settings) -> uvicorn.Config:
     )
 
 
-def serve(app: ASGIApp, settings: Settings, drain: Callable[[], None]) -> None:
+def serve(
+    app: ASGIApp, settings: Settings, drain: Callable[[], None], sockets: list[socket]
+) -> None:
     """Serve until a signal says to end; then take the signal's own way out.
 
     Args:
         app: Answers.
-        settings: Where to listen, and how to end.
+        settings: How to end.
         drain: Called as soon as a signal says that the server is to end.
+        sockets: Bound to where to listen.
     """
     server = Server(configured(app, settings), drain, settings.drain_s, settings.grace_s)
     garbage.settle()  # while nobody waits
     with suppress(KeyboardInterrupt):  # raised after a good end
-        server.run()
+        server.run(sockets)
     if not server.started:
         sys.exit(STARTUP_FAILURE)

@@ -42,7 +42,12 @@ class Settings(BaseSettings):
         "would do, means the first of these that takes its inputs. Default: of those shipped, "
         "the general ones.",
     )
-    host: str = Field(default="127.0.0.1", description="Address to listen on.")
+    host: str = Field(
+        default="127.0.0.1",
+        min_length=1,
+        description="Address to listen on, also for gRPC: `::` is every one of this machine, IPv4 "
+        "included, `0.0.0.0` every one of IPv4.",
+    )
     port: int = Field(default=8000, ge=1, le=65535, description="Port to listen on.")
     grpc_port: int | None = Field(
         default=None,
@@ -213,6 +218,8 @@ class Settings(BaseSettings):
                     "never be admitted"
                 )
         known = {PREFIX + name.upper() for name in type(self).model_fields} | {DATA}
+        if self.grpc_port == self.port:
+            raise ValueError(f"grpc_port={self.grpc_port} is port as well; gRPC needs its own")
         found = {name.upper() for name in os.environ}
         for name in sorted(found - known):
             if name.startswith(PREFIX):

@@ -7,10 +7,12 @@ Budgets may also stand in metadata, spelled as the headers of REST.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import Any, Self
 
 import grpc
 
+from server.addresses import only_ipv4
 from server.api.grpc_calls import Answer, Call, Calls
 from server.api.kserve import SERVER
 from server.api.kserve_inference import Asked, Inference, Parameter, Replied
@@ -36,7 +38,8 @@ class GrpcServer:
         self,
         inference: Inference,
         passing: Calls,
-        address: str,
+        host: str,
+        port: int,
         max_bytes: int,
         max_calls: int,
         grace_s: float,
@@ -46,14 +49,16 @@ class GrpcServer:
         Args:
             inference: Answers.
             passing: What every call passes.
-            address: Host and port; port 0 for any that is free.
+            host: To listen on.
+            port: 0 for any that is free.
             max_bytes: Most of one message, as in REST of a body.
             max_calls: Most at once; further ones get RESOURCE_EXHAUSTED.
             grace_s: For those under way when it is left.
         """
         self._inference = inference
         self._passing = passing
-        self._address = address
+        self._host = host
+        self._address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self._options = [
             ("grpc.max_receive_message_length", max_bytes),
             ("grpc.max_send_message_length", -1),
@@ -62,7 +67,8 @@ class GrpcServer:
         self._max_calls = max_calls
         self._grace_s = grace_s
         self._server: grpc.aio.Server
-        self.port = 0
+        self._keeping = ExitStack()
+        self.port = port
 
     async def __aenter__(self) -> Self:
         """Listen. On the event loop that runs inferences.
@@ -91,9 +97,12 @@ class GrpcServer:
         }
         generic = grpc.method_handlers_generic_handler(SERVICE, handlers)
         self._server.add_generic_rpc_handlers((generic,))
+        if keeper := only_ipv4(self._host, self.port):
+            self._keeping.enter_context(keeper)
         try:
             self.port = self._server.add_insecure_port(self._address)
         except RuntimeError:
+            self._keeping.close()
             raise SettingsError(f"grpc_port: cannot listen on {self._address}") from None
         await self._server.start()
         return self
@@ -101,6 +110,7 @@ class GrpcServer:
     async def __aexit__(self, *_: object) -> None:
         """Refuse new calls and finish those under way."""
         await self._server.stop(self._grace_s)
+        self._keeping.close()
 
     async def _server_live(self, _request: Any, _call: Call) -> Any:
         return message("ServerLiveResponse")(live=True)

@@ -1,4 +1,6 @@
-"""A small server to end: `python -m tests.server.draining PORT DRAIN_S GRACE_S`.
+"""A small server to end: `python -m tests.server.draining PORT DRAIN_S GRACE_S [wait]`.
+
+With ``wait`` it says that its port is bound and waits for a line before it listens.
 
 `/readyz` says whether the server is ready; all other paths send the request's body back.
 """
@@ -10,13 +12,13 @@ import sys
 
 from fastapi import FastAPI, Request, Response
 
-from server import logs, serving
+from server import addresses, logs, serving
 from server.forms import Forms
 from server.middleware import RequestId
 from server.settings import Settings
 
 
-def main(port: str, drain_s: str, grace_s: str) -> None:
+def main(port: str, drain_s: str, grace_s: str, wait: str = "") -> None:
     app = FastAPI()
     is_draining = asyncio.Event()
 
@@ -31,7 +33,12 @@ def main(port: str, drain_s: str, grace_s: str) -> None:
     app.add_middleware(RequestId, forms=Forms({}))
     settings = Settings(port=int(port), drain_s=float(drain_s), grace_s=float(grace_s))
     logs.configure(settings.log_format, settings.log_level)
-    serving.serve(app, settings, is_draining.set)
+    sockets = addresses.bound(settings.host, settings.port)
+    if wait:
+        sys.stdout.write("bound\n")
+        sys.stdout.flush()
+        sys.stdin.readline()
+    serving.serve(app, settings, is_draining.set, sockets)
 
 
 if __name__ == "__main__":

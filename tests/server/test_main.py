@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 from pathlib import Path
 
 import httpx
@@ -49,6 +50,8 @@ def test_a_folder_without_models_ends_with_one_line(command: str, tmp_path: Path
         ("--max-images", "5000", "max_images=5000 exceeds max_queue=4096"),
         ("--max-texts", "5000", "max_texts=5000 exceeds max_queue=4096"),
         ("--log-level", "loud", "log_level=loud: Input should be 'debug', "),
+        ("--grpc-port", "8000", "grpc_port=8000 is port as well"),
+        ("--host", "", "host=: String should have at least 1 character"),
         ("--port", "http", "Invalid value for '--port'"),
     ],
 )
@@ -57,6 +60,36 @@ def test_a_bad_option_ends_with_code_2(folder: Path, option: str, value: str, me
     assert result.exit_code == 2
     assert message in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("option", ["--port", "--grpc-port"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
+def test_a_port_that_is_taken_is_found_before_models_are_loaded(
+    tmp_path: Path, option: str, host: str
+) -> None:
+    """The folder has no models, and nobody comes as far as to say so."""
+    family = socket.AF_INET6 if host == "::1" else socket.AF_INET
+    where = {"localhost": "127.0.0.1"}.get(host, host)
+    with socket.create_server((where, 0), family=family) as taken:
+        port = taken.getsockname()[1]
+        arguments = ["serve", "--models", str(tmp_path), "--host", host, option, str(port)]
+        if option == "--grpc-port":
+            arguments += ["--port", str(free_port())]
+        result = CliRunner().invoke(cli, arguments)
+    assert result.exit_code == 3
+    shown, setting = f"[{host}]" if ":" in host else host, option[2:].replace("-", "_")
+    assert result.stderr == (
+        f"rheostat: {setting}={port}: cannot listen on {shown}:{port}: Address already in use\n"
+    )
+
+
+def test_a_host_that_is_none_is_found_before_models_are_loaded(tmp_path: Path) -> None:
+    for host, words in (("nosuch.invalid", "host=nosuch.invalid: "), ("192.0.2.1", "192.0.2.1:")):
+        arguments = ["--host", host, "--models", str(tmp_path), "--open"]
+        result = CliRunner().invoke(cli, ["serve", *arguments])
+        assert result.exit_code == 3
+        assert words in result.stderr
+        assert result.stderr.count("\n") == 1
 
 
 def test_a_device_that_is_not_there_ends_with_code_2(folder: Path) -> None:

@@ -171,16 +171,23 @@ def test_an_interrupt_ends_it_as_well_and_a_second_one_at_once() -> None:
         assert process.returncode == 0
 
 
-def test_a_port_that_is_taken_ends_it_with_a_line_and_uvicorns_status() -> None:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen()
-        port = str(listener.getsockname()[1])
-        command = [sys.executable, "-m", "tests.server.draining", port, "0", "1"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S)
-    assert done.returncode == 3
-    assert "address already in use" in done.stderr
-    assert "Traceback" not in done.stderr
+def test_a_port_that_somebody_takes_meanwhile_ends_it_with_a_line_and_uvicorns_status() -> None:
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", 0))
+        command = [sys.executable, "-m", "tests.server.draining", str(other.getsockname()[1])]
+        process = subprocess.Popen(
+            [*command, "0", "1", "wait"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert process.stdout is not None
+        assert process.stdout.readline() == "bound\n"
+        other.listen()
+        _, stderr = process.communicate("go on\n", timeout=DEADLINE_S)
+    assert process.returncode == 3
+    assert "cannot listen on 127.0.0.1: " in stderr
+    assert "ddress already in use" in stderr
+    assert "Traceback" not in stderr
 
 
 @pytest.mark.slow

@@ -61,7 +61,7 @@ async def running(
     """A server on a free port, and a client of it."""
     async with service_around(served, decoder, backend, 8, MAX_QUEUE) as (service, _):
         server = GrpcServer(
-            Inference(service, 2, 2), Calls(identify), "127.0.0.1:0", MAX_BYTES, 16, 1.0
+            Inference(service, 2, 2), Calls(identify), "127.0.0.1", 0, MAX_BYTES, 16, 1.0
         )
         async with server, grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
             yield Client(channel, service, f"127.0.0.1:{server.port}")

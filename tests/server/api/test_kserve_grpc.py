@@ -211,7 +211,8 @@ def test_a_port_that_is_taken_is_an_error(served: Served, decoder: Decoder) -> N
         async with running(served, decoder, TorchBackend()) as client:
             inference = Inference(client.service, 2, 2)
             for address in (client.address, "256.0.0.1:1"):
-                again = GrpcServer(inference, Calls(lambda _: ANYONE), address, 1, 1, 1.0)
+                host, _, port = address.partition(":")
+                again = GrpcServer(inference, Calls(lambda _: ANYONE), host, int(port), 1, 1, 1.0)
                 with pytest.raises(SettingsError, match=f"cannot listen on {re.escape(address)}"):
                     await again.__aenter__()
 
