@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import Tensor
 
-from models.core import Shape
+from models.core import Shape, Subnet
 from search.find import Selection
 from server.catalog import Catalog, Served
 from server.choose import Choice, Chooser, Progress, Question
@@ -330,10 +330,12 @@ def _estimate(served: Served, question: Question, sources: Sequence[Source]) -> 
     """Return the seconds that inputs may take at least, before they are decoded."""
     space, budget = served.elastic.space, question.budget
     is_whole = budget.strict and not budget.names_limit
-    subnet = space.largest if is_whole else space.smallest
-    asked = served.elastic.tasks if question.tasks is None else question.tasks
-    # Whether all of them exist is checked later, by what refuses the request.
-    tasks = [task for task in served.elastic.tasks if task in asked]
-    prepared = served.prepare(subnet, tasks or served.elastic.tasks)
+    subnet, tasks = space.largest if is_whole else space.smallest, list(served.elastic.tasks)
+    if question.tasks is not None:
+        # Whether all of them exist is checked later, by what refuses the request.
+        tasks = [task for task in tasks if task in question.tasks] or tasks
+        asked = {axis.name for axis in space.axes if axis.task is None or axis.task in tasks}
+        subnet = Subnet({name: value for name, value in subnet.items() if name in asked})
+    prepared = served.prepare(subnet, tasks)
     longest = served.input.plan_shape(None)[0]
     return sum(prepared.share(min(longest, source.num_tokens)).more for source in sources)

@@ -71,6 +71,22 @@ def test_migrations_lead_to_the_tables_that_the_code_knows(url: str) -> None:
     run(scenario())
 
 
+def test_clients_stored_before_consent_was_asked_for_have_not_given_it(url: str) -> None:
+    before = Profile(budget=Budget(strict=False), maximum=Budget(flops=1e9, strict=False))
+
+    async def scenario() -> None:
+        async with store_at(url) as store:
+            await store.put_client("old", before)
+            await store.put_client("strict", SHOP)
+        async with database_at(url) as database, database.writing() as connection:
+            await connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0001'")
+        async with store_at(url) as store:
+            expected = Profile(budget=Budget(), maximum=Budget(flops=1e9))
+            assert await store.clients() == {"old": expected, "strict": SHOP}
+
+    run(scenario())
+
+
 def test_replicas_that_start_together_migrate_once(url: str) -> None:
     async def scenario() -> None:
         databases = [Database(url) for _ in range(4)]
