@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+from functools import partial
 from itertools import count
+from math import inf
 from pathlib import Path
 
 import numpy as np
@@ -170,3 +172,20 @@ def test_texts_are_measured_by_length(tmp_path: Path) -> None:
     found = calibrate(model, model.input, table, backend, lambda: float(next(ticks)))
     assert found.lengths == (8, 32)
     assert found.total(model.plan(model.space.largest, (32,)), Workload(3, 20)) > 0
+
+
+def test_a_time_limit_leaves_larger_batches_to_be_extrapolated() -> None:
+    model = tiny_model()
+    backend = TorchBackend()
+    backend.prepare(model)
+    table = tiny_table(model)
+    found, ticks = {}, {}
+    for max_s in (0.5, inf):
+        counter = count()
+        clock = partial(lambda numbers: float(next(numbers)), counter)
+        found[max_s] = calibrate(model, model.input, table, backend, clock, max_s)
+        ticks[max_s] = next(counter)
+    assert ticks[0.5] < ticks[inf] / 4
+    first = found[0.5].seconds[:, :1]
+    assert (first > 0).all()
+    assert found[0.5].seconds == pytest.approx(first * np.array(ROWS)[None, :, None])
