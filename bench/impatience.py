@@ -69,11 +69,13 @@ def impatient_loop(
                     status, retry_s = await connection.ask(next(requests))
             except TimeoutError:
                 found["given up"] += 1
-                connection = _closed(connection)
+                _close(connection)
+                connection = None
                 continue
             except (OSError, EOFError, ValueError):
                 found["other"] += 1
-                connection = _closed(connection)
+                _close(connection)
+                connection = None
                 await asyncio.sleep(_DEFAULT_RETRY_S)
                 continue
             if status == 200:
@@ -83,7 +85,7 @@ def impatient_loop(
                 await asyncio.sleep(min(retry_s, max(0.0, until - time.perf_counter())))
             else:
                 found["other"] += 1
-        _closed(connection)
+        _close(connection)
 
     async def load() -> None:
         until = time.perf_counter() + seconds
@@ -124,6 +126,6 @@ class _Connection:
             self._writer.close()
 
 
-def _closed(connection: _Connection | None) -> None:
+def _close(connection: _Connection | None) -> None:
     if connection is not None:
         connection.close()
