@@ -43,6 +43,11 @@ class Rate:
             self._seconds = self._KEPT * self._seconds + seconds
             self._units = self._KEPT * self._units + units
 
+    def note_if_slow(self, seconds: float, units: float) -> None:
+        """Learn from one observation unless it was faster than those before."""
+        if seconds > self.value * units:
+            self.note(seconds, units)
+
 
 class Decoder:
     """Reads inputs on threads, on which requests take turns. Admission bounds what waits."""
@@ -59,8 +64,8 @@ class Decoder:
         self._clock = clock
         self._max_pixels = max_pixels
         self._turns = Turns(num_threads)
-        self._per_pixel = Rate(1.0, 50e6)
-        self._per_token = Rate(1.0, 500e3)
+        self._per_pixel = Rate(0.02, 1e6)
+        self._per_token = Rate(0.002, 1e3)
 
     @property
     def backlog_s(self) -> float:
@@ -149,13 +154,18 @@ class Decoder:
         )
 
     def _timed(self, function: Callable[[S], R], source: S) -> R:
+        if units := source.num_pixels:
+            rate = self._per_pixel
+        else:
+            rate, units = self._per_token, source.num_tokens
         start = self._clock()
-        result = function(source)
-        seconds = self._clock() - start
-        if num_pixels := source.num_pixels:
-            self._per_pixel.note(seconds, num_pixels)
-        elif num_tokens := source.num_tokens:
-            self._per_token.note(seconds, num_tokens)
+        try:
+            result = function(source)
+        except Exception:
+            # What is refused early says nothing; what is refused late does.
+            rate.note_if_slow(self._clock() - start, units)
+            raise
+        rate.note(self._clock() - start, units)
         return result
 
 

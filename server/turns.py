@@ -48,8 +48,7 @@ class _Request:
         num_running: Items that are running.
         end: One after the last item to be begun.
         results: By item.
-        failed: The first item that failed.
-        error: What it failed with.
+        errors: By item that failed.
     """
 
     function: Callable[[Any], Any]
@@ -64,11 +63,10 @@ class _Request:
     num_running: int = 0
     end: int = field(init=False)
     results: list[Any] = field(init=False)
-    failed: int = field(init=False)
-    error: BaseException | None = None
+    errors: dict[int, BaseException] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.end = self.failed = len(self.items)
+        self.end = len(self.items)
         self.results = [None] * self.end
 
     @property
@@ -158,10 +156,11 @@ class Turns:
             with self._general:
                 self._drop(request)
                 self._leave(request)
-        if request.error is None:
+        if not request.errors:
             return request.results
         # An error knows the frames it passed: with a way back, only the collector would free all.
-        error, request.error = request.error, None
+        error = request.errors[min(request.errors)]
+        request.errors.clear()
         try:
             raise error
         finally:
@@ -173,7 +172,7 @@ class Turns:
             self._is_open = False
             for _, _, request in [*self._short, *self._long]:
                 self._drop(request)
-                self._fail(request, request.num_begun, _stopped())
+                request.errors[request.num_begun] = _stopped()
                 self._settle(request)
             self._general.notify_all()
             self._quick.notify_all()
@@ -223,10 +222,6 @@ class Turns:
             self._nanoseconds -= request.left
             request.end = request.num_begun
 
-    def _fail(self, request: _Request, index: int, error: BaseException) -> None:
-        if index < request.failed:
-            request.failed, request.error = index, error
-
     def _settle(self, request: _Request) -> None:
         """Tell the caller, if nothing runs and nothing is to be begun."""
         if not request.num_running and request.num_begun == request.end:
@@ -256,13 +251,12 @@ class Turns:
             request.num_running += 1
             if request.num_begun < request.end:
                 self._push(request)
-        error = _call(request, index)
+        is_done = _call(request, index)
         with called:
             request.num_running -= 1
             self._nanoseconds -= request.costs[index]
-            if error is not None:
+            if not is_done:
                 self._drop(request)
-                self._fail(request, index, error)
             self._settle(request)
         return True
 
@@ -271,14 +265,15 @@ def _first_tag(heap: _Heap) -> float:
     return heap[0][0] if heap else float("inf")
 
 
-def _call(request: _Request, index: int) -> BaseException | None:
-    """Do one item; return what it failed with."""
+def _call(request: _Request, index: int) -> bool:
+    """Do one item; return whether that went well."""
     try:
         # A context can be entered once at a time.
         request.results[index] = request.context.copy().run(request.function, request.items[index])
     except BaseException as error:  # noqa: BLE001  # the caller gets it
-        return error
-    return None
+        request.errors[index] = error
+        return False
+    return True
 
 
 def _resolve(done: asyncio.Future[None]) -> None:
