@@ -38,7 +38,9 @@ class Rate:
         return self._seconds / self._units
 
     def note(self, seconds: float, units: float) -> None:
-        """Learn from one observation."""
+        """Learn from one observation; nothing from one of no size."""
+        if not units:
+            return
         with self._lock:
             self._seconds = self._KEPT * self._seconds + seconds
             self._units = self._KEPT * self._units + units

@@ -91,11 +91,12 @@ def test_more_pixels_than_a_request_may_have_are_refused_before_any_is_decoded(f
     watched = Watched(16, 16, INPUT.mean, INPUT.std)
     decoder = Decoder(2, time.perf_counter, max_pixels=1000)
     file = flat(20, 20)
-    content: bytes | str = {
+    contents: dict[str, bytes | str] = {
         "bytes": file,
         "base64": text_of(file),
         "url": f"data:image/png;base64,{text_of(file)}",
-    }[form]
+    }
+    content = contents[form]
 
     async def scenario() -> None:
         message = r"images\[2\]: with this image the request has 1,200 pixels; at most 1,000 are "
