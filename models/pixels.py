@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, UnidentifiedImageError
 
 from models import containers
-from models.containers import BrokenFileError, ImageFile, UnknownFormatError
+from models.containers import BrokenFileError, ImageFile, Size, UnknownFormatError
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 MAX_PIXELS = 40_000_000
@@ -46,21 +46,23 @@ class InvalidImageError(ValueError):
     """The bytes are no image that can be shown. The message says why and what is allowed."""
 
 
-def num_pixels(data: bytes, max_pieces: int = containers.MAX_PIECES) -> int:
-    """Return how many pixels the header of a file claims.
+def size_of(data: bytes, max_pieces: int = containers.MAX_PIECES) -> Size:
+    """Return the size that the header of a file claims, before the image is turned.
 
     Args:
         data: The file, or its beginning.
         max_pieces: Most of its pieces that are looked at.
 
     Raises:
-        InvalidImageError: If there are none, it is no image, or its header is not there.
+        InvalidImageError: If it is no image, its header is not there, or it has no pixels.
     """
+    if not data:
+        raise InvalidImageError("the image is empty (0 bytes)")
     with _blaming("opened"):
-        width, height = containers.size_of(data, max_pieces)
-        if not width * height:
-            raise BrokenFileError(f"it has {width} x {height} pixels")
-    return width * height
+        size = containers.size_of(data, max_pieces)
+        if 0 in size:
+            raise BrokenFileError(f"it has {size.width} x {size.height} pixels")
+    return size
 
 
 def check_size(width: int, height: int) -> None:
@@ -86,10 +88,8 @@ def displayed(data: bytes, width: int, height: int) -> Image.Image:
         InvalidImageError: If it is empty, of another format, broken, or of more than 40 million
             pixels.
     """
-    if not data:
-        raise InvalidImageError("the image is empty (0 bytes)")
+    check_size(*size_of(data))
     with _blaming("opened"):
-        check_size(*containers.size_of(data))
         file = containers.read(data)
         image, file = _open(file, width, height)
     with _blaming("decoded"):

@@ -75,15 +75,18 @@ class Upload:
         if self.pixels is not None:
             return self.pixels
         try:
-            return min(pixels.MAX_PIXELS, pixels.num_pixels(_peeked(self.content), _PEEKED_PIECES))
+            width, height = pixels.size_of(_peeked(self.content), _PEEKED_PIECES)
+            return min(pixels.MAX_PIXELS, width * height)
         except pixels.InvalidImageError:
             return min(pixels.MAX_PIXELS, _PIXELS_PER_BYTE * len(self.content))
 
     def opened(self) -> Upload:
-        """Undo base64 and read the header; InvalidRequestError if there is neither."""
+        """Undo base64 and read the header; InvalidRequestError if there is neither, or too much."""
         content = self._bytes()
         try:
-            return replace(self, content=content, pixels=pixels.num_pixels(content))
+            width, height = pixels.size_of(content)
+            pixels.check_size(width, height)
+            return replace(self, content=content, pixels=width * height)
         except pixels.InvalidImageError as error:
             raise InvalidRequestError(f"{self.field}: {error}", self.field) from None
 

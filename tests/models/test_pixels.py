@@ -15,7 +15,7 @@ from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 
 import models
-from models.pixels import InvalidImageError, displayed, num_pixels
+from models.pixels import InvalidImageError, displayed, size_of
 from server import catalog
 from tests.models.image_files import chunk, encoded, exif_of, png_of, profile_of, stored_for
 from tests.server.samples import direct
@@ -322,10 +322,10 @@ def test_the_same_displayed_pixels_get_the_same_probabilities_of_the_shipped_mod
             assert found[task] == pytest.approx(expected[task], abs=1e-6)
 
 
-def test_pixels_are_counted_without_decoding() -> None:
+def test_the_size_is_known_without_decoding() -> None:
     for form, options in [*LOSSLESS, ("WEBP", {"quality": 50}), ("JPEG", {"quality": 95})]:
-        assert num_pixels(encoded(PIXELS, form, **options)) == SIZE[0] * SIZE[1]
-        assert num_pixels(encoded(PIXELS, form, exif=exif_of(6), **options)) == SIZE[0] * SIZE[1]
+        assert size_of(encoded(PIXELS, form, **options)) == SIZE
+        assert size_of(encoded(PIXELS, form, exif=exif_of(6), **options)) == SIZE
 
 
 ZEROS = zlib.compress(bytes(50 * 2**20), 9)
