@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 MAX_PIECES = 65_536  # of one file; a PNG of 20 MB in pieces of 8 kB has 2,500
-MAX_SCANS = 100  # of a progressive JPEG; encoders make about ten, and each visits all pixels
+MAX_SCANS = 50  # of a progressive JPEG; encoders make about ten, and each visits all pixels
 MAX_PROFILE_BYTES = 4 * 2**20  # of a colour profile; those for printing have up to 3 MB
 
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -287,11 +287,13 @@ def _check_scans(data: bytes, at: int) -> None:
     if data.count(b"\xff\xda", at) <= MAX_SCANS:  # also where what follows is no scan at all
         return
     num_scans = 0
-    while num_scans <= MAX_SCANS:
+    for _ in range(MAX_PIECES):
         found = _MARKER.search(data, at)
         if found is None or data[found.start() + 1] == _EOI:
             return
         at = found.start() + 2
         num_scans += data[at - 1] == _SOS
         at += int.from_bytes(data[at : at + 2], "big")
-    raise _too_many(MAX_SCANS, "scans")
+        if num_scans > MAX_SCANS:
+            raise _too_many(MAX_SCANS, "scans")
+    raise _too_many(MAX_PIECES, "pieces")

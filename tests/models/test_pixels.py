@@ -375,9 +375,12 @@ def test_a_progressive_jpeg_may_not_have_scans_without_end() -> None:
     data = encoded(PIXELS, "JPEG", progressive=True)
     last = data.rindex(b"\xff\xda")
     assert shown(data).shape == (17, 23, 3)
-    with pytest.raises(InvalidImageError, match="more than 100 scans"):
-        displayed(data[:-2] + data[last:-2] * 101 + data[-2:], *SIZE)
+    with pytest.raises(InvalidImageError, match="more than 50 scans"):
+        displayed(data[:-2] + data[last:-2] * 51 + data[-2:], *SIZE)
     np.testing.assert_array_equal(shown(data + b"\xff\xda" * 200), shown(data))  # behind its end
+    comments = b"\xff\xfe\0\2" * 70_000 + b"\xff\xda\0\2" * 60
+    with pytest.raises(InvalidImageError, match="more than 65,536 pieces"):
+        displayed(data[:-2] + comments, *SIZE)
 
 
 @pytest.mark.filterwarnings("error")
