@@ -13,11 +13,13 @@ from torch import Tensor
 
 from models.core import Shape, Subnet
 from search.find import Selection
+from server.caller import ANYONE, Caller
 from server.catalog import Catalog, Served
 from server.choose import Choice, Chooser, Progress, Question
 from server.clients.inherit import inherited
 from server.clients.quotas import Quotas
-from server.decode import Decoder, Source
+from server.decode import Source
+from server.decoder import Decoder
 from server.engine.engine import Engine
 from server.engine.flows import Flow
 from server.engine.load import Fixed, Policy
@@ -31,7 +33,7 @@ from server.uses import Uses
 if TYPE_CHECKING:
     from server.tracing import Tracing  # needs an extra
 
-T = TypeVar("T")
+S = TypeVar("S", bound=Source)
 R = TypeVar("R")
 
 
@@ -177,16 +179,23 @@ class Service:
         """Threads that decode images and tokenise text."""
         return self._decoder.num_threads
 
-    async def read(self, function: Callable[[T], R], items: Sequence[T]) -> list[R]:
+    async def read(
+        self, function: Callable[[S], R], sources: Sequence[S], caller: Caller = ANYONE
+    ) -> list[R]:
         """Do what needs no model on the threads that decode, within what the engine admits.
+
+        Args:
+            function: Called on each source.
+            sources: Of a request.
+            caller: Who sends it.
 
         Raises:
             OverloadedError: If there is no room.
             ModelNotReadyError: If the engine is not running.
             Exception: Whatever the function raises.
         """
-        with self._engine.reserve(len(items)):
-            return await self._decoder.map(function, items)
+        with self._engine.reserve(len(sources)):
+            return await self._decoder.map(function, sources, caller.client, caller.weight)
 
     async def warm_up(self) -> None:
         """Run the cheapest and the largest subnet of every model on zeros.
@@ -291,7 +300,8 @@ class Service:
         ):
             if self._quotas is not None:
                 await self._quotas.charge_request(question.caller)
-            items = await self._decoder.decode(sources, served.input)
+            caller = question.caller
+            items = await self._decoder.decode(sources, served.input, caller.client, caller.weight)
             decoded = self._clock()
             shape = max(served.input.shape_of(item) for item in items)
             progress = Progress(

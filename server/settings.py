@@ -72,6 +72,12 @@ class Settings(BaseSettings):
         default=20 * MIB, gt=0, description="Larger request bodies get 413."
     )
     max_images: int = Field(default=64, gt=0, description="More images in one request are refused.")
+    max_pixels: int = Field(
+        default=100_000_000,
+        gt=0,
+        description="Images of one request that have more pixels together are refused; one alone "
+        "may have 40 million.",
+    )
     max_texts: int = Field(default=2048, gt=0, description="More texts in one request are refused.")
     max_batch_size: int = Field(default=32, gt=0, description="Most inputs run together.")
     max_batch_tokens: int = Field(

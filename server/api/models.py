@@ -7,7 +7,8 @@ import math
 from fastapi import APIRouter, Request
 
 from models.core import Cost, Subnet, plan_cost
-from models.inputs import FORMATS, ImageInput, ModelInput
+from models.inputs import ImageInput, ModelInput
+from models.pixels import FORMATS
 from models.text import TextInput
 from server.api.dimensions import allowed_dimensions
 from server.api.documentation import errors

@@ -184,7 +184,7 @@ def routes(service: Service, settings: Settings) -> APIRouter:
                 for t in found
             ]
 
-        return await service.read(tokens_of, texts)
+        return await service.read(tokens_of, texts, caller_of(request))
 
     @router.post(
         "/decode",
@@ -203,7 +203,7 @@ def routes(service: Service, settings: Settings) -> APIRouter:
             with _blaming(row.field):
                 return model_input.text_of(row.content, body.skip_special_tokens)
 
-        return await service.read(text_of, rows)
+        return await service.read(text_of, rows, caller_of(request))
 
     @router.get("/info", responses=documented(404, 422))
     async def info(model: str | None = None) -> TeiInfo:

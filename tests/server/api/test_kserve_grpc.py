@@ -16,7 +16,7 @@ from models.backends.torch import TorchBackend
 from server.api.kserve_inference import Inference
 from server.caller import ANYONE, Caller
 from server.catalog import Served
-from server.decode import Decoder
+from server.decoder import Decoder
 from server.errors import AuthenticationError, PermissionDeniedError
 from server.settings import SettingsError
 from tests.server.api.kserve_samples import IMAGES, pixels
