@@ -13,6 +13,7 @@ from torch import Tensor
 
 from models.core import Shape
 from search.find import Selection
+from server.caller import Caller
 from server.catalog import Catalog, Served
 from server.choose import Choice, Chooser, Question
 from server.clients.inherit import inherited
@@ -153,6 +154,10 @@ class Service:
         self._is_warm = False
         self._is_draining = False
         self.uses = Uses()
+
+    def models_of(self, caller: Caller) -> Catalog:
+        """Return the models that there are for a caller: it is told of no other."""
+        return self.catalog.within(caller.models)
 
     @property
     def is_ready(self) -> bool:

@@ -47,7 +47,7 @@ def routes(service: Service, max_images: int) -> APIRouter:
         """Run the best subnet that the budget allows, and say what was done."""
         with service.metrics.request() as tally:
             body, uploads = await read_infer(request, max_images)
-            served = service.catalog.choose(body.model, ImageInput)
+            served = service.models_of(caller_of(request)).choose(body.model, ImageInput)
             tally.model = served.name
             answer = await unless_gone(
                 request, service.infer(served, _question(body, request), uploads)
@@ -59,7 +59,7 @@ def routes(service: Service, max_images: int) -> APIRouter:
         """Say which subnet `/v1/infer` would run, without running it."""
         body = await read_json(request, FullPlanBody)
         takes = ImageInput if body.tokens is None else TextInput
-        served = service.catalog.choose(body.model, takes)
+        served = service.models_of(caller_of(request)).choose(body.model, takes)
         shape = _plan_shape(served, body.tokens)
         selection = service.select(served, _question(body, request), shape)
         return PlanAnswer(receipt=plan_receipt(served, selection))

@@ -8,7 +8,8 @@ merge the first two into a `Question`; this file merges in the third:
   client's default ceilings.
 - **Preferences** and the floor ``min_quality`` are the request's, else the client's.
 - ``strict`` holds if either says so.
-- A **model** that the client may not use is refused.
+- A **model** that the client may not use is not there: protocols choose among those of
+  `Service.models_of`, and none gets past here with another.
 
 Priority and weight are the caller's (`server.caller`); a request can step back, never ahead.
 """
@@ -22,7 +23,7 @@ from search.budget import Budget
 from server.catalog import Served
 from server.choose import Question
 from server.clients.profile import CEILINGS, Profile, check_ceilings
-from server.errors import PermissionDeniedError
+from server.errors import UnknownModelError
 
 
 def inherited(question: Question, served: Served) -> Question:
@@ -30,14 +31,14 @@ def inherited(question: Question, served: Served) -> Question:
 
     Raises:
         InvalidRequestError: If a ceiling is above the client's maximum.
-        PermissionDeniedError: If the client may not use the model.
+        UnknownModelError: If there is no such model for the client.
     """
     profile = question.caller.profile
     if profile is None:
         return question
     if profile.models is not None and served.name not in profile.models:
-        raise PermissionDeniedError(
-            f"model={served.name!r} is not for this client; one of {list(profile.models)}", "model"
+        raise UnknownModelError(
+            f"model={served.name!r} is not served; one of {list(profile.models)}", "model"
         )
     return replace(
         question,
