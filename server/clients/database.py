@@ -21,12 +21,16 @@ from sqlalchemy import URL, event, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from server.clients.patience import patience
 from server.errors import DatabaseError
 from server.settings import SettingsError
 
 _DRIVERS = {"sqlite": "aiosqlite", "postgresql": "asyncpg"}
 _POOL_SIZE = 4  # the poll, the leases, and administration
-_TIMEOUT_S = 2.0  # to connect; a database that does not answer is away
+_CONNECT_S = 2.0  # a database that does not answer is away
+_ANSWER_S = 10.0  # for a transaction
+_MIGRATE_S = 60.0  # for one that may have to wait until another replica has migrated
+_DRIVER_S = 10.0  # the driver's own timeouts: they end what is left to do after one of ours
 _END_S = 6.0  # for threads to end: SQLite waits 5 s for a lock
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _LOCK = 0x72686561  # of migrations, on PostgreSQL: any number that others do not use
@@ -47,6 +51,7 @@ class Database:
         self._url = _with_driver(url)
         self._threads: WeakSet[Thread] = WeakSet()  # of SQLite's connections, one each
         self._engine = _engine(self._url, self._threads)
+        self._writer = self._engine.execution_options(is_writing=True)
 
     @property
     def is_shared(self) -> bool:
@@ -64,7 +69,7 @@ class Database:
         Raises:
             DatabaseError: If the database cannot be reached.
         """
-        async with self._transaction(self._engine) as connection:
+        async with self._transaction(self._engine, _ANSWER_S) as connection:
             yield connection
 
     @asynccontextmanager
@@ -74,8 +79,7 @@ class Database:
         Raises:
             DatabaseError: If the database cannot be reached.
         """
-        engine = self._engine.execution_options(is_writing=True)
-        async with self._transaction(engine) as connection:
+        async with self._transaction(self._writer, _ANSWER_S) as connection:
             yield connection
 
     async def migrate(self) -> None:
@@ -90,7 +94,7 @@ class Database:
                 Path(self._url.database or "").parent.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise self._unusable(error) from error
-        async with self.writing() as connection:
+        async with self._transaction(self._writer, _MIGRATE_S) as connection:
             if self.is_shared:
                 await connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK})")
             try:
@@ -105,11 +109,14 @@ class Database:
         await asyncio.to_thread(_join, list(self._threads))
 
     @asynccontextmanager
-    async def _transaction(self, engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    async def _transaction(
+        self, engine: AsyncEngine, limit_s: float
+    ) -> AsyncIterator[AsyncConnection]:
         try:
-            async with AsyncExitStack() as stack:
+            async with patience(limit_s), AsyncExitStack() as stack:
                 try:
-                    connection = await stack.enter_async_context(engine.connect())
+                    async with patience(_CONNECT_S):
+                        connection = await stack.enter_async_context(engine.connect())
                 # What is wrong with parts of an URL, drivers say as Python does.
                 except (TypeError, ValueError, OverflowError) as error:
                     raise self._unusable(error) from error
@@ -120,7 +127,7 @@ class Database:
             raise self._unusable(error) from error
 
     def _unusable(self, error: Exception) -> DatabaseError:
-        reason = str(getattr(error, "orig", None) or error) or type(error).__name__
+        reason = str(getattr(error, "orig", None) or error) or "it does not answer"
         return DatabaseError(f"database={self} cannot be used: {reason.splitlines()[0]}")
 
 
@@ -155,8 +162,8 @@ def _engine(url: URL, threads: WeakSet[Thread]) -> AsyncEngine:
             url,
             pool_size=_POOL_SIZE,
             max_overflow=0,
-            pool_timeout=_TIMEOUT_S,
-            connect_args={"timeout": _TIMEOUT_S, "command_timeout": 5 * _TIMEOUT_S},
+            pool_timeout=_DRIVER_S,
+            connect_args={"timeout": _DRIVER_S, "command_timeout": _DRIVER_S},
         )
 
     async def connected(*args: Any, **options: Any) -> aiosqlite.Connection:
