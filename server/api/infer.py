@@ -10,6 +10,7 @@ from models.inputs import ImageInput, InvalidInputError
 from models.text import TextInput
 from server.api.answer import plan_receipt, receipt_of, unless_gone
 from server.api.body import read_infer, read_json
+from server.api.budget import merged_budget
 from server.api.documentation import FORM_SCHEMA, errors, inlined, request_docs
 from server.api.schema import (
     FullPlanBody,
@@ -75,7 +76,8 @@ def _plan_shape(served: Served, num_tokens: int | None) -> Shape:
 
 
 def _question(body: PlanBody, request: Request) -> Question:
-    return Question(body.tasks, body.preferences, body.limits(), caller=caller_of(request))
+    budget = merged_budget(body.budget, {})
+    return Question(body.tasks, body.preferences, budget, caller=caller_of(request))
 
 
 def _outputs(served: Served, answer: Answer) -> list[dict[str, TaskOutput]]:
