@@ -140,7 +140,7 @@ def create_app(settings: Settings) -> FastAPI:
         rerank.routes(service, settings.max_texts),
         tei.routes(service, settings),
         kserve.routes(inference, settings.max_body_bytes),
-        models.routes(served),
+        models.routes(service),
         lifecycle.routes(changes),
         client_routes.routes(clients, served),
         key_routes.routes(clients),

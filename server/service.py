@@ -160,6 +160,10 @@ class Service:
         self._is_draining = False
         self.uses = Uses()
 
+    def models_of(self, caller: Caller) -> Catalog:
+        """Return the models that there are for a caller: it is told of no other."""
+        return self.catalog.within(caller.models)
+
     @property
     def is_ready(self) -> bool:
         """Whether every model has run once, the worker is alive and nobody said to end."""
