@@ -5,6 +5,8 @@ request has a latency budget, asks for the whole model and counts from when it w
 client, which shares the server's cores. Rates are random (Poisson); texts differ. Where the model
 is so fast that two cores cannot even send and read ten times its rate, ``--texts`` makes requests
 of several texts.
+
+Then the same without latency budgets: 512 clients that give up after a second.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from bench import report
+from bench.impatience import Goodput, impatient_loop
 from bench.peers.load import closed_loop
 from bench.peers.process import running
 from bench.settling import ASKING_S, settle_server
@@ -51,6 +55,9 @@ _COLUMNS = (
 )
 
 
+_GOODPUT = ("p50 ms", "answered", "refused", "given up", "other")
+
+
 def main() -> None:
     """Run the three phases against one server and print what became of every request."""
     options = report.parser(__doc__)
@@ -61,6 +68,8 @@ def main() -> None:
     options.add_argument("--times", type=float, default=10.0, help="load of the burst")
     options.add_argument("--seconds", type=float, help="length of the burst; default 60")
     options.add_argument("--slo-ms", type=float, default=500.0, help="latency budget")
+    options.add_argument("--clients", type=int, default=512, help="that give up")
+    options.add_argument("--patience-s", type=float, default=1.0, help="after so long")
     chosen = options.parse_args()
     if chosen.texts < 1:
         options.error(f"argument --texts: {chosen.texts} must be at least 1")
@@ -85,6 +94,9 @@ def main() -> None:
         phases = [(calm_s, _CALM_LOAD), (burst_s, chosen.times), (calm_s, _CALM_LOAD)]
         due_s, of_phase = _arrivals(phases, capacity, np.random.default_rng(0))
         outcomes = replay(server, [bodies[i % len(bodies)] for i in range(len(due_s))], due_s)
+        seconds = 8.0 if chosen.quick else 30.0
+        free = [_without_budget(policy.body(served.name, some)) for some in asked]
+        goodput = impatient_loop(server, free, chosen.clients, seconds, chosen.patience_s)
     rows = []
     for phase, name in enumerate(("before", "burst", "after")):
         own = [one for one, of in zip(outcomes, of_phase, strict=True) if of == phase]
@@ -97,7 +109,14 @@ def main() -> None:
         rows,
     )
     print(f"quality as before {recovery:g} s after the burst")
+    report.show(
+        f"{chosen.clients} clients without a latency budget that give up after "
+        f"{chosen.patience_s:g} s, for {seconds:g} s",
+        ("capacity/s", "goodput/s", "part", *_GOODPUT),
+        [[capacity, goodput.answered_per_s, goodput.answered_per_s / capacity, *_counts(goodput)]],
+    )
     figures: dict[str, Any] = {
+        "impatient": asdict(goodput),
         "texts": chosen.texts,
         "capacity": capacity,
         "phases": [dict(zip(_COLUMNS, row, strict=True)) for row in rows],
@@ -106,6 +125,14 @@ def main() -> None:
     report.finish({"overload": figures}, chosen.json)
     if any(row[_COLUMNS.index("lost")] for row in rows):
         sys.exit("requests were lost")
+
+
+def _counts(goodput: Goodput) -> list[object]:
+    return [getattr(goodput, name.replace(" ", "_")) for name in _GOODPUT]
+
+
+def _without_budget(body: bytes) -> bytes:
+    return json.dumps({k: v for k, v in json.loads(body).items() if k != "budget"}).encode()
 
 
 def _strictly(body: bytes) -> bytes:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -62,13 +63,22 @@ class _Router:
     async def forward(self, request: Request) -> Response:
         """Let one replica of the model that is meant answer."""
         asked = await Asked.of(request)
-        try:
-            name = await self._meant(request, asked)
-        except ClientError:
-            if denied := await self._denied(asked):
-                return denied.response()
-            raise
-        return (await self._one(name, asked)).response()
+        name = answered = None
+        with suppress(ClientError):
+            name = await self._meant(request, asked, self._inputs)
+            answered = await self._one(name, asked)
+        if answered is not None and answered.status != 404:
+            return answered.response()
+        # Perhaps for this client there is not every model, and only models know keys.
+        listed = await self._each(replace(asked, method="GET", path="/v1/models", body=b""))
+        denied = next((one for one in listed if one.status != 200), None)
+        own = [entry["id"] for one in listed for entry in orjson.loads(one.body).get("data", ())]
+        if answered is not None and (denied or name in own):
+            return answered.response()
+        if denied:
+            return denied.response()
+        inputs = {name: takes for name, takes in self._inputs.items() if name in own}
+        return (await self._one(await self._meant(request, asked, inputs), asked)).response()
 
     async def listed(self, request: Request) -> Response:
         """Put together what each model lists."""
@@ -82,12 +92,12 @@ class _Router:
         merged = orjson.dumps({**documents[0], key: entries})
         return Response(merged, media_type="application/json")
 
-    async def ready(self, request: Request) -> dict[str, bool | list[str]]:
+    async def ready(self, request: Request) -> dict[str, bool]:
         """Say whether a replica of every model is ready."""
         answers = await self._each(await Asked.of(request))
         if any(one.status != 200 for one in answers):
             raise ModelNotReadyError("not ready: a model is starting, stopping, or has failed")
-        return {"ready": True, "models": list(self._handles)}
+        return {"ready": True}
 
     async def metrics(self, request: Request) -> Response:
         """Return the metrics of all replicas, told apart by the label ``replica``."""
@@ -100,36 +110,26 @@ class _Router:
     async def reload(self, model: str, request: Request) -> Response:
         """Let every replica of a model read its checkpoint again."""
         asked = await Asked.of(request)
-        answers = await self._all(self._known(model), asked)
+        answers = await self._all(_known(model, self._handles), asked)
         return max(answers, key=lambda one: one.status).response()
 
-    async def _meant(self, request: Request, asked: Asked) -> str:
+    async def _meant(
+        self, request: Request, asked: Asked, inputs: Mapping[str, type[ModelInput]]
+    ) -> str:
+        """Return which of some models a request means; `inputs` says what they take."""
         if len(self._handles) == 1:
             return next(iter(self._handles))  # which refuses other names itself
         if found := _OF_A_MODEL.fullmatch(asked.path):
-            return self._known(found[1])
+            return _known(found[1], inputs)
         body = await _document(request, asked)
         takes = _takes(asked.path, body)
-        fit = [name for name, own in self._inputs.items() if issubclass(own, takes)]
+        fit = [name for name, own in inputs.items() if issubclass(own, takes)]
         match body:
             case {"model": str(name)}:
-                return self._known(name)
-            case dict() if body.get("model") is None:
-                return meant(fit or list(self._inputs), self._defaults)
+                return _known(name, inputs)
+            case dict() if body.get("model") is None and inputs:
+                return meant(fit or list(inputs), self._defaults)
         return next(iter(fit or self._inputs))
-
-    def _known(self, name: str) -> str:
-        if name not in self._handles:
-            raise UnknownModelError(
-                f"model={shown(name)} is not served; one of {list(self._handles)}", "model"
-            )
-        return name
-
-    async def _denied(self, asked: Asked) -> Answered | None:
-        """Return what a model says to somebody who may not know its name; None to others."""
-        listing = replace(asked, method="GET", path="/v1/models", body=b"")
-        answered = await self._one(next(iter(self._handles)), listing)
-        return answered if answered.status in (401, 403) else None
 
     async def _one(self, name: str, asked: Asked) -> Answered:
         called = self._handles[name].answer.remote
@@ -197,6 +197,12 @@ def router_app(
     app.add_middleware(RequestId, forms=forms)
     app.add_middleware(_WithoutId)
     return app
+
+
+def _known(name: str, names: Collection[str]) -> str:
+    if name not in names:
+        raise UnknownModelError(f"model={shown(name)} is not served; one of {list(names)}", "model")
+    return name
 
 
 def _again(message: str) -> ModelNotReadyError:

@@ -35,6 +35,22 @@ def never() -> bool:
     return False
 
 
+class Built(NamedTuple):
+    """A faster way to run steps that a back end has found, as timed.
+
+    Attributes:
+        steps: One after the other.
+        rows: Of the batch.
+        num_tokens: Of all rows together; 0 where inputs have no length.
+        seconds: They take now.
+    """
+
+    steps: tuple[Step, ...]
+    rows: int
+    num_tokens: int
+    seconds: float
+
+
 class Backend(ABC):
     """What computes the steps of plans on one device. Not for several threads at once.
 
@@ -92,6 +108,10 @@ class Backend(ABC):
 
     def wait(self) -> None:  # noqa: B027  # on the CPU a call is done when it returns
         """Return once everything asked of the device is done."""
+
+    def take_built(self, model: nn.Module) -> Sequence[Built]:
+        """Return what of a model runs faster since this was last asked, and how fast."""
+        return ()
 
     def forget(self, model: nn.Module) -> None:  # noqa: B027  # most keep nothing
         """Give up what is kept for a model, which is not run any more."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
@@ -10,14 +9,12 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from pydantic import ConfigDict
 from torch import Tensor
 
+from models import pixels as images
 from models.core import Shape
-
-FORMATS = ("PNG", "JPEG", "WEBP")
-MAX_PIXELS = 40_000_000
 
 
 class InvalidInputError(ValueError):
@@ -81,7 +78,7 @@ class ImageInput:
         return (3, self.height, self.width)
 
     def decode(self, data: bytes) -> Tensor:
-        """Turn an encoded image into the model's input.
+        """Turn an encoded image into the model's input, as a viewer shows it.
 
         Returns:
             float32, shape [3, height, width].
@@ -90,24 +87,10 @@ class ImageInput:
             InvalidInputError: If the bytes are empty, not PNG, JPEG or WebP, truncated, or more
                 than 40 million pixels.
         """
-        if not data:
-            raise InvalidInputError("the image is empty (0 bytes)")
         try:
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
-        except UnidentifiedImageError:
-            raise InvalidInputError(f"not an image; allowed: {', '.join(FORMATS)}") from None
-        except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-            raise InvalidInputError(f"the image has more than {MAX_PIXELS:,} pixels") from None
-        except (OSError, ValueError, SyntaxError) as error:
-            raise InvalidInputError(f"the image cannot be opened: {error}") from None
-        if image.width * image.height > MAX_PIXELS:
-            raise InvalidInputError(
-                f"the image has more than {MAX_PIXELS:,} pixels: {image.width} x {image.height}"
-            )
-        try:
-            return self._normalised(self._fit(image.convert("RGB")))
-        except (OSError, ValueError, SyntaxError, IndexError) as error:
-            raise InvalidInputError(f"the image cannot be decoded: {error}") from None
+            return self._normalised(images.displayed(data, self.width, self.height))
+        except images.InvalidImageError as error:
+            raise InvalidInputError(str(error)) from None
 
     def from_pixels(self, pixels: NDArray[np.uint8]) -> Tensor:
         """Turn RGB pixels into the model's input, as if they had come encoded.
@@ -122,11 +105,11 @@ class ImageInput:
             InvalidInputError: If there are more than 40 million pixels.
         """
         height, width, _ = pixels.shape
-        if height * width > MAX_PIXELS:
-            raise InvalidInputError(
-                f"the image has more than {MAX_PIXELS:,} pixels: {width} x {height}"
-            )
-        return self._normalised(self._fit(Image.fromarray(pixels)))
+        try:
+            images.check_size(width, height)
+        except images.InvalidImageError as error:
+            raise InvalidInputError(str(error)) from None
+        return self._normalised(images.fit(Image.fromarray(pixels), self.width, self.height))
 
     def check_normalised(self, values: NDArray[np.float32]) -> Tensor:
         """Return what a caller has normalised itself, once it is seen to be that.
@@ -189,19 +172,3 @@ class ImageInput:
 
     def _normalised(self, image: Image.Image) -> Tensor:
         return self.normalise(torch.from_numpy(np.array(image)).permute(2, 0, 1))
-
-    def _fit(self, image: Image.Image) -> Image.Image:
-        if image.size == (self.width, self.height):
-            return image
-        scale = max(self.width / image.width, self.height / image.height)
-        width = max(self.width, round(image.width * scale))
-        height = max(self.height, round(image.height * scale))
-        left, top = (width - self.width) // 2, (height - self.height) // 2
-        # Scale only the part that is kept, so that a long strip does not become a huge image.
-        box = (
-            left / scale,
-            top / scale,
-            min(image.width, (left + self.width) / scale),
-            min(image.height, (top + self.height) / scale),
-        )
-        return image.resize((self.width, self.height), Image.Resampling.BICUBIC, box=box)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import statistics
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,8 +18,8 @@ from search.table import FloatArray, Table
 
 ROWS = (1, 4, 16)
 LENGTHS = (8, 32, 128)
-_MAX_TOKENS = 1024  # beyond, time grows with the rows, near enough until it is seen
-_MIN_RUNS, _MAX_RUNS, _ENOUGH_S = 2, 5, 0.01
+_MAX_TOKENS = 512  # beyond, time grows with the tokens, near enough until it is seen
+_MIN_RUNS, _MAX_RUNS, _ENOUGH_S = 2, 5, 0.02
 
 
 def calibrate(
@@ -26,6 +28,7 @@ def calibrate(
     table: Table,
     backend: Backend,
     clock: Callable[[], float],
+    max_s: float = math.inf,
 ) -> Profile:
     """Time every function of a model that its table can choose.
 
@@ -37,7 +40,10 @@ def calibrate(
         table: Says which subnets there are.
         backend: Runs the steps; called from this thread alone.
         clock: Returns seconds.
+        max_s: After this time the batch at hand is run once for each plan and no larger one is
+            begun; their times are taken to grow with the tokens or rows from those measured.
     """
+    end = clock() + max_s
     whole = model_input.plan_shape(None)
     lengths = _up_to(LENGTHS, whole[0]) if model_input.has_length else (0,)
     plans = [model.plan(subnet, whole) for subnet in _subnets(table)]
@@ -49,14 +55,18 @@ def calibrate(
     }
     needed = _covering(plans, curves)
     seconds = np.zeros((len(kinds), len(ROWS), len(lengths)))
-    for r, rows in enumerate(ROWS):
-        for c, length in enumerate(lengths):
-            if rows > 1 and rows * length > _MAX_TOKENS:
+    cells = list(itertools.product(range(len(ROWS)), range(len(lengths))))
+    for r, c in sorted(cells, key=lambda cell: ROWS[cell[0]] * max(1, lengths[cell[1]])):
+        rows, length = ROWS[r], lengths[c]
+        is_first = not seconds.any()
+        if not is_first and (rows * length > _MAX_TOKENS or clock() > end):
+            if r:
                 seconds[:, r, c] = seconds[:, r - 1, c] * (rows / ROWS[r - 1])
-                continue
-            item = model_input.example(length or None)
-            inputs = model_input.collate([item] * rows)
-            seconds[:, r, c] = _time(needed, curves, inputs, backend, clock)
+            else:
+                seconds[:, r, c] = seconds[:, r, c - 1] * (length / lengths[c - 1])
+            continue
+        inputs = model_input.collate([model_input.example(length or None)] * rows)
+        seconds[:, r, c] = _time(needed, curves, inputs, backend, clock, end, is_first)
     return Profile(curves, ROWS, lengths, seconds)
 
 
@@ -80,15 +90,37 @@ def _kind(step: Step) -> tuple[Hashable, ...]:
 
 
 def _covering(plans: Sequence[Plan], curves: dict[Function, int]) -> list[Plan]:
-    """Return the cheapest plans first, each that has a curve which those before it lack."""
+    """Return the cheapest plans first, each that has a curve which those before it lack.
+
+    Of a plan only the ways to answers stay on which there is such a curve, one for each: most tasks
+    have the same.
+    """
     seen: set[int] = set()
     needed = []
     for plan in sorted(plans, key=lambda plan: sum(step.cost.macs for step in plan)):
-        own = {curves[function_of(step)] for step in plan}
-        if not own <= seen:
-            needed.append(plan)
-            seen |= own
+        kept: set[Step] = set()
+        for way in _ways(plan):
+            own = {curves[function_of(step)] for step in way}
+            if not own <= seen:
+                kept.update(way)
+                seen |= own
+        if kept:
+            needed.append(tuple(step for step in plan if step in kept))
     return needed
+
+
+def _ways(plan: Plan) -> Iterator[list[Step]]:
+    """Yield for each answer of a plan the steps that lead to it."""
+    parents = {step.after for step in plan}
+    for leaf in plan:
+        if leaf in parents:
+            continue
+        way: list[Step] = []
+        step: Step | None = leaf
+        while step is not None:
+            way.append(step)
+            step = step.after
+        yield way[::-1]
 
 
 def _time(
@@ -97,8 +129,10 @@ def _time(
     inputs: Any,
     backend: Backend,
     clock: Callable[[], float],
+    end: float,
+    is_first: bool,
 ) -> FloatArray:
-    """Return the median seconds of every curve on one batch.
+    """Return the median seconds of every curve on one batch; the first batch of all warms up.
 
     Each step is timed within its plan, not by itself again and again: its weights then come from
     where they lie when requests follow one another, and not from the cache.
@@ -108,14 +142,14 @@ def _time(
     for plan in plans:
         new = {curves[function_of(step)] for step in plan} - seen.keys()
         spent = 0.0
-        for run in range(1 + _MAX_RUNS):
+        if is_first:
+            _run(plan, curves, placed, backend, clock)
+        for run in range(_MAX_RUNS):
             times = _run(plan, curves, placed, backend, clock)
-            if not run:
-                continue  # the first warms up
+            spent += sum(map(sum, times.values()))
             for curve in new:
                 seen.setdefault(curve, []).extend(times[curve])
-                spent += sum(times[curve])
-            if run >= _MIN_RUNS and spent > _ENOUGH_S:
+            if (run + 1 >= _MIN_RUNS and spent > _ENOUGH_S) or clock() > end:
                 break
     return np.array([statistics.median(seen[curve]) for curve in range(len(seen))])
 

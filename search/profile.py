@@ -2,7 +2,8 @@
 
 Milliseconds never follow from MACs. A step's time depends on what it computes, on how many rows
 it is given and on how long they are, so each function has a curve over both (`search.calibrate`
-measures them). What is seen of real batches corrects a curve by least squares, a * time + b.
+measures them). What is seen of real batches corrects a curve by a ratio for each size of batches,
+as back ends decide for each size what runs it: torch until there is something faster.
 """
 
 from __future__ import annotations
@@ -16,16 +17,20 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from models.backends.timing import MEAN_TOKENS, SIZES
 from models.core import Step
 from search.table import FloatArray
 
 Function: TypeAlias = tuple[Hashable, Hashable]
 _MAX_KEPT = 4096  # predictions of one version of the corrections
 _FORGET = 0.98  # what an observation weighs less for each later one
-_APPLY_EVERY = 64  # chains seen
-_HYSTERESIS = 0.1  # a correction that moves predictions by less is not worth new searches
-_MIN_SPREAD = 0.3  # of the times seen, relative, for a slope and an offset to be told apart
-_MAX_SCALE = 10.0  # of either side; a stall of the machine is no property of a step
+_LOOK_EVERY, _APPLY_EVERY = 8, 64  # chains seen
+# A correction that moves predictions by less is not worth new searches; one by much comes sooner.
+_HYSTERESIS, _MUCH = 0.1, 0.3
+_WORTH = 8  # observations that the timing of a new way to run steps is worth
+_MAX_RATIO = 10.0  # of either side; a stall of the machine is no property of a step
+_LOGS = [math.log(rows) for rows in SIZES]
+_NEAREST = ((1, 2), (0, 2), (1, 0))  # of each size the other ones
 
 
 def function_of(step: Step) -> Function:
@@ -46,16 +51,15 @@ class Workload(NamedTuple):
 
 
 class Corrections(NamedTuple):
-    """By curve: predicted seconds are ``scale`` x measured + ``offset``.
+    """What curves are multiplied by.
 
     Attributes:
-        scale: Shape [curves].
-        offset: Seconds, shape [curves].
+        ratios: Seconds taken over seconds measured, shape [curves, sizes], for batches of the sizes
+            `models.backends.timing.SIZES`; between them in a straight line over the logarithm.
         version: Counts the changes.
     """
 
-    scale: FloatArray
-    offset: FloatArray
+    ratios: FloatArray
     version: int
 
 
@@ -91,8 +95,8 @@ class Profile:
             raise ValueError(f"seconds must be positive, of shape {shape}")
         if not all(0 <= curve < count for curve in self.curves.values()):
             raise ValueError(f"curves must be in 0..{count - 1}")
-        self.corrections = Corrections(np.ones(count), np.zeros(count), 0)
-        self._sums = np.zeros((5, count))  # of 1, x, y, x * x, x * y: decayed
+        self.corrections = Corrections(np.ones((count, len(SIZES))), 0)
+        self._sums = np.zeros((3, count, len(SIZES)))  # of 1, measured and taken: decayed
         self._seen = 0
         self._total = [0.0, 0.0]  # seconds predicted and taken, decayed
         self._numbers = lru_cache(_MAX_KEPT)(self._number)
@@ -108,10 +112,8 @@ class Profile:
         Raises:
             KeyError: If one was not measured.
         """
-        scale, offset, _ = self.corrections
         found = self._numbers(functions)
-        times: FloatArray = self._measured(found, workload) * scale[found] + offset[found]
-        return times
+        return self._measured(found, workload) * self._ratios(found, workload)
 
     def total(self, steps: Iterable[Step], workload: Workload) -> float:
         """Predict the seconds of steps that all take the same rows."""
@@ -130,45 +132,73 @@ class Profile:
             return  # of plans that no table names
         found = self._numbers(functions)
         measured = self._measured(found, workload)
-        taken = measured * (seconds / measured.sum())
-        terms = (np.ones_like(measured), measured, taken, measured**2, measured * taken)
-        self._sums[:, found] *= _FORGET  # once also where several functions share a curve
-        for row, term in zip(self._sums, terms, strict=True):
-            np.add.at(row, found, term)
-        scale, offset, _ = self.corrections
-        predicted = float((measured * scale[found] + offset[found]).sum())
+        predicted = measured * self._ratios(found, workload)
+        self._add(found, workload, measured, predicted * (seconds / predicted.sum()))
         self._total = [
-            _FORGET * self._total[0] + predicted,
+            _FORGET * self._total[0] + float(predicted.sum()),
             _FORGET * self._total[1] + seconds,
         ]
         self.drift = self._total[1] / self._total[0]
         self._seen += 1
-        if self._seen % _APPLY_EVERY == 0:
-            self._apply()
+        if self._seen % _LOOK_EVERY == 0:
+            self._apply(_HYSTERESIS if self._seen % _APPLY_EVERY == 0 else _MUCH)
 
-    def _apply(self) -> None:
-        """Put corrections to use if they would change a prediction by more than a little."""
-        count, x, y, xx, xy = self._sums
+    def replace(self, steps: Sequence[Step], workload: Workload, seconds: float) -> None:
+        """Learn that steps run in another way from now on; what was seen of the old way is over.
+
+        Args:
+            steps: As in `observe`.
+            workload: Likewise.
+            seconds: They take now.
+        """
+        functions = tuple(map(function_of, steps))
+        if not all(function in self.curves for function in functions):
+            return
+        found = self._numbers(functions)
+        measured = self._measured(found, workload)
+        predicted = measured * self._ratios(found, workload)
+        nearest = round(sum(of * i for i, of in _sizes(workload)))
+        self._sums[:, found, nearest] = 0.0
+        for _ in range(_WORTH):
+            self._add(found, workload, measured, predicted * (seconds / predicted.sum()))
+        self._apply(_HYSTERESIS)
+
+    def _add(
+        self, found: NDArray[np.int64], workload: Workload, measured: FloatArray, taken: FloatArray
+    ) -> None:
+        """Add to the sums of the two sizes that a workload lies between."""
+        for size, part in _sizes(workload):
+            if not part:
+                continue
+            self._sums[:, found, size] *= 1 - part * (1 - _FORGET)  # once for a shared curve
+            for row, term in zip(
+                self._sums, (np.ones_like(measured), measured, taken), strict=True
+            ):
+                np.add.at(row[:, size], found, part * term)
+
+    def _apply(self, hysteresis: float) -> None:
+        """Put ratios to use if they would change a prediction by more than a little."""
+        count, measured, taken = self._sums
         known = count > 1
-        count = np.maximum(count, 1e-9)
-        mean_x, mean_y = x / count, y / count
-        spread = xx / count - mean_x**2
-        covariance = xy / count - mean_x * mean_y
-        slope = np.divide(mean_y, mean_x, out=np.ones_like(x), where=known)
-        has_line = known & (spread > (_MIN_SPREAD * mean_x) ** 2)
-        line = np.divide(covariance, spread, out=slope.copy(), where=has_line)
-        # A line through two clouds may fall or start below zero; then only the scale is known.
-        has_line &= (line > 0) & (mean_y >= line * mean_x)
-        scale = np.where(has_line, line, slope).clip(1 / _MAX_SCALE, _MAX_SCALE)
-        offset = np.where(has_line, mean_y - line * mean_x, 0.0)
+        ratios = np.divide(taken, measured, out=np.ones_like(taken), where=known)
+        ratios = ratios.clip(1 / _MAX_RATIO, _MAX_RATIO)
+        # A size that was not seen goes by the nearest that was.
+        for size, others in enumerate(_NEAREST):
+            for other in others:
+                is_gap = ~known[:, size] & known[:, other]
+                ratios[is_gap, size] = ratios[is_gap, other]
+                known = known.copy()
+                known[:, size] |= is_gap
         old = self.corrections
-        before, after = old.scale * mean_x + old.offset, scale * mean_x + offset
-        if (np.abs(after - before)[known] > _HYSTERESIS * before[known]).any():
-            self.corrections = Corrections(
-                np.where(known, scale, old.scale),
-                np.where(known, offset, old.offset),
-                old.version + 1,
-            )
+        if (np.abs(ratios - old.ratios)[known] > hysteresis * old.ratios[known]).any():
+            new = np.where(known, ratios, old.ratios)
+            self.corrections = Corrections(new, old.version + 1)
+
+    def _ratios(self, found: NDArray[np.int64], workload: Workload) -> FloatArray:
+        ratios: FloatArray = sum(
+            self.corrections.ratios[found, size] * part for size, part in _sizes(workload)
+        )
+        return ratios
 
     def _number(self, functions: tuple[Function, ...]) -> NDArray[np.int64]:
         return np.array([self.curves[function] for function in functions], dtype=np.int64)
@@ -195,6 +225,15 @@ def _between(points: Sequence[int], value: float) -> tuple[int, float]:
         return 0, 0.0
     i = max(0, min(len(points) - 2, int(np.searchsorted(points, value, side="right")) - 1))
     return i, (value - points[i]) / (points[i + 1] - points[i])
+
+
+def _sizes(workload: Workload) -> list[tuple[int, float]]:
+    """Return the sizes that a workload lies between, and how near it is to each, 0..1."""
+    rows = workload.rows * (workload.length / MEAN_TOKENS if workload.length else 1.0)
+    at = math.log(max(rows, 1e-9))
+    i = 0 if at < _LOGS[1] else 1
+    upper = min(1.0, max(0.0, (at - _LOGS[i]) / (_LOGS[i + 1] - _LOGS[i])))
+    return [(i, 1 - upper), (i + 1, upper)]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, TypeVar, get_origin
 
 import typer
-from pydantic import ValidationError
 from uvicorn.config import STARTUP_FAILURE
 
 from models.checkpoint import CheckpointError, read_manifest
@@ -130,13 +129,9 @@ cli.command()(convert)
 
 def _settings(options: dict[str, Any]) -> Settings:
     try:
-        return Settings(**{name: value for name, value in options.items() if value is not None})
-    except ValidationError as error:
-        faults = (
-            f"{fault['loc'][0]}={fault['input']}: {fault['msg']}" if fault["loc"] else fault["msg"]
-            for fault in error.errors(include_url=False)
-        )
-        _stop("; ".join(faults), 2)
+        return Settings.of(**{name: value for name, value in options.items() if value is not None})
+    except SettingsError as error:
+        _stop(str(error), 2)
 
 
 def _stop(message: str, code: int) -> NoReturn:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import ipaddress
 import logging
 from collections.abc import Mapping
-from math import inf
 
 from prometheus_client import CollectorRegistry
 from starlette.routing import compile_path
@@ -184,7 +183,7 @@ class Door:
             raise self._unauthenticated(Turned.UNKNOWN, "the key is not known")
         if key.revoked is not None:
             raise self._unauthenticated(Turned.REVOKED, "the key has been revoked")
-        if (inf if key.expires is None else key.expires) <= self._directory.now:
+        if key.ended(self._directory.now) is not None:
             raise self._unauthenticated(Turned.EXPIRED, "the key has expired")
         if scope not in key.scopes:
             self._counters.turned_away(Turned.SCOPE)

@@ -22,7 +22,7 @@ from server.api.kserve_inference import Inference
 from server.backends import make_backend
 from server.clients.clients import Clients
 from server.clients.keys import Scope
-from server.decode import Decoder
+from server.decoder import Decoder
 from server.direct import Direct
 from server.engine import load
 from server.engine.cache import ContentCache
@@ -82,7 +82,8 @@ def create_app(settings: Settings) -> FastAPI:
     metrics.watch_stats("loop", lambda: pulse.stats, ("late_seconds",))
     policy = load.policy(settings.policy, settings.target_delay_ms / 1000)
     metrics.watch(lambda: engine.depth, lambda: engine.backlog_s, lambda: policy.price)
-    decoder = Decoder(min(_MAX_DECODE_THREADS, os.cpu_count() or 1))
+    num_decoding = min(_MAX_DECODE_THREADS, os.cpu_count() or 1)
+    decoder = Decoder(num_decoding, time.perf_counter, settings.max_pixels)
     clients = Clients.of(settings, metrics.clients)
     door = Door(clients.directory, metrics.clients, settings)
     tracing = make_tracing(settings)
@@ -139,7 +140,7 @@ def create_app(settings: Settings) -> FastAPI:
         rerank.routes(service, settings.max_texts),
         tei.routes(service, settings),
         kserve.routes(inference, settings.max_body_bytes),
-        models.routes(served),
+        models.routes(service),
         lifecycle.routes(changes),
         client_routes.routes(clients, served),
         key_routes.routes(clients),

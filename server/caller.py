@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from fastapi import Request
@@ -24,6 +25,11 @@ class Caller:
     weight: float = 1.0
     priority: int = 0
     profile: Profile | None = None
+
+    @property
+    def models(self) -> Collection[str] | None:
+        """Names of the models that there are for this client; None for all."""
+        return None if self.profile is None else self.profile.models
 
 
 ANYONE = Caller()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -164,6 +165,18 @@ class Catalog(Mapping[str, Served]):
         _ = self._served[name]
         self._served = {key: one for key, one in self._served.items() if key != name}
 
+    def within(self, names: Collection[str] | None) -> Catalog:
+        """Return the catalogue as it is for somebody for whom there are only these models.
+
+        Args:
+            names: Of models, served or not; None for all.
+        """
+        if names is None:
+            return self
+        seen = copy(self)
+        seen._served = {name: one for name, one in self.items() if name in names}
+        return seen
+
     def profiled(self, measure: Callable[[Served], Profile]) -> Catalog:
         """Return the models with their profiles."""
         profiled = [replace(served, profile=measure(served)) for served in self.values()]
@@ -177,10 +190,12 @@ class Catalog(Mapping[str, Served]):
             takes: What the request's inputs become; None for any.
 
         Raises:
-            UnknownModelError: If there is none of that name.
+            UnknownModelError: If there is none of that name, or none at all.
             InvalidRequestError: If no name is given and several models could be meant, or none.
         """
         if name is None:
+            if not self:  # as somebody sees it whose models have gone
+                raise UnknownModelError("none of this client's models is served now", "model")
             fit = [
                 key for key, one in self.items() if takes is None or isinstance(one.input, takes)
             ]

@@ -22,8 +22,8 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import httpx
 
-from search.budget import Budget
 from server import client_calls
+from server.api.schema import BudgetBody as Budget
 from server.api.text_schema import CascadeBody as Cascade
 from server.client_calls import Call, Embeddings
 from server.client_errors import (

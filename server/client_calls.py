@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 from urllib.parse import quote
 
@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel
 
-from search.budget import Budget
 from server.api.models_schema import ModelDetail, ModelEntry, ModelList
+from server.api.schema import BudgetBody as Budget
 from server.api.schema import InferAnswer, PlanAnswer, PlanReceipt, Receipt
 from server.api.text_schema import (
     CascadeBody,
@@ -233,7 +233,7 @@ def model(name: str) -> Call[ModelDetail]:
 
 def _given(*, budget: Budget | None, **fields: Any) -> dict[str, Any]:
     """Return the fields that are not None, a budget as its limits."""
-    limits = {name: limit for name, limit in asdict(budget).items() if limit} if budget else {}
+    limits = {name: limit for name, limit in budget.model_dump().items() if limit} if budget else {}
     found = {name: value for name, value in fields.items() if value is not None}
     return {**found, "budget": limits} if limits else found
 

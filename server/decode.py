@@ -1,30 +1,27 @@
-"""From what a client sent to the model's input, off the event loop where it takes a while."""
+"""The inputs of requests as clients send them, and how each becomes the model's input."""
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import binascii
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
-from dataclasses import dataclass
-from functools import partial
-from typing import Any, Protocol, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from models import pixels
 from models.inputs import ImageInput, InvalidInputError, ModelInput
 from models.text import Side, TextInput
 from server.errors import InvalidRequestError
 
-T = TypeVar("T")
-R = TypeVar("R")
-
 _CHARACTERS_PER_TOKEN = 4  # of English in WordPiece, about
-_SHORT = 128  # tokens of a request that are read sooner than a thread is woken and heard, 0.1 ms
+_PEEKED = 1024  # bytes of a file that are looked at to guess its pixels; most headers lie there
+_PEEKED_PIECES = 16
+_PIXELS_PER_BYTE = 6  # of photos in JPEG, about
+_BASE64_STEP = 2**18  # characters undone at once, 0.5 ms; other threads wait meanwhile
 
 
 class Source(Protocol):
@@ -33,6 +30,17 @@ class Source(Protocol):
     @property
     def num_tokens(self) -> int:
         """About how many tokens it will have, before it is read; 0 where inputs have no length."""
+
+    @property
+    def num_pixels(self) -> int:
+        """About how many pixels it will have, before it is read; exactly, once it is opened."""
+
+    def opened(self) -> Source:
+        """Return it with as much read as tells its pixels; takes no time that grows with them.
+
+        Raises:
+            InvalidRequestError: Naming the field, if that cannot be read.
+        """
 
     def decode(self, model_input: ModelInput) -> Tensor:
         """Return the model's input.
@@ -49,15 +57,38 @@ class Upload:
     Attributes:
         field: Where in the request it was, for errors.
         content: The file's bytes; or text: base64, bare or as a data URL.
+        pixels: What its header claims, once that has been read.
     """
 
     field: str
     content: bytes | str
+    pixels: int | None = None
 
     @property
     def num_tokens(self) -> int:
         """0: images have no length."""
         return 0
+
+    @property
+    def num_pixels(self) -> int:
+        """What the header claims, if it lies where most do; else by the length of the file."""
+        if self.pixels is not None:
+            return self.pixels
+        try:
+            width, height = pixels.size_of(_peeked(self.content), _PEEKED_PIECES)
+            return min(pixels.MAX_PIXELS, width * height)
+        except pixels.InvalidImageError:
+            return min(pixels.MAX_PIXELS, _PIXELS_PER_BYTE * len(self.content))
+
+    def opened(self) -> Upload:
+        """Undo base64 and read the header; InvalidRequestError if there is neither, or too much."""
+        content = self._bytes()
+        try:
+            width, height = pixels.size_of(content)
+            pixels.check_size(width, height)
+            return replace(self, content=content, pixels=width * height)
+        except pixels.InvalidImageError as error:
+            raise InvalidRequestError(f"{self.field}: {error}", self.field) from None
 
     def decode(self, model_input: ModelInput) -> Tensor:
         """Decode the image; InvalidRequestError if it is not base64 where it should be, or none."""
@@ -65,13 +96,15 @@ class Upload:
             raise InvalidRequestError(
                 f"{self.field}: this model takes text, not images", self.field
             )
-        content = self.content
-        if isinstance(content, str):
-            content = _from_base64(content, self.field)
         try:
-            return model_input.decode(content)
+            return model_input.decode(self._bytes())
         except InvalidInputError as error:
             raise InvalidRequestError(f"{self.field}: {error}", self.field) from None
+
+    def _bytes(self) -> bytes:
+        if isinstance(self.content, str):
+            return _from_base64(self.content, self.field)
+        return self.content
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +131,15 @@ class Passage:
         if isinstance(self.content, str):
             return 2 + len(self.content) // _CHARACTERS_PER_TOKEN
         return max(1, len(self.content))
+
+    @property
+    def num_pixels(self) -> int:
+        """0: texts have none."""
+        return 0
+
+    def opened(self) -> Passage:
+        """Return it as it is."""
+        return self
 
     def decode(self, model_input: ModelInput) -> Tensor:
         """Tokenise the text; InvalidRequestError if it is empty, too long or not of the model."""
@@ -131,6 +173,15 @@ class Pixels:
         """0: images have no length."""
         return 0
 
+    @property
+    def num_pixels(self) -> int:
+        """Their number."""
+        return self.values.size // 3
+
+    def opened(self) -> Pixels:
+        """Return them as they are."""
+        return self
+
     def decode(self, model_input: ModelInput) -> Tensor:
         """Fit and normalise pixels, or check what is normalised; InvalidRequestError if wrong."""
         if not isinstance(model_input, ImageInput):
@@ -152,85 +203,53 @@ class Unread:
     Attributes:
         num_tokens: About how many tokens it will have; 0 where inputs have no length.
         read: Returns the input; InvalidRequestError if there is none.
+        num_pixels: How many pixels it will have; 0 where inputs have none.
     """
 
     num_tokens: int
     read: Callable[[], Source]
+    num_pixels: int = 0
+
+    def opened(self) -> Unread:
+        """Return it as it is: its size is known."""
+        return self
 
     def decode(self, model_input: ModelInput) -> Tensor:
         """Read and decode the input; InvalidRequestError as reading and decoding."""
         return self.read().decode(model_input)
 
 
-class Decoder:
-    """A bounded pool of threads. What waits for it is bounded by admission."""
-
-    def __init__(self, num_threads: int) -> None:
-        self.num_threads = num_threads
-        self._pool = ThreadPoolExecutor(num_threads, thread_name_prefix="decode")
-
-    async def decode(self, sources: Sequence[Source], model_input: ModelInput) -> list[Tensor]:
-        """Decode the inputs of one request.
-
-        Returns:
-            One tensor per input, in order.
-
-        Raises:
-            InvalidRequestError: Naming the first input that is none.
-        """
-        lengths = [source.num_tokens for source in sources]
-        if all(lengths) and sum(lengths) <= _SHORT:
-            return [source.decode(model_input) for source in sources]
-        return await self.map(partial(_decoded, model_input), sources)
-
-    async def map(self, function: Callable[[T], R], items: Sequence[T]) -> list[R]:
-        """Call a function on everything a request has of something, each thread on a share.
-
-        Returns:
-            The results, in order.
-
-        Raises:
-            Exception: Whatever the function raises on the first item that it fails on.
-        """
-        loop = asyncio.get_running_loop()
-        share = max(1, -(-len(items) // self.num_threads))
-        jobs = [
-            # In a context of its own each, so that what is logged names the request.
-            loop.run_in_executor(
-                self._pool, copy_context().run, _call_all, function, items[start : start + share]
-            )
-            for start in range(0, len(items), share)
-        ]
-        # Wait for all, so that the same request always names the same item.
-        results = await asyncio.gather(*jobs, return_exceptions=True)
-        done: list[R] = []
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
-            done.extend(result)
-        return done
-
-    def close(self) -> None:
-        """Stop the threads once they are idle."""
-        self._pool.shutdown()
+def _start_of(text: str) -> int:
+    """Return where base64 begins in text that may be a data URL; -1 if it is a wrong one."""
+    if not text.startswith("data:"):
+        return 0
+    start = text.find(";base64,")
+    return start + len(";base64,") if 0 <= start < text.find(",") else -1
 
 
-def _decoded(model_input: ModelInput, source: Source) -> Tensor:
-    return source.decode(model_input)
-
-
-def _call_all(function: Callable[[T], R], items: Sequence[T]) -> list[R]:
-    return [function(item) for item in items]
+def _peeked(content: bytes | str) -> bytes:
+    """Return the beginning of a file; nothing where its base64 is wrong."""
+    if isinstance(content, bytes):
+        return content[:_PEEKED]
+    start = max(0, _start_of(content))
+    try:
+        return base64.b64decode(content[start : start + _PEEKED // 3 * 4])
+    except (binascii.Error, ValueError):
+        return b""
 
 
 def _from_base64(text: str, field: str) -> bytes:
-    if text.startswith("data:"):
-        header, comma, text = text.partition(",")
-        if not comma or not header.endswith(";base64"):
-            raise InvalidRequestError(
-                f"{field}: a data URL must read data:image/png;base64,... (or another type)", field
-            )
+    start = _start_of(text)
+    if start < 0:
+        raise InvalidRequestError(
+            f"{field}: a data URL must read data:image/png;base64,... (or another type)", field
+        )
+    parts: list[bytes] = []
     try:
-        return base64.b64decode(text, validate=True)
+        for at in range(start, len(text), _BASE64_STEP):
+            if at > start and len(parts[-1]) != _BASE64_STEP // 4 * 3:
+                raise ValueError("Excess data after padding")
+            parts.append(binascii.a2b_base64(text[at : at + _BASE64_STEP], strict_mode=True))
     except (binascii.Error, ValueError) as error:
         raise InvalidRequestError(f"{field} is not base64: {error}", field) from None
+    return b"".join(parts)

@@ -12,8 +12,8 @@ from prometheus_client import CollectorRegistry
 
 from server.clients.clients import Clients
 from server.clients.counters import ClientCounters
-from server.clients.keys import Key, Scope
-from server.errors import RheostatError
+from server.clients.keys import LEAST_LIFE_S, MOST_LIFE_S, Key, Scope
+from server.errors import InvalidRequestError, RheostatError
 from server.settings import PREFIX, Settings, SettingsError
 
 T = TypeVar("T")
@@ -40,12 +40,18 @@ def create(
     ] = None,
     label: Annotated[str, typer.Option(help="What people call it.")] = "",
     expires_days: Annotated[
-        float | None, typer.Option(min=0.0, help="Default: never.", show_default=False)
+        float | None, typer.Option(help="Default: never.", show_default=False)
     ] = None,
     database: _Database = None,
 ) -> None:
     """Make a key and print it, this once; only its hash is stored."""
     expires_in_s = None if expires_days is None else _DAY_S * expires_days
+    if expires_in_s is not None and not LEAST_LIFE_S <= expires_in_s <= MOST_LIFE_S:
+        raise _stop(
+            f"--expires-days={expires_days:g} must be a second ({LEAST_LIFE_S / _DAY_S:.1e}) at "
+            f"least and {MOST_LIFE_S / _DAY_S:.0f} at most",
+            2,
+        )
 
     async def make(clients: Clients) -> tuple[str, Key]:
         return await clients.create_key(set(scope), client, label, expires_in_s)
@@ -83,16 +89,22 @@ def revoke(
 
 def _with_clients(url: str | None, action: Callable[[Clients], Awaitable[T]]) -> T:
     async def run() -> T:
-        settings = Settings() if url is None else Settings(database=url)
+        settings = Settings.of() if url is None else Settings.of(database=url)
         clients = Clients.of(settings, ClientCounters(CollectorRegistry()))
         async with clients.running():
             return await action(clients)
 
     try:
         return asyncio.run(run())
-    except (RheostatError, SettingsError, ValueError) as error:
-        typer.echo(f"rheostat: {error}", err=True)
-        raise typer.Exit(1 if isinstance(error, RheostatError) else 2) from None
+    except (InvalidRequestError, SettingsError) as error:
+        raise _stop(str(error), 2) from None
+    except RheostatError as error:
+        raise _stop(str(error), 1) from None
+
+
+def _stop(message: str, code: int) -> typer.Exit:
+    typer.echo(f"rheostat: {message}", err=True)
+    return typer.Exit(code)
 
 
 def _date(seconds: float) -> str:

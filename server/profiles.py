@@ -23,7 +23,8 @@ from server.catalog import Served
 
 log = logging.getLogger(__name__)
 
-_FORMAT = 1
+_FORMAT = 2
+_MAX_S = 5.0  # for one model at a start; what it leaves open is corrected while serving
 
 
 @dataclass(frozen=True)
@@ -55,12 +56,22 @@ class Profiles:
             log.warning("%s cannot be used and is measured again: %s", path, error)
             return self.measure(served)
 
-    def measure(self, served: Served) -> Profile:
-        """Measure a model's profile and keep it; where it cannot be written, say so and go on."""
+    def measure(self, served: Served, max_s: float = _MAX_S) -> Profile:
+        """Measure a model's profile and keep it; where it cannot be written, say so and go on.
+
+        Args:
+            served: The model.
+            max_s: As for `search.calibrate.calibrate`.
+        """
         log.info("measuring the steps of %s with %s", served.name, self.backend.name)
         with torch.inference_mode():
             profile = calibrate(
-                served.elastic, served.input, served.table, self.backend.baseline, self.clock
+                served.elastic,
+                served.input,
+                served.table,
+                self.backend.baseline,
+                self.clock,
+                max_s,
             )
         path = self._path(served)
         record = {"made_for": self._made_for(served), "profile": _to_json(profile)}

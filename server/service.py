@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import Tensor
 
-from models.core import Shape
+from models.core import Shape, Subnet
 from search.find import Selection
+from server.caller import ANYONE, Caller
 from server.catalog import Catalog, Served
 from server.choose import Choice, Chooser, Progress, Question
 from server.clients.inherit import inherited
 from server.clients.quotas import Quotas
-from server.decode import Decoder, Source
+from server.decode import Source
+from server.decoder import Decoder
 from server.engine.engine import Engine
 from server.engine.flows import Flow
 from server.engine.load import Fixed, Policy
@@ -31,7 +33,7 @@ from server.uses import Uses
 if TYPE_CHECKING:
     from server.tracing import Tracing  # needs an extra
 
-T = TypeVar("T")
+S = TypeVar("S", bound=Source)
 R = TypeVar("R")
 
 
@@ -158,6 +160,10 @@ class Service:
         self._is_draining = False
         self.uses = Uses()
 
+    def models_of(self, caller: Caller) -> Catalog:
+        """Return the models that there are for a caller: it is told of no other."""
+        return self.catalog.within(caller.models)
+
     @property
     def is_ready(self) -> bool:
         """Whether every model has run once, the worker is alive and nobody said to end."""
@@ -177,16 +183,23 @@ class Service:
         """Threads that decode images and tokenise text."""
         return self._decoder.num_threads
 
-    async def read(self, function: Callable[[T], R], items: Sequence[T]) -> list[R]:
+    async def read(
+        self, function: Callable[[S], R], sources: Sequence[S], caller: Caller = ANYONE
+    ) -> list[R]:
         """Do what needs no model on the threads that decode, within what the engine admits.
+
+        Args:
+            function: Called on each source.
+            sources: Of a request.
+            caller: Who sends it.
 
         Raises:
             OverloadedError: If there is no room.
             ModelNotReadyError: If the engine is not running.
             Exception: Whatever the function raises.
         """
-        with self._engine.reserve(len(items)):
-            return await self._decoder.map(function, items)
+        with self._engine.reserve(len(sources)):
+            return await self._decoder.map(function, sources, caller.client, caller.weight)
 
     async def warm_up(self) -> None:
         """Run the cheapest and the largest subnet of every model on zeros.
@@ -291,7 +304,8 @@ class Service:
         ):
             if self._quotas is not None:
                 await self._quotas.charge_request(question.caller)
-            items = await self._decoder.decode(sources, served.input)
+            caller = question.caller
+            items = await self._decoder.decode(sources, served.input, caller.client, caller.weight)
             decoded = self._clock()
             shape = max(served.input.shape_of(item) for item in items)
             progress = Progress(
@@ -330,10 +344,12 @@ def _estimate(served: Served, question: Question, sources: Sequence[Source]) -> 
     """Return the seconds that inputs may take at least, before they are decoded."""
     space, budget = served.elastic.space, question.budget
     is_whole = budget.strict and not budget.names_limit
-    subnet = space.largest if is_whole else space.smallest
-    asked = served.elastic.tasks if question.tasks is None else question.tasks
-    # Whether all of them exist is checked later, by what refuses the request.
-    tasks = [task for task in served.elastic.tasks if task in asked]
-    prepared = served.prepare(subnet, tasks or served.elastic.tasks)
+    subnet, tasks = space.largest if is_whole else space.smallest, list(served.elastic.tasks)
+    if question.tasks is not None:
+        # Whether all of them exist is checked later, by what refuses the request.
+        tasks = [task for task in tasks if task in question.tasks] or tasks
+        asked = {axis.name for axis in space.axes if axis.task is None or axis.task in tasks}
+        subnet = Subnet({name: value for name, value in subnet.items() if name in asked})
+    prepared = served.prepare(subnet, tasks)
     longest = served.input.plan_shape(None)[0]
     return sum(prepared.share(min(longest, source.num_tokens)).more for source in sources)

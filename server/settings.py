@@ -5,9 +5,9 @@ from __future__ import annotations
 import difflib
 import os
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 import models
@@ -86,6 +86,12 @@ class Settings(BaseSettings):
         default=100, ge=1, description="More header fields get 431, and more trailer fields."
     )
     max_images: int = Field(default=64, gt=0, description="More images in one request are refused.")
+    max_pixels: int = Field(
+        default=100_000_000,
+        gt=0,
+        description="Images of one request that have more pixels together are refused; one alone "
+        "may have 40 million.",
+    )
     max_texts: int = Field(default=2048, gt=0, description="More texts in one request are refused.")
     max_batch_size: int = Field(default=32, gt=0, description="Most inputs run together.")
     max_batch_tokens: int = Field(
@@ -182,6 +188,24 @@ class Settings(BaseSettings):
         default="info", description="Least severe messages that are logged."
     )
 
+    @classmethod
+    def of(cls, **given: Any) -> Self:
+        """Return the settings; those that are not given come from the environment.
+
+        Raises:
+            SettingsError: Naming every fault, on one line.
+        """
+        try:
+            return cls(**given)
+        except ValidationError as error:
+            faults = (
+                f"{fault['loc'][0]}={fault['input']}: {fault['msg']}"
+                if fault["loc"]
+                else fault["msg"]
+                for fault in error.errors(include_url=False)
+            )
+            raise SettingsError("; ".join(faults)) from None
+
     @property
     def url_host(self) -> str:
         """The host as addresses with a port spell it."""
@@ -207,7 +231,9 @@ class Settings(BaseSettings):
     @property
     def database_url(self) -> str:
         """Where clients are kept."""
-        return self.database or f"sqlite:///{_user_data() / 'rheostat' / 'clients.db'}"
+        if self.database is not None:
+            return self.database
+        return f"sqlite:///{_user_data() / 'rheostat' / 'clients.db'}"
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -19,7 +19,7 @@ TASKS = {
 }
 
 
-def tiny_model(seed: int = 0, num_stages: int = 2) -> Slimmable:
+def tiny_model(seed: int = 0, num_stages: int = 2, name: str = "tiny") -> Slimmable:
     """Return an untrained model of three tasks, widths 1/4 .. 1, 16 x 16 images."""
     torch.manual_seed(seed)
     config = SlimmableConfig(
@@ -30,7 +30,7 @@ def tiny_model(seed: int = 0, num_stages: int = 2) -> Slimmable:
         strides=(2,) * num_stages,
         decoder_channels=32,
     )
-    model = Slimmable("tiny", config)
+    model = Slimmable(name, config)
     for parameter in model.parameters():
         if parameter.ndim == 1:  # norms and biases start alike; make every slice distinct
             torch.nn.init.uniform_(parameter, 0.5, 1.5)
@@ -58,9 +58,9 @@ def tiny_table(model: Slimmable, seed: int = 0) -> Table:
     return Table(rows, cells)
 
 
-def write_checkpoint(folder: Path) -> Path:
+def write_checkpoint(folder: Path, name: str = "tiny") -> Path:
     """Write the tiny checkpoint with its table and return the folder."""
-    model = tiny_model()
+    model = tiny_model(name=name)
     folder.mkdir(parents=True, exist_ok=True)
     tiny_table(model).save(folder / TABLE, model.space)
     checkpoint.save(folder, model, "slimmable", files=[TABLE])

@@ -135,10 +135,10 @@ def embed(
     return vectors
 
 
-def write_text_checkpoint(folder: Path) -> Path:
-    """Write a servable checkpoint named ``tiny-text`` with made-up scores; return the folder."""
+def write_text_checkpoint(folder: Path, name: str = "tiny-text") -> Path:
+    """Write a servable checkpoint with made-up scores; return the folder."""
     write_tokenizer(folder)
-    model = Exits("tiny-text", exits_config("post", text=_PROMPTED))
+    model = Exits(name, exits_config("post", text=_PROMPTED))
     randomise(model)
     checkpoint.save(folder, model, "exits", torch.float32, [TOKENIZER])
     subnets = list(model.space)

@@ -1,9 +1,11 @@
 """Embed texts as well as a budget allows; where none is enough, take the least that is.
 
 Run a server (`make serve`), then: python docs/examples/budgets.py "a text" "another"
+SERVER_URL in the environment names another server.
 """
 
 import asyncio
+import os
 import sys
 
 from server.client import AsyncClient, Budget, Embeddings, InfeasibleBudgetError
@@ -28,4 +30,5 @@ async def main(url: str, texts: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main("http://127.0.0.1:8000", sys.argv[1:]))
+    url = os.environ.get("SERVER_URL", "http://127.0.0.1:8000")
+    asyncio.run(main(url, sys.argv[1:]))

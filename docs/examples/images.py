@@ -1,8 +1,10 @@
 """Ask about a photo, first for all it is worth, then for a tenth of the compute.
 
 Run a server (`make serve`), then: python docs/examples/images.py photo.jpg
+SERVER_URL in the environment names another server.
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -22,4 +24,4 @@ def main(url: str, path: str) -> None:
 
 
 if __name__ == "__main__":
-    main("http://127.0.0.1:8000", sys.argv[1])
+    main(os.environ.get("SERVER_URL", "http://127.0.0.1:8000"), sys.argv[1])

@@ -11,7 +11,7 @@ from models.backends.chains import Chain, Run, Sample
 from models.backends.export import Graph, join
 from models.backends.layouts import LayoutTensors
 from models.backends.sessions import Held, Session
-from models.backends.timing import Clock, faster_sizes
+from models.backends.timing import Clock, compared
 from models.execution import Value
 from models.ragged import Ragged
 
@@ -28,7 +28,7 @@ class Builder:
         device: Where they run.
         pack: As for `Session`.
         max_bytes: That one may hold.
-        clock: For `faster_sizes`.
+        clock: For `compared`.
         wait: Returns once the device is idle.
     """
 
@@ -68,13 +68,13 @@ class Builder:
                 torch.testing.assert_close(found, expected, atol=_TOLERANCE, rtol=_TOLERANCE)
         layouts = LayoutTensors()
         with torch.inference_mode():
-            faster = faster_sizes(
+            sizes = compared(
                 self._to_the_end(lambda inputs: session.run(inputs, layouts)),
                 self._to_the_end(without),
                 sample.batch,
                 self.clock,
             )
-        return Held(session, faster)
+        return Held(session, sizes)
 
     def _to_the_end(
         self, run: Callable[[Sequence[Value]], Value]

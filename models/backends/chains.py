@@ -141,6 +141,11 @@ class Sample:
             else:
                 self._parts.append((None, value[:_SAMPLE].clone()))
 
+    @property
+    def is_packed(self) -> bool:
+        """Whether there are rows of different length among the inputs."""
+        return any(layout is not None for layout, _ in self._parts)
+
     def batch(self, lengths: Sequence[int]) -> list[Value]:
         """Return inputs of ``len(lengths)`` rows: what there is, over and over."""
         layouts: dict[int, Layout] = {}

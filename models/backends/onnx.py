@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from queue import Queue
 from typing import NamedTuple
@@ -27,12 +28,15 @@ from models.backends.layouts import LayoutTensors
 from models.backends.process import ExportProcess
 from models.backends.records import Policy, Records, Stats
 from models.backends.sessions import Held, Session, share_pools
-from models.backends.timing import Clock, size_of
+from models.backends.timing import SIZES, Clock, lengths, size_of
 from models.backends.torch import TorchBackend
 from models.core import Step
-from models.execution import StoppedError, Value, never
+from models.execution import Built, StoppedError, Value, never
 
 log = logging.getLogger(__name__)
+
+
+_MAX_BUILT = 1024  # of which nobody has asked
 
 
 class _Wanted(NamedTuple):
@@ -88,6 +92,7 @@ class OnnxBackend(TorchBackend):
         self._exporter = exporter or ExportProcess()
         self._builder = Builder(self.device, pack, max_bytes, clock, self.wait)
         self._queue: Queue[_Wanted | None] = Queue()  # what is waited for, and some no longer
+        self._built: deque[Built] = deque(maxlen=_MAX_BUILT)
         self._thread_lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._closed = False
@@ -135,9 +140,21 @@ class OnnxBackend(TorchBackend):
         if self._records.want(key):
             self._build(_Wanted(key, chain, Sample(inputs)))
 
+    def take_built(self, model: nn.Module) -> list[Built]:
+        """Return the chains of a model that have got sessions, and the times of these."""
+        found: list[Built] = []
+        if self._built:
+            is_own = bound_to(model)
+            for _ in range(len(self._built)):
+                built = self._built.popleft()
+                is_its = any(is_own(step.run) for step in built.steps)
+                (found if is_its else self._built).append(built)
+        return found
+
     def forget(self, model: nn.Module) -> None:
         """Give up all that is kept for a model; it would keep the weights alive."""
         self._records.forget(bound_to(model))
+        self.take_built(model)
 
     def close(self) -> None:
         """End the thread and the exporter; the session that is being built is dropped."""
@@ -215,3 +232,9 @@ class OnnxBackend(TorchBackend):
                 keys = [step.key for step in chain.steps]
                 log.warning("torch keeps %s: %s", keys, str(error)[:500])
         self._records.enter(key, held, made)
+        if held is not None:
+            is_packed = sample.is_packed
+            for rows, size in zip(SIZES, held.sizes, strict=True):
+                if size.is_faster and size.seconds is not None:
+                    num_tokens = sum(lengths(rows)) if is_packed else 0
+                    self._built.append(Built(chain.steps, rows, num_tokens, size.seconds))

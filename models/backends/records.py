@@ -151,7 +151,7 @@ class Records:
                 _keep(self._graphs, function, graph, _MAX_GRAPHS)
             if held is None:
                 _keep(self._refused, key, None, _MAX_KEYS)
-            elif not any(held.faster):
+            elif not any(size.is_faster for size in held.sizes):
                 _keep(self._slower, key, None, _MAX_KEYS)
             else:
                 self._builds += 1
@@ -185,7 +185,7 @@ class Records:
 
 
 def _for_size(held: Held | None, size: int) -> Session | None:
-    return held.session if held is not None and held.faster[size] else None
+    return held.session if held is not None and held.sizes[size].is_faster else None
 
 
 def _keep(known: OrderedDict[Hashable, T], key: Hashable, value: T, size: int) -> None:

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from models.backends.export import OPSET, OUTPUT, Graph, input_name
 from models.backends.layouts import LayoutTensors, one_layout
+from models.backends.timing import Compared
 from models.execution import Value
 from models.ragged import Ragged
 
@@ -183,11 +184,11 @@ class Held(NamedTuple):
 
     Attributes:
         session: What runs.
-        faster: For each of `models.backends.timing.SIZES`, whether it is used for such batches.
+        sizes: For each of `models.backends.timing.SIZES`, whether it is used for such batches.
     """
 
     session: Session
-    faster: tuple[bool, ...]
+    sizes: tuple[Compared, ...]
 
 
 class SessionCache:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect
 from collections.abc import Callable, Sequence
 from itertools import cycle, islice
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from models.execution import Value
 from models.ragged import Ragged
@@ -19,7 +19,7 @@ Clock: TypeAlias = Callable[[], float]
 SIZES = (1, 8, 32)  # rows
 _BOUNDS = (3, 16)  # rows from which on a batch counts as the next size; about the geometric means
 _LENGTHS = (16, 11, 21, 14, 18)  # tokens of rows of text
-_TOKENS = sum(_LENGTHS) / len(_LENGTHS)
+MEAN_TOKENS = sum(_LENGTHS) / len(_LENGTHS)  # of a row of text, in batches that are timed
 _MIN_REPEATS, _MAX_REPEATS = 3, 7
 _ENOUGH_S = 0.02  # for one size
 _TOO_LONG_S = 0.5  # for one size; then the next smaller one decides for it
@@ -33,17 +33,29 @@ def lengths(rows: int) -> list[int]:
 def size_of(inputs: Sequence[Value]) -> int:
     """Return the index in `SIZES` of the size that is nearest to a batch's; text by its tokens."""
     first = inputs[0]
-    rows = len(first.values) / _TOKENS if isinstance(first, Ragged) else len(first)
+    rows = len(first.values) / MEAN_TOKENS if isinstance(first, Ragged) else len(first)
     return bisect(_BOUNDS, rows)
 
 
-def faster_sizes(
+class Compared(NamedTuple):
+    """What came of a comparison at one size.
+
+    Attributes:
+        is_faster: Whether the one is faster than the other.
+        seconds: Of the faster one; None if this size took too long to be timed.
+    """
+
+    is_faster: bool
+    seconds: float | None
+
+
+def compared(
     run: Callable[[Sequence[Value]], object],
     other: Callable[[Sequence[Value]], object],
     batch: Callable[[list[int]], Sequence[Value]],
     clock: Clock,
-) -> tuple[bool, ...]:
-    """Return for each of `SIZES` whether ``run`` is faster than ``other``.
+) -> tuple[Compared, ...]:
+    """Return for each of `SIZES` whether ``run`` is faster than ``other``, and the time it takes.
 
     The two take turns, and of each the best time counts: whatever else the machine does only adds
     to the others.
@@ -54,12 +66,12 @@ def faster_sizes(
         batch: Makes a batch of rows of given lengths.
         clock: Seconds, from any start; read before and after each call and nowhere else.
     """
-    faster: list[bool] = []
+    found: list[Compared] = []
     pair_s = 0.0
     for i, rows in enumerate(SIZES):
         pair_s *= rows / SIZES[i - 1]
-        if faster and _MIN_REPEATS * pair_s > _TOO_LONG_S:
-            faster.append(faster[-1])
+        if found and _MIN_REPEATS * pair_s > _TOO_LONG_S:
+            found.append(Compared(found[-1].is_faster, None))
             continue
         inputs = batch(lengths(rows))
         times: tuple[list[float], list[float]] = ([], [])
@@ -72,5 +84,5 @@ def faster_sizes(
                 break
         best, other_best = map(min, times)
         pair_s = best + other_best
-        faster.append(best < other_best)
-    return tuple(faster)
+        found.append(Compared(best < other_best, min(best, other_best)))
+    return tuple(found)

@@ -14,9 +14,17 @@ from server.api.documentation import errors, inlined, request_docs
 from server.api.schema import BudgetBody, Name
 from server.catalog import Catalog
 from server.clients.clients import Clients
-from server.clients.profile import CEILINGS, Profile, Quota, check_profile
+from server.clients.keys import CLIENT_ID
+from server.clients.profile import (
+    CEILINGS,
+    LEAST_REQUESTS_PER_S,
+    MOST_FLOPS,
+    MOST_REQUESTS,
+    Profile,
+    Quota,
+    check_profile,
+)
 
-CLIENT_ID = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 ClientId = Annotated[str, Path(pattern=CLIENT_ID)]
 _Weight = Annotated[float, Field(ge=0)]
 _MAX_NAMES = 1000
@@ -38,20 +46,26 @@ class MaximumBody(_Stored):
 class QuotaBody(_Stored):
     """How much the client may use; what is left out is not limited."""
 
-    requests_per_s: float | None = Field(default=None, gt=0, description="Sustained.")
+    requests_per_s: float | None = Field(
+        default=None, ge=LEAST_REQUESTS_PER_S, le=MOST_REQUESTS, description="Sustained."
+    )
     request_burst: float | None = Field(
         default=None,
         ge=1,
+        le=MOST_REQUESTS,
         description="Requests at once after a pause. Default: one second's worth, at least 1.",
     )
     flops_per_s: float | None = Field(
-        default=None, gt=0, description="Sustained; FLOPs are 2 x MACs."
+        default=None, ge=1, le=MOST_FLOPS, description="Sustained; FLOPs are 2 x MACs."
     )
     flops_burst: float | None = Field(
-        default=None, gt=0, description="FLOPs at once after a pause. Default: one second's worth."
+        default=None,
+        ge=1,
+        le=MOST_FLOPS,
+        description="FLOPs at once after a pause. Default: one second's worth.",
     )
     flops_per_day: float | None = Field(
-        default=None, gt=0, description="From midnight to midnight, UTC."
+        default=None, ge=1, le=MOST_FLOPS, description="From midnight to midnight, UTC."
     )
 
 

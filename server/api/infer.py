@@ -10,6 +10,7 @@ from models.inputs import ImageInput, InvalidInputError
 from models.text import TextInput
 from server.api.answer import plan_receipt, receipt_of, unless_gone
 from server.api.body import read_infer, read_json
+from server.api.budget import merged_budget
 from server.api.documentation import FORM_SCHEMA, errors, inlined, request_docs
 from server.api.schema import (
     FullPlanBody,
@@ -47,7 +48,7 @@ def routes(service: Service, max_images: int) -> APIRouter:
         """Run the best subnet that the budget allows, and say what was done."""
         with service.metrics.request() as tally:
             body, uploads = await read_infer(request, max_images)
-            served = service.catalog.choose(body.model, ImageInput)
+            served = service.models_of(caller_of(request)).choose(body.model, ImageInput)
             tally.model = served.name
             answer = await unless_gone(
                 request, service.infer(served, _question(body, request), uploads)
@@ -59,7 +60,7 @@ def routes(service: Service, max_images: int) -> APIRouter:
         """Say which subnet `/v1/infer` would run, without running it."""
         body = await read_json(request, FullPlanBody)
         takes = ImageInput if body.tokens is None else TextInput
-        served = service.catalog.choose(body.model, takes)
+        served = service.models_of(caller_of(request)).choose(body.model, takes)
         shape = _plan_shape(served, body.tokens)
         selection = service.select(served, _question(body, request), shape)
         return PlanAnswer(receipt=plan_receipt(served, selection))
@@ -75,7 +76,8 @@ def _plan_shape(served: Served, num_tokens: int | None) -> Shape:
 
 
 def _question(body: PlanBody, request: Request) -> Question:
-    return Question(body.tasks, body.preferences, body.limits(), caller=caller_of(request))
+    budget = merged_budget(body.budget, {})
+    return Question(body.tasks, body.preferences, budget, caller=caller_of(request))
 
 
 def _outputs(served: Served, answer: Answer) -> list[dict[str, TaskOutput]]:

@@ -8,10 +8,9 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from server.api.body import read_json
-from server.api.clients import CLIENT_ID
 from server.api.documentation import errors, inlined, request_docs
 from server.clients.clients import Clients
-from server.clients.keys import Key, Scope
+from server.clients.keys import CLIENT_ID, LEAST_LIFE_S, MAX_LABEL, MOST_LIFE_S, Key, Scope
 
 
 class KeyBody(BaseModel):
@@ -19,6 +18,7 @@ class KeyBody(BaseModel):
 
     model_config = ConfigDict(
         extra="forbid",
+        strict=True,
         allow_inf_nan=False,
         json_schema_extra={"examples": [{"client": "shop", "scopes": ["infer"]}]},
     )
@@ -29,8 +29,12 @@ class KeyBody(BaseModel):
         pattern=CLIENT_ID,
         description="Whose it is. Default: nobody's; its requests inherit nothing.",
     )
-    label: str = Field(default="", max_length=200, description="What people call it.")
-    expires_in_s: float | None = Field(default=None, gt=0, description="Default: never.")
+    label: str = Field(
+        default="", max_length=MAX_LABEL, description="What people call it; printable."
+    )
+    expires_in_s: float | None = Field(
+        default=None, ge=LEAST_LIFE_S, le=MOST_LIFE_S, description="Default: never."
+    )
 
 
 class KeyAnswer(BaseModel):
@@ -53,7 +57,7 @@ class NewKeyAnswer(KeyAnswer):
 
 
 class KeyList(BaseModel):
-    """All keys; those that ended are listed for 30 days."""
+    """All keys; those that ended for 30 days at most, and of each client the last 32."""
 
     keys: list[KeyAnswer]
 

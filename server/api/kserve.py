@@ -109,23 +109,23 @@ def routes(inference: Inference, max_body_bytes: int) -> APIRouter:
         state = "READY" if service.is_ready else "UNAVAILABLE"
         return [
             {"name": name, "version": served.manifest.version, "state": state, "reason": ""}
-            for name, served in service.catalog.items()
+            for name, served in service.models_of(caller_of(request)).items()
             if service.is_ready or not wants_ready
         ]
 
-    async def describe(model: str, version: str = "") -> dict[str, Any]:
+    async def describe(request: Request, model: str, version: str = "") -> dict[str, Any]:
         """Describe the tensors of a model."""
-        return metadata(inference.find(model, version))
+        return metadata(inference.find(caller_of(request), model, version))
 
-    async def model_ready(model: str, version: str = "") -> dict[str, str | bool]:
+    async def model_ready(request: Request, model: str, version: str = "") -> dict[str, str | bool]:
         """Say whether a model can answer."""
-        served = inference.find(model, version)
+        served = inference.find(caller_of(request), model, version)
         check_ready()
         return {"name": served.name, "ready": True}
 
-    async def configure(model: str, version: str = "") -> dict[str, Any]:
+    async def configure(request: Request, model: str, version: str = "") -> dict[str, Any]:
         """Describe a model in the fields of Triton's model configuration."""
-        served = inference.find(model, version)
+        served = inference.find(caller_of(request), model, version)
         return configuration(served, inference.max_inputs(served))
 
     async def infer(request: Request, model: str, version: str = "") -> Response:
@@ -135,7 +135,7 @@ def routes(inference: Inference, max_body_bytes: int) -> APIRouter:
             if encoding := request.headers.get("content-encoding", ""):
                 # On threads: megabytes of zeros are made from kilobytes.
                 body = await asyncio.to_thread(decompressed, body, encoding, max_body_bytes)
-            served = inference.find(model, version)
+            served = inference.find(caller_of(request), model, version)
             tally.model = served.name
             parsed = read_inference(served, body, request.headers.get(HEADER_LENGTH))
             running = inference.run(served, parsed.asked, request.headers, caller_of(request))

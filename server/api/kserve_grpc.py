@@ -118,20 +118,20 @@ class GrpcServer:
     async def _server_ready(self, _request: Any, _call: Call) -> Any:
         return message("ServerReadyResponse")(ready=self._inference.service.is_ready)
 
-    async def _model_ready(self, request: Any, _call: Call) -> Any:
-        self._inference.find(request.name, request.version)
+    async def _model_ready(self, request: Any, call: Call) -> Any:
+        self._inference.find(call.caller, request.name, request.version)
         return message("ModelReadyResponse")(ready=self._inference.service.is_ready)
 
     async def _server_metadata(self, _request: Any, _call: Call) -> Any:
         return message("ServerMetadataResponse")(**SERVER)
 
-    async def _model_metadata(self, request: Any, _call: Call) -> Any:
-        served = self._inference.find(request.name, request.version)
+    async def _model_metadata(self, request: Any, call: Call) -> Any:
+        served = self._inference.find(call.caller, request.name, request.version)
         return message("ModelMetadataResponse")(**metadata(served))
 
     async def _model_infer(self, request: Any, call: Call) -> Any:
         with self._inference.service.metrics.request() as tally:
-            served = self._inference.find(request.model_name, request.model_version)
+            served = self._inference.find(call.caller, request.model_name, request.model_version)
             tally.model = served.name
             replied = await self._inference.run(
                 served, _asked(request), call.metadata, call.caller, call.left_s

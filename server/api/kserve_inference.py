@@ -107,13 +107,13 @@ class Inference:
         self._max_images = max_images
         self._max_texts = max_texts
 
-    def find(self, name: str, version: str) -> Served:
-        """Return a model; an empty version stands for the one there is.
+    def find(self, caller: Caller, name: str, version: str) -> Served:
+        """Return a model of a caller; an empty version stands for the one there is.
 
         Raises:
             UnknownModelError: If there is none of that name and version.
         """
-        served = self.service.catalog.choose(name)
+        served = self.service.models_of(caller).choose(name)
         if version not in ("", served.manifest.version):
             raise UnknownModelError(
                 f"version={shown(version)} of model {name!r} is not served; "

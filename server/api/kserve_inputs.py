@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -84,7 +85,8 @@ def _image(row: _Row) -> Source:
 
 
 def _pixels(row: _Row) -> Source:
-    return Unread(0, lambda: Pixels(row.field, row.rows.numbers(row.index)))
+    num_pixels = math.prod(row.rows.shape[1:]) // 3
+    return Unread(0, lambda: Pixels(row.field, row.rows.numbers(row.index)), num_pixels)
 
 
 def _text(row: _Row) -> Source:

@@ -7,7 +7,8 @@ import math
 from fastapi import APIRouter, Request
 
 from models.core import Cost, Subnet, plan_cost
-from models.inputs import FORMATS, ImageInput, ModelInput
+from models.inputs import ImageInput, ModelInput
+from models.pixels import FORMATS
 from models.text import TextInput
 from server.api.dimensions import allowed_dimensions
 from server.api.documentation import errors
@@ -23,23 +24,26 @@ from server.api.models_schema import (
     TextEntry,
 )
 from server.api.openai_form import OPENAI, form
-from server.catalog import Catalog, Served
+from server.caller import caller_of
+from server.catalog import Served
+from server.service import Service
 
 
-def routes(catalog: Catalog) -> APIRouter:
-    """Return the routes that describe the models of a catalogue."""
+def routes(service: Service) -> APIRouter:
+    """Return the routes that describe the models that there are for a client."""
     router = APIRouter(prefix="/v1/models", tags=["models"])
 
     @router.get("", responses=errors())
-    async def list_models() -> ModelList:
+    async def list_models(request: Request) -> ModelList:
         """List the models served."""
-        return ModelList(data=[_entry(served) for served in catalog.values()])
+        found = service.models_of(caller_of(request))
+        return ModelList(data=[_entry(served) for served in found.values()])
 
     @router.get("/{model}", responses=errors() | errors(404, by=[OPENAI], public=True))
     async def describe_model(request: Request, model: str) -> ModelDetail:
         """Describe one model: its axes, tasks, input, cost and Pareto front."""
         request.scope["state"]["form"] = form
-        return _detail(catalog.choose(model))
+        return _detail(service.models_of(caller_of(request)).choose(model))
 
     return router
 

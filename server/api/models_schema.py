@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from models.core import Value
+from server.api.schema import Value
 
 
 class ModelEntry(BaseModel):

@@ -42,7 +42,7 @@ def routes(service: Service, max_texts: int) -> APIRouter:
         """Embed texts with the best subnet that the budget allows."""
         with service.metrics.request() as tally:
             body = await read_json(request, EmbeddingsBody)
-            served = service.catalog.choose(body.model, TextInput)
+            served = service.models_of(caller_of(request)).choose(body.model, TextInput)
             tally.model = served.name
             texts = passages("input", body.input, max_texts, body.prompt, body.truncate)
             question = Question(

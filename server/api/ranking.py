@@ -52,7 +52,7 @@ async def ranked(
     Raises:
         RheostatError: As `server.rerank.rerank`; UnknownModelError.
     """
-    served = service.catalog.choose(asked.model, TextInput)
+    served = service.models_of(caller_of(request)).choose(asked.model, TextInput)
     tally.model = served.name
     question = Question(
         tasks=None,

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from models.core import Value
-from search.budget import Budget
-
+# The client reads this file in programs that may have packages `models` and `search` of their own.
+Value: TypeAlias = int | float | str  # of an axis, as `models.core` has it
 Name = Annotated[str, Field(max_length=200)]
 # Fail fast: a list of a million wrong entries must not cost a million errors.
 _Names = Annotated[list[Name], Field(fail_fast=True)]
@@ -85,10 +84,6 @@ class PlanBody(_Asked):
     budget: BudgetBody | None = Field(
         default=None, description="Default: the largest subnet may run."
     )
-
-    def limits(self) -> Budget:
-        """Return the budget as the search takes it."""
-        return Budget(**self.budget.model_dump()) if self.budget else Budget()
 
 
 class FullPlanBody(PlanBody):

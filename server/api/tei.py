@@ -109,7 +109,7 @@ def routes(service: Service, settings: Settings) -> APIRouter:
         """Embed texts with the best subnet that the budget allows."""
         with service.metrics.request() as tally:
             body = await read_json(request, EmbedBody)
-            served = service.catalog.choose(body.model, TextInput)
+            served = service.models_of(caller_of(request)).choose(body.model, TextInput)
             tally.model = served.name
             _check_any(request, "inputs", body.inputs)
             texts = passages("inputs", body.inputs, settings.max_texts, body.prompt_name, body.side)
@@ -172,7 +172,7 @@ def routes(service: Service, settings: Settings) -> APIRouter:
     async def tokenize(request: Request) -> list[list[SimpleToken]]:
         """Cut texts into tokens."""
         body = await read_json(request, TokenizeBody)
-        _, model_input = _text_model(service, body.model)
+        _, model_input = _text_model(service, request, body.model)
         _check_any(request, "inputs", body.inputs)
         texts = passages("inputs", body.inputs, settings.max_texts, body.prompt_name)
 
@@ -184,7 +184,7 @@ def routes(service: Service, settings: Settings) -> APIRouter:
                 for t in found
             ]
 
-        return await service.read(tokens_of, texts)
+        return await service.read(tokens_of, texts, caller_of(request))
 
     @router.post(
         "/decode",
@@ -194,7 +194,7 @@ def routes(service: Service, settings: Settings) -> APIRouter:
     async def decode(request: Request) -> list[str]:
         """Turn token ids into text."""
         body = await read_json(request, DecodeBody)
-        _, model_input = _text_model(service, body.model)
+        _, model_input = _text_model(service, request, body.model)
         _check_any(request, "ids", body.ids)
         rows = passages("ids", body.ids, settings.max_texts)
 
@@ -203,12 +203,12 @@ def routes(service: Service, settings: Settings) -> APIRouter:
             with _blaming(row.field):
                 return model_input.text_of(row.content, body.skip_special_tokens)
 
-        return await service.read(text_of, rows)
+        return await service.read(text_of, rows, caller_of(request))
 
     @router.get("/info", responses=documented(404, 422))
-    async def info(model: str | None = None) -> TeiInfo:
+    async def info(request: Request, model: str | None = None) -> TeiInfo:
         """Describe the model and the limits."""
-        served, model_input = _text_model(service, model)
+        served, model_input = _text_model(service, request, model)
         pooling = served.manifest.config.get("pooling")
         return TeiInfo(
             model_id=served.name,
@@ -266,8 +266,8 @@ async def rerank(
     return ranks
 
 
-def _text_model(service: Service, name: str | None) -> tuple[Served, TextInput]:
-    served = service.catalog.choose(name, TextInput)
+def _text_model(service: Service, request: Request, name: str | None) -> tuple[Served, TextInput]:
+    served = service.models_of(caller_of(request)).choose(name, TextInput)
     if not isinstance(served.input, TextInput):
         raise InvalidRequestError(f"model={name}: this model takes images, not text", "model")
     return served, served.input

@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from server.clients.counters import ClientCounters
 from server.clients.database import Database
 from server.clients.directory import Directory
-from server.clients.keys import Key, Scope, new_key
+from server.clients.keys import Key, Scope, check_id, check_new, new_key
 from server.clients.leases import LeasedMeters
 from server.clients.ledger import Ledger
 from server.clients.local import LocalMeters
@@ -86,9 +86,11 @@ class Clients:
         """Make and store a key; return its text, which is kept nowhere, and its record.
 
         Raises:
+            InvalidRequestError: As `check_new`.
             UnknownClientError: If its client is not stored.
             ConflictError: If its client has too many.
         """
+        check_new(client, label, expires_in_s)
         now = self._clock()
         expires = None if expires_in_s is None else now + expires_in_s
         text, key = new_key(scopes, client, label, now, expires)
@@ -102,6 +104,7 @@ class Clients:
         Raises:
             UnknownKeyError: If there is none of that id.
         """
+        check_id(key_id)
         await self.store.revoke_key(key_id, self._clock())
         await self.directory.refresh()
 

@@ -9,6 +9,7 @@ from contextlib import suppress
 
 from server.caller import Caller
 from server.clients.keys import Key, id_of
+from server.clients.patience import patience
 from server.clients.store import Store
 from server.errors import DatabaseError
 
@@ -109,7 +110,7 @@ class Directory:
         """
         async with self._turn:
             try:
-                async with asyncio.timeout(_ANSWER_S):
+                async with patience(_ANSWER_S):
                     changes = await self._store.changes(self._revision)
             except TimeoutError:
                 raise DatabaseError(f"the database has not answered for {_ANSWER_S:g} s") from None
@@ -150,5 +151,5 @@ class Directory:
         uses = {key_id: used for key_id, used in self._uses.items() if key_id in self._keys}
         self._uses = {}
         if uses:
-            async with asyncio.timeout(_ANSWER_S):
+            async with patience(_ANSWER_S):
                 await self._store.note_use(uses)

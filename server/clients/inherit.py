@@ -11,7 +11,8 @@ merge the first two into a `Question`; this file merges in the third:
   only where the request or the client's default budget sets a limit, or the server's setting says
   so: an answer that is stored and compared later, such as a vector, must not change because others
   waited.
-- A **model** that the client may not use is refused.
+- A **model** that the client may not use is not there: protocols choose among those of
+  `Service.models_of`, and none gets past here with another.
 
 Priority and weight are the caller's (`server.caller`); a request can step back, never ahead.
 """
@@ -25,7 +26,7 @@ from search.budget import Budget
 from server.catalog import Served
 from server.choose import Question
 from server.clients.profile import CEILINGS, Profile, check_ceilings
-from server.errors import PermissionDeniedError
+from server.errors import UnknownModelError
 
 
 def inherited(question: Question, served: Served, slims_all: bool = False) -> Question:
@@ -38,15 +39,15 @@ def inherited(question: Question, served: Served, slims_all: bool = False) -> Qu
 
     Raises:
         InvalidRequestError: If a ceiling is above the client's maximum.
-        PermissionDeniedError: If the client may not use the model.
+        UnknownModelError: If there is no such model for the client.
     """
     profile = question.caller.profile
     if profile is None:
         budget = question.budget
         return replace(question, budget=_decided(budget, budget.names_limit or slims_all))
     if profile.models is not None and served.name not in profile.models:
-        raise PermissionDeniedError(
-            f"model={served.name!r} is not for this client; one of {list(profile.models)}", "model"
+        raise UnknownModelError(
+            f"model={served.name!r} is not served; one of {list(profile.models)}", "model"
         )
     return replace(
         question,

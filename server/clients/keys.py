@@ -17,7 +17,13 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 
-_KEY = re.compile(r"rh-([0-9a-f]{16})-[A-Za-z0-9_-]{43}")
+from server.errors import InvalidRequestError, UnknownKeyError, shown
+
+CLIENT_ID = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
+MAX_LABEL = 200  # characters
+LEAST_LIFE_S, MOST_LIFE_S = 1.0, 36_500 * 86_400.0  # of a key that expires
+_ID = re.compile(r"[0-9a-f]{16}")
+_KEY = re.compile(rf"rh-({_ID.pattern})-[A-Za-z0-9_-]{{43}}")
 
 
 class Scope(StrEnum):
@@ -57,6 +63,44 @@ class Key:
     def matches(self, text: str) -> bool:
         """Return whether a key is this one; takes the same time wherever it differs."""
         return hmac.compare_digest(_digest(text), self.digest)
+
+    def ended(self, now: float) -> float | None:
+        """Return since when the key opens nothing, Unix time; None if it is good at a moment."""
+        if self.revoked is not None:
+            return self.revoked
+        return self.expires if self.expires is not None and self.expires <= now else None
+
+
+def check_new(client: str | None, label: str, expires_in_s: float | None) -> None:
+    """Refuse a key that could not be stored or shown, or would never open anything.
+
+    Raises:
+        InvalidRequestError: Naming the field, its value and what is allowed.
+    """
+    if client is not None and not re.fullmatch(CLIENT_ID, client):
+        raise InvalidRequestError(f"client={shown(client)} must match {CLIENT_ID}", "client")
+    if len(label) > MAX_LABEL or not label.isprintable():
+        raise InvalidRequestError(
+            f"label={shown(label)} must be at most {MAX_LABEL} characters that can be printed",
+            "label",
+        )
+    # Not the other way round: a NaN is not below anything.
+    if expires_in_s is not None and not LEAST_LIFE_S <= expires_in_s <= MOST_LIFE_S:
+        raise InvalidRequestError(
+            f"expires_in_s={expires_in_s:g} must be from {LEAST_LIFE_S:g} to {MOST_LIFE_S:.0f}, "
+            "which is 100 years",
+            "expires_in_s",
+        )
+
+
+def check_id(key_id: str) -> None:
+    """Refuse what cannot be the id of a key: not every database takes every text.
+
+    Raises:
+        UnknownKeyError: If it is none.
+    """
+    if not _ID.fullmatch(key_id):
+        raise UnknownKeyError(f"key {shown(key_id)} is not known", "key")
 
 
 def new_key(

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 
 from server.clients.bucket import Limit, Meter
 from server.clients.ledger import Ask, Grant, Ledger, MeterKey
+from server.clients.patience import patience
 from server.clients.profile import LEASE_S, QuotaName
 from server.clients.quotas import Charges, Refusal, slowest
 from server.errors import DatabaseError
@@ -195,7 +196,7 @@ class LeasedMeters:
         grants: dict[MeterKey, Grant] = {}
         try:
             if asks or self._is_away:
-                async with asyncio.timeout(_ANSWER_S):
+                async with patience(_ANSWER_S):
                     grants = await self._ledger.lease(asks)
             self._set_away(None)
         except Exception as error:  # whatever it is, those who wait must go on

@@ -11,6 +11,10 @@ from server.errors import InvalidRequestError, shown
 
 CEILINGS = ("flops", "macs", "fraction", "latency_ms")
 LEASE_S = 0.1  # of a rate's tokens that a replica takes from the database at a time
+# Quotas are counted in floats: with more than this, what one request takes is lost by rounding.
+MOST_REQUESTS, MOST_FLOPS = 1e9, 1e21
+LEAST_REQUESTS_PER_S = 1e-6  # one in eleven days; a wait is a number of seconds that clients read
+_MOST_REFILL_S = 30 * 86_400.0  # of a burst
 
 
 class QuotaName(StrEnum):
@@ -73,10 +77,18 @@ def check_profile(profile: Profile, tasks: Mapping[str, Collection[str]]) -> Non
     Raises:
         InvalidRequestError: Naming the field, its value and what is allowed.
     """
-    for model in profile.models or ():
+    models = profile.models or ()
+    for model in models:
         _check_known("models", model, "model", tasks)
+        if models.count(model) > 1:
+            raise InvalidRequestError(f"models names {shown(model)} more than once", "models")
     for model, weights in profile.preferences.items():
         _check_known(f"preferences.{model}", model, "model", tasks)
+        if models and model not in models:
+            raise InvalidRequestError(
+                f"preferences.{model}: the client may not use this model; models={list(models)}",
+                f"preferences.{model}"[:80],
+            )
         for task in weights:
             _check_known(f"preferences.{model}.{task}", task, "task", tasks[model])
         if not any(weights.values()):
@@ -138,5 +150,10 @@ def _check_burst(quota: Quota, name: str, rate_name: str, least: float) -> None:
         raise InvalidRequestError(
             f"{field_name}={burst:g} must be at least {max(least, LEASE_S * rate):g}: "
             f"{LEASE_S:g} s of quota.{rate_name}" + (" and 1" if least else ""),
+            field_name,
+        )
+    if burst > (most := max(least, _MOST_REFILL_S * rate)):
+        raise InvalidRequestError(
+            f"{field_name}={burst:g} must be at most {most:g}: 30 days of quota.{rate_name}",
             field_name,
         )

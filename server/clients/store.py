@@ -21,8 +21,9 @@ from server.errors import (
     shown,
 )
 
-MAX_KEYS_PER_CLIENT = 32  # those of nobody count as one client's
-_KEPT_S = 30 * 86_400.0  # keys that ended are listed for so long
+MAX_KEYS_PER_CLIENT = 32  # that are good; those of nobody count as one client's
+MAX_ENDED_KEYS = 32  # of a client that are listed: those that ended last
+_KEPT_S = 30 * 86_400.0  # keys that ended are listed for so long at most
 _PROFILE = TypeAdapter(Profile)
 
 
@@ -149,11 +150,11 @@ class Store:
             )
 
     async def add_key(self, key: Key) -> None:
-        """Store a key, and forget those that ended long ago.
+        """Store a key, and forget those that ended long ago, or before many others of its client.
 
         Raises:
             UnknownClientError: If its client is not stored.
-            ConflictError: If its client has too many.
+            ConflictError: If its client has too many that are good.
         """
         keys, clients = tables.keys, tables.clients
         async with self._database.writing() as connection:
@@ -166,14 +167,15 @@ class Store:
                 connection, clients, clients.c.id == key.client
             ):
                 raise _unknown_client(key.client)
-            count = await connection.execute(
-                select(func.count()).select_from(keys).where(keys.c.client == key.client)
-            )
-            if count.scalar_one() >= MAX_KEYS_PER_CLIENT:
+            own = [_key(row) for row in await _rows(connection, keys, keys.c.client == key.client)]
+            ended = {one.id: at for one in own if (at := one.ended(key.created)) is not None}
+            if len(own) - len(ended) >= MAX_KEYS_PER_CLIENT:
                 raise ConflictError(
-                    f"{MAX_KEYS_PER_CLIENT} keys are stored of this client, those that ended "
-                    "within 30 days included; no client may have more"
+                    f"{MAX_KEYS_PER_CLIENT} keys of this client are good already, and no client "
+                    "may have more; revoke one"
                 )
+            surplus = sorted(ended, key=ended.__getitem__)[:-MAX_ENDED_KEYS]
+            await connection.execute(delete(keys).where(keys.c.id.in_(surplus)))
             await connection.execute(
                 insert(keys).values(
                     id=key.id,

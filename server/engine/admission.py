@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 from server.engine.flows import ANY_FLOW, Flow, Flows, Room
 from server.engine.patience import Patience
+from server.engine.returns import Returns
 from server.errors import OverloadedError
 
 _MAX_RETRY_S = 60.0  # clients take a longer wait as "never"
@@ -36,6 +37,7 @@ class Admission:
         self._clock = clock
         self._done: deque[tuple[float, int]] = deque(maxlen=_WINDOW)
         self._patience = Patience(max_wait_s)
+        self._returns = Returns()
         self.flows = Flows()
 
     @property
@@ -72,18 +74,14 @@ class Admission:
         Raises:
             OverloadedError: If there is not enough room, or the wait would be too long.
         """
+        arrived = self._clock()
         self._check_room(num_works, flow)
         wait_s = pace * self.flows.wait_s(flow, seconds, running_s)
         predicted_s = wait_s + pace * seconds
-        if not is_timed:
-            self._check_patience(flow, wait_s, predicted_s)
-        if wait_s > self._max_wait_s:
-            raise OverloadedError(
-                f"this request would wait about {wait_s:.3g} s; above {self._max_wait_s:g} s no "
-                "more are let in",
-                wait_s - self._max_wait_s,
-            )
-        arrived = self._clock()
+        text, excess_s = self._fault(flow, wait_s, predicted_s, is_timed)
+        if text:
+            back_s = self._returns.after_s(flow.client, arrived, excess_s, pace * seconds)
+            raise OverloadedError(text, back_s)
         room = self.flows.enter(flow, num_works, seconds)
         try:
             yield room
@@ -106,14 +104,24 @@ class Admission:
                 self.drain_s(),
             )
 
-    def _check_patience(self, flow: Flow, wait_s: float, predicted_s: float) -> None:
-        limit_s = self._patience.limit_s(flow.client, self._clock())
-        if wait_s > 0 and limit_s < predicted_s and limit_s < self._max_wait_s:
-            raise OverloadedError(
-                f"this request would take about {predicted_s:.3g} s; many that took more than "
-                f"{limit_s:.3g} s were lately left by their clients",
-                predicted_s - limit_s,
+    def _fault(
+        self, flow: Flow, wait_s: float, predicted_s: float, is_timed: bool
+    ) -> tuple[str, float]:
+        """Return why a request is not let in, if it is not, and how much too long it would take."""
+        if wait_s > self._max_wait_s:
+            text = (
+                f"this request would wait about {wait_s:.3g} s; above {self._max_wait_s:g} s no "
+                "more are let in"
             )
+            return text, wait_s - self._max_wait_s
+        limit_s = self._patience.limit_s(flow.client, self._clock())
+        if not is_timed and wait_s > 0 and limit_s < predicted_s and limit_s < self._max_wait_s:
+            text = (
+                f"this request would take about {predicted_s:.3g} s; many that took more than "
+                f"{limit_s:.3g} s were lately left by their clients"
+            )
+            return text, predicted_s - limit_s
+        return "", 0.0
 
     def note(self, num_works: int) -> None:
         """Record that a batch has just been finished."""

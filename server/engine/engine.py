@@ -31,6 +31,8 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
+_LONGEST_BATCH = 0.25  # of the longest wait: what comes next waits for the end of a batch
+
 
 class Engine:
     """Runs works in batches on one thread; `server.engine.schedule` says which go first.
@@ -66,6 +68,8 @@ class Engine:
         self.backend = backend
         self._admission = Admission(max_queue, max_wait_s, clock)
         self._pace = Pace()
+        self._longest_s = _LONGEST_BATCH * max_wait_s
+        self._running_until = 0.0
         self._running: Sequence[Waiting] = ()
         self._clock = clock
         self._on_batch = on_batch
@@ -118,9 +122,15 @@ class Engine:
                 and work.priority == flow.priority
                 and id(work) not in run
             )
-        running_s = sum(one.share.more for one in running)
         flows = self._admission.flows
-        return self._pace.value * flows.wait_s(room.flow, seconds, running_s, ahead_s, room)
+        wait_s = flows.wait_s(room.flow, seconds, self._running_s(), ahead_s, room)
+        return self._pace.value * wait_s
+
+    def _running_s(self) -> float:
+        """Return what is left of the batch that runs now, in predicted seconds."""
+        if not self._running:
+            return 0.0
+        return max(0.0, self._running_until - self._clock()) / self._pace.value
 
     def start(self) -> None:
         """Start the worker. Call once, on the event loop that will submit."""
@@ -182,7 +192,7 @@ class Engine:
             ModelNotReadyError: If the engine is not running.
         """
         self._check_open()
-        running_s = sum(one.share.more for one in self._running)
+        running_s = self._running_s()
         with self._admission.reserve(
             num_works, seconds, self._pace.value, flow, running_s, is_timed
         ) as room:
@@ -243,6 +253,7 @@ class Engine:
             if not batch:
                 continue  # all that waited had expired, or there was something else to do
             started = self._clock()
+            self._running_until = started + self._pace.value * batch_seconds(batch)
             self._running = batch
             self._post(self._on_batch, len(batch))
             calls: list[tuple[Sequence[Step], Workload, float]] = []
@@ -269,6 +280,10 @@ class Engine:
             if (profile := batch[0].work.prepared.profile) is not None:
                 for call in calls:  # only now, when nobody waits for it
                     profile.observe(*call)
+                owner = batch[0].work.prepared.owner
+                for built in self.backend.take_built(owner) if isinstance(owner, nn.Module) else ():
+                    length = built.num_tokens / built.rows
+                    profile.replace(built.steps, Workload(built.rows, length), built.seconds)
 
     def _next_batch(self) -> list[Waiting] | None:
         """Wait for works; None once closed and empty."""
@@ -282,7 +297,8 @@ class Engine:
             self._post(errand.run())
         with self._changed:
             now = self._clock()
-            batch, expired = self._queue.next_batch(now, InTime(now, self._pace.value))
+            in_time = InTime(now, self._pace.value, self._longest_s)
+            batch, expired = self._queue.next_batch(now, in_time)
         if expired:
             self._post(self._expire, expired)
         return batch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 from typing import NamedTuple, Protocol
 
 _FORGET = 0.95  # what a batch weighs less for each later one
@@ -41,17 +42,20 @@ class InTime:
     """The rule by which one batch grows, for `schedule.Scheduler.next_batch`.
 
     A batch grows while the earliest deadline in it holds. One that cannot hold any more stops
-    nothing: a smaller batch would only make the others late as well.
+    nothing: a smaller batch would only make the others late as well. No batch grows for longer than
+    a limit, since whoever comes next waits for its end.
     """
 
-    def __init__(self, now: float, pace: float) -> None:
+    def __init__(self, now: float, pace: float, longest_s: float = inf) -> None:
         """Begin with an empty batch.
 
         Args:
             now: On the clock of the deadlines.
             pace: Seconds that a predicted one takes.
+            longest_s: That a batch of several works may be predicted to take.
         """
         self._pace = pace
+        self._last = now + longest_s
         self._end = now
         self._earliest: float | None = None
 
@@ -65,7 +69,7 @@ class InTime:
         is_late = before > self._earliest
         self._end += self._pace * share.more
         self._earliest = min(self._earliest, work.deadline)
-        return is_late or self._end <= self._earliest
+        return self._end <= self._last and (is_late or self._end <= self._earliest)
 
 
 class Pace:

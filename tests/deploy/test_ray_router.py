@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +25,10 @@ from deploy.ray_settings import RaySettings
 from models.inputs import ImageInput
 from models.text import TextInput
 from server.app import create_app
+from server.clients.database import Database
+from server.clients.keys import Scope, new_key
+from server.clients.profile import Profile
+from server.clients.store import Store
 from server.settings import SettingsError
 from tests.server.samples import image
 from tests.tiny import write_checkpoint
@@ -159,6 +164,41 @@ def test_names_are_told_to_nobody_whom_the_models_turn_away(
     assert "tiny-text" not in answer.text
 
 
+def test_for_a_client_with_models_of_its_own_there_are_no_others(
+    settings: RaySettings, tmp_path: Path
+) -> None:
+    database = f"sqlite:///{tmp_path / 'clients.db'}"
+    text, key = new_key({Scope.INFER}, "shop", "", 0.0, None)
+
+    async def store() -> None:
+        stored = Database(database)
+        await stored.migrate()
+        await Store(stored, 1).put_client("shop", Profile(models=("tiny-text",)))
+        await Store(stored, 1).add_key(key)
+        await stored.close()
+
+    asyncio.run(store())
+    with ExitStack() as running:
+        handles: dict[str, Any] = {}
+        for name in INPUTS:
+            only = {"models": settings.models_folder / name, "database": database}
+            app = create_app(settings.model_copy(update=only))
+            handles[name] = Replicas(app, running.enter_context(TestClient(app)).portal)
+        inputs = dict.fromkeys(INPUTS, TextInput)
+        own = settings.model_copy(update={"default_models": "tiny,tiny-text"})
+        client = TestClient(router_app(own, inputs, handles))
+        client.headers["x-api-key"] = text
+        texts = {"query": "w1", "documents": ["w2"]}
+        assert client.post("/v1/rerank", json=texts).json()["model"] == "tiny-text"
+        for name in ("tiny", "huge"):
+            refused = client.post("/v1/rerank", json={"model": name, **texts})
+            assert refused.status_code == 404
+            message = f"model='{name}' is not served; one of ['tiny-text']"
+            assert refused.json()["error"]["message"] == message
+        assert [one["id"] for one in client.get("/v1/models").json()["data"]] == ["tiny-text"]
+        assert client.get("/v1/nothing").json()["error"]["type"] == "unknown_path"
+
+
 def test_a_model_without_a_replica_is_not_ready(
     client: TestClient, handles: dict[str, Any]
 ) -> None:
@@ -185,7 +225,7 @@ def test_lists_are_put_together(client: TestClient) -> None:
 def test_it_is_ready_when_every_model_is(
     client: TestClient, handles: dict[str, Any], settings: RaySettings
 ) -> None:
-    assert client.get("/readyz").json() == {"ready": True, "models": ["tiny", "tiny-text"]}
+    assert client.get("/readyz").json() == {"ready": True}
     own = settings.model_copy(update={"models": settings.models_folder / "tiny"})
     handles["tiny"] = Replicas(create_app(own), None)  # never started
     client = TestClient(router_app(settings, INPUTS, handles))

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+from functools import partial
 from itertools import count
+from math import inf
 from pathlib import Path
 
 import numpy as np
@@ -63,12 +65,44 @@ def test_what_is_seen_corrects_the_scale_of_the_steps_seen_and_of_no_other() -> 
     assert found.total(STEPS, Workload(4, 10)) == pytest.approx(16e-3 + 80e-3)
 
 
-def test_a_scale_and_an_offset_are_told_apart_where_sizes_differ() -> None:
+def test_each_size_of_batches_is_corrected_by_itself() -> None:
+    """A back end may run small batches in another way than large ones."""
     found = profile()
     for i in range(512):
-        rows = (1, 4, 16)[i % 3]
-        found.observe(STEPS[:1], Workload(rows, 10), 0.5 * rows * 2e-3 + 1e-3)
-    assert found.total(STEPS[:1], Workload(8, 10)) == pytest.approx(8e-3 + 1e-3, rel=0.05)
+        rows = (1, 16)[i % 2]
+        found.observe(STEPS[:1], Workload(rows, 10), (0.25, 0.75)[i % 2] * rows * 2e-3)
+    assert found.total(STEPS[:1], Workload(1, 10)) == pytest.approx(0.25 * 2e-3, rel=0.05)
+    assert found.total(STEPS[:1], Workload(16, 10)) == pytest.approx(0.75 * 32e-3, rel=0.05)
+    between = [found.total(STEPS[:1], Workload(rows, 10)) for rows in range(1, 17)]
+    assert between == sorted(between)
+
+
+def test_a_size_that_was_not_seen_goes_by_the_nearest_that_was() -> None:
+    found = profile()
+    for _ in range(256):
+        found.observe(STEPS[:1], Workload(1, 10), 0.5 * 2e-3)
+    assert found.total(STEPS[:1], Workload(16, 10)) == pytest.approx(0.5 * 32e-3)
+
+
+def test_a_new_way_to_run_steps_is_predicted_from_its_own_time_at_once() -> None:
+    found = profile()
+    for _ in range(1000):
+        found.observe(STEPS, Workload(1, 16), 2 * found.total(STEPS, Workload(1, 16)))
+    before = found.corrections.version
+    whole = profile()
+    for rows, ratio in ((1, 0.2), (8, 0.4), (32, 0.5)):
+        found.replace(STEPS, Workload(rows, 16), ratio * whole.total(STEPS, Workload(rows, 16)))
+    assert found.corrections.version > before
+    for rows, ratio in ((1, 0.2), (8, 0.4), (32, 0.5)):
+        now = found.total(STEPS, Workload(rows, 16)) / whole.total(STEPS, Workload(rows, 16))
+        assert now == pytest.approx(ratio, rel=0.1)
+
+
+def test_what_is_far_off_is_put_right_after_a_few_batches() -> None:
+    found = profile()
+    for _ in range(8):
+        found.observe(STEPS, Workload(1, 10), 0.25 * 22e-3)
+    assert found.total(STEPS, Workload(1, 10)) == pytest.approx(0.25 * 22e-3)
 
 
 def test_a_chains_time_is_divided_as_predicted() -> None:
@@ -138,3 +172,20 @@ def test_texts_are_measured_by_length(tmp_path: Path) -> None:
     found = calibrate(model, model.input, table, backend, lambda: float(next(ticks)))
     assert found.lengths == (8, 32)
     assert found.total(model.plan(model.space.largest, (32,)), Workload(3, 20)) > 0
+
+
+def test_a_time_limit_leaves_larger_batches_to_be_extrapolated() -> None:
+    model = tiny_model()
+    backend = TorchBackend()
+    backend.prepare(model)
+    table = tiny_table(model)
+    found, ticks = {}, {}
+    for max_s in (0.5, inf):
+        counter = count()
+        clock = partial(lambda numbers: float(next(numbers)), counter)
+        found[max_s] = calibrate(model, model.input, table, backend, clock, max_s)
+        ticks[max_s] = next(counter)
+    assert ticks[0.5] < ticks[inf] / 3
+    first = found[0.5].seconds[:, :1]
+    assert (first > 0).all()
+    assert found[0.5].seconds == pytest.approx(first * np.array(ROWS)[None, :, None])

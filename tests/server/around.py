@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from models.backends.torch import TorchBackend
 from server.catalog import Catalog, Served
-from server.decode import Decoder
+from server.decoder import Decoder
 from server.engine.engine import Engine
 from server.engine.load import Policy
 from server.metrics import Metrics

@@ -3,6 +3,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from models.families.exits import Exits
 from server import catalog, logs
 from server.app import create_app
 from server.catalog import Served
-from server.decode import Decoder
+from server.decoder import Decoder
 from server.engine.engine import Engine
 from server.errors import OverloadedError
 from server.settings import DATA, PREFIX, Settings
@@ -25,6 +26,7 @@ from tests.tiny_text import write_text_checkpoint
 
 MAX_IMAGES = 4
 MAX_BODY_BYTES = 1_000_000
+MAX_PIXELS = 100_000_000
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -147,6 +149,6 @@ def refuse(monkeypatch: pytest.MonkeyPatch) -> Refuse:
 @pytest.fixture
 def decoder() -> Iterator[Decoder]:
     """A decoder with two threads."""
-    decoder = Decoder(2)
+    decoder = Decoder(2, time.perf_counter, MAX_PIXELS)
     yield decoder
     decoder.close()

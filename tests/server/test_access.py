@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +15,9 @@ from starlette.types import Scope as AsgiScope
 
 from server.access import PUBLIC, SCOPES, Access, is_loopback
 from server.app import create_app
+from server.clients.database import Database
 from server.clients.keys import Scope, new_key
+from server.clients.store import Store
 from server.errors import UnknownPathError
 from server.settings import Settings, SettingsError
 from tests.server.samples import Connection, image, run, text_of
@@ -33,6 +36,21 @@ class Guarded(NamedTuple):
 
 def bearer(key: str) -> dict[str, str]:
     return {"authorization": f"Bearer {key}"}
+
+
+def expired(url: str) -> str:
+    """Store a key that expired a moment ago, and return it."""
+    now = time.time()
+    text, key = new_key(list(Scope), None, "", now - 2, now - 1)
+
+    async def store() -> None:
+        database = Database(url)
+        await Store(database, 1).add_key(key)
+        await database.close()
+
+    run(store())
+    time.sleep(1)  # until the server knows it
+    return text
 
 
 def methods(app: FastAPI) -> dict[str, set[str]]:
@@ -58,7 +76,6 @@ def guarded(own_settings: Settings) -> Iterator[Guarded]:
             "all": {"scopes": list(Scope)},
             "shop": {"scopes": ["infer"], "client": "shop"},
             "revoked": {"scopes": list(Scope)},
-            "expired": {"scopes": list(Scope), "expires_in_s": 0.001},
         }
         # The first closes the door, so that one is the administrator's.
         admin = client.post("/v1/keys", json={"scopes": ["admin"]}).json()["key"]
@@ -69,6 +86,7 @@ def guarded(own_settings: Settings) -> Iterator[Guarded]:
         path = f"/v1/keys/{made['revoked']['id']}"
         assert client.delete(path, headers=bearer(admin)).status_code == 204
         keys = {str(name): answer["key"] for name, answer in made.items()}
+        keys["expired"] = expired(own_settings.database_url)
         keys["unknown"] = new_key({Scope.ADMIN}, None, "", 0.0, None)[0]
         keys["forged"] = keys["all"][:-1] + ("A" if keys["all"][-1] != "A" else "B")
         keys["foreign"] = "sk-abcdef"

@@ -12,7 +12,7 @@ from models.backends.torch import TorchBackend
 from server.addresses import AddressError, bound, check_grpc
 from server.caller import ANYONE
 from server.catalog import Served
-from server.decode import Decoder
+from server.decoder import Decoder
 from tests.server.around import service_around
 from tests.server.listening import ROOT, free_port, server
 from tests.server.samples import run

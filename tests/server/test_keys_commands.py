@@ -65,6 +65,11 @@ def test_a_revoked_key_is_listed_as_such(url: str) -> None:
         (["create", "--scope", "infer", "--client", "shop"], 1, "client 'shop' is not known"),
         (["create"], 2, "Missing option '--scope'"),
         (["create", "--scope", "all"], 2, "'all' is not one of"),
+        (["create", "--scope", "infer", "--client", "a b"], 2, "client='a b' must match ^[A-Z"),
+        (["create", "--scope", "infer", "--label", "a\nb"], 2, r"label='a\nb' must be at most 200"),
+        (["create", "--scope", "infer", "--label", "\udcff"], 2, r"label='\udcff' must be"),
+        (["create", "--scope", "infer", "--label", "x" * 201], 2, "must be at most 200 characters"),
+        (["revoke", "\udcff"], 1, r"key '\udcff' is not known"),
     ],
 )
 def test_a_wrong_command_ends_with_one_line(
@@ -73,6 +78,30 @@ def test_a_wrong_command_ends_with_one_line(
     _, err = invoke(url, *arguments, code=code)
     assert message in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("days", ["0", "-1", "1e-9", "nan", "inf", "36501", "1e300"])
+def test_a_key_that_would_never_work_or_outlive_everybody_is_refused(url: str, days: str) -> None:
+    _, err = invoke(url, "create", "--scope", "infer", "--expires-days", days, code=2)
+    assert err == (
+        f"rheostat: --expires-days={float(days):g} must be a second (1.2e-05) at least and 36500 "
+        "at most\n"
+    )
+    assert not Path(url.removeprefix("sqlite:///")).exists()
+
+
+def test_a_key_of_a_hundred_years_is_listed(url: str) -> None:
+    invoke(url, "create", "--scope", "infer", "--expires-days", "36500")
+    assert "expires 2" in invoke(url, "list")[0]
+
+
+def test_a_wrong_setting_in_the_environment_is_one_line(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RHEOSTAT_MAX_CLIENTS", "0")
+    assert invoke(url, "list", code=2)[1] == (
+        "rheostat: max_clients=0: Input should be greater than 0\n"
+    )
 
 
 def test_a_wrong_database_ends_with_code_2() -> None:

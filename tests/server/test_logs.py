@@ -14,10 +14,10 @@ from starlette.types import Receive, Scope, Send
 from server import logs
 from server.app import create_app
 from server.caller import Caller
-from server.decode import Decoder
 from server.forms import Forms
 from server.middleware import RequestId
 from server.settings import Settings
+from server.turns import Turns
 from tests.server.backends import FailingBackend
 from tests.server.samples import Connection, image, run, text_of
 from tests.server.written import FORMS, Written
@@ -161,9 +161,9 @@ async def talk(scope: Scope, receive: Receive, send: Send) -> None:
     log.info("before")
     await receive()
     log.info("after")
-    decoder = Decoder(2)
-    await decoder.map(log.info, ["thread"] * 4)
-    decoder.close()
+    turns = Turns(2)
+    await turns.map(log.info, ["thread"] * 4, [1.0] * 4)
+    turns.close()
     await PlainTextResponse("done")(scope, receive, send)
     if scope["path"] == "/fail-late":
         raise ZeroDivisionError

@@ -15,7 +15,8 @@ from server import catalog
 from server.caller import Caller
 from server.catalog import Served
 from server.choose import Question
-from server.decode import Decoder, Passage, Upload
+from server.decode import Passage, Upload
+from server.decoder import Decoder
 from server.engine.load import HIGHEST_PRICE, Load, Moment, Policy
 from server.errors import (
     DeadlineError,

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import pytest
 import torch
 
-from models.backends.timing import SIZES, faster_sizes, lengths, size_of
+from models.backends.timing import SIZES, Compared, compared, lengths, size_of
 from models.execution import Value
 from models.ragged import Layout, Ragged
 
@@ -35,7 +35,18 @@ def batch(rows: Sequence[int]) -> list[Value]:
 def compare(
     watch: Watch, run: Callable[[int], float], other: Callable[[int], float]
 ) -> tuple[bool, ...]:
-    return faster_sizes(watch.taking(run), watch.taking(other), batch, watch)
+    found = compared(watch.taking(run), watch.taking(other), batch, watch)
+    return tuple(size.is_faster for size in found)
+
+
+def test_the_time_of_the_faster_one_is_told_where_it_was_taken() -> None:
+    watch = Watch()
+    run, other = watch.taking(lambda rows: 2e-3 * rows), watch.taking(lambda rows: 1e-2)
+    found = compared(run, other, batch, watch)
+    assert [size.is_faster for size in found] == [True, False, False]
+    assert [size.seconds for size in found] == pytest.approx([2e-3, 1e-2, 1e-2])
+    slow = watch.taking(lambda rows: 0.1 * rows)
+    assert compared(slow, slow, batch, watch)[1:] == (Compared(False, None),) * 2
 
 
 def test_each_size_is_decided_by_itself() -> None:

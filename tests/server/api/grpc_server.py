@@ -18,7 +18,7 @@ from server.api.kserve_grpc import GrpcServer
 from server.api.kserve_inference import Inference
 from server.caller import ANYONE
 from server.catalog import Served
-from server.decode import Decoder
+from server.decoder import Decoder
 from server.service import Service
 from tests.server.api.kserve_samples import IMAGES, pixels
 from tests.server.around import service_around

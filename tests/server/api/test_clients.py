@@ -95,7 +95,19 @@ def test_a_client_is_created_read_replaced_listed_and_deleted(app_client: TestCl
         ({"wieght": 1}, "wieght", "is not a field; allowed: preferences, budget"),
         ({"weight": 0}, "weight", "greater than or equal to 0.001"),
         ({"priority": -1}, "priority", "greater than or equal to 0"),
-        ({"quota": {"requests_per_s": 0}}, "quota.requests_per_s", "greater than 0"),
+        (
+            {"quota": {"requests_per_s": 0}},
+            "quota.requests_per_s",
+            "greater than or equal to 0.000001",
+        ),
+        ({"quota": {"requests_per_s": 5e-324}}, "quota.requests_per_s", "=5e-324 must be greater"),
+        ({"quota": {"requests_per_s": 1e10}}, "quota.requests_per_s", "less than or equal to 1000"),
+        ({"quota": {"request_burst": 1e10}}, "quota.request_burst", "less than or equal to 1000"),
+        ({"quota": {"flops_per_s": 0.5}}, "quota.flops_per_s", "greater than or equal to 1"),
+        ({"quota": {"flops_burst": 1e22}}, "quota.flops_burst", "less than or equal to 1000"),
+        ({"quota": {"flops_per_day": -1}}, "quota.flops_per_day", "greater than or equal to 1"),
+        ({"weight": 10**400}, "weight", "must be a finite number"),
+        ({"models": ["tiny", "tiny"]}, "models", "models names 'tiny' more than once"),
         ({"maximum": {"fraction": 1.5}}, "maximum.fraction", "less than or equal to 1"),
         ({"maximum": {"strict": True}}, "maximum.strict", "allowed: flops, macs, fraction"),
         ({"models": ["huge"]}, "models", r"model 'huge' is not known; one of \['tiny'\]"),
@@ -144,7 +156,8 @@ def test_keys_are_shown_once_listed_without_their_secret_and_revoked(
     assert error(app_client.post("/v1/infer", json=IMAGE, headers=headers), 401)["message"] == (
         "the key has been revoked"
     )
-    assert error(app_client.delete("/v1/keys/0"), 404)["type"] == "unknown_key"
+    for unknown in ("0", "%00", "0" * 16, "x" * 300):
+        assert error(app_client.delete(f"/v1/keys/{unknown}"), 404)["type"] == "unknown_key"
 
 
 @pytest.mark.parametrize(
@@ -154,6 +167,15 @@ def test_keys_are_shown_once_listed_without_their_secret_and_revoked(
         ({"scopes": ["all"]}, 422, "scopes[0]"),
         ({"scopes": ["infer"], "client": "nobody"}, 404, "client"),
         ({"scopes": ["infer"], "expires_in_s": -1}, 422, "expires_in_s"),
+        ({"scopes": ["infer"], "expires_in_s": 1e-300}, 422, "expires_in_s"),
+        ({"scopes": ["infer"], "expires_in_s": 1e10}, 422, "expires_in_s"),
+        ({"scopes": ["infer"], "expires_in_s": 10**400}, 422, "expires_in_s"),
+        ({"scopes": ["infer"], "expires_in_s": "60"}, 422, "expires_in_s"),
+        ({"scopes": ["infer"], "expires_in_s": True}, 422, "expires_in_s"),
+        ({"scopes": ["infer"], "label": "a\u0000b"}, 422, "label"),
+        ({"scopes": ["infer"], "label": "one\ntwo"}, 422, "label"),
+        ({"scopes": ["infer"], "label": "x" * 201}, 422, "label"),
+        ({"scopes": ["infer"], "client": "no\nbody"}, 422, "client"),
         ({"scopes": ["infer"], "expires": 5}, 422, "expires"),
     ],
 )

@@ -11,7 +11,7 @@ import pytest
 from models.backends.torch import TorchBackend
 from server.caller import Caller
 from server.catalog import Served
-from server.decode import Decoder
+from server.decoder import Decoder
 from server.errors import DatabaseError
 from server.settings import Settings
 from tests.server.around import until

@@ -16,7 +16,8 @@ from models.backends.torch import TorchBackend
 from server.api.kserve_inference import Inference
 from server.caller import ANYONE, Caller
 from server.catalog import Served
-from server.decode import Decoder
+from server.clients.profile import Profile
+from server.decoder import Decoder
 from server.errors import AuthenticationError, PermissionDeniedError
 from server.settings import SettingsError
 from tests.server.api.kserve_samples import IMAGES, pixels
@@ -177,6 +178,25 @@ def test_health_is_public_and_everything_else_asks_who_calls(
             await client.refused("PERMISSION_DENIED", metadata=(("authorization", "Bearer bad"),))
             await client.call("ModelInfer", asked(), metadata=(("authorization", "Bearer good"),))
         assert seen == ["Bearer good"]
+
+    run(scenario())
+
+
+def test_a_model_that_is_not_a_callers_is_as_one_that_is_not_served(
+    served: Served, decoder: Decoder
+) -> None:
+    caller = Caller("someone", profile=Profile(models=("other",)))
+
+    async def scenario() -> None:
+        async with running(served, decoder, TorchBackend(), lambda _: caller) as client:
+            error = await client.refused("NOT_FOUND")
+            assert error.details() == "model='tiny' is not served; one of []"
+            for name in ("ModelReady", "ModelMetadata"):
+                request = messages.message(f"{name}Request")(name="tiny")
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    await client.call(name, request)
+                assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+                assert caught.value.details() == error.details()
 
     run(scenario())
 

@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from server.api import kserve
 from server.api.kserve_inference import Inference
 from server.catalog import Served
-from server.decode import Decoder
+from server.decoder import Decoder
 from server.engine.engine import Engine
 from server.forms import Forms
 from server.forms import install as install_forms

@@ -12,9 +12,9 @@ from server.catalog import Served
 from server.choose import Question
 from server.clients.inherit import inherited
 from server.clients.profile import Profile, Quota, check_profile
-from server.errors import InvalidRequestError, PermissionDeniedError
+from server.errors import InvalidRequestError, UnknownModelError
 
-TASKS = {"tiny": ("fish", "flowers", "people")}
+TASKS = {"tiny": ("fish", "flowers", "people"), "small": ("fish",)}
 
 
 def merged(
@@ -140,16 +140,20 @@ def test_inherited_preferences_are_for_the_tasks_that_are_asked(served: Served) 
     assert merged(served, profile, tasks=["people"]).preferences is None
 
 
-def test_a_model_that_is_not_the_clients_is_refused(served: Served) -> None:
+def test_a_model_that_is_not_the_clients_is_as_one_that_is_not_served(served: Served) -> None:
     assert merged(served, Profile(models=("tiny",))).budget == Budget(strict=True)
-    with pytest.raises(PermissionDeniedError, match=r"model='tiny' .* one of \['other'\]"):
+    with pytest.raises(UnknownModelError, match=r"model='tiny' .* one of \['other'\]"):
         merged(served, Profile(models=("other",)))
 
 
 @pytest.mark.parametrize(
     ("profile", "message", "field"),
     [
-        (dict(models=("huge",)), r"model 'huge' is not known; one of \['tiny'\]", "models"),
+        (
+            dict(models=("huge",)),
+            r"model 'huge' is not known; one of \['tiny', 'small'\]",
+            "models",
+        ),
         (dict(preferences={"huge": {}}), "model 'huge' is not known", "preferences.huge"),
         (
             dict(preferences={"tiny": {"cats": 1.0}}),
@@ -176,6 +180,17 @@ def test_a_model_that_is_not_the_clients_is_refused(served: Served) -> None:
             dict(quota=Quota(requests_per_s=100, request_burst=5)),
             "request_burst=5 must be at least 10",
             "quota.request_burst",
+        ),
+        (
+            dict(quota=Quota(flops_per_s=2, flops_burst=5.2e6)),
+            r"flops_burst=5\.2e\+06 must be at most 5\.184e\+06: 30 days of quota\.flops_per_s$",
+            "quota.flops_burst",
+        ),
+        (dict(models=("tiny", "tiny")), "models names 'tiny' more than once", "models"),
+        (
+            dict(models=("small",), preferences={"tiny": {"fish": 1.0}}),
+            r"preferences\.tiny: the client may not use this model; models=\['small'\]",
+            "preferences.tiny",
         ),
     ],
 )

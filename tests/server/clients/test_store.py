@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from server.clients import tables
 from server.clients.database import Database
 from server.clients.keys import Key, Scope, new_key
 from server.clients.profile import Profile, Quota
-from server.clients.store import MAX_KEYS_PER_CLIENT, Store
+from server.clients.store import MAX_ENDED_KEYS, MAX_KEYS_PER_CLIENT, Store
 from server.errors import (
     ConflictError,
     DatabaseError,
@@ -71,6 +72,22 @@ def test_migrations_lead_to_the_tables_that_the_code_knows(url: str) -> None:
     run(scenario())
 
 
+def test_clients_stored_before_consent_was_asked_for_have_not_given_it(url: str) -> None:
+    before = Profile(budget=Budget(strict=False), maximum=Budget(flops=1e9, strict=False))
+
+    async def scenario() -> None:
+        async with store_at(url) as store:
+            await store.put_client("old", before)
+            await store.put_client("strict", SHOP)
+        async with database_at(url) as database, database.writing() as connection:
+            await connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0001'")
+        async with store_at(url) as store:
+            expected = Profile(budget=Budget(), maximum=Budget(flops=1e9))
+            assert await store.clients() == {"old": expected, "strict": SHOP}
+
+    run(scenario())
+
+
 def test_replicas_that_start_together_migrate_once(url: str) -> None:
     async def scenario() -> None:
         databases = [Database(url) for _ in range(4)]
@@ -109,8 +126,42 @@ def test_clients_and_keys_are_bounded(url: str) -> None:
             for client in ("c0", None):
                 for _ in range(MAX_KEYS_PER_CLIENT):
                     await store.add_key(key_of(client))
-                with pytest.raises(ConflictError, match="32 keys are stored of this client"):
+                with pytest.raises(ConflictError, match="32 keys of this client are good already"):
                     await store.add_key(key_of(client))
+
+    run(scenario())
+
+
+def test_keys_that_ended_keep_nobody_from_a_new_one_and_are_bounded(url: str) -> None:
+    async def scenario() -> None:
+        async with store_at(url) as store:
+            await store.put_client("shop", SHOP)
+            for client in ("shop", None):
+                made = []
+                for second in range(MAX_ENDED_KEYS + 8):  # half of them expire, half are revoked
+                    key = key_of(client, float(second), second + 0.5 if second % 2 else None)
+                    made.append(key.id)
+                    await store.add_key(key)
+                    await store.revoke_key(key.id, second + 0.5)
+                for _ in range(MAX_KEYS_PER_CLIENT):
+                    await store.add_key(key_of(client, created=100.0))
+                with pytest.raises(ConflictError, match="revoke one"):
+                    await store.add_key(key_of(client, created=100.0))
+                own = [key for key in await store.keys() if key.client == client]
+                ended = [key.id for key in own if key.ended(100.0) is not None]
+                assert ended == made[-MAX_ENDED_KEYS:]  # those that ended last
+                assert len(own) == MAX_ENDED_KEYS + MAX_KEYS_PER_CLIENT
+
+    run(scenario())
+
+
+def test_a_key_that_was_revoked_by_a_clock_that_ran_ahead_does_not_count(url: str) -> None:
+    async def scenario() -> None:
+        async with store_at(url) as store:
+            for _ in range(MAX_KEYS_PER_CLIENT):
+                await store.add_key(key := key_of(None))
+                await store.revoke_key(key.id, 1e9)
+            await store.add_key(key_of(None, created=1.0))
 
     run(scenario())
 
@@ -217,17 +268,25 @@ def test_only_the_digest_of_a_key_is_in_the_file(tmp_path: Path) -> None:
     [
         ("mysql://host/name", "must be sqlite:///FILE or postgresql://"),
         ("clients.db", "must be sqlite:///FILE or postgresql://"),
+        ("", "must be sqlite:///FILE or postgresql://"),
         ("sqlite://", "names no file"),
+        ("sqlite://tmp/clients.db", "three slashes, or four before a whole path"),
+        ("sqlite:////tmp/clients.db?mode=ro", "three slashes, or four before a whole path"),
+        ("postgresql://me:hunter2@host:0/name", "port 0 must be from 1 to 65535"),
+        ("postgresql://me:hunter2@host:65536/name", "port 65536 must be from 1 to 65535"),
+        ("postgresql://me:hunter2@host:port/name", "must be sqlite:///FILE or postgresql://"),
     ],
 )
 def test_other_databases_are_refused(url: str, message: str) -> None:
-    with pytest.raises(SettingsError, match=message):
+    with pytest.raises(SettingsError, match=message) as caught:
         Database(url)
+    assert "hunter2" not in str(caught.value)
 
 
-def test_a_database_that_is_not_there_is_named_without_its_password() -> None:
+@pytest.mark.parametrize("query", ["", "?password=hunter2", "?sslmode=hunter2", "?timeout=x"])
+def test_a_database_that_is_not_there_is_named_without_its_password(query: str) -> None:
     async def scenario() -> None:
-        database = Database("postgresql://me:hunter2@127.0.0.1:1/clients")
+        database = Database(f"postgresql://me:hunter2@127.0.0.1:1/clients{query}")
         with pytest.raises(DatabaseError, match=r"me:\*\*\*@127.0.0.1:1/clients cannot") as caught:
             await database.migrate()
         assert "hunter2" not in str(caught.value)
@@ -244,4 +303,46 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
             await database.migrate()
         await database.close()
 
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("statements", "message"),
+    [
+        (["CREATE TABLE clients (x)"], "table clients already exists"),
+        (
+            [
+                "CREATE TABLE alembic_version (version_num TEXT)",
+                "INSERT INTO alembic_version VALUES(9)",
+            ],
+            "Can't locate revision identified by '9'",
+        ),
+    ],
+)
+def test_a_database_of_another_program_or_a_newer_version_is_refused(
+    tmp_path: Path, statements: list[str], message: str
+) -> None:
+    with sqlite3.connect(tmp_path / "clients.db") as connection:
+        for statement in statements:
+            connection.execute(statement)
+    connection.close()
+
+    async def scenario() -> None:
+        database = Database(f"sqlite:///{tmp_path / 'clients.db'}")
+        with pytest.raises(DatabaseError, match=message):
+            await database.migrate()
+        await database.close()
+
+    run(scenario())
+
+
+def test_no_thread_outlives_a_database_that_could_not_be_opened(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        database = Database(f"sqlite:///{tmp_path}")  # a folder
+        with pytest.raises(DatabaseError, match="unable to open database file"):
+            await database.migrate()
+        await database.close()
+        assert threading.active_count() <= before + 1  # the thread that waited for the others
+
+    before = threading.active_count()
     run(scenario())

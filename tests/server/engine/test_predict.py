@@ -52,3 +52,10 @@ def test_the_pace_is_what_a_predicted_second_lately_took() -> None:
     for _ in range(300):
         pace.note(0.01, 0.005)
     assert pace.value == pytest.approx(0.5, rel=0.01)
+
+
+def test_no_batch_grows_for_longer_than_a_limit_but_its_first_work_always_goes() -> None:
+    for alone, size in ((0.1, 5), (3.0, 1)):
+        fits = InTime(10.0, 1.0, longest_s=0.55)
+        answers = [fits(Work(Share(alone, 0.1))) for _ in range(size + 1)]
+        assert answers == [True] * size + [False]

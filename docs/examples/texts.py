@@ -1,8 +1,10 @@
 """Search a few texts: a cheap first pass over all of them, a deep second one over the best.
 
-Run a server (`make serve`), then: python docs/examples/search.py "how do I reset my PIN?" *.txt
+Run a server (`make serve`), then: python docs/examples/texts.py "how do I reset my PIN?" *.txt
+SERVER_URL in the environment names another server.
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -22,4 +24,5 @@ def main(url: str, query: str, texts: dict[str, str]) -> None:
 
 
 if __name__ == "__main__":
-    main("http://127.0.0.1:8000", sys.argv[1], {n: Path(n).read_text() for n in sys.argv[2:]})
+    url = os.environ.get("SERVER_URL", "http://127.0.0.1:8000")
+    main(url, sys.argv[1], {name: Path(name).read_text() for name in sys.argv[2:]})
