@@ -10,6 +10,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message
 
+from server.routed import route_path
+
 RawHeaders = tuple[tuple[bytes, bytes], ...]
 _OF_A_CONNECTION = {b"content-length", b"transfer-encoding", b"connection", b"x-request-id"}
 
@@ -41,7 +43,7 @@ class Asked:
         own = (b"x-request-id", scope["state"]["request_id"].encode())
         length = (b"content-length", str(len(body)).encode())
         headers = (*kept, own, length)
-        return cls(request.method, scope["path"], scope["query_string"], headers, body)
+        return cls(request.method, route_path(scope), scope["query_string"], headers, body)
 
 
 @dataclass(frozen=True, slots=True)

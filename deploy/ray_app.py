@@ -8,6 +8,7 @@ passes each request on to the model that it names (`deploy/ray_router.py`).
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
@@ -96,14 +97,9 @@ def application(settings: RaySettings, model: type[Model]) -> Application:
         if served.name in inputs:
             raise CatalogError(f"{folder}: another checkpoint is named {served.name!r} as well")
         inputs[served.name] = type(served.input)
-        own = settings.model_copy(
-            update={
-                "models": folder,
-                "default_models": None,  # the router's business
-                "num_threads": settings.num_threads or 1,
-            }
-        )
+        own = own_settings(settings, folder, served.name)
         models[served.name] = deployment(served.name, own, model).bind(own)
+    catalog.check_aliases(settings.names, inputs)
     router = serve.deployment(
         name="router",
         num_replicas=settings.routers,
@@ -111,6 +107,26 @@ def application(settings: RaySettings, model: type[Model]) -> Application:
         **_bounds(settings, len(models)),
     )(Router)
     return router.bind(settings, inputs, models)
+
+
+def own_settings(settings: RaySettings, folder: Path, model: str) -> RaySettings:
+    """Return the settings of the server that runs one model.
+
+    Args:
+        settings: Of the cluster.
+        folder: Of the model's checkpoint.
+        model: Its name.
+    """
+    aliases = [f"{alias}={name}" for alias, name in settings.names.items() if name == model]
+    return settings.model_copy(
+        update={
+            "models": folder,
+            "default_models": None,  # the router's business, as is the next
+            "cors_origins": None,
+            "aliases": ",".join(aliases) or None,
+            "num_threads": settings.num_threads or 1,
+        }
+    )
 
 
 def deployment(name: str, settings: RaySettings, model: type[Model]) -> Deployment:

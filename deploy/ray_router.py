@@ -8,7 +8,6 @@ cannot be read goes to a model as well, which says what is wrong with it in its 
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -22,14 +21,17 @@ from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deploy.exchange import Answered, Asked
 from deploy.ray_settings import RaySettings
 from models.inputs import ImageInput, ModelInput
 from models.text import TextInput
+from server.api.compression import Decompression
 from server.app import FORMS
 from server.catalog import meant
+from server.cors import cors
 from server.errors import (
     ClientError,
     ConflictError,
@@ -41,9 +43,10 @@ from server.errors import (
 from server.forms import Forms
 from server.forms import install as install_forms
 from server.middleware import BodyLimit, RequestId
+from server.paths import Head
+from server.scopes import model_in
 
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
-_OF_A_MODEL = re.compile(r"/v[12]/(?:repository/)?models/([^/]+)(?:/.*)?")
 _LISTS = {"/v1/models": "data", "/v1/checkpoints": "checkpoints"}
 _RETRY = {"Retry-After": "1", "retry-after-ms": "200"}  # another replica may answer at once
 
@@ -57,7 +60,8 @@ class _Router:
     ) -> None:
         self._inputs = inputs
         self._handles = handles
-        self._defaults = settings.defaults
+        self._aliases = settings.names
+        self._defaults = [self._named(name) for name in settings.defaults]
         self._timeout_s = settings.request_timeout_s
 
     async def forward(self, request: Request) -> Response:
@@ -110,7 +114,7 @@ class _Router:
     async def reload(self, model: str, request: Request) -> Response:
         """Let every replica of a model read its checkpoint again."""
         asked = await Asked.of(request)
-        answers = await self._all(_known(model, self._handles), asked)
+        answers = await self._all(self._known(model, self._handles), asked)
         return max(answers, key=lambda one: one.status).response()
 
     async def _meant(
@@ -119,17 +123,26 @@ class _Router:
         """Return which of some models a request means; `inputs` says what they take."""
         if len(self._handles) == 1:
             return next(iter(self._handles))  # which refuses other names itself
-        if found := _OF_A_MODEL.fullmatch(asked.path):
-            return _known(found[1], inputs)
+        if (model := model_in(asked.path)) is not None:
+            return self._known(model, inputs)
         body = await _document(request, asked)
         takes = _takes(asked.path, body)
         fit = [name for name, own in inputs.items() if issubclass(own, takes)]
         match body:
             case {"model": str(name)}:
-                return _known(name, inputs)
+                return self._known(name, inputs)
             case dict() if body.get("model") is None and inputs:
                 return meant(fit or list(inputs), self._defaults)
         return next(iter(fit or self._inputs))
+
+    def _named(self, name: str) -> str:
+        return self._aliases.get(name, name)
+
+    def _known(self, name: str, names: Collection[str]) -> str:
+        if (own := self._named(name)) not in names:
+            found = [*names, *(alias for alias, one in self._aliases.items() if one in names)]
+            raise UnknownModelError(f"model={shown(name)} is not served; one of {found}", "model")
+        return own
 
     async def _one(self, name: str, asked: Asked) -> Answered:
         called = self._handles[name].answer.remote
@@ -187,22 +200,21 @@ def router_app(
     app.add_api_route("/healthz", healthz, methods=["GET"])
     app.add_api_route("/readyz", router.ready, methods=["GET"], response_model=None)
     app.add_api_route("/metrics", router.metrics, methods=["GET"])
-    app.add_api_route("/v1/models/{model}/reload", router.reload, methods=["POST"])
+    app.add_api_route("/v1/models/{model:path}/reload", router.reload, methods=["POST"])
     for change in ("load", "unload"):
-        app.add_api_route(f"/v1/models/{{model}}/{change}", deployed, methods=["POST"])
+        app.add_api_route(f"/v1/models/{{model:path}}/{change}", deployed, methods=["POST"])
     app.add_api_route("/{path:path}", router.forward, methods=_METHODS)
     forms = Forms(FORMS)
     install_forms(app, forms)
+    # A model has to be found in bodies, so they go on as they were before compression.
+    app.add_middleware(Decompression, max_bytes=settings.max_body_bytes)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(Head)
     app.add_middleware(RequestId, forms=forms)
+    if settings.origins:
+        app.add_middleware(CORSMiddleware, **cors(settings.origins))
     app.add_middleware(_WithoutId)
     return app
-
-
-def _known(name: str, names: Collection[str]) -> str:
-    if name not in names:
-        raise UnknownModelError(f"model={shown(name)} is not served; one of {list(names)}", "model")
-    return name
 
 
 def _again(message: str) -> ModelNotReadyError:

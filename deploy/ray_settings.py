@@ -43,6 +43,8 @@ class RaySettings(Settings):
             raise ValueError(
                 f"grpc_port={self.grpc_port}: replicas of one machine would share it; not with Ray"
             )
+        if self.root_path:
+            raise ValueError(f"root_path={self.root_path}: Ray's route_prefix says that; not here")
         if self.device not in ("cpu", "cuda"):
             raise ValueError(
                 f"device={self.device}: Ray gives every replica a device of its own; cpu or cuda"

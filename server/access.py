@@ -1,8 +1,4 @@
-"""Who gets in: every path has a scope, and every request a key of that scope.
-
-A path without an entry in `SCOPES` is answered as if nothing were there, whatever routes the
-application has: what nobody classified, nobody reaches.
-"""
+"""Who gets in: every path has a scope (`server.scopes`), and every request a key of that scope."""
 
 from __future__ import annotations
 
@@ -11,7 +7,6 @@ import logging
 from collections.abc import Mapping
 
 from prometheus_client import CollectorRegistry
-from starlette.routing import compile_path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server.caller import ANYONE, Caller
@@ -27,63 +22,13 @@ from server.errors import (
     PermissionDeniedError,
     UnknownPathError,
 )
+from server.routed import route_path
+from server.scopes import scope_of
 from server.settings import Settings, SettingsError
 
 log = logging.getLogger(__name__)
 
-PUBLIC = None
 _KEY_HEADERS = (b"authorization", b"x-api-key")
-_ADMIN, _INFER, _METRICS = KeyScope.ADMIN, KeyScope.INFER, KeyScope.METRICS
-
-SCOPES: Mapping[str, KeyScope | None] = {
-    # Health, for load balancers, and the description of the API, which is no secret.
-    "/healthz": PUBLIC,
-    "/readyz": PUBLIC,
-    "/health": PUBLIC,
-    "/ping": PUBLIC,
-    "/v2/health/live": PUBLIC,
-    "/v2/health/ready": PUBLIC,
-    "/docs": PUBLIC,
-    "/docs/oauth2-redirect": PUBLIC,
-    "/redoc": PUBLIC,
-    "/openapi.json": PUBLIC,
-    "/metrics": _METRICS,
-    "/v1/clients": _ADMIN,
-    "/v1/clients/{client}": _ADMIN,
-    "/v1/keys": _ADMIN,
-    "/v1/keys/{key}": _ADMIN,
-    "/v1/checkpoints": _ADMIN,
-    "/v1/models/{model}/load": _ADMIN,
-    "/v1/models/{model}/reload": _ADMIN,
-    "/v1/models/{model}/unload": _ADMIN,
-    "/v1/infer": _INFER,
-    "/v1/plan": _INFER,
-    "/v1/similarity": _INFER,
-    "/v1/models": _INFER,
-    "/v1/models/{model}": _INFER,
-    "/v1/embeddings": _INFER,
-    "/embeddings": _INFER,
-    "/v1/rerank": _INFER,
-    "/v2/rerank": _INFER,
-    "/rerank": _INFER,
-    "/": _INFER,
-    "/embed": _INFER,
-    "/similarity": _INFER,
-    "/tokenize": _INFER,
-    "/decode": _INFER,
-    "/info": _INFER,
-    "/v2": _INFER,
-    "/v2/repository/index": _INFER,
-    "/v2/models/{model}": _INFER,
-    "/v2/models/{model}/config": _INFER,
-    "/v2/models/{model}/ready": _INFER,
-    "/v2/models/{model}/infer": _INFER,
-    "/v2/models/{model}/versions/{version}": _INFER,
-    "/v2/models/{model}/versions/{version}/config": _INFER,
-    "/v2/models/{model}/versions/{version}/ready": _INFER,
-    "/v2/models/{model}/versions/{version}/infer": _INFER,
-}
-_TEMPLATES = [(compile_path(p)[0], scope) for p, scope in SCOPES.items() if "{" in p]
 
 
 class Door:
@@ -223,7 +168,7 @@ class Access:
         """Handle one connection."""
         match scope["type"]:
             case "http":
-                needed = scope_of(scope["path"])
+                needed = scope_of(route_path(scope))
                 headers = {
                     name.decode("latin-1"): value.decode("latin-1")
                     for name, value in scope["headers"]
@@ -236,20 +181,6 @@ class Access:
             case kind:
                 raise UnknownPathError(f"nothing answers to {kind}")
         await self._app(scope, receive, send)
-
-
-def scope_of(path: str) -> KeyScope | None:
-    """Return what a path needs; None for nothing.
-
-    Raises:
-        UnknownPathError: If nobody has said.
-    """
-    if path in SCOPES:
-        return SCOPES[path]
-    for pattern, scope in _TEMPLATES:
-        if pattern.match(path):
-            return scope
-    raise UnknownPathError("nothing answers at this path")
 
 
 async def check_exposure(settings: Settings) -> None:

@@ -11,17 +11,32 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
+from fastapi.routing import iter_route_contexts
 from fastapi.telemetry import TelemetryConfig
+from starlette.middleware.cors import CORSMiddleware
 
 from server import catalog
 from server.access import Access, Door
 from server.api import clients as client_routes
-from server.api import cohere, health, infer, kserve, lifecycle, models, openai, rerank, tei
+from server.api import (
+    cohere,
+    health,
+    infer,
+    kserve,
+    lifecycle,
+    models,
+    openai,
+    reference,
+    rerank,
+    tei,
+)
 from server.api import keys as key_routes
+from server.api.compression import Decompression
 from server.api.kserve_inference import Inference
 from server.backends import make_backend
 from server.clients.clients import Clients
 from server.clients.keys import Scope
+from server.cors import cors
 from server.decoder import Decoder
 from server.direct import Direct
 from server.engine import load
@@ -34,8 +49,11 @@ from server.logs import PROBES
 from server.metrics import Metrics
 from server.middleware import BodyLimit, BodyTimeout, RequestId, Shedding
 from server.openapi import DocumentedApp
+from server.paths import Head, Methods, Prefix
 from server.profiles import Profiles
 from server.pulse import Pulse
+from server.routed import route_path
+from server.scopes import SCOPES
 from server.service import Service
 from server.settings import Settings, SettingsError
 
@@ -54,8 +72,9 @@ def create_app(settings: Settings) -> FastAPI:
         CatalogError: If the models cannot be served.
         SettingsError: If the device is not there.
     """
+    _check_prefix(settings.root_path)
     backend = make_backend(settings)
-    loaded = catalog.load(settings.models_folder, settings.defaults)
+    loaded = catalog.load(settings.models_folder, settings.defaults, settings.names)
     for one in loaded.values():
         backend.prepare(one.model)
     profiles = Profiles(settings.profiles_folder, backend, time.perf_counter)
@@ -129,6 +148,8 @@ def create_app(settings: Settings) -> FastAPI:
         version=version("rheostat"),
         lifespan=lifespan,
         redirect_slashes=False,
+        docs_url=None,  # these load their scripts from elsewhere
+        redoc_url=None,
         telemetry=_telemetry(tracing),
     )
     app.state.models = tuple(served)
@@ -139,12 +160,13 @@ def create_app(settings: Settings) -> FastAPI:
         openai.routes(service, settings.max_texts),
         rerank.routes(service, settings.max_texts),
         tei.routes(service, settings),
-        kserve.routes(inference, settings.max_body_bytes),
+        kserve.routes(inference),
         models.routes(service),
         lifecycle.routes(changes),
         client_routes.routes(clients, served),
         key_routes.routes(clients),
         health.routes(service),
+        reference.routes(app.title),
     )
     for router in routers:
         app.include_router(router)
@@ -152,12 +174,35 @@ def create_app(settings: Settings) -> FastAPI:
     install_forms(app, forms)
     if tracing is None:  # the framework's spans are named by its routes
         app.add_middleware(Direct, routes=[route for one in routers for route in one.routes])
+    app.add_middleware(Decompression, max_bytes=settings.max_body_bytes)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(BodyTimeout, limit_s=settings.read_timeout_s)
+    app.add_middleware(Methods, methods=_methods(app))
     app.add_middleware(Access, door=door)
+    app.add_middleware(Head)
     app.add_middleware(Shedding, pulse=pulse)
     app.add_middleware(RequestId, forms=forms, on_fault=metrics.malformed)
+    if settings.root_path:
+        app.add_middleware(Prefix, root_path=settings.root_path)
+    if settings.origins:
+        app.add_middleware(CORSMiddleware, **cors(settings.origins))
     return app
+
+
+def _check_prefix(root_path: str) -> None:
+    for path in SCOPES:
+        if root_path and f"{path}/".startswith(f"{root_path}/"):
+            raise SettingsError(
+                f"root_path={root_path}: it could not be told from the server's own {path}"
+            )
+
+
+def _methods(app: FastAPI) -> dict[str, set[str]]:
+    """Return the methods of every path."""
+    found: dict[str, set[str]] = {}
+    for route in iter_route_contexts(app.routes):
+        found.setdefault(route.path_format or "", set()).update(route.methods or ())
+    return found
 
 
 def make_tracing(settings: Settings) -> Tracing | None:
@@ -186,7 +231,7 @@ def _telemetry(tracing: Tracing | None) -> TelemetryConfig:
         "logs": False,
         "operation_spans": False,
         "auto_configure": False,
-        "exclude": lambda scope: scope.get("path") in PROBES,
+        "exclude": lambda scope: "path" in scope and route_path(scope) in PROBES,
     }
 
 

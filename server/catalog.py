@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ from server.engine.work import Prepared
 from server.errors import InvalidRequestError, UnknownModelError, shown
 
 _MAX_FINDERS = 256  # per model: shapes and fixed values
+_TAKEN = re.compile(r".*/(load|reload|unload|config|ready|infer|versions/[^/]*)", re.DOTALL)
 _MAX_PLANS = 4096  # per model; a plan is a few kilobytes of steps, without weights
 
 
@@ -127,23 +129,31 @@ class Served:
 class Catalog(Mapping[str, Served]):
     """All models served, by name. Models come and go whole; whoever has one keeps it."""
 
-    def __init__(self, served: Collection[Served], defaults: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        served: Collection[Served],
+        defaults: Sequence[str] = (),
+        aliases: Mapping[str, str] | None = None,
+    ) -> None:
         """Index the models.
 
         Args:
             served: The models.
             defaults: Names for requests that name none, as for `meant`.
+            aliases: Further names, each with the model that it means.
 
         Raises:
-            CatalogError: If two share a name, or a default is not served.
+            CatalogError: If two share a name, or a default is not served; as `check_aliases`.
         """
-        self._defaults = tuple(defaults)
+        self._aliases = dict(aliases or {})
         self._served: dict[str, Served] = {}
         for one in served:
             if other := self._served.get(one.name):
                 raise CatalogError(f"{other.folder} and {one.folder} are both named {one.name!r}")
             self._served[one.name] = one
-        for name in defaults:
+        check_aliases(self._aliases, self)
+        self._defaults = tuple(map(self.named, defaults))
+        for name in self._defaults:
             if name not in self._served:
                 raise CatalogError(f"default_models: {name!r} is not served; {list(self)} are")
 
@@ -155,6 +165,20 @@ class Catalog(Mapping[str, Served]):
 
     def __len__(self) -> int:
         return len(self._served)
+
+    @property
+    def names(self) -> list[tuple[str, Served]]:
+        """Every name that a request may use, with its model; first those of the models."""
+        found = [(alias, name) for alias, name in self._aliases.items() if name in self]
+        return [*self.items(), *((alias, self[name]) for alias, name in found)]
+
+    def named(self, name: str) -> str:
+        """Return the model's own name for any of its names; one that is none stays as it is."""
+        return self._aliases.get(name, name)
+
+    def is_alias(self, name: str) -> bool:
+        """Return whether a name means a model of another name, served or not."""
+        return name in self._aliases
 
     def put(self, served: Served) -> None:
         """Serve a model from now on, instead of the one of its name if there is one."""
@@ -180,7 +204,7 @@ class Catalog(Mapping[str, Served]):
     def profiled(self, measure: Callable[[Served], Profile]) -> Catalog:
         """Return the models with their profiles."""
         profiled = [replace(served, profile=measure(served)) for served in self.values()]
-        return Catalog(profiled, self._defaults)
+        return Catalog(profiled, self._defaults, self._aliases)
 
     def choose(self, name: str | None, takes: type[ModelInput] | None = None) -> Served:
         """Return the model a request names, or the one it means if it names none.
@@ -200,11 +224,29 @@ class Catalog(Mapping[str, Served]):
                 key for key, one in self.items() if takes is None or isinstance(one.input, takes)
             ]
             return self[meant(fit or list(self), self._defaults)]
-        if name not in self:
-            raise UnknownModelError(
-                f"model={shown(name)} is not served; one of {list(self)}", "model"
-            )
-        return self[name]
+        if (own := self.named(name)) not in self:
+            names = [name for name, _ in self.names]
+            raise UnknownModelError(f"model={shown(name)} is not served; one of {names}", "model")
+        return self[own]
+
+
+def check_aliases(aliases: Mapping[str, str], names: Collection[str]) -> None:
+    """Refuse further names that could not be told from others.
+
+    Args:
+        aliases: Each with the model that it means.
+        names: Of the models that are served.
+
+    Raises:
+        CatalogError: If one is a model's, or means none, or ends as some paths behind a name do.
+    """
+    for alias, name in aliases.items():
+        if alias in names:
+            raise CatalogError(f"aliases: {alias!r} is the name of a model that is served")
+        if name not in names:
+            raise CatalogError(f"aliases: {alias}={name}: not served; {list(names)} are")
+        if _TAKEN.fullmatch(alias):
+            raise CatalogError(f"aliases: {alias!r} is no name: its end has a meaning in paths")
 
 
 def meant(fit: Sequence[str], defaults: Sequence[str]) -> str:
@@ -239,13 +281,15 @@ def find_checkpoints(folder: Path) -> list[Path]:
     return found
 
 
-def load(folder: Path, defaults: Sequence[str] = ()) -> Catalog:
-    """Load every checkpoint of a folder; defaults as for `Catalog`.
+def load(
+    folder: Path, defaults: Sequence[str] = (), aliases: Mapping[str, str] | None = None
+) -> Catalog:
+    """Load every checkpoint of a folder; defaults and aliases as for `Catalog`.
 
     Raises:
-        CatalogError: If there are none, one cannot be trusted or has no table, or two share a name.
+        CatalogError: As `Catalog`, or if there are none, or one cannot be trusted or has no table.
     """
-    return Catalog([load_one(path) for path in find_checkpoints(folder)], defaults)
+    return Catalog([load_one(path) for path in find_checkpoints(folder)], defaults, aliases)
 
 
 def load_one(folder: Path) -> Served:

@@ -17,6 +17,8 @@ from starlette.requests import Request
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from server.routed import route_path
+
 
 class Direct:
     """Calls the functions of routes that take nothing but the request; passes the rest on.
@@ -37,7 +39,7 @@ class Direct:
         """Handle one connection."""
         found = None
         if scope["type"] == "http" and scope["method"] == "POST":
-            found = self._routes.get(scope["path"])
+            found = self._routes.get(route_path(scope))
         if found is None:
             await self._app(scope, receive, send)
             return

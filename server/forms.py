@@ -25,6 +25,7 @@ from server.errors import (
     UnknownPathError,
     shown,
 )
+from server.routed import route_path
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ class Forms:
                 asked in, puts that protocol's form into its state as ``form``.
         """
         state = scope["state"]
-        form = state.get("form") or self._at(scope["path"])
+        form = state.get("form") or self._at(route_path(scope))
         return form(translate(error), state["request_id"])
 
     def _at(self, path: str) -> Form:

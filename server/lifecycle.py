@@ -105,6 +105,8 @@ class Lifecycle:
             ModelLoadError: If its checkpoint cannot be served.
         """
         async with self._alone():
+            if name != (own := self._service.catalog.named(name)):
+                raise ConflictError(f"model={shown(name)} means {own!r}; load that", "model")
             if name in self._service.catalog:
                 raise ConflictError(f"model={shown(name)} is served already; reload it", "model")
             stored = await asyncio.to_thread(self.stored)
@@ -129,14 +131,14 @@ class Lifecycle:
         """
         async with self._alone():
             old = self._service.catalog.choose(name)
-            served = await self._ready(old.folder, name)
+            served = await self._ready(old.folder, old.name)
             self._service.catalog.put(served)
             await self._release(old)
-            log.info("reloaded %s: %s", name, served.manifest.version)
+            log.info("reloaded %s: %s", old.name, served.manifest.version)
             return served
 
-    async def unload(self, name: str) -> None:
-        """Serve a model no longer.
+    async def unload(self, name: str) -> str:
+        """Serve a model no longer, and return its own name.
 
         Raises:
             ConflictError: If another change is under way, or it is the last model.
@@ -146,9 +148,10 @@ class Lifecycle:
             old = self._service.catalog.choose(name)
             if len(self._service.catalog) == 1:
                 raise ConflictError(f"model={shown(name)} is the last one served", "model")
-            self._service.catalog.drop(name)
+            self._service.catalog.drop(old.name)
             await self._release(old)
-            log.info("unloaded %s", name)
+            log.info("unloaded %s", old.name)
+            return old.name
 
     @asynccontextmanager
     async def _alone(self) -> AsyncIterator[None]:

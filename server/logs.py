@@ -20,6 +20,7 @@ from pythonjsonlogger.json import JsonFormatter
 from starlette.types import Scope
 
 from server.caller import ANYONE, Caller
+from server.routed import route_path
 
 Format = Literal["console", "json"]
 
@@ -105,7 +106,7 @@ def note_access(scope: Scope, status: int | None, seconds: float, current: Curre
     """
     answer = {"method": scope["method"], "path": _path(scope), "status": status}
     caller: Caller = scope["state"].get("caller", ANYONE)
-    _note(answer, seconds, current, caller, scope["path"] in PROBES)
+    _note(answer, seconds, current, caller, route_path(scope) in PROBES)
 
 
 def note_call(
@@ -152,7 +153,7 @@ def _add_request_id(record: logging.LogRecord) -> bool:
 
 def _path(scope: Scope) -> str:
     """Return the template of the path, so that lines of one route are alike, or the path quoted."""
-    template: str | None = getattr(scope.get("route"), "path", None)
+    template: str | None = getattr(scope.get("route"), "path_format", None)
     return template or quote(scope["path"][:_MAX_PATH], errors="replace")
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from server.access import PUBLIC, SCOPES
+from server.scopes import PUBLIC, SCOPES
 
 _AUTOMATIC = ("HTTPValidationError", "ValidationError")  # schemas of an error that nobody gets
 _KEYS = {

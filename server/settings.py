@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -16,6 +17,9 @@ PREFIX = "RHEOSTAT_"
 DATA = "RHEOSTAT_DATA"  # belongs to training and benchmarks
 MIB = 2**20
 _SHIPPED = ("minilm-2d", "cifar100-mtl")  # for requests that name no model
+
+
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\s]+")
 
 
 class SettingsError(ValueError):
@@ -41,6 +45,10 @@ class Settings(BaseSettings):
         description="Names, separated by commas: a request that names no model, where several "
         "would do, means the first of these that takes its inputs. Default: of those shipped, "
         "the general ones.",
+    )
+    aliases: str | None = Field(
+        default=None,
+        description="Further names of models: NAME=MODEL, separated by commas.",
     )
     host: str = Field(
         default="127.0.0.1",
@@ -151,6 +159,17 @@ class Settings(BaseSettings):
         default=False,
         description="Whether to infer and to read metrics takes no key, on any address.",
     )
+    cors_origins: str | None = Field(
+        default=None,
+        description="Origins, separated by commas, whose pages may ask from a browser, such as "
+        "https://example.org; * for any. Default: none.",
+    )
+    root_path: str = Field(
+        default="",
+        pattern=r"^(/[A-Za-z0-9._~-]+)*$",
+        description="Path of a proxy below which the server stands, such as /models, whether the "
+        "proxy takes it off or not.",
+    )
     read_timeout_s: float = Field(
         default=30.0,
         gt=0,
@@ -221,7 +240,37 @@ class Settings(BaseSettings):
         """Which models requests mean that name none."""
         if self.default_models is None:
             return _SHIPPED if self.models is None else ()
-        return tuple(name.strip() for name in self.default_models.split(",") if name.strip())
+        return _listed(self.default_models)
+
+    @property
+    def names(self) -> dict[str, str]:
+        """What each alias means.
+
+        Raises:
+            ValueError: If the setting is none of aliases.
+        """
+        found: dict[str, str] = {}
+        for pair in _listed(self.aliases):
+            alias, is_pair, model = (part.strip() for part in pair.partition("="))
+            if not (alias and is_pair and model) or alias.strip("/") != alias:
+                raise ValueError(f"aliases={self.aliases}: {pair!r} must be NAME=MODEL")
+            if alias in found:
+                raise ValueError(f"aliases={self.aliases}: {alias!r} is there twice")
+            found[alias] = model
+        return found
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """Whose pages may ask.
+
+        Raises:
+            ValueError: If one is no origin.
+        """
+        found = tuple(one.lower() for one in _listed(self.cors_origins))
+        for one in found:
+            if one != "*" and not _ORIGIN.fullmatch(one):
+                raise ValueError(f"cors_origins: {one!r} must be SCHEME://HOST, or *")
+        return found
 
     @property
     def profiles_folder(self) -> Path:
@@ -244,6 +293,7 @@ class Settings(BaseSettings):
                     "never be admitted"
                 )
         known = {PREFIX + name.upper() for name in type(self).model_fields} | {DATA}
+        _ = self.names, self.origins  # raise what is wrong with them
         if self.grpc_port == self.port:
             raise ValueError(f"grpc_port={self.grpc_port} is port as well; gRPC needs its own")
         found = {name.upper() for name in os.environ}
@@ -256,6 +306,10 @@ class Settings(BaseSettings):
                     f"{name} is no setting; did you mean {PREFIX}{f' or {PREFIX}'.join(near)}?"
                 )
         return self
+
+
+def _listed(text: str | None) -> tuple[str, ...]:
+    return tuple(part.strip() for part in (text or "").split(",") if part.strip())
 
 
 def _cache() -> Path:

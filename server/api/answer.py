@@ -71,14 +71,23 @@ def _chosen(served: Served, selection: Selection) -> dict[str, Any]:
     }
 
 
+RECEIPT_HEADERS = (
+    "x-rheostat-subnet",
+    "x-rheostat-flops",
+    "x-rheostat-fraction",
+    "x-rheostat-quality",
+)
+
+
 def receipt_headers(receipt: PlanReceipt) -> dict[str, str]:
     """Return the receipt's main figures as headers, for clients that drop unknown fields."""
-    return {
-        "x-rheostat-subnet": " ".join(f"{axis}={value}" for axis, value in receipt.subnet.items()),
-        "x-rheostat-flops": str(receipt.flops),
-        "x-rheostat-fraction": f"{receipt.fraction:.6g}",
-        "x-rheostat-quality": f"{receipt.quality:.6g}",
-    }
+    values = (
+        " ".join(f"{axis}={value}" for axis, value in receipt.subnet.items()),
+        str(receipt.flops),
+        f"{receipt.fraction:.6g}",
+        f"{receipt.quality:.6g}",
+    )
+    return dict(zip(RECEIPT_HEADERS, values, strict=True))
 
 
 async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import zlib
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.errors import (
     InvalidRequestError,
@@ -12,8 +15,75 @@ from server.errors import (
 )
 
 _WINDOWS = {"gzip": 31, "deflate": 15}  # zlib's wbits of each format
+_OLD_NAMES = {"x-gzip": "gzip"}
+_OF_THE_WIRE = (b"content-encoding", b"content-length")
+_AT_ONCE = 2  # bodies, each of which may become as large as the limit
 _LEAST_BYTES = 1024  # shorter ones gain nothing
 _FASTEST = 1  # numbers hardly shrink; more effort brings little
+
+
+class Decompression:
+    """Hand on bodies as they were before compression, and requests as if they never had been."""
+
+    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+        """Go around an application.
+
+        Args:
+            app: The application.
+            max_bytes: Most that a body may become.
+        """
+        self._app = app
+        self._max_bytes = max_bytes
+        self._turns = asyncio.Semaphore(_AT_ONCE)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one connection."""
+        if scope["type"] != "http" or not (encoding := _encoding(scope)):
+            await self._app(scope, receive, send)
+            return
+        scope["headers"] = [pair for pair in scope["headers"] if pair[0] not in _OF_THE_WIRE]
+        is_done = False
+
+        async def receive_plain() -> Message:
+            nonlocal is_done
+            if is_done:
+                return await receive()
+            check_encoding(encoding)
+            received, more = [], True
+            while more:
+                message = await receive()
+                if message["type"] != "http.request":
+                    return message
+                received.append(message.get("body", b""))
+                more = message.get("more_body", False)
+            is_done = True
+            body = b"".join(received)
+            async with self._turns:  # on a thread: megabytes of zeros are made from kilobytes
+                body = await asyncio.to_thread(decompressed, body, encoding, self._max_bytes)
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        await self._app(scope, receive_plain, send)
+
+
+def _encoding(scope: Scope) -> str:
+    """Return the codings of a body, as one list; empty if it has none."""
+    lists = [value.decode("latin-1") for name, value in scope["headers"] if name == _OF_THE_WIRE[0]]
+    if not lists:
+        return ""
+    names = [name.strip().lower() for name in ",".join(lists).split(",")]
+    return ", ".join(_OLD_NAMES.get(name, name) for name in names if name not in ("", "identity"))
+
+
+def check_encoding(encoding: str) -> None:
+    """Refuse codings that are not known here, and several on top of each other.
+
+    Raises:
+        UnsupportedMediaError: Naming those that are.
+    """
+    if encoding not in _WINDOWS:
+        raise UnsupportedMediaError(
+            f"content-encoding={shown(encoding)} must be one of {', '.join(_WINDOWS)}, identity"
+        )
 
 
 def decompressed(body: bytes, encoding: str, max_bytes: int) -> bytes:
@@ -21,21 +91,15 @@ def decompressed(body: bytes, encoding: str, max_bytes: int) -> bytes:
 
     Args:
         body: As received.
-        encoding: The header ``Content-Encoding``; empty or ``identity`` for none.
+        encoding: One that is known here.
         max_bytes: Most that may come out.
 
     Raises:
-        UnsupportedMediaError: If the encoding is another.
         PayloadTooLargeError: If more than the limit would come out.
         InvalidRequestError: If the body is not what the encoding says, or not all of it.
     """
-    encoding = encoding.strip().lower()
-    if encoding in ("", "identity"):
+    if not body:  # whoever compresses everything may send nothing
         return body
-    if encoding not in _WINDOWS:
-        raise UnsupportedMediaError(
-            f"content-encoding={shown(encoding)} must be one of {', '.join(_WINDOWS)}, identity"
-        )
     stream = zlib.decompressobj(_WINDOWS[encoding])
     try:
         found = stream.decompress(body, max_bytes + 1)

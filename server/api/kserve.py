@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field
 
 from server.api.answer import unless_gone
 from server.api.body import parse, read_body
-from server.api.compression import compressed, decompressed, wanted
+from server.api.compression import compressed, wanted
 from server.api.documentation import Spelling, errors, inlined, request_docs
 from server.api.kserve_body import (
     HEADER_LENGTH,
@@ -70,13 +70,8 @@ FORMS = {"/v2": form, "/v2/": form}
 _errors = partial(errors, by=(Spelling(form, KServeError),))
 
 
-def routes(inference: Inference, max_body_bytes: int) -> APIRouter:
-    """Return the routes of this protocol.
-
-    Args:
-        inference: Answers.
-        max_body_bytes: Most that a compressed body may become.
-    """
+def routes(inference: Inference) -> APIRouter:
+    """Return the routes of this protocol."""
     router = APIRouter(prefix="/v2", tags=["open inference protocol"])
     service = inference.service
 
@@ -132,9 +127,6 @@ def routes(inference: Inference, max_body_bytes: int) -> APIRouter:
         """Run the best subnet that the budget allows, for the outputs asked for."""
         with service.metrics.request() as tally:
             body = await read_body(request)
-            if encoding := request.headers.get("content-encoding", ""):
-                # On threads: megabytes of zeros are made from kilobytes.
-                body = await asyncio.to_thread(decompressed, body, encoding, max_body_bytes)
             served = inference.find(caller_of(request), model, version)
             tally.model = served.name
             parsed = read_inference(served, body, request.headers.get(HEADER_LENGTH))
@@ -148,10 +140,10 @@ def routes(inference: Inference, max_body_bytes: int) -> APIRouter:
 
     unknown, failed = _errors(404), _errors(400, 404, 413, 429, 504)
     body = request_docs(json=inlined(InferenceBody))
-    for path in ("/models/{model}", "/models/{model}/versions/{version}"):
+    for path in ("/models/{model:path}/versions/{version}", "/models/{model:path}"):
         add = partial(router.add_api_route, include_in_schema="version" not in path)
-        add(path, describe, responses=unknown)
         add(f"{path}/config", configure, responses=unknown)
         add(f"{path}/ready", model_ready, responses=unknown)
         add(f"{path}/infer", infer, methods=["POST"], openapi_extra=body, responses=failed)
+        add(path, describe, responses=unknown)  # last: a name may have slashes
     return router

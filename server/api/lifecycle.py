@@ -51,12 +51,12 @@ def routes(lifecycle: Lifecycle) -> APIRouter:
             ]
         )
 
-    @router.post("/models/{model}/load", responses=errors(404, 409, 422, 429, 500, 503))
+    @router.post("/models/{model:path}/load", responses=errors(404, 409, 422, 429, 500, 503))
     async def load(model: str) -> Change:
         """Serve a model of the models' folder that is not served yet."""
         return _change(await lifecycle.load(model))
 
-    @router.post("/models/{model}/reload", responses=errors(404, 409, 422, 429, 500, 503))
+    @router.post("/models/{model:path}/reload", responses=errors(404, 409, 422, 429, 500, 503))
     async def reload(model: str) -> Change:
         """Read a model's checkpoint again and switch to it; no request fails by it.
 
@@ -64,11 +64,10 @@ def routes(lifecycle: Lifecycle) -> APIRouter:
         """
         return _change(await lifecycle.reload(model))
 
-    @router.post("/models/{model}/unload", responses=errors(404, 409, 503))
+    @router.post("/models/{model:path}/unload", responses=errors(404, 409, 503))
     async def unload(model: str) -> Change:
         """Serve a model no longer; requests under way are answered."""
-        await lifecycle.unload(model)
-        return Change(model=model, version=None)
+        return Change(model=await lifecycle.unload(model), version=None)
 
     return router
 

@@ -37,20 +37,21 @@ def routes(service: Service) -> APIRouter:
     async def list_models(request: Request) -> ModelList:
         """List the models served."""
         found = service.models_of(caller_of(request))
-        return ModelList(data=[_entry(served) for served in found.values()])
+        return ModelList(data=[_entry(served, name) for name, served in found.names])
 
-    @router.get("/{model}", responses=errors() | errors(404, by=[OPENAI], public=True))
+    @router.get("/{model:path}", responses=errors() | errors(404, by=[OPENAI], public=True))
     async def describe_model(request: Request, model: str) -> ModelDetail:
         """Describe one model: its axes, tasks, input, cost and Pareto front."""
         request.scope["state"]["form"] = form
-        return _detail(service.models_of(caller_of(request)).choose(model))
+        return _detail(service.models_of(caller_of(request)).choose(model), model)
 
     return router
 
 
-def _entry(served: Served) -> ModelEntry:
+def _entry(served: Served, name: str) -> ModelEntry:
     return ModelEntry(
-        id=served.name,
+        id=name,
+        root=served.name,
         created=served.created_s,
         family=served.manifest.family,
         version=served.manifest.version,
@@ -60,10 +61,10 @@ def _entry(served: Served) -> ModelEntry:
     )
 
 
-def _detail(served: Served) -> ModelDetail:
+def _detail(served: Served, name: str) -> ModelDetail:
     space = served.elastic.space
     return ModelDetail(
-        **_entry(served).model_dump(),
+        **_entry(served, name).model_dump(),
         axes=[
             AxisEntry(name=a.name, values=list(a.values), kind=a.kind, when=a.when, task=a.task)
             for a in space.axes

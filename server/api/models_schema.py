@@ -12,8 +12,9 @@ from server.api.schema import Value
 class ModelEntry(BaseModel):
     """One model, in short."""
 
-    id: str
+    id: str = Field(description="A name that requests may use.")
     object: Literal["model"] = "model"
+    root: str = Field(description="The model's own name, which answers have.")
     created: int = Field(description="When its checkpoint was written, Unix time.")
     owned_by: str = "rheostat"
     family: str

@@ -94,6 +94,16 @@ def form(error: RheostatError, _request_id: str, kind: str = "", status: int = 0
 TEI = Spelling(form, TeiError)
 _EMPTY: Form = partial(form, kind="Empty", status=400)
 _EMBED_PATHS = ("/embed", "/")
+TIMING_HEADERS = (
+    "x-compute-type",
+    "x-compute-time",
+    "x-compute-characters",
+    "x-compute-tokens",
+    "x-total-time",
+    "x-tokenization-time",
+    "x-queue-time",
+    "x-inference-time",
+)
 _HEALTH_PATHS = ("/health", "/ping")
 FORMS = dict.fromkeys(
     (*_EMBED_PATHS, *_HEALTH_PATHS, "/rerank", "/similarity", "/tokenize", "/decode", "/info"), form
@@ -293,18 +303,18 @@ def _timing(
 ) -> dict[str, str]:
     """Return TEI's headers; times are whole milliseconds."""
     total = _milliseconds(seconds[Stage.TOTAL])
-    return {
-        "x-compute-type": backend,
-        "x-compute-time": total,
-        "x-compute-characters": str(
-            sum(len(text.content) for text in texts if isinstance(text.content, str))
-        ),
-        "x-compute-tokens": str(num_tokens),
-        "x-total-time": total,
-        "x-tokenization-time": _milliseconds(seconds[Stage.DECODE]),
-        "x-queue-time": _milliseconds(seconds[Stage.QUEUE]),
-        "x-inference-time": _milliseconds(seconds[Stage.RUN]),
-    }
+    num_characters = sum(len(text.content) for text in texts if isinstance(text.content, str))
+    values = (
+        backend,
+        total,
+        str(num_characters),
+        str(num_tokens),
+        total,
+        _milliseconds(seconds[Stage.DECODE]),
+        _milliseconds(seconds[Stage.QUEUE]),
+        _milliseconds(seconds[Stage.RUN]),
+    )
+    return dict(zip(TIMING_HEADERS, values, strict=True))
 
 
 def _milliseconds(seconds: float) -> str:

@@ -61,7 +61,7 @@ async def running(served: Served, decoder: Decoder) -> AsyncIterator[Running]:
     backend = HeldBackend()
     async with service_around(served, decoder, backend, 1, MAX_QUEUE) as (service, engine):
         app = FastAPI()
-        app.include_router(kserve.routes(Inference(service, 4, 4), 100_000))
+        app.include_router(kserve.routes(Inference(service, 4, 4)))
         forms = Forms(kserve.FORMS)
         install_forms(app, forms)
         app.add_middleware(RequestId, forms=forms)

@@ -25,6 +25,7 @@ def test_the_list_is_readable_by_openai_clients(client: TestClient, served: Serv
     assert entry == {
         "id": "tiny",
         "object": "model",
+        "root": "tiny",
         "created": served.created_s,
         "owned_by": "rheostat",
         "family": "slimmable",

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from server.access import SCOPES
 from server.app import create_app
 from server.clients.keys import Scope
+from server.scopes import SCOPES
 from server.settings import Settings
 from tests.server.samples import image, text_of
 from tests.tiny import write_checkpoint
