@@ -23,6 +23,7 @@ from server.caller import caller_of
 from server.catalog import Served
 from server.choose import Question
 from server.errors import InvalidRequestError
+from server.options import options_of
 from server.service import Answer, Service
 
 _INFER_DOCS = request_docs(json=inlined(InferBody), form=FORM_SCHEMA)
@@ -75,7 +76,13 @@ def _plan_shape(served: Served, num_tokens: int | None) -> Shape:
 
 
 def _question(body: PlanBody, request: Request) -> Question:
-    return Question(body.tasks, body.preferences, body.limits(), caller=caller_of(request))
+    return options_of(request).question(
+        caller_of(request),
+        body.budget,
+        tasks=body.tasks,
+        preferences=body.preferences,
+        priority=body.priority,
+    )
 
 
 def _outputs(served: Served, answer: Answer) -> list[dict[str, TaskOutput]]:

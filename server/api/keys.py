@@ -10,11 +10,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from server.api.body import read_json
 from server.api.clients import CLIENT_ID
 from server.api.documentation import errors, inlined, request_docs
+from server.api.request_body import RequestBody
 from server.clients.clients import Clients
 from server.clients.keys import Key, Scope
 
 
-class KeyBody(BaseModel):
+class KeyBody(RequestBody):
     """A key to be made."""
 
     model_config = ConfigDict(

@@ -14,14 +14,13 @@ from torch import Tensor
 from models.text import TextInput
 from server.api.answer import receipt_headers, receipt_of, unless_gone
 from server.api.body import read_json
-from server.api.budget import merged_budget, timeout_s
 from server.api.dimensions import fixed_dimensions
 from server.api.documentation import errors, inlined, request_docs
 from server.api.openai_form import OPENAI, form
 from server.api.text_schema import EmbeddingEntry, EmbeddingsAnswer, EmbeddingsBody, Usage
 from server.api.texts import passages
 from server.caller import caller_of
-from server.choose import Question
+from server.options import options_of
 from server.service import Service
 
 PATHS = ("/v1/embeddings", "/embeddings")
@@ -45,14 +44,12 @@ def routes(service: Service, max_texts: int) -> APIRouter:
             served = service.catalog.choose(body.model, TextInput)
             tally.model = served.name
             texts = passages("input", body.input, max_texts, body.prompt, body.truncate)
-            question = Question(
-                tasks=None,
+            question = options_of(request).question(
+                caller_of(request),
+                body.budget,
                 preferences=body.preferences,
-                budget=merged_budget(body.budget, request.headers),
                 fixed=fixed_dimensions(served, body.dimensions),
-                caller=caller_of(request),
                 priority=body.priority,
-                timeout_s=timeout_s(request.headers),
             )
             answer = await unless_gone(request, service.infer(served, question, texts))
         receipt = receipt_of(served, answer)

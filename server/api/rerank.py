@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict
 
 from models.text import Side
 from server.api import cohere, tei
@@ -17,6 +17,7 @@ from server.api.body import check_count, read_json
 from server.api.cohere import COHERE, CohereAnswer
 from server.api.documentation import OWN, errors, inlined, request_docs
 from server.api.ranking import Asked, ranked
+from server.api.request_body import RequestBody
 from server.api.tei import TEI
 from server.api.tei_schema import TeiRank, TeiRerankBody
 from server.api.text_schema import (
@@ -38,7 +39,7 @@ _STATUSES = (404, 413, 415, 422, 429, 504)
 _BODIES = {"anyOf": [inlined(RerankBody), inlined(TeiRerankBody)]}
 
 
-class _Keys(BaseModel):
+class _Keys(RequestBody):
     model_config = ConfigDict(extra="ignore")
 
     texts: Any = None

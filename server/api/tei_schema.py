@@ -11,11 +11,12 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from models.text import Side
-from server.api.schema import BudgetBody, Name
-from server.api.text_schema import Ids, Priority, Text, Texts
+from server.api.request_body import RequestBody
+from server.api.schema import BudgetBody, Name, Priority
+from server.api.text_schema import Ids, Text, Texts
 
 
-class _Lenient(BaseModel):
+class _Lenient(RequestBody):
     model_config = ConfigDict(extra="ignore", strict=True, allow_inf_nan=False)
 
 

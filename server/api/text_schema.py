@@ -14,9 +14,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from server.api.schema import BudgetBody, Milliseconds, Name, PlanReceipt, Receipt
-
-_MAX_PRIORITY = 999
+from server.api.request_body import RequestBody
+from server.api.schema import BudgetBody, Milliseconds, Name, PlanReceipt, Priority, Receipt
 
 Text = Annotated[str, Field(strict=True)]
 Ids = Annotated[list[Annotated[int, Field(strict=True)]], Field(fail_fast=True)]
@@ -44,23 +43,13 @@ Preferences = Annotated[
     dict[Name, Annotated[float, Field(ge=0)]] | None,
     Field(min_length=1, description="Weight of each measured task; default: equal."),
 ]
-Priority = Annotated[
-    int | None,
-    Field(
-        ge=0,
-        le=_MAX_PRIORITY,
-        strict=True,
-        description="0 is the highest: lower numbers run earlier and are refused last. Nobody gets "
-        "ahead of the class that the server's own configuration gives them.",
-    ),
-]
 Truncate = Annotated[
     Literal["left", "right"] | None,
     Field(description="Which end to cut of a text that is too long; default: refuse it."),
 ]
 
 
-class EmbeddingsBody(BaseModel):
+class EmbeddingsBody(RequestBody):
     """What OpenAI's clients send, and our own fields."""
 
     model_config = ConfigDict(
@@ -119,7 +108,7 @@ class EmbeddingsAnswer(BaseModel):
     receipt: Receipt
 
 
-class _TextBody(BaseModel):
+class _TextBody(RequestBody):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
     model: Name | None = Field(
@@ -142,7 +131,7 @@ class SimilarityBody(_TextBody):
     texts: Annotated[list[str], Field(min_length=1, fail_fast=True)]
 
 
-class CascadeBody(BaseModel):
+class CascadeBody(RequestBody):
     """Score all documents at a shallow exit first, then only the best at the chosen one."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
