@@ -30,7 +30,8 @@ _MAX_SCALE = 10.0  # of either side; a stall of the machine is no property of a 
 
 def function_of(step: Step) -> Function:
     """Return what a step's time goes by: its key, and its parent's, which sizes what it takes."""
-    return (step.after.key if step.after else None, step.key)
+    key = step.key if step.timed_as is None else step.timed_as
+    return (step.after.key if step.after else None, key)
 
 
 class Workload(NamedTuple):

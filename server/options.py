@@ -75,6 +75,7 @@ class Options:
         fixed: Mapping[str, Value] | None = None,
         priority: int | None = None,
         timeout_s: float | None = None,
+        raw: bool = False,
     ) -> Question:
         """Return what a request asks; a value in its body goes before the same one in a header.
 
@@ -86,6 +87,7 @@ class Options:
             fixed: Likewise.
             priority: Of the body.
             timeout_s: What the protocol itself says of it; the shorter time holds.
+            raw: As in `Question`.
         """
         given = {} if budget is None else budget.model_dump(exclude_unset=True)
         times = [s for s in (self.timeout_s, timeout_s) if s is not None]
@@ -97,6 +99,7 @@ class Options:
             caller=caller,
             priority=self.priority if priority is None else priority,
             timeout_s=min(times, default=None),
+            raw=raw,
         )
 
 

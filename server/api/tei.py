@@ -117,6 +117,7 @@ def routes(service: Service, settings: Settings) -> APIRouter:
                 body.budget,
                 fixed=fixed_dimensions(served, body.dimensions),
                 priority=body.priority,
+                raw=not body.normalize,
             )
             answer = await unless_gone(request, service.infer(served, question, texts))
         response.headers.update(receipt_headers(receipt_of(served, answer)))

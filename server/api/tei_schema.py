@@ -55,8 +55,9 @@ class EmbedBody(_Asked, _Cut):
     prompt_name: Name | None = Field(
         default=None, description="Name of one of the model's templates."
     )
-    normalize: Literal[True] = Field(
-        default=True, description="Vectors have length 1; others are not to be had."
+    normalize: bool = Field(
+        default=True,
+        description="Vectors have length 1. If false, they are as pooled, and cut to `dimensions`.",
     )
     dimensions: int | None = Field(
         default=None,
