@@ -20,6 +20,7 @@ from server.api.openai_form import OPENAI, form
 from server.api.text_schema import EmbeddingEntry, EmbeddingsAnswer, EmbeddingsBody, Usage
 from server.api.texts import passages
 from server.caller import caller_of
+from server.decode import Passage
 from server.options import options_of
 from server.service import Service
 
@@ -43,13 +44,14 @@ def routes(service: Service, max_texts: int) -> APIRouter:
             body = await read_json(request, EmbeddingsBody)
             served = service.catalog.choose(body.model, TextInput)
             tally.model = served.name
-            texts = passages("input", body.input, max_texts, body.prompt, body.truncate)
+            texts = _passages(body, max_texts)
             question = options_of(request).question(
                 caller_of(request),
                 body.budget,
                 preferences=body.preferences,
-                fixed=fixed_dimensions(served, body.dimensions),
+                fixed=fixed_dimensions(served, body.dimensions or None),
                 priority=body.priority,
+                raw=not body.normalize,
             )
             answer = await unless_gone(request, service.infer(served, question, texts))
         receipt = receipt_of(served, answer)
@@ -75,6 +77,14 @@ def routes(service: Service, max_texts: int) -> APIRouter:
             responses=errors(*_STATUSES, by=[OPENAI]),
         )
     return router
+
+
+def _passages(body: EmbeddingsBody, max_texts: int) -> list[Passage]:
+    side, most = body.truncate, body.truncate_prompt_tokens
+    if most is not None:
+        side = side or "right"
+        most = None if most == -1 else most
+    return passages("input", body.input, max_texts, body.prompt, side, most)
 
 
 def _encoded(vector: Tensor, form: str) -> list[float] | str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
-from pydantic import BaseModel, GetJsonSchemaHandler, model_validator
+from pydantic import AliasChoices, BaseModel, GetJsonSchemaHandler, model_validator
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
@@ -22,11 +23,11 @@ class RequestBody(BaseModel):
     def _drop_nulls(cls, given: Any) -> Any:
         if not isinstance(given, dict):
             return given
-        fields = cls.model_fields
+        optional = _optional(cls)
         return {
             name: value
             for name, value in given.items()
-            if value is not None or name not in fields or fields[name].is_required()
+            if value is not None or name not in optional
         }
 
     @classmethod
@@ -42,6 +43,18 @@ class RequestBody(BaseModel):
                 if name not in required:
                     found["properties"][name] = _or_null(field)
         return schema
+
+
+@cache
+def _optional(body: type[BaseModel]) -> frozenset[str]:
+    """Return what the fields are called that may be left out, by all their names."""
+    names: set[str] = set()
+    for name, field in body.model_fields.items():
+        if not field.is_required():
+            aliases = field.validation_alias
+            choices = aliases.choices if isinstance(aliases, AliasChoices) else [name]
+            names.update(choice for choice in choices if isinstance(choice, str))
+    return frozenset(names)
 
 
 def _or_null(schema: JsonSchemaValue) -> JsonSchemaValue:
