@@ -7,6 +7,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+CLIENTS := .venv-clients
 PIP_ARGS =
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -c constraints.txt
 
@@ -19,7 +20,7 @@ TARGET = cpu
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install serve test systemtest check format lint types imports fuzz bench image clean
+.PHONY: help install serve test systemtest clients check format lint types imports fuzz bench image clean
 
 help:  ## List the targets
 	@sed -nE 's/^([a-z]+):.*  ## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -45,6 +46,16 @@ test: check  ## Run every check and every test but those of systemtest
 
 systemtest: install  ## Test replicas, a Ray cluster, Prometheus and the image (half an hour)
 	$(BIN)/pytest -m system $(ARGS)
+
+# The clients need no torch; they talk to the server of $(VENV).
+clients: install $(CLIENTS)/.installed  ## Test stock clients of other servers in an environment of their own
+	RHEOSTAT=$(BIN)/rheostat $(CLIENTS)/bin/python -m pytest -c tests/ecosystem/pytest.ini \
+		--rootdir . --confcutdir tests/ecosystem tests/ecosystem $(ARGS)
+
+$(CLIENTS)/.installed: tests/ecosystem/requirements.txt
+	test -x $(CLIENTS)/bin/python || $(PYTHON) -m venv $(CLIENTS)
+	$(CLIENTS)/bin/python -m pip --disable-pip-version-check install --no-deps -r $<
+	@touch $@
 
 check: lint types imports  ## Run lint, types and imports
 

@@ -35,7 +35,8 @@ _NEAREST = ((1, 2), (0, 2), (1, 0))  # of each size the other ones
 
 def function_of(step: Step) -> Function:
     """Return what a step's time goes by: its key, and its parent's, which sizes what it takes."""
-    return (step.after.key if step.after else None, step.key)
+    key = step.key if step.timed_as is None else step.timed_as
+    return (step.after.key if step.after else None, key)
 
 
 class Workload(NamedTuple):

@@ -34,6 +34,7 @@ from server.logs import PROBES
 from server.metrics import Metrics
 from server.middleware import BodyLimit, BodyTimeout, RequestId, Shedding
 from server.openapi import DocumentedApp
+from server.options import ReadOptions
 from server.profiles import Profiles
 from server.pulse import Pulse
 from server.service import Service
@@ -152,6 +153,7 @@ def create_app(settings: Settings) -> FastAPI:
     install_forms(app, forms)
     if tracing is None:  # the framework's spans are named by its routes
         app.add_middleware(Direct, routes=[route for one in routers for route in one.routes])
+    app.add_middleware(ReadOptions)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(BodyTimeout, limit_s=settings.read_timeout_s)
     app.add_middleware(Access, door=door)

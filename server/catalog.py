@@ -15,6 +15,7 @@ from models import checkpoint
 from models.checkpoint import MANIFEST, CheckpointError, Manifest
 from models.core import Elastic, Shape, Subnet, Value
 from models.inputs import ModelInput
+from models.task import with_raw
 from search.find import Finder, Selection
 from search.profile import Profile
 from search.table import TABLE, Table, TableError
@@ -109,16 +110,23 @@ class Served:
     def _rows(self) -> frozenset[Subnet]:
         return frozenset(self.table.rows)
 
-    def prepare(self, subnet: Subnet, tasks: Collection[str]) -> Prepared:
-        """Return the plan of a subnet, from a cache of the last few thousand."""
-        return self._prepare(subnet, tuple(tasks))
+    def prepare(self, subnet: Subnet, tasks: Collection[str], raw: bool = False) -> Prepared:
+        """Return the plan of a subnet, from a cache of the last few thousand.
+
+        Args:
+            subnet: Chosen.
+            tasks: To answer.
+            raw: Whether vectors keep the length that they had before they became unit vectors.
+        """
+        return self._prepare(subnet, tuple(tasks), raw)
 
     @cached_property
-    def _prepare(self) -> Callable[[Subnet, tuple[str, ...]], Prepared]:
-        def prepare(subnet: Subnet, tasks: tuple[str, ...]) -> Prepared:
+    def _prepare(self) -> Callable[[Subnet, tuple[str, ...], bool], Prepared]:
+        def prepare(subnet: Subnet, tasks: tuple[str, ...], raw: bool) -> Prepared:
             # Only costs depend on the shape, and a plan to run is not asked for its cost.
             shape = self.input.plan_shape(None)
             plan = self.elastic.plan(subnet, shape, tasks)
+            plan = with_raw(plan) if raw else plan
             return Prepared(self.name, plan, self.input, profile=self.profile, owner=self.model)
 
         return lru_cache(_MAX_PLANS)(prepare)

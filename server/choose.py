@@ -42,6 +42,7 @@ class Question:
             for the caller's.
         timeout_s: From its arrival; later an answer is of no use. Unlike a latency budget it
             chooses no subnet. None for no end.
+        raw: Whether vectors keep the length that they had before they became unit vectors.
     """
 
     tasks: Sequence[str] | None
@@ -51,6 +52,7 @@ class Question:
     caller: Caller = ANYONE
     priority: int | None = None
     timeout_s: float | None = None
+    raw: bool = False
 
 
 @dataclass(frozen=True, slots=True)

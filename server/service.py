@@ -246,7 +246,7 @@ class Service:
         """
         async with self.admit(served, question, sources) as admitted:
             selection = admitted.selection
-            prepared = served.prepare(selection.subnet, selection.scores)
+            prepared = served.prepare(selection.subnet, selection.scores, question.raw)
             results = await admitted.run(prepared, admitted.items)
         return Answer(
             selection=selection,

@@ -9,11 +9,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from server.api.body import read_json
 from server.api.documentation import errors, inlined, request_docs
+from server.api.request_body import RequestBody
 from server.clients.clients import Clients
 from server.clients.keys import CLIENT_ID, LEAST_LIFE_S, MAX_LABEL, MOST_LIFE_S, Key, Scope
 
 
-class KeyBody(BaseModel):
+class KeyBody(RequestBody):
     """A key to be made."""
 
     model_config = ConfigDict(

@@ -30,6 +30,7 @@ from server.api.kserve_inference import Inference
 from server.api.kserve_signature import configuration, metadata
 from server.caller import caller_of
 from server.errors import ModelNotReadyError, OverloadedError, RheostatError
+from server.options import options_of
 
 SERVER: dict[str, str | list[str]] = {
     "name": "rheostat",
@@ -138,7 +139,7 @@ def routes(inference: Inference, max_body_bytes: int) -> APIRouter:
             served = inference.find(caller_of(request), model, version)
             tally.model = served.name
             parsed = read_inference(served, body, request.headers.get(HEADER_LENGTH))
-            running = inference.run(served, parsed.asked, request.headers, caller_of(request))
+            running = inference.run(served, parsed.asked, options_of(request), caller_of(request))
             replied = await unless_gone(request, running)
         content, headers = spelled(served, parsed, replied)
         if liked := wanted(request.headers.get("accept-encoding", ""), len(content)):

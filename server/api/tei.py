@@ -20,7 +20,6 @@ from models.inputs import InvalidInputError
 from models.text import TextInput
 from server.api.answer import receipt_headers, receipt_of, unless_gone
 from server.api.body import read_json
-from server.api.budget import merged_budget
 from server.api.dimensions import allowed_dimensions, fixed_dimensions
 from server.api.documentation import Spelling, errors, inlined, request_docs
 from server.api.ranking import Asked, ranked, unit_score
@@ -40,7 +39,6 @@ from server.api.tei_schema import (
 from server.api.texts import passages
 from server.caller import caller_of
 from server.catalog import Served
-from server.choose import Question
 from server.decode import Passage
 from server.errors import (
     ClientError,
@@ -54,6 +52,7 @@ from server.errors import (
 )
 from server.forms import Form
 from server.metrics import Stage, Tally
+from server.options import options_of
 from server.service import Service
 from server.settings import Settings
 
@@ -113,13 +112,12 @@ def routes(service: Service, settings: Settings) -> APIRouter:
             tally.model = served.name
             _check_any(request, "inputs", body.inputs)
             texts = passages("inputs", body.inputs, settings.max_texts, body.prompt_name, body.side)
-            question = Question(
-                tasks=None,
-                preferences=None,
-                budget=merged_budget(body.budget, request.headers),
+            question = options_of(request).question(
+                caller_of(request),
+                body.budget,
                 fixed=fixed_dimensions(served, body.dimensions),
-                caller=caller_of(request),
                 priority=body.priority,
+                raw=not body.normalize,
             )
             answer = await unless_gone(request, service.infer(served, question, texts))
         response.headers.update(receipt_headers(receipt_of(served, answer)))
