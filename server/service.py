@@ -297,20 +297,20 @@ class Service:
         timeout_s = inf if question.timeout_s is None else question.timeout_s
         deadline = start + min(latency_s, timeout_s) - late_s
         is_timed = budget.latency_ms is not None
-        estimate_s = _estimate(served, question, sources)
+        estimate_s, caller = _estimate(served, question, sources), question.caller
+        wait_s = self._decoder.wait_s(sources, caller.client, caller.weight)
         with (
             self.uses.hold(served),
-            self._engine.reserve(num_works, estimate_s, _flow(question), is_timed) as room,
+            self._engine.reserve(num_works, estimate_s, _flow(question), is_timed, wait_s) as room,
         ):
             if self._quotas is not None:
-                await self._quotas.charge_request(question.caller)
-            caller = question.caller
+                await self._quotas.charge_request(caller)
             items = await self._decoder.decode(sources, served.input, caller.client, caller.weight)
             decoded = self._clock()
             shape = max(served.input.shape_of(item) for item in items)
-            progress = Progress(
-                num_works, decoded - start + late_s, 2 * late_s, room.room, deadline
-            )
+            spent_s = decoded - start + late_s
+            waited_s = 2 * late_s + min(wait_s, decoded - start - late_s)
+            progress = Progress(num_works, spent_s, waited_s, room.room, deadline)
             choice = self._chooser.choose(served, question, shape, progress)
             if self._quotas is not None:
                 flops = choice.selection.cost.flops * len(items)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
@@ -24,7 +24,9 @@ class KeyBody(RequestBody):
         json_schema_extra={"examples": [{"client": "shop", "scopes": ["infer"]}]},
     )
 
-    scopes: set[Scope] = Field(min_length=1, description="What it opens; none includes another.")
+    scopes: set[Annotated[Scope, Field(strict=False)]] = Field(
+        min_length=1, strict=False, description="What it opens; none includes another."
+    )
     client: str | None = Field(
         default=None,
         pattern=CLIENT_ID,

@@ -178,6 +178,7 @@ class Engine:
         seconds: float = 0.0,
         flow: Flow = ANY_FLOW,
         is_timed: bool = False,
+        wait_s: float = 0.0,
     ) -> Iterator[Reservation]:
         """Hold room for a request, all of it or nothing, before anything is done for it.
 
@@ -186,6 +187,7 @@ class Engine:
             seconds: They are estimated to take, until they are submitted.
             flow: Whose they are.
             is_timed: Whether the request says how long it may take.
+            wait_s: That it is predicted to wait before it can be submitted.
 
         Raises:
             OverloadedError: If there is not enough room, or the request would wait too long.
@@ -194,7 +196,7 @@ class Engine:
         self._check_open()
         running_s = self._running_s()
         with self._admission.reserve(
-            num_works, seconds, self._pace.value, flow, running_s, is_timed
+            num_works, seconds, self._pace.value, flow, running_s, is_timed, wait_s
         ) as room:
             yield Reservation(self._submit, room)
 
