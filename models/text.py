@@ -5,18 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from pydantic import ConfigDict
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from models.cutting import Cuts
 from models.inputs import InvalidInputError
 from models.ragged import Ragged
 
 TOKENIZER = "tokenizer.json"
+MAX_TEXT_CHARS = 2**17
 Side = Literal["left", "right"]
+
+_BRIEF = 512  # characters that take less than a millisecond
+_CHARACTERS_PER_TOKEN = 8  # more than text has, so that the first part mostly is enough
+_GROWTH = 4
 
 
 @dataclass(frozen=True)
@@ -71,11 +77,17 @@ class Token(NamedTuple):
 
 
 class TextInput:
-    """Tokenises; safe to call from several threads at once."""
+    """Tokenises; safe to call from several threads at once.
+
+    Attributes:
+        max_text_chars: Most characters that are tokenised of one text.
+    """
 
     has_length: ClassVar[bool] = True
 
-    def __init__(self, config: TextConfig, tokenizer: Tokenizer) -> None:
+    def __init__(
+        self, config: TextConfig, tokenizer: Tokenizer, max_text_chars: int = MAX_TEXT_CHARS
+    ) -> None:
         """Take over a tokenizer; its own truncation and padding are switched off.
 
         Raises:
@@ -91,6 +103,8 @@ class TextInput:
                 f"max_length={config.max_length} leaves no room beside the tokenizer's "
                 f"{self._num_special} special tokens"
             )
+        self.max_text_chars = max_text_chars
+        self._cuts = Cuts.of(tokenizer)
         # Ids may have gaps, so that a count would be too low.
         self.vocab_size = 1 + max(tokenizer.get_vocab().values(), default=-1)
 
@@ -126,16 +140,18 @@ class TextInput:
             max_tokens: What is too long, where the model itself takes more.
 
         Raises:
-            InvalidInputError: If the text is empty or too long, or there is no such prompt.
+            InvalidInputError: If the text is empty or too long, there is no such prompt, or
+                ``max_text_chars`` characters do not decide which tokens are the text's.
         """
-        encoding = self._tokenizer.encode(self._templated(text, prompt), add_special_tokens=False)
         limit = self._limit(max_tokens)
         room = limit - self._num_special
-        if len(encoding.ids) > room:
+        encoding, is_whole = self._decisive(self._templated(text, prompt), room, truncate)
+        if len(encoding) > room:
             if truncate is None:
+                count = len(encoding) + self._num_special if is_whole else f"more than {limit}"
                 raise InvalidInputError(
-                    f"the text has {len(encoding.ids) + self._num_special} tokens; at most "
-                    f"{limit} are allowed, unless it may be truncated"
+                    f"the text has {count} tokens; at most {limit} are allowed, unless it may be "
+                    "truncated"
                 )
             encoding.truncate(room, direction=truncate)
         # Special tokens come last, so that truncation never removes one.
@@ -152,26 +168,32 @@ class TextInput:
         Raises:
             InvalidInputError: If there are none, too many, or one is not of the vocabulary.
         """
-        if not ids:
+        if len(ids) == 0:
             raise InvalidInputError("the list of token ids is empty")
-        self._check_vocabulary(ids)
         limit = self._limit(max_tokens)
-        if len(ids) > limit:
+        if len(ids) > limit:  # the others are not even looked at: there may be millions
             if truncate is None:
                 raise InvalidInputError(f"{len(ids)} token ids; at most {limit} are allowed")
             ids = ids[:limit] if truncate == "right" else ids[-limit:]
-        return torch.tensor(ids)
+        self._check_vocabulary(ids)
+        return torch.tensor(list(ids))
 
     def tokens(
         self, text: str, prompt: str | None = None, add_special_tokens: bool = True
     ) -> list[Token]:
-        """Return the tokens of a text of any length, template included.
+        """Return the tokens of a text of up to ``max_text_chars`` characters, template included.
 
         Raises:
-            InvalidInputError: If the text is empty, or there is no such prompt.
+            InvalidInputError: If the text is empty or has more characters, or there is no such
+                prompt.
         """
         text = self._templated(text, prompt)
-        found = self._tokenizer.encode(text, add_special_tokens=add_special_tokens)
+        if len(text) > self.max_text_chars:
+            raise InvalidInputError(
+                f"the text has {len(text)} characters; at most {self.max_text_chars} "
+                "(max_text_chars)"
+            )
+        (found,) = self._tokenizer.encode_batch([text], add_special_tokens=add_special_tokens)
         return [
             Token(id_, name, True, None, None)
             if is_special
@@ -188,8 +210,41 @@ class TextInput:
             InvalidInputError: If one is not of the vocabulary.
         """
         self._check_vocabulary(ids)
-        text: str = self._tokenizer.decode(list(ids), skip_special_tokens=skip_special_tokens)
+        text: str
+        # Alone it would hold the interpreter's lock.
+        (text,) = self._tokenizer.decode_batch([list(ids)], skip_special_tokens=skip_special_tokens)
         return text
+
+    def _decisive(self, text: str, room: int, side: Side | None) -> tuple[Any, bool]:
+        """Tokenise as much of a text as decides its first, or last, ``room`` tokens.
+
+        Returns:
+            The tokens, and whether they are all of the text: otherwise there are more than fit.
+        """
+        most = min(max(_BRIEF, _CHARACTERS_PER_TOKEN * room), self.max_text_chars)
+        while len(text) > most:
+            if side == "left":
+                place = self._cuts.first(text, len(text) - most)
+                part = "" if place is None else text[place:]
+            else:
+                part = text[: self._cuts.last(text, most) or 0]
+            encoding = self._tokenise(part)
+            if len(encoding) > room:
+                return encoding, False
+            if most == self.max_text_chars:
+                raise InvalidInputError(
+                    f"the text has {len(text)} characters; at most {most} (max_text_chars) are "
+                    f"looked at, and these do not settle what {room} tokens it is cut to"
+                )
+            most = min(most * _GROWTH, self.max_text_chars)
+        return self._tokenise(text), True
+
+    def _tokenise(self, text: str) -> Any:
+        """Return the tokens of a text, without special ones."""
+        if len(text) <= _BRIEF:  # sooner done than a thread of the library is woken
+            return self._tokenizer.encode(text, add_special_tokens=False)
+        # For one text the library would hold the interpreter's lock.
+        return self._tokenizer.encode_batch_fast([text], add_special_tokens=False)[0]
 
     def _templated(self, text: str, prompt: str | None) -> str:
         if not text:

@@ -14,6 +14,7 @@ from models import checkpoint
 from models.checkpoint import MANIFEST, CheckpointError, Manifest
 from models.core import Elastic, Shape, Subnet, Value
 from models.inputs import ModelInput
+from models.text import MAX_TEXT_CHARS, TextInput
 from search.find import Finder, Selection
 from search.profile import Profile
 from search.table import TABLE, Table, TableError
@@ -224,17 +225,20 @@ def find_checkpoints(folder: Path) -> list[Path]:
     return found
 
 
-def load(folder: Path, defaults: Sequence[str] = ()) -> Catalog:
+def load(
+    folder: Path, defaults: Sequence[str] = (), max_text_chars: int = MAX_TEXT_CHARS
+) -> Catalog:
     """Load every checkpoint of a folder; defaults as for `Catalog`.
 
     Raises:
         CatalogError: If there are none, one cannot be trusted or has no table, or two share a name.
     """
-    return Catalog([load_one(path) for path in find_checkpoints(folder)], defaults)
+    found = find_checkpoints(folder)
+    return Catalog([load_one(path, max_text_chars) for path in found], defaults)
 
 
-def load_one(folder: Path) -> Served:
-    """Load one checkpoint.
+def load_one(folder: Path, max_text_chars: int = MAX_TEXT_CHARS) -> Served:
+    """Load one checkpoint; ``max_text_chars`` as for `TextInput`.
 
     Raises:
         CatalogError: If it cannot be trusted or has no table.
@@ -244,6 +248,8 @@ def load_one(folder: Path) -> Served:
         if TABLE not in loaded.manifest.files:
             raise CatalogError(f"{folder} has no {TABLE} in its manifest, so nothing can be chosen")
         model = loaded.model
+        if isinstance(model.input, TextInput):
+            model.input.max_text_chars = max_text_chars
         table = Table.load(folder / TABLE, model.space, tuple(model.tasks))
         created_s = int((folder / MANIFEST).stat().st_mtime)
         served = Served(folder, model.name, loaded.manifest, model, table, created_s)
