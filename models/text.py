@@ -5,24 +5,27 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from pydantic import ConfigDict
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from models.cutting import Cuts
+from models.files import reading
 from models.inputs import InvalidInputError
+from models.long_texts import LongTexts, Side
 from models.ragged import Ragged
+
+__all__ = ["MAX_TEXT_CHARS", "TOKENIZER", "Continued", "Side", "TextConfig", "TextInput", "Token"]
 
 TOKENIZER = "tokenizer.json"
 MAX_TEXT_CHARS = 2**17
-Side = Literal["left", "right"]
+_PROBE = "a Word, 1 \u00e9 \u6f22 \u2603"  # a vocabulary must have something for what it lacks
 
-_BRIEF = 512  # characters that take less than a millisecond
-_CHARACTERS_PER_TOKEN = 8  # more than text has, so that the first part mostly is enough
-_GROWTH = 4
+
+class TokenizerError(ValueError):
+    """A file is no tokenizer, or one that cannot read every text. The message names it."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,7 @@ class TextInput:
                 f"{self._num_special} special tokens"
             )
         self.max_text_chars = max_text_chars
-        self._cuts = Cuts.of(tokenizer)
+        self._long = LongTexts(tokenizer)
         # Ids may have gaps, so that a count would be too low.
         self.vocab_size = 1 + max(tokenizer.get_vocab().values(), default=-1)
 
@@ -118,11 +121,14 @@ class TextInput:
         path = folder / TOKENIZER
         if not path.is_file():
             raise ValueError(f"{path} does not exist")
-        try:
-            tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # noqa: BLE001  # the library raises bare Exception
-            raise ValueError(f"{path} is no tokenizer: {error}") from None
-        return cls(config, tokenizer)
+        with reading(path, TokenizerError):
+            try:
+                tokenizer = Tokenizer.from_file(str(path))
+            except Exception as error:  # noqa: BLE001  # the library raises bare Exception
+                raise TokenizerError(f"{path} is no tokenizer: {error}") from None
+            made = cls(config, tokenizer)
+            made.tokens(_PROBE)
+        return made
 
     def encode(
         self,
@@ -145,7 +151,8 @@ class TextInput:
         """
         limit = self._limit(max_tokens)
         room = limit - self._num_special
-        encoding, is_whole = self._decisive(self._templated(text, prompt), room, truncate)
+        text = self._templated(text, prompt)
+        encoding, is_whole = self._long.read(text, room, truncate, self.max_text_chars)
         if len(encoding) > room:
             if truncate is None:
                 count = len(encoding) + self._num_special if is_whole else f"more than {limit}"
@@ -215,37 +222,6 @@ class TextInput:
         (text,) = self._tokenizer.decode_batch([list(ids)], skip_special_tokens=skip_special_tokens)
         return text
 
-    def _decisive(self, text: str, room: int, side: Side | None) -> tuple[Any, bool]:
-        """Tokenise as much of a text as decides its first, or last, ``room`` tokens.
-
-        Returns:
-            The tokens, and whether they are all of the text: otherwise there are more than fit.
-        """
-        most = min(max(_BRIEF, _CHARACTERS_PER_TOKEN * room), self.max_text_chars)
-        while len(text) > most:
-            if side == "left":
-                place = self._cuts.first(text, len(text) - most)
-                part = "" if place is None else text[place:]
-            else:
-                part = text[: self._cuts.last(text, most) or 0]
-            encoding = self._tokenise(part)
-            if len(encoding) > room:
-                return encoding, False
-            if most == self.max_text_chars:
-                raise InvalidInputError(
-                    f"the text has {len(text)} characters; at most {most} (max_text_chars) are "
-                    f"looked at, and these do not settle what {room} tokens it is cut to"
-                )
-            most = min(most * _GROWTH, self.max_text_chars)
-        return self._tokenise(text), True
-
-    def _tokenise(self, text: str) -> Any:
-        """Return the tokens of a text, without special ones."""
-        if len(text) <= _BRIEF:  # sooner done than a thread of the library is woken
-            return self._tokenizer.encode(text, add_special_tokens=False)
-        # For one text the library would hold the interpreter's lock.
-        return self._tokenizer.encode_batch_fast([text], add_special_tokens=False)[0]
-
     def _templated(self, text: str, prompt: str | None) -> str:
         if not text:
             raise InvalidInputError("the text is empty")
@@ -295,8 +271,9 @@ class TextInput:
         return {"tokens": Ragged.pack(items)}
 
     def example(self, num_tokens: int | None = None) -> Tensor:
-        """Return an input to warm up with, by default a short one."""
-        return torch.zeros(num_tokens or min(8, self.config.max_length), dtype=torch.int64)
+        """Return an input to warm up with, by default a short one, of tokens far apart."""
+        length = num_tokens or min(8, self.config.max_length)
+        return torch.linspace(0, self.vocab_size - 1, length).long()
 
 
 def _bucket(length: int) -> int:
