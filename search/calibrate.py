@@ -46,7 +46,7 @@ def calibrate(
     end = clock() + max_s
     whole = model_input.plan_shape(None)
     lengths = _up_to(LENGTHS, whole[0]) if model_input.has_length else (0,)
-    plans = [model.plan(subnet, whole) for subnet in _subnets(table)]
+    plans = _plans(model, model_input, table)
     kinds: dict[tuple[Hashable, ...], int] = {}
     curves = {
         function_of(step): kinds.setdefault(_kind(step), len(kinds))
@@ -68,6 +68,16 @@ def calibrate(
         inputs = model_input.collate([model_input.example(length or None)] * rows)
         seconds[:, r, c] = _time(needed, curves, inputs, backend, clock, end, is_first)
     return Profile(curves, ROWS, lengths, seconds)
+
+
+def functions(model: Elastic, model_input: ModelInput, table: Table) -> set[Function]:
+    """Return the functions of a model that its table can choose."""
+    return {function_of(step) for plan in _plans(model, model_input, table) for step in plan}
+
+
+def _plans(model: Elastic, model_input: ModelInput, table: Table) -> list[Plan]:
+    whole = model_input.plan_shape(None)
+    return [model.plan(subnet, whole) for subnet in _subnets(table)]
 
 
 def _up_to(lengths: Sequence[int], longest: int) -> tuple[int, ...]:

@@ -56,7 +56,7 @@ def create_app(settings: Settings) -> FastAPI:
         SettingsError: If the device is not there.
     """
     backend = make_backend(settings)
-    loaded = catalog.load(settings.models_folder, settings.defaults)
+    loaded = catalog.load(settings.models_folder, settings.defaults, settings.max_text_chars)
     for one in loaded.values():
         backend.prepare(one.model)
     profiles = Profiles(settings.profiles_folder, backend, time.perf_counter)
@@ -134,7 +134,9 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.models = tuple(served)
     app.state.drain = service.drain
-    changes = Lifecycle(service, engine, profiles.get, settings.models_folder)
+    changes = Lifecycle(
+        service, engine, profiles.get, settings.models_folder, settings.max_text_chars
+    )
     routers = (
         infer.routes(service, settings.max_images),
         openai.routes(service, settings.max_texts),

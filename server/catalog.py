@@ -9,13 +9,13 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-
 from models import checkpoint
 from models.checkpoint import MANIFEST, CheckpointError, Manifest
 from models.core import Elastic, Shape, Subnet, Value
+from models.files import reading
 from models.inputs import ModelInput
 from models.task import with_raw
+from models.text import MAX_TEXT_CHARS, TextInput
 from search.find import Finder, Selection
 from search.profile import Profile
 from search.table import TABLE, Table, TableError
@@ -247,32 +247,38 @@ def find_checkpoints(folder: Path) -> list[Path]:
     return found
 
 
-def load(folder: Path, defaults: Sequence[str] = ()) -> Catalog:
+def load(
+    folder: Path, defaults: Sequence[str] = (), max_text_chars: int = MAX_TEXT_CHARS
+) -> Catalog:
     """Load every checkpoint of a folder; defaults as for `Catalog`.
 
     Raises:
         CatalogError: If there are none, one cannot be trusted or has no table, or two share a name.
     """
-    return Catalog([load_one(path) for path in find_checkpoints(folder)], defaults)
+    found = find_checkpoints(folder)
+    return Catalog([load_one(path, max_text_chars) for path in found], defaults)
 
 
-def load_one(folder: Path) -> Served:
-    """Load one checkpoint.
+def load_one(folder: Path, max_text_chars: int = MAX_TEXT_CHARS) -> Served:
+    """Load one checkpoint; ``max_text_chars`` as for `TextInput`.
 
     Raises:
         CatalogError: If it cannot be trusted or has no table.
     """
-    try:
-        loaded = checkpoint.load(folder)
-        if TABLE not in loaded.manifest.files:
-            raise CatalogError(f"{folder} has no {TABLE} in its manifest, so nothing can be chosen")
-        model = loaded.model
-        table = Table.load(folder / TABLE, model.space, tuple(model.tasks))
+    with reading(folder, CatalogError):
+        try:
+            loaded = checkpoint.load(folder)
+            model = loaded.model
+            if TABLE not in loaded.manifest.files:
+                raise CatalogError(
+                    f"{folder} has no {TABLE} in its manifest, so nothing can be chosen"
+                )
+            table = Table.load(folder / TABLE, model.space, tuple(model.tasks))
+        except (CheckpointError, TableError) as error:
+            raise CatalogError(str(error)) from None  # these name the file
+        if isinstance(model.input, TextInput):
+            model.input.max_text_chars = max_text_chars
         created_s = int((folder / MANIFEST).stat().st_mtime)
         served = Served(folder, model.name, loaded.manifest, model, table, created_s)
         _ = served.finder  # built now, so that a table that does not factorise is refused here
-    except (CatalogError, CheckpointError, TableError) as error:
-        raise CatalogError(str(error)) from None  # these name the file
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CatalogError(f"{folder}: {error}") from None
     return served

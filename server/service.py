@@ -28,6 +28,7 @@ from server.engine.work import Prepared, Result, Work
 from server.errors import DeadlineError
 from server.logs import note_model
 from server.metrics import Metrics, Stage
+from server.sound import blaming, check_answers, examples
 from server.uses import Uses
 
 if TYPE_CHECKING:
@@ -202,27 +203,25 @@ class Service:
             return await self._decoder.map(function, sources, caller.client, caller.weight)
 
     async def warm_up(self) -> None:
-        """Run the cheapest and the largest subnet of every model on zeros.
-
-        Raises:
-            InferenceError: If one fails.
-        """
+        """Run the cheapest and the largest subnet of every model; errors as for `warm`."""
         for served in self.catalog.values():
             await self.warm(served)
         self._is_warm = True
 
     async def warm(self, served: Served) -> None:
-        """Run the cheapest and the largest subnet of a model on zeros.
+        """Run the cheapest and the largest subnet of a model, on a short and a long input.
 
         Raises:
-            InferenceError: If one fails.
+            ModelLoadError: If one fails, or gives what is no answer.
         """
-        self.metrics.watch_model(served)  # with its front, which takes a moment
         space = served.elastic.space
         for subnet in (space.smallest, space.largest):
             prepared = served.prepare(subnet, served.elastic.tasks)
-            with self._engine.reserve(1) as room:
-                await room.submit([Work(prepared, served.input.example())])
+            for item in examples(served.input):
+                with self._engine.reserve(1) as room, blaming(served, subnet, item):
+                    (result,) = await room.submit([Work(prepared, item)])
+                    check_answers(served.elastic.tasks, result.outputs)
+        self.metrics.watch_model(served)  # with its front, which takes a moment
 
     def select(self, served: Served, question: Question, shape: Shape) -> Selection:
         """Choose a subnet for one input of a shape, as if nobody waited, without running it.

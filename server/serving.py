@@ -19,12 +19,13 @@ from types import FrameType
 from typing import cast
 
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.config import STARTUP_FAILURE
 
 from server import garbage
 from server.accepting import Acceptor
 from server.connection import with_read_timeout
+from server.errors import RheostatError
 from server.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -111,10 +112,31 @@ class Server(uvicorn.Server):
             task.cancel()  # `RequestId` tells the client
 
 
+class PlainStart:
+    """Says in one line, instead of a traceback, why the application could not start."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer as the application does."""
+        if scope["type"] != "lifespan":
+            await self.app(scope, receive, send)
+            return
+
+        async def send_plain(message: Message) -> None:
+            error = sys.exception()  # the one that is being handled
+            if message["type"] == "lifespan.startup.failed" and isinstance(error, RheostatError):
+                message = {**message, "message": error.message}
+            await send(message)
+
+        await self.app(scope, receive, send_plain)
+
+
 def configured(app: ASGIApp, settings: Settings) -> uvicorn.Config:
     """Return how uvicorn is to serve an application."""
     return uvicorn.Config(
-        app,
+        PlainStart(app),
         host=settings.host,
         port=settings.port,
         http=with_read_timeout(settings.read_timeout_s),

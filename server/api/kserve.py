@@ -19,10 +19,12 @@ from server.api.answer import unless_gone
 from server.api.body import parse, read_body
 from server.api.compression import compressed, decompressed, wanted
 from server.api.documentation import Spelling, errors, inlined, request_docs
+from server.api.json_size import check_json
 from server.api.kserve_body import (
     HEADER_LENGTH,
     InferenceBody,
     StrictBody,
+    json_part,
     read_inference,
     spelled,
 )
@@ -106,6 +108,7 @@ def routes(inference: Inference, max_body_bytes: int) -> APIRouter:
     async def index(request: Request) -> list[dict[str, str]]:
         """List the models."""
         body = await read_body(request)
+        await check_json(body)
         wants_ready = parse(IndexBody, body).ready if body else False
         state = "READY" if service.is_ready else "UNAVAILABLE"
         return [
@@ -138,7 +141,9 @@ def routes(inference: Inference, max_body_bytes: int) -> APIRouter:
                 body = await asyncio.to_thread(decompressed, body, encoding, max_body_bytes)
             served = inference.find(caller_of(request), model, version)
             tally.model = served.name
-            parsed = read_inference(served, body, request.headers.get(HEADER_LENGTH))
+            length = request.headers.get(HEADER_LENGTH)
+            await check_json(json_part(body, length))
+            parsed = read_inference(served, body, length)
             running = inference.run(served, parsed.asked, options_of(request), caller_of(request))
             replied = await unless_gone(request, running)
         content, headers = spelled(served, parsed, replied)

@@ -112,6 +112,11 @@ class Parsed(NamedTuple):
     are_binary: Mapping[str | None, bool]
 
 
+def json_part(body: bytes, header_length: str | None) -> bytes:
+    """Return the JSON of a body; InvalidRequestError if the header is no length."""
+    return body if header_length is None else body[: _length(header_length, len(body))]
+
+
 def read_inference(served: Served, body: bytes, header_length: str | None) -> Parsed:
     """Read a body.
 

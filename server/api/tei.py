@@ -173,6 +173,7 @@ def routes(service: Service, settings: Settings) -> APIRouter:
         _, model_input = _text_model(service, request, body.model)
         _check_any(request, "inputs", body.inputs)
         texts = passages("inputs", body.inputs, settings.max_texts, body.prompt_name)
+        _check_size("inputs", texts, "characters", settings.max_text_chars)
 
         def tokens_of(text: Passage) -> list[SimpleToken]:
             with _blaming(text.field):
@@ -195,6 +196,7 @@ def routes(service: Service, settings: Settings) -> APIRouter:
         _, model_input = _text_model(service, request, body.model)
         _check_any(request, "ids", body.ids)
         rows = passages("ids", body.ids, settings.max_texts)
+        _check_size("ids", rows, "ids", settings.max_text_chars)
 
         def text_of(row: Passage) -> str:
             assert not isinstance(row.content, str)
@@ -276,6 +278,14 @@ def _check_any(request: Request, field: str, given: Sequence[object]) -> None:
     if isinstance(given, list) and not given:
         request.scope["state"]["form"] = _EMPTY
         raise InvalidRequestError(f"{field} is empty; at least one is needed", field)
+
+
+def _check_size(field: str, given: Sequence[Passage], what: str, most: int) -> None:
+    """Refuse more than can be read without holding up others: nothing of it may be cut."""
+    if (found := sum(len(one.content) for one in given)) > most:
+        raise InvalidRequestError(
+            f"{field} has {found} {what} in all; at most {most} (max_text_chars)", field
+        )
 
 
 @contextmanager

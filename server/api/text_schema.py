@@ -36,7 +36,10 @@ def _one_kind(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
 
 
 Texts = Annotated[
-    Text | Ids | Annotated[list[Text], Field(fail_fast=True)] | list[Ids],
+    Text
+    | Ids
+    | Annotated[list[Text], Field(fail_fast=True)]
+    | Annotated[list[Ids], Field(fail_fast=True)],
     WrapValidator(_one_kind),
     Field(
         description="A text, several, token ids of the model's own tokenizer, or several such "
