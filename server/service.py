@@ -328,6 +328,7 @@ class Service:
                     self.metrics.given_up(served)
                 raise
         seconds[Stage.TOTAL] = self._clock() - start
+        self._chooser.note_total(served, choice, seconds[Stage.TOTAL])
         self.metrics.answered(
             served, choice, len(items), admitted.shared, seconds, budget.latency_ms
         )

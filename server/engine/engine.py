@@ -129,7 +129,7 @@ class Engine:
 
     def _running_s(self) -> float:
         """Return what is left of the batch that runs now, in predicted seconds."""
-        if not self._running:
+        if all(one.future.done() for one in self._running):
             return 0.0
         return max(0.0, self._running_until - self._clock()) / self._pace.value
 
