@@ -34,6 +34,8 @@ from server.uses import Uses
 if TYPE_CHECKING:
     from server.tracing import Tracing  # needs an extra
 
+_OWN = Flow(priority=-1)  # of the server's own runs: a reload does not wait behind requests
+
 S = TypeVar("S", bound=Source)
 R = TypeVar("R")
 
@@ -218,8 +220,8 @@ class Service:
         for subnet in (space.smallest, space.largest):
             prepared = served.prepare(subnet, served.elastic.tasks)
             for item in examples(served.input):
-                with self._engine.reserve(1) as room, blaming(served, subnet, item):
-                    (result,) = await room.submit([Work(prepared, item)])
+                with self._engine.reserve(1, flow=_OWN) as room, blaming(served, subnet, item):
+                    (result,) = await room.submit([Work(prepared, item, priority=_OWN.priority)])
                     check_answers(served.elastic.tasks, result.outputs)
         self.metrics.watch_model(served)  # with its front, which takes a moment
 
