@@ -41,6 +41,7 @@ _QUICK_CASES = 1200
 _HEALTH_S = 0.2
 _MEMORY = 1.10
 _SHOWN = 20
+_BESIDE = 4
 
 
 class Outcome(NamedTuple):
@@ -50,6 +51,7 @@ class Outcome(NamedTuple):
     group: str
     what: str
     at: float
+    took: float
     reply: Reply
 
 
@@ -99,7 +101,8 @@ def run(
             return None
         group, case = make(number, seed, target)
         at = time.monotonic()
-        return Outcome(number, group, case.what, at, send(address, case))
+        reply = send(address, case)
+        return Outcome(number, group, case.what, at, time.monotonic() - at, reply)
 
     with ThreadPoolExecutor(threads) as pool:
         return [outcome for outcome in pool.map(one, numbers) if outcome is not None]
@@ -113,8 +116,10 @@ def faults(outcomes: list[Outcome], watcher: Watcher, before: float, after: floa
         if one.reply.fault
     ]
     for at, took in watcher.waits.above(_HEALTH_S):
-        beside = [f"{one.number} {one.what[:60]}" for one in outcomes if -1 < one.at - at < took]
-        found.append(f"/healthz took {1000 * took:.0f} ms; beside it began {beside[:6]}")
+        beside = [one for one in outcomes if one.at < at + took and one.at + one.took > at]
+        longest = sorted(beside, key=lambda one: -one.took)[:_BESIDE]
+        listed = [f"{one.number} {one.what[:50]} ({1000 * one.took:.0f} ms)" for one in longest]
+        found.append(f"/healthz took {1000 * took:.0f} ms; longest beside it: {listed}")
     if after > _MEMORY * before:
         found.append(
             f"memory: {before / 1e6:.0f} MB after warm-up, {after / 1e6:.0f} MB at the end"

@@ -57,7 +57,7 @@ def _file(
         else:
             image = Image.fromarray(noise[..., :3]).convert(mode)
         image.save(buffer, form, **options)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, SystemError):
+    except Exception:  # noqa: BLE001  # Pillow writes only some of them, and says so in many ways
         return None
     return buffer.getvalue()
 
