@@ -9,6 +9,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CLIENTS := .venv-clients
 PIP_ARGS =
+HOSTILE =
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -c constraints.txt
 
 # Plain "=": a shell's own HOST or PORT must not decide where the server listens.
@@ -16,6 +17,7 @@ HOST = 127.0.0.1
 PORT = 8000
 URL = http://127.0.0.1:8000
 ARGS =
+HOSTILE =
 TARGET = cpu
 
 .DEFAULT_GOAL := help
@@ -74,10 +76,11 @@ imports: install  ## Check that imports go server -> search -> models only
 	$(BIN)/lint-imports
 
 # Paths that would change the server for the requests after them are left out.
-fuzz: install  ## Send made-up requests to a running server (URL=... ARGS="-n 500")
+fuzz: install  ## Send made-up and hostile requests to a running server (URL=... ARGS="-n 500" HOSTILE=...)
 	$(BIN)/schemathesis run $(URL)/openapi.json --continue-on-failure \
 		--checks not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance \
 		--phases examples,coverage,fuzzing --exclude-path-regex '^/v1/(clients|keys)|load$$' $(ARGS)
+	$(BIN)/python -m bench.hostile --url $(URL) $(HOSTILE)
 
 bench: install  ## Run the benchmarks (ARGS=... are passed on)
 	$(BIN)/python -m bench $(ARGS)
