@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
@@ -21,6 +22,8 @@ from search.profile import Profile
 from search.table import TABLE, Table, TableError
 from server.engine.work import Prepared
 from server.errors import InvalidRequestError, UnknownModelError, shown
+
+log = logging.getLogger(__name__)
 
 _MAX_FINDERS = 256  # per model: shapes and fixed values
 _MAX_PLANS = 4096  # per model; a plan is a few kilobytes of steps, without weights
@@ -256,7 +259,11 @@ def load(
         CatalogError: If there are none, one cannot be trusted or has no table, or two share a name.
     """
     found = find_checkpoints(folder)
-    return Catalog([load_one(path, max_text_chars) for path in found], defaults)
+    served = []
+    for number, path in enumerate(found, 1):
+        log.info("reading model %d of %d: %s", number, len(found), path)
+        served.append(load_one(path, max_text_chars))
+    return Catalog(served, defaults)
 
 
 def load_one(folder: Path, max_text_chars: int = MAX_TEXT_CHARS) -> Served:

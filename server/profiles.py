@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 _FORMAT = 2
 _MAX_S = 5.0  # for one model at a start; what it leaves open is corrected while serving
+_SAY_S = 5.0  # between two lines while a model is measured
 
 
 class ProfileError(ValueError):
@@ -77,16 +78,18 @@ class Profiles:
             served: The model.
             max_s: As for `search.calibrate.calibrate`.
         """
-        log.info("measuring the steps of %s with %s", served.name, self.backend.name)
+        log.info("measuring the steps of %s with %s, once", served.name, self.backend.name)
+        start = self.clock()
         with torch.inference_mode():
             profile = calibrate(
                 served.elastic,
                 served.input,
                 served.table,
                 self.backend.baseline,
-                self.clock,
+                self._telling_clock(served.name),
                 max_s,
             )
+        log.info("measured %s in %.1f s", served.name, self.clock() - start)
         path = self._path(served)
         record = {"made_for": self._made_for(served), "profile": _to_json(profile)}
         try:
@@ -97,6 +100,23 @@ class Profiles:
             log.warning("the profile of %s is not kept: %s", served.name, error)
             self._unwritten[path] = profile
         return profile
+
+    def _telling_clock(self, name: str) -> Callable[[], float]:
+        """Return a clock that says every few seconds that measuring goes on.
+
+        Whoever measures reads it all the time, and needs no thread beside it that would disturb.
+        """
+        start = said = self.clock()
+
+        def clock() -> float:
+            nonlocal said
+            now = self.clock()
+            if now - said >= _SAY_S:
+                said = now
+                log.info("still measuring %s: %.0f s so far", name, now - start)
+            return now
+
+        return clock
 
     def _path(self, served: Served) -> Path:
         text = json.dumps(self._made_for(served), sort_keys=True)

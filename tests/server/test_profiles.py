@@ -44,6 +44,18 @@ def test_a_profile_is_measured_once_and_then_read(
     assert again.total(plan, Workload(3, 0)) == first.total(plan, Workload(3, 0))
 
 
+def test_who_waits_for_a_measurement_is_told_that_it_goes_on(
+    tmp_path: Path, served: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        profiles(tmp_path, served).get(served)  # by a clock on which every reading takes a second
+        profiles(tmp_path, served).get(served)  # what is known is not announced
+    first, *between, last = [record.getMessage() for record in caplog.records]
+    assert first == "measuring the steps of tiny with torch-cpu, once"
+    assert between[:2] == [f"still measuring tiny: {seconds} s so far" for seconds in (5, 10)]
+    assert last.startswith("measured tiny in ")
+
+
 class Measured(NamedTuple):
     """A profile that was measured, and its file."""
 
