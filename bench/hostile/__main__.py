@@ -164,14 +164,14 @@ def main() -> None:
         return
     start = time.monotonic()
     count = min(given.cases, _QUICK_CASES) if given.quick else given.cases
-    end = start + (15 if given.quick else 3600)
+    warm_s, cases_s, settle_s = (10, 20, 4) if given.quick else (3600, 3600, 10)
     warm = round(_WARM_UP * count)
     with Watcher(address) as watcher:
-        outcomes = run(address, target, given.seed, range(warm), given.threads, end)
-        before = resident_bytes(address, given.key)
-        end += time.monotonic() - start if given.quick else 0
+        outcomes = run(address, target, given.seed, range(warm), given.threads, start + warm_s)
+        before = resident_bytes(address, given.key, settle_s)
+        end = time.monotonic() + cases_s
         outcomes += run(address, target, given.seed, range(warm, count), given.threads, end)
-        after = resident_bytes(address, given.key)
+        after = resident_bytes(address, given.key, settle_s)
     found = faults(outcomes, watcher, before, after)
     show(outcomes, found)
     waits = sorted(watcher.waits.seconds)

@@ -13,7 +13,6 @@ from typing import Self
 
 _EVERY_S = 0.02
 _ANSWER_S = 30.0
-_SETTLE_S = 10.0
 _RESIDENT = re.compile(r"^process_resident_memory_bytes (\S+)$", re.MULTILINE)
 
 
@@ -85,10 +84,10 @@ def _ask(connection: http.client.HTTPConnection) -> float:
     return time.monotonic() - start if answer.status == 200 else math.inf
 
 
-def resident_bytes(address: tuple[str, int], key: str | None) -> float:
+def resident_bytes(address: tuple[str, int], key: str | None, settle_s: float) -> float:
     """Return the server's resident memory, the least of the next seconds."""
     found: list[float] = []
-    end = time.monotonic() + _SETTLE_S
+    end = time.monotonic() + settle_s
     while not found or time.monotonic() < end:
         connection = http.client.HTTPConnection(*address, timeout=_ANSWER_S)
         connection.request("GET", "/metrics", headers={} if key is None else {"x-api-key": key})
