@@ -7,7 +7,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+CLIENTS := .venv-clients
 PIP_ARGS =
+HOSTILE =
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -c constraints.txt
 
 # Plain "=": a shell's own HOST or PORT must not decide where the server listens.
@@ -15,11 +17,12 @@ HOST = 127.0.0.1
 PORT = 8000
 URL = http://127.0.0.1:8000
 ARGS =
+HOSTILE =
 TARGET = cpu
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install serve test systemtest check format lint types imports fuzz bench image clean
+.PHONY: help install serve test systemtest clients check format lint types imports fuzz bench image clean
 
 help:  ## List the targets
 	@sed -nE 's/^([a-z]+):.*  ## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -46,6 +49,16 @@ test: check  ## Run every check and every test but those of systemtest
 systemtest: install  ## Test replicas, a Ray cluster, Prometheus and the image (half an hour)
 	$(BIN)/pytest -m system $(ARGS)
 
+# The clients need no torch; they talk to the server of $(VENV).
+clients: install $(CLIENTS)/.installed  ## Test stock clients of other servers in an environment of their own
+	RHEOSTAT=$(BIN)/rheostat $(CLIENTS)/bin/python -m pytest -c tests/ecosystem/pytest.ini \
+		--rootdir . --confcutdir tests/ecosystem tests/ecosystem $(ARGS)
+
+$(CLIENTS)/.installed: tests/ecosystem/requirements.txt
+	test -x $(CLIENTS)/bin/python || $(PYTHON) -m venv $(CLIENTS)
+	$(CLIENTS)/bin/python -m pip --disable-pip-version-check install --no-deps -r $<
+	@touch $@
+
 check: lint types imports  ## Run lint, types and imports
 
 format: install  ## Format the code and fix what ruff can fix
@@ -63,10 +76,11 @@ imports: install  ## Check that imports go server -> search -> models only
 	$(BIN)/lint-imports
 
 # Paths that would change the server for the requests after them are left out.
-fuzz: install  ## Send made-up requests to a running server (URL=... ARGS="-n 500")
+fuzz: install  ## Send made-up and hostile requests to a running server (URL=... ARGS="-n 500" HOSTILE=...)
 	$(BIN)/schemathesis run $(URL)/openapi.json --continue-on-failure \
 		--checks not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance \
 		--phases examples,coverage,fuzzing --exclude-path-regex '^/v1/(clients|keys)|load$$' $(ARGS)
+	$(BIN)/python -m bench.hostile --url $(URL) $(HOSTILE)
 
 bench: install  ## Run the benchmarks (ARGS=... are passed on)
 	$(BIN)/python -m bench $(ARGS)

@@ -7,6 +7,8 @@ from typing import ClassVar, Literal
 
 from pydantic import ConfigDict
 
+_MAX_LAYERS = 1000  # these two are not bounded by the size of a tensor
+_MAX_POSITIONS = 2**20
 Activation = Literal["gelu", "gelu_tanh", "relu", "silu"]
 
 
@@ -75,6 +77,9 @@ class TransformerConfig:
         Raises:
             ValueError: Naming the field, its value and what is allowed.
         """
+        for name, most in (("layers", _MAX_LAYERS), ("max_positions", _MAX_POSITIONS)):
+            if (value := getattr(self, name)) > most:
+                raise ValueError(f"{name}={value} must be at most {most}")
         sizes = ("vocab_size", "hidden", "layers", "heads", "kv_heads", "head_dim", "ffn")
         for name in (*sizes, "max_positions", "global_every", "relative_buckets", "window"):
             if (value := getattr(self, name)) is not None and value < 1:

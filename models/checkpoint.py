@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from models import families
+from models.files import read_json, reading, replacing
 
 MANIFEST = "manifest.json"
 WEIGHTS = "model.safetensors"
@@ -87,7 +88,8 @@ def save(
         name: (tensor.to(dtype) if tensor.is_floating_point() else tensor).cpu().contiguous()
         for name, tensor in model.state_dict().items()
     }
-    save_file(state, folder / WEIGHTS)
+    with replacing(folder / WEIGHTS) as part:
+        save_file(state, part)
     manifest = Manifest(
         name=model.name,
         family=family,
@@ -117,14 +119,19 @@ def load(folder: Path) -> Checkpoint:
     manifest = read_manifest(folder)
     for name, record in manifest.files.items():
         _verify(folder / name, record)
-    try:
-        family = families.get(manifest.family)
-        config: Any = TypeAdapter(family.config).validate_python(manifest.config)
-        model = family.build(manifest.name, config)
-        _attach(model, manifest, folder)
-    except (ValueError, TypeError) as error:
-        raise CheckpointError(f"{folder / MANIFEST}: {_plain(error)}") from None
-    _fill(model, load_file(folder / WEIGHTS), folder / WEIGHTS)
+    with reading(folder / MANIFEST, CheckpointError):
+        try:
+            family = families.get(manifest.family)
+            config: Any = TypeAdapter(family.config).validate_python(manifest.config)
+            with torch.device("meta"):  # no memory is taken before it is known to be needed
+                planned = family.build(manifest.name, config).state_dict()
+            _check_shapes(planned, folder / WEIGHTS)
+            model: Any = family.build(manifest.name, config)
+            _attach(model, manifest, folder)
+        except ValidationError as error:
+            raise CheckpointError(f"{folder / MANIFEST}: {_plain(error)}") from None
+    with reading(folder / WEIGHTS, CheckpointError):
+        _fill(model, load_file(folder / WEIGHTS), folder / WEIGHTS)
     return Checkpoint(folder, manifest, model.eval().requires_grad_(False))
 
 
@@ -139,10 +146,12 @@ def read_manifest(folder: Path) -> Manifest:
         pickles = sorted(p.name for p in folder.glob("*") if p.suffix in _PICKLE_SUFFIXES)
         hint = f"; {pickles[0]} is a pickle, which is refused" if pickles else ""
         raise CheckpointError(f"{path} does not exist{hint}")
-    try:
-        manifest = Manifest.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        raise CheckpointError(f"{path}: {_plain(error)}") from None
+    values = read_json(path, CheckpointError)
+    with reading(path, CheckpointError):
+        try:
+            manifest = Manifest.model_validate(values)
+        except ValidationError as error:
+            raise CheckpointError(f"{path}: {_plain(error)}") from None
     if WEIGHTS not in manifest.files:
         raise CheckpointError(f"{path}: files does not name {WEIGHTS}")
     return manifest
@@ -201,7 +210,7 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
             raise CheckpointError(f"{path}: not a safetensors file")
         try:
             header = json.loads(file.read(length))
-        except ValueError:
+        except (ValueError, RecursionError):
             raise CheckpointError(f"{path}: not a safetensors file") from None
     if not isinstance(header, dict):
         raise CheckpointError(f"{path}: not a safetensors file")
@@ -215,7 +224,7 @@ def _check_complete(path: Path) -> None:
     for name, entry in header.items():
         try:
             end = int(entry["data_offsets"][1])
-        except (TypeError, KeyError, IndexError, ValueError):
+        except (TypeError, KeyError, IndexError, ValueError, OverflowError):
             raise CheckpointError(f"{path}: tensor {name!r} has no valid data_offsets") from None
         if end > size:
             raise CheckpointError(
@@ -223,26 +232,32 @@ def _check_complete(path: Path) -> None:
             )
 
 
+def _check_shapes(expected: Mapping[str, Tensor], path: Path) -> None:
+    """Compare the tensors that the configuration needs with what the file says it holds."""
+    header, _ = _header(path)
+    for name, tensor in expected.items():
+        if name not in header:
+            raise CheckpointError(f"{path}: tensor {name!r} is missing")
+        if (shape := header[name].get("shape")) != list(tensor.shape):
+            raise CheckpointError(
+                f"{path}: tensor {name!r} has shape {shape}, the configuration needs "
+                f"{list(tensor.shape)}"
+            )
+    if extra := sorted(header.keys() - expected.keys()):
+        raise CheckpointError(f"{path}: tensor {extra[0]!r} is not part of the model")
+
+
 def _fill(model: nn.Module, found: dict[str, Tensor], path: Path) -> None:
     """Copy the tensors into the model, in the model's own floating-point type."""
-    expected = model.state_dict()
-    for name, tensor in expected.items():
-        if name not in found:
-            raise CheckpointError(f"{path}: tensor {name!r} is missing")
-        if found[name].shape != tensor.shape:
-            raise CheckpointError(
-                f"{path}: tensor {name!r} has shape {list(found[name].shape)}, "
-                f"the configuration needs {list(tensor.shape)}"
-            )
-    if extra := sorted(found.keys() - expected.keys()):
-        raise CheckpointError(f"{path}: tensor {extra[0]!r} is not part of the model")
-    model.load_state_dict({name: found[name].to(t.dtype) for name, t in expected.items()})
+    state = {name: found[name].to(t.dtype) for name, t in model.state_dict().items()}
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise CheckpointError(f"{path}: tensor {name!r} holds a value that is not finite")
+    model.load_state_dict(state)
 
 
-def _plain(error: Exception) -> str:
-    """Return pydantic's report on one line; other errors as they are."""
-    if not isinstance(error, ValidationError):
-        return str(error)
+def _plain(error: ValidationError) -> str:
+    """Return pydantic's report on one line."""
     return "; ".join(
         f"{'.'.join(str(part) for part in item['loc']) or 'manifest'}: {item['msg']}"
         for item in error.errors(include_url=False)

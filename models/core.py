@@ -235,6 +235,8 @@ class Step:
         after: The step this one follows, None at the root. It sees what its ancestors emitted.
         takes: Names of values: inputs of the request, or emitted by an ancestor.
         emits: Name of the value returned. A step that emits a task's name answers the task.
+        raw: Of a step that emits unit vectors, the same function without the last division.
+        timed_as: Key of the step whose time this one's is; None for its own.
         path: The keys from the root down to this step.
     """
 
@@ -244,6 +246,8 @@ class Step:
     after: Step | None
     takes: tuple[str, ...]
     emits: str
+    raw: Callable[..., Any] | None = None
+    timed_as: Hashable | None = None
     path: KeyPath = field(init=False)
 
     def __post_init__(self) -> None:

@@ -8,7 +8,8 @@ as its own steps are done: exits come before deeper layers.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from math import isfinite
 from time import perf_counter
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
@@ -24,6 +25,10 @@ from models.tree import Node, narrowed
 Collate: TypeAlias = Callable[[Sequence[Any]], Mapping[str, Value]]
 Observe: TypeAlias = Callable[[Sequence[Step], int, int, float], None]
 """Told of a call: its steps, rows, tokens of all rows together (0 without length), seconds."""
+
+
+class NotFiniteError(ArithmeticError):
+    """A model gave a number that is none. The message names the task."""
 
 
 class StoppedError(Exception):
@@ -200,8 +205,11 @@ class Backend(ABC):
                     waiting[i].has_failed = True
                 yield [(i, value) for i in failed]
                 continue
-            rows = rows_of(value if node.children else _on_cpu(value))
-            row_at = dict(zip(node.rows, rows, strict=True))
+            if not node.children:
+                value = _on_cpu(value)
+                if broken := _broken(value, node.rows):
+                    yield _refused(node, concerned[node], waiting, place_of, broken)
+            row_at = dict(zip(node.rows, rows_of(value), strict=True))
             path = node.path
             for i in concerned[node]:
                 waiting[i].collect(path, row_at[place_of[waiting[i].job.row]])
@@ -258,6 +266,31 @@ def _length(item: Any) -> int:
     if isinstance(item, Ragged):
         return item.layout.longest
     return item.shape[0] if isinstance(item, Tensor) and item.ndim else 0
+
+
+def _broken(value: Tensor, places: Sequence[int]) -> set[int]:
+    """Return the places of the rows, of an answer on the CPU, that are not all numbers."""
+    if isfinite(value.sum().item()):  # which it is nearly always, and one look is cheap
+        return set()
+    is_sound = value.isfinite().flatten(1).all(1).tolist()
+    return {place for place, sound in zip(places, is_sound, strict=True) if not sound}
+
+
+def _refused(
+    node: Node,
+    concerned: Sequence[int],
+    waiting: Sequence[Pending],
+    place_of: Mapping[int, int],
+    broken: Collection[int],
+) -> list[tuple[int, Done | Exception]]:
+    """Fail the jobs that asked for an answer that is no number."""
+    error = NotFiniteError(f"task {node.step.emits!r}: the answer is not finite")
+    refused: list[tuple[int, Done | Exception]] = []
+    for i in concerned:
+        if place_of[waiting[i].job.row] in broken and not waiting[i].has_failed:
+            waiting[i].has_failed = True
+            refused.append((i, error))
+    return refused
 
 
 def _on_cpu(value: Value) -> Tensor:

@@ -5,18 +5,27 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from pydantic import ConfigDict
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from models.files import reading
 from models.inputs import InvalidInputError
+from models.long_texts import LongTexts, Side
 from models.ragged import Ragged
 
+__all__ = ["MAX_TEXT_CHARS", "TOKENIZER", "Continued", "Side", "TextConfig", "TextInput", "Token"]
+
 TOKENIZER = "tokenizer.json"
-Side = Literal["left", "right"]
+MAX_TEXT_CHARS = 2**17
+_PROBE = "a Word, 1 \u00e9 \u6f22 \u2603"  # a vocabulary must have something for what it lacks
+
+
+class TokenizerError(ValueError):
+    """A file is no tokenizer, or one that cannot read every text. The message names it."""
 
 
 @dataclass(frozen=True)
@@ -71,11 +80,17 @@ class Token(NamedTuple):
 
 
 class TextInput:
-    """Tokenises; safe to call from several threads at once."""
+    """Tokenises; safe to call from several threads at once.
+
+    Attributes:
+        max_text_chars: Most characters that are tokenised of one text.
+    """
 
     has_length: ClassVar[bool] = True
 
-    def __init__(self, config: TextConfig, tokenizer: Tokenizer) -> None:
+    def __init__(
+        self, config: TextConfig, tokenizer: Tokenizer, max_text_chars: int = MAX_TEXT_CHARS
+    ) -> None:
         """Take over a tokenizer; its own truncation and padding are switched off.
 
         Raises:
@@ -91,6 +106,8 @@ class TextInput:
                 f"max_length={config.max_length} leaves no room beside the tokenizer's "
                 f"{self._num_special} special tokens"
             )
+        self.max_text_chars = max_text_chars
+        self._long = LongTexts(tokenizer)
         # Ids may have gaps, so that a count would be too low.
         self.vocab_size = 1 + max(tokenizer.get_vocab().values(), default=-1)
 
@@ -104,11 +121,14 @@ class TextInput:
         path = folder / TOKENIZER
         if not path.is_file():
             raise ValueError(f"{path} does not exist")
-        try:
-            tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # noqa: BLE001  # the library raises bare Exception
-            raise ValueError(f"{path} is no tokenizer: {error}") from None
-        return cls(config, tokenizer)
+        with reading(path, TokenizerError):
+            try:
+                tokenizer = Tokenizer.from_file(str(path))
+            except Exception as error:  # noqa: BLE001  # the library raises bare Exception
+                raise TokenizerError(f"{path} is no tokenizer: {error}") from None
+            made = cls(config, tokenizer)
+            made.tokens(_PROBE)
+        return made
 
     def encode(
         self,
@@ -126,16 +146,19 @@ class TextInput:
             max_tokens: What is too long, where the model itself takes more.
 
         Raises:
-            InvalidInputError: If the text is empty or too long, or there is no such prompt.
+            InvalidInputError: If the text is empty or too long, there is no such prompt, or
+                ``max_text_chars`` characters do not decide which tokens are the text's.
         """
-        encoding = self._tokenizer.encode(self._templated(text, prompt), add_special_tokens=False)
         limit = self._limit(max_tokens)
         room = limit - self._num_special
-        if len(encoding.ids) > room:
+        text = self._templated(text, prompt)
+        encoding, is_whole = self._long.read(text, room, truncate, self.max_text_chars)
+        if len(encoding) > room:
             if truncate is None:
+                count = len(encoding) + self._num_special if is_whole else f"more than {limit}"
                 raise InvalidInputError(
-                    f"the text has {len(encoding.ids) + self._num_special} tokens; at most "
-                    f"{limit} are allowed, unless it may be truncated"
+                    f"the text has {count} tokens; at most {limit} are allowed, unless it may be "
+                    "truncated"
                 )
             encoding.truncate(room, direction=truncate)
         # Special tokens come last, so that truncation never removes one.
@@ -152,26 +175,32 @@ class TextInput:
         Raises:
             InvalidInputError: If there are none, too many, or one is not of the vocabulary.
         """
-        if not ids:
+        if len(ids) == 0:
             raise InvalidInputError("the list of token ids is empty")
-        self._check_vocabulary(ids)
         limit = self._limit(max_tokens)
-        if len(ids) > limit:
+        if len(ids) > limit:  # the others are not even looked at: there may be millions
             if truncate is None:
                 raise InvalidInputError(f"{len(ids)} token ids; at most {limit} are allowed")
             ids = ids[:limit] if truncate == "right" else ids[-limit:]
-        return torch.tensor(ids)
+        self._check_vocabulary(ids)
+        return torch.tensor(list(ids))
 
     def tokens(
         self, text: str, prompt: str | None = None, add_special_tokens: bool = True
     ) -> list[Token]:
-        """Return the tokens of a text of any length, template included.
+        """Return the tokens of a text of up to ``max_text_chars`` characters, template included.
 
         Raises:
-            InvalidInputError: If the text is empty, or there is no such prompt.
+            InvalidInputError: If the text is empty or has more characters, or there is no such
+                prompt.
         """
         text = self._templated(text, prompt)
-        found = self._tokenizer.encode(text, add_special_tokens=add_special_tokens)
+        if len(text) > self.max_text_chars:
+            raise InvalidInputError(
+                f"the text has {len(text)} characters; at most {self.max_text_chars} "
+                "(max_text_chars)"
+            )
+        (found,) = self._tokenizer.encode_batch([text], add_special_tokens=add_special_tokens)
         return [
             Token(id_, name, True, None, None)
             if is_special
@@ -188,7 +217,9 @@ class TextInput:
             InvalidInputError: If one is not of the vocabulary.
         """
         self._check_vocabulary(ids)
-        text: str = self._tokenizer.decode(list(ids), skip_special_tokens=skip_special_tokens)
+        text: str
+        # Alone it would hold the interpreter's lock.
+        (text,) = self._tokenizer.decode_batch([list(ids)], skip_special_tokens=skip_special_tokens)
         return text
 
     def _templated(self, text: str, prompt: str | None) -> str:
@@ -240,8 +271,9 @@ class TextInput:
         return {"tokens": Ragged.pack(items)}
 
     def example(self, num_tokens: int | None = None) -> Tensor:
-        """Return an input to warm up with, by default a short one."""
-        return torch.zeros(num_tokens or min(8, self.config.max_length), dtype=torch.int64)
+        """Return an input to warm up with, by default a short one, of tokens far apart."""
+        length = num_tokens or min(8, self.config.max_length)
+        return torch.linspace(0, self.vocab_size - 1, length).long()
 
 
 def _bucket(length: int) -> int:

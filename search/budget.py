@@ -31,18 +31,8 @@ class TooSlowError(InfeasibleBudgetError):
         suffix: What else the fastest subnet keeps, for the message.
     """
 
-    def __init__(
-        self, latency_ms: float, fastest_s: float, suffix: str = "", rest_s: float = 0.0
-    ) -> None:
-        """Name a latency that would do.
-
-        Args:
-            latency_ms: That was too little.
-            fastest_s: What running takes at least.
-            suffix: What else the fastest subnet keeps, for the message.
-            rest_s: What else a latency has to cover.
-        """
-        feasible = math.ceil(1e4 * (fastest_s + rest_s)) / 10
+    def __init__(self, latency_ms: float, fastest_s: float, suffix: str = "") -> None:
+        feasible = math.ceil(1e4 * fastest_s) / 10
         super().__init__(
             f"budget.latency_ms={latency_ms:g} is too small; the fastest subnet{suffix} is "
             f"predicted to need {feasible:g}",

@@ -46,7 +46,7 @@ def calibrate(
     end = clock() + max_s
     whole = model_input.plan_shape(None)
     lengths = _up_to(LENGTHS, whole[0]) if model_input.has_length else (0,)
-    plans = [model.plan(subnet, whole) for subnet in _subnets(table)]
+    plans = _plans(model, model_input, table)
     kinds: dict[tuple[Hashable, ...], int] = {}
     curves = {
         function_of(step): kinds.setdefault(_kind(step), len(kinds))
@@ -70,6 +70,16 @@ def calibrate(
     return Profile(curves, ROWS, lengths, seconds)
 
 
+def functions(model: Elastic, model_input: ModelInput, table: Table) -> set[Function]:
+    """Return the functions of a model that its table can choose."""
+    return {function_of(step) for plan in _plans(model, model_input, table) for step in plan}
+
+
+def _plans(model: Elastic, model_input: ModelInput, table: Table) -> list[Plan]:
+    whole = model_input.plan_shape(None)
+    return [model.plan(subnet, whole) for subnet in _subnets(table)]
+
+
 def _up_to(lengths: Sequence[int], longest: int) -> tuple[int, ...]:
     kept = tuple(length for length in lengths if length < longest)
     return (*kept, min(longest, 4 * lengths[-1]))
@@ -90,22 +100,24 @@ def _kind(step: Step) -> tuple[Hashable, ...]:
 
 
 def _covering(plans: Sequence[Plan], curves: dict[Function, int]) -> list[Plan]:
-    """Return the cheapest plans first, each that has a curve which those before it lack.
+    """Return few cheap plans that have every curve, and of each only what is needed of it.
 
-    Of a plan only the ways to answers stay on which there is such a curve, one for each: most tasks
-    have the same.
+    The next one has the most curves that are still missing for its MACs (the greedy rule for set
+    cover). Of its answers only those stay whose way has such a curve: most tasks have the same.
     """
-    seen: set[int] = set()
+    own = [{curves[function_of(step)] for step in plan} for plan in plans]
+    macs = [1 + sum(step.cost.macs for step in plan) for plan in plans]
+    missing = set(curves.values())
     needed = []
-    for plan in sorted(plans, key=lambda plan: sum(step.cost.macs for step in plan)):
+    while missing:
+        best = max(range(len(plans)), key=lambda i: len(own[i] & missing) / macs[i])
         kept: set[Step] = set()
-        for way in _ways(plan):
-            own = {curves[function_of(step)] for step in way}
-            if not own <= seen:
+        for way in _ways(plans[best]):
+            on_way = {curves[function_of(step)] for step in way}
+            if on_way & missing:
                 kept.update(way)
-                seen |= own
-        if kept:
-            needed.append(tuple(step for step in plan if step in kept))
+                missing -= on_way
+        needed.append(tuple(step for step in plans[best] if step in kept))
     return needed
 
 

@@ -28,6 +28,7 @@ _LOOK_EVERY, _APPLY_EVERY = 8, 64  # chains seen
 # A correction that moves predictions by less is not worth new searches; one by much comes sooner.
 _HYSTERESIS, _MUCH = 0.1, 0.3
 _WORTH = 8  # observations that the timing of a new way to run steps is worth
+_MAX_SECONDS = 1e4  # of one step
 _MAX_RATIO = 10.0  # of either side; a stall of the machine is no property of a step
 _LOGS = [math.log(rows) for rows in SIZES]
 _NEAREST = ((1, 2), (0, 2), (1, 0))  # of each size the other ones
@@ -35,7 +36,8 @@ _NEAREST = ((1, 2), (0, 2), (1, 0))  # of each size the other ones
 
 def function_of(step: Step) -> Function:
     """Return what a step's time goes by: its key, and its parent's, which sizes what it takes."""
-    return (step.after.key if step.after else None, step.key)
+    key = step.key if step.timed_as is None else step.timed_as
+    return (step.after.key if step.after else None, key)
 
 
 class Workload(NamedTuple):
@@ -89,10 +91,13 @@ class Profile:
         Raises:
             ValueError: If the arrays do not fit together or a time is not positive.
         """
+        for name, points in (("rows", self.rows), ("lengths", self.lengths)):
+            if not points or points[0] < (name == "rows") or list(points) != sorted(set(points)):
+                raise ValueError(f"{name}={list(points)[:9]} must ascend, from 0, or 1 row")
         count = len(self.seconds)
         shape = (count, len(self.rows), len(self.lengths))
-        if self.seconds.shape != shape or not (self.seconds > 0).all():
-            raise ValueError(f"seconds must be positive, of shape {shape}")
+        if self.seconds.shape != shape or not _are_times(self.seconds):
+            raise ValueError(f"seconds must be positive, below {_MAX_SECONDS:g}, of shape {shape}")
         if not all(0 <= curve < count for curve in self.curves.values()):
             raise ValueError(f"curves must be in 0..{count - 1}")
         self.corrections = Corrections(np.ones((count, len(SIZES))), 0)
@@ -217,6 +222,10 @@ class Profile:
         # Far outside what was measured a falling line would end below nothing.
         positive: FloatArray = np.maximum(times, cell[:, 0, 0] * 0.1)
         return positive
+
+
+def _are_times(seconds: FloatArray) -> bool:
+    return bool(((seconds > 0) & (seconds < _MAX_SECONDS)).all())  # also not with a NaN
 
 
 def _between(points: Sequence[int], value: float) -> tuple[int, float]:

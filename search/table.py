@@ -17,11 +17,23 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from models.core import Axis, Space, Subnet
+from models.files import reading, replacing
 
 TABLE = "table.safetensors"
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 _ALL = slice(None)
+_KINDS = {  # of numbers, by entry
+    "rows": "u",
+    "columns": "u",
+    "value": "f",
+    "smoothed": "f",
+    "stderr": "f",
+    "n": "iu",
+    "measured": "b",
+}
+# Every metric is at most 1, and a rank correlation at least -1.
+_RANGES = (("value", -1, 1), ("expected", -1, 1), ("stderr", 0, 1), ("n", 0, 2**31 - 1))
 
 
 class TableError(ValueError):
@@ -133,17 +145,32 @@ class Table:
             tensors[f"measured.{task}"] = cells.measured
             if cells.smoothed is not None:
                 tensors[f"smoothed.{task}"] = cells.smoothed.astype(np.float32)
-        save_file(tensors, path)
+        with replacing(path) as part:
+            save_file(tensors, part)
 
     @classmethod
     def load(cls, path: Path, space: Space, tasks: Sequence[str]) -> Table:
         """Read a table and check that it belongs to the space and tasks.
 
         Raises:
-            TableError: If an entry is missing, of another shape, not finite, or names a choice
-                that the space does not have; or if the last cell is not the largest subnet.
+            TableError: If the file is none, or an entry is missing, of another shape or type, not
+                finite, out of range, or names a choice that the space does not have; or if the
+                last cell is not the largest subnet.
         """
-        tensors = load_file(path)
+        with reading(path, TableError):
+            tensors = load_file(path)
+            table = cls._of(tensors, path, space, tasks)
+            table._check(path, space)
+        return table
+
+    @classmethod
+    def _of(
+        cls, tensors: Mapping[str, NDArray[Any]], path: Path, space: Space, tasks: Sequence[str]
+    ) -> Table:
+        for name, tensor in tensors.items():
+            kind = name.partition(".")[0]
+            if kind in _KINDS and tensor.dtype.kind not in _KINDS[kind]:
+                raise TableError(f"{path}: {name} has the dtype {tensor.dtype}")
         try:
             rows = _choices(tensors["rows"], space.select({None}).axes)
             cells = {}
@@ -161,11 +188,7 @@ class Table:
                 )
         except KeyError as error:
             raise TableError(f"{path}: {error.args[0]} is missing") from None
-        except (IndexError, ValueError) as error:
-            raise TableError(f"{path}: {error}") from None
-        table = cls(rows, cells)
-        table._check(path, space)
-        return table
+        return cls(rows, cells)
 
     def _check(self, path: Path, space: Space) -> None:
         if len(set(self.rows)) != len(self.rows) or self.rows[-1] != space.select({None}).largest:
@@ -176,6 +199,10 @@ class Table:
                 found = getattr(cells, name)
                 if found.shape != shape or not np.isfinite(found).all():
                     raise TableError(f"{path}: {name}.{task} must be finite, of shape {shape}")
+            for name, least, most in _RANGES:
+                found = getattr(cells, name)
+                if not ((found >= least) & (found <= most)).all():
+                    raise TableError(f"{path}: {name}.{task} must be {least} to {most}")
             scored = min(cells.value[-1, -1], cells.expected[-1, -1]) > 0
             if cells.columns[-1] != space.select({task}).largest or not scored:
                 raise TableError(f"{path}: {task} must end with the largest choice, scored above 0")

@@ -49,6 +49,7 @@ from server.logs import PROBES
 from server.metrics import Metrics
 from server.middleware import BodyLimit, BodyTimeout, RequestId, Shedding
 from server.openapi import DocumentedApp
+from server.options import ReadOptions
 from server.paths import Head, Methods, Prefix
 from server.profiles import Profiles
 from server.pulse import Pulse
@@ -74,7 +75,9 @@ def create_app(settings: Settings) -> FastAPI:
     """
     _check_prefix(settings.root_path)
     backend = make_backend(settings)
-    loaded = catalog.load(settings.models_folder, settings.defaults, settings.names)
+    loaded = catalog.load(
+        settings.models_folder, settings.defaults, settings.max_text_chars, settings.names
+    )
     for one in loaded.values():
         backend.prepare(one.model)
     profiles = Profiles(settings.profiles_folder, backend, time.perf_counter)
@@ -154,7 +157,9 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.models = tuple(served)
     app.state.drain = service.drain
-    changes = Lifecycle(service, engine, profiles.get, settings.models_folder)
+    changes = Lifecycle(
+        service, engine, profiles.get, settings.models_folder, settings.max_text_chars
+    )
     routers = (
         infer.routes(service, settings.max_images),
         openai.routes(service, settings.max_texts),
@@ -174,6 +179,7 @@ def create_app(settings: Settings) -> FastAPI:
     install_forms(app, forms)
     if tracing is None:  # the framework's spans are named by its routes
         app.add_middleware(Direct, routes=[route for one in routers for route in one.routes])
+    app.add_middleware(ReadOptions)
     app.add_middleware(Decompression, max_bytes=settings.max_body_bytes)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(BodyTimeout, limit_s=settings.read_timeout_s)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from copy import copy
@@ -10,17 +11,20 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-
 from models import checkpoint
 from models.checkpoint import MANIFEST, CheckpointError, Manifest
 from models.core import Elastic, Shape, Subnet, Value
+from models.files import reading
 from models.inputs import ModelInput
+from models.task import with_raw
+from models.text import MAX_TEXT_CHARS, TextInput
 from search.find import Finder, Selection
 from search.profile import Profile
 from search.table import TABLE, Table, TableError
 from server.engine.work import Prepared
 from server.errors import InvalidRequestError, UnknownModelError, shown
+
+log = logging.getLogger(__name__)
 
 _MAX_FINDERS = 256  # per model: shapes and fixed values
 _TAKEN = re.compile(r".*/(load|reload|unload|config|ready|infer|versions/[^/]*)", re.DOTALL)
@@ -111,16 +115,23 @@ class Served:
     def _rows(self) -> frozenset[Subnet]:
         return frozenset(self.table.rows)
 
-    def prepare(self, subnet: Subnet, tasks: Collection[str]) -> Prepared:
-        """Return the plan of a subnet, from a cache of the last few thousand."""
-        return self._prepare(subnet, tuple(tasks))
+    def prepare(self, subnet: Subnet, tasks: Collection[str], raw: bool = False) -> Prepared:
+        """Return the plan of a subnet, from a cache of the last few thousand.
+
+        Args:
+            subnet: Chosen.
+            tasks: To answer.
+            raw: Whether vectors keep the length that they had before they became unit vectors.
+        """
+        return self._prepare(subnet, tuple(tasks), raw)
 
     @cached_property
-    def _prepare(self) -> Callable[[Subnet, tuple[str, ...]], Prepared]:
-        def prepare(subnet: Subnet, tasks: tuple[str, ...]) -> Prepared:
+    def _prepare(self) -> Callable[[Subnet, tuple[str, ...], bool], Prepared]:
+        def prepare(subnet: Subnet, tasks: tuple[str, ...], raw: bool) -> Prepared:
             # Only costs depend on the shape, and a plan to run is not asked for its cost.
             shape = self.input.plan_shape(None)
             plan = self.elastic.plan(subnet, shape, tasks)
+            plan = with_raw(plan) if raw else plan
             return Prepared(self.name, plan, self.input, profile=self.profile, owner=self.model)
 
         return lru_cache(_MAX_PLANS)(prepare)
@@ -282,33 +293,44 @@ def find_checkpoints(folder: Path) -> list[Path]:
 
 
 def load(
-    folder: Path, defaults: Sequence[str] = (), aliases: Mapping[str, str] | None = None
+    folder: Path,
+    defaults: Sequence[str] = (),
+    max_text_chars: int = MAX_TEXT_CHARS,
+    aliases: Mapping[str, str] | None = None,
 ) -> Catalog:
     """Load every checkpoint of a folder; defaults and aliases as for `Catalog`.
 
     Raises:
         CatalogError: As `Catalog`, or if there are none, or one cannot be trusted or has no table.
     """
-    return Catalog([load_one(path) for path in find_checkpoints(folder)], defaults, aliases)
+    found = find_checkpoints(folder)
+    served = []
+    for number, path in enumerate(found, 1):
+        log.info("reading model %d of %d: %s", number, len(found), path)
+        served.append(load_one(path, max_text_chars))
+    return Catalog(served, defaults, aliases)
 
 
-def load_one(folder: Path) -> Served:
-    """Load one checkpoint.
+def load_one(folder: Path, max_text_chars: int = MAX_TEXT_CHARS) -> Served:
+    """Load one checkpoint; ``max_text_chars`` as for `TextInput`.
 
     Raises:
         CatalogError: If it cannot be trusted or has no table.
     """
-    try:
-        loaded = checkpoint.load(folder)
-        if TABLE not in loaded.manifest.files:
-            raise CatalogError(f"{folder} has no {TABLE} in its manifest, so nothing can be chosen")
-        model = loaded.model
-        table = Table.load(folder / TABLE, model.space, tuple(model.tasks))
+    with reading(folder, CatalogError):
+        try:
+            loaded = checkpoint.load(folder)
+            model = loaded.model
+            if TABLE not in loaded.manifest.files:
+                raise CatalogError(
+                    f"{folder} has no {TABLE} in its manifest, so nothing can be chosen"
+                )
+            table = Table.load(folder / TABLE, model.space, tuple(model.tasks))
+        except (CheckpointError, TableError) as error:
+            raise CatalogError(str(error)) from None  # these name the file
+        if isinstance(model.input, TextInput):
+            model.input.max_text_chars = max_text_chars
         created_s = int((folder / MANIFEST).stat().st_mtime)
         served = Served(folder, model.name, loaded.manifest, model, table, created_s)
         _ = served.finder  # built now, so that a table that does not factorise is refused here
-    except (CatalogError, CheckpointError, TableError) as error:
-        raise CatalogError(str(error)) from None  # these name the file
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CatalogError(f"{folder}: {error}") from None
     return served

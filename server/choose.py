@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -17,15 +16,12 @@ from server.engine.engine import Engine
 from server.engine.flows import Room
 from server.engine.load import Moment, Policy
 from server.errors import InvalidRequestError, OverloadedError
+from server.promises import Promises
 
 _LEAST_S = 1e-6  # no subnet is faster
 _ANY_PRICE = 1e9  # at which the cheapest subnet wins
 _DOUBT = 1.25  # a wait is let in that may take this many times what is predicted
 _STEP = 1.02  # times and paces are rounded to its powers, so that the search can remember answers
-# A latency that a refusal names has to hold when the request comes again, and predictions change.
-_RUN_MARGIN, _READ_MARGIN, _MARGIN_S = 1.25, 1.5, 0.002
-_FORGET = 0.9  # what a request weighs less in the usual time of reading for each later one
-_MAX_MODELS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +38,7 @@ class Question:
             for the caller's.
         timeout_s: From its arrival; later an answer is of no use. Unlike a latency budget it
             chooses no subnet. None for no end.
+        raw: Whether vectors keep the length that they had before they became unit vectors.
     """
 
     tasks: Sequence[str] | None
@@ -51,6 +48,7 @@ class Question:
     caller: Caller = ANYONE
     priority: int | None = None
     timeout_s: float | None = None
+    raw: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +91,7 @@ class Chooser:
     def __init__(self, engine: Engine, policy: Policy) -> None:
         self._engine = engine
         self._policy = policy
-        self._reading_s: OrderedDict[str, float] = OrderedDict()  # the usual time, by model
+        self._promises = Promises()
 
     def wanted(
         self,
@@ -125,7 +123,7 @@ class Chooser:
                 "budget.latency_ms",
             )
         if reading_s is None:
-            reading_s = self._reading_s.get(served.name, 0.0)
+            reading_s = self._promises.reading_s(served.name)
         left_s = math.inf
         if latency_ms is not None and self._policy.heeds_latency:
             left_s = latency_ms / 1000 - reading_s
@@ -134,8 +132,12 @@ class Chooser:
             return self._find(served, question, shape, terms)
         except TooSlowError as error:
             assert latency_ms is not None
-            run_s, rest_s = _RUN_MARGIN * error.fastest_s, _READ_MARGIN * reading_s + _MARGIN_S
-            raise TooSlowError(latency_ms, run_s, error.suffix, rest_s) from None
+            seconds = self._promises.seconds(served.name, error.fastest_s + reading_s)
+            raise TooSlowError(latency_ms, seconds, error.suffix) from None
+
+    def note_total(self, served: Served, choice: Choice, seconds: float) -> None:
+        """Take in how long a request took from its arrival to its answer."""
+        self._promises.note_total(served.name, choice.predicted_s, seconds)
 
     def choose(
         self, served: Served, question: Question, shape: Shape, progress: Progress
@@ -176,7 +178,7 @@ class Chooser:
     ) -> Selection:
         """Return what is wanted; a latency that waiting for others breaks is refused for now."""
         num_works, reading_s = progress.num_works, progress.spent_s - progress.waited_s
-        self._note_reading(served.name, reading_s)
+        self._promises.note_reading(served.name, reading_s)
         try:
             return self.wanted(served, question, shape, num_works, progress.spent_s)
         except TooSlowError as error:
@@ -207,14 +209,6 @@ class Chooser:
                     f"{text}, but the wait is now about {1000 * delay_s:.3g} ms",
                     delay_s - max(0.0, left_s - run_s) / _DOUBT,
                 )
-
-    def _note_reading(self, name: str, reading_s: float) -> None:
-        """Take in how long a request of a model took to read."""
-        usual_s = self._reading_s.get(name, reading_s)
-        self._reading_s[name] = _FORGET * usual_s + (1 - _FORGET) * reading_s
-        self._reading_s.move_to_end(name)
-        if len(self._reading_s) > _MAX_MODELS:
-            self._reading_s.popitem(last=False)
 
     def _slimmed(self, served: Served, question: Question, shape: Shape, terms: Terms) -> Selection:
         """Return the best subnet under the terms, or the cheapest if they cannot be met."""

@@ -68,6 +68,7 @@ def infer(
     tasks: Sequence[str] | None = None,
     preferences: Mapping[str, float] | None = None,
     budget: Budget | None = None,
+    priority: int | None = None,
 ) -> Call[InferAnswer]:
     """Run the best subnet that the budget allows on images.
 
@@ -77,9 +78,12 @@ def infer(
         tasks: What to answer; None for every task.
         preferences: Weight of each task; None for equal weights.
         budget: For each image; None for the largest subnet.
+        priority: 0 is the highest.
     """
     images = [image] if isinstance(image, bytes) else image
-    asked = _given(model=model, tasks=tasks, preferences=preferences, budget=budget)
+    asked = _given(
+        model=model, tasks=tasks, preferences=preferences, budget=budget, priority=priority
+    )
     body = {
         "files": [("image", (f"image{i}", one)) for i, one in enumerate(images)],
         "data": {"request": json.dumps(asked)},

@@ -74,17 +74,21 @@ class Decoder:
         """Predicted seconds until all that waits or is being read has been read."""
         return self._turns.waiting_s
 
-    def estimate_s(self, sources: Sequence[Source], client: str = "", weight: float = 1.0) -> float:
-        """Predict how long inputs would take to be read from now, other requests' turns included.
+    def wait_s(self, sources: Sequence[Source], client: str = "", weight: float = 1.0) -> float:
+        """Predict for how long other requests' turns would hold up the reading of inputs from now.
 
-        Takes some microseconds for each input, on the event loop.
+        Takes some microseconds for each input, on the event loop, if anything waits at all.
 
         Args:
             sources: The inputs of a request.
             client: Whose it is.
             weight: The client's share, above 0.
         """
-        return self._turns.predict_s([self._cost(one) for one in sources], client, weight)
+        if not self._turns.waiting_s or is_short(sources):
+            return 0.0
+        costs = [self._cost(one) for one in sources]
+        own_s = max(max(costs), sum(costs) / self.num_threads)
+        return max(0.0, self._turns.predict_s(costs, client, weight) - own_s)
 
     async def decode(
         self,
@@ -103,8 +107,7 @@ class Decoder:
                 are too many pixels, before any is decoded.
             ModelNotReadyError: If the server is stopping.
         """
-        lengths = [source.num_tokens for source in sources]
-        if all(lengths) and sum(lengths) <= _SHORT:
+        if is_short(sources):
             return [source.decode(model_input) for source in sources]
         if not model_input.has_length and len(sources) * pixels.MAX_PIXELS > self._max_pixels:
             costs = [_LEAST_S] * len(sources)
@@ -169,6 +172,12 @@ class Decoder:
             raise
         rate.note(self._clock() - start, units)
         return result
+
+
+def is_short(sources: Sequence[Source]) -> bool:
+    """Return whether inputs are so short that they are read at once, on the event loop."""
+    lengths = [source.num_tokens for source in sources]
+    return all(lengths) and sum(lengths) <= _SHORT
 
 
 def _opened(source: Source) -> Source:

@@ -158,8 +158,8 @@ def _sentence(fault: ErrorDetails, model: _Model, whole: str) -> str:
         return f"{whole} is not JSON: {fault['ctx']['error']}" if "ctx" in fault else message
     if fault["type"] == "extra_forbidden" and model is not None:
         return f"{path} is not a field; allowed: {', '.join(_fields(model, fault['loc'][:-1]))}"
-    if message.startswith("Input should "):
-        value, rule = shown(fault["input"]), message.removeprefix("Input should ")
+    if message.startswith(("Input should ", "String should ")):
+        value, rule = shown(fault["input"]), message.partition(" should ")[2]
         return f"{path}={value} must {rule}" if path else f"{whole} must {rule}, not {value}"
     return f"{path or whole}: {message}"
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from models.checkpoint import CheckpointError, read_manifest
+from models.text import MAX_TEXT_CHARS
 from search.profile import Profile
 from server import garbage
 from server.catalog import CatalogError, Served, find_checkpoints, load_one
@@ -60,6 +61,7 @@ class Lifecycle:
         engine: Engine,
         measure: Callable[[Served], Profile],
         folder: Path,
+        max_text_chars: int = MAX_TEXT_CHARS,
     ) -> None:
         """Start from what the service serves.
 
@@ -68,7 +70,9 @@ class Lifecycle:
             engine: On whose thread models are prepared, timed and forgotten.
             measure: Returns a model's profile; called between batches.
             folder: Of checkpoint folders: no other model can be loaded.
+            max_text_chars: As for `TextInput`.
         """
+        self._max_text_chars = max_text_chars
         self._service = service
         self._engine = engine
         self._measure = measure
@@ -172,7 +176,7 @@ class Lifecycle:
     async def _ready(self, folder: Path, name: str) -> Served:
         """Return a model that has run once."""
         try:
-            served = await asyncio.to_thread(load_one, folder)
+            served = await asyncio.to_thread(load_one, folder, self._max_text_chars)
         except CatalogError as error:
             raise ModelLoadError(str(error), "model") from None
         if served.name != name:

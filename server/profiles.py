@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import platform
-import tempfile
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,8 @@ import numpy as np
 import torch
 
 from models.execution import Backend
-from search.calibrate import calibrate
+from models.files import read_json, reading, replacing
+from search.calibrate import calibrate, functions
 from search.profile import Profile
 from server.catalog import Served
 
@@ -25,6 +25,11 @@ log = logging.getLogger(__name__)
 
 _FORMAT = 2
 _MAX_S = 5.0  # for one model at a start; what it leaves open is corrected while serving
+_SAY_S = 5.0  # between two lines while a model is measured
+
+
+class ProfileError(ValueError):
+    """A file holds no profile of the model. The message names it."""
 
 
 @dataclass(frozen=True)
@@ -49,12 +54,22 @@ class Profiles:
         if path in self._unwritten:
             return self._unwritten[path]
         try:
-            return _from_json(json.loads(path.read_text())["profile"])
-        except FileNotFoundError:
-            return self.measure(served)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            log.warning("%s cannot be used and is measured again: %s", path, error)
-            return self.measure(served)
+            found = self._read(path, served)
+        except ProfileError as error:
+            log.warning("%s; it cannot be used and is measured again", error)
+            found = None
+        return found or self.measure(served)
+
+    def _read(self, path: Path, served: Served) -> Profile | None:
+        """Return what was measured before; None if nothing was."""
+        with reading(path, ProfileError):
+            if not path.exists():
+                return None
+            profile = _from_json(read_json(path, ProfileError)["profile"])
+            missing = functions(served.elastic, served.input, served.table) - profile.curves.keys()
+            if missing:
+                raise ProfileError(f"{path}: curves lacks {sorted(map(str, missing))[0]}")
+        return profile
 
     def measure(self, served: Served, max_s: float = _MAX_S) -> Profile:
         """Measure a model's profile and keep it; where it cannot be written, say so and go on.
@@ -63,25 +78,45 @@ class Profiles:
             served: The model.
             max_s: As for `search.calibrate.calibrate`.
         """
-        log.info("measuring the steps of %s with %s", served.name, self.backend.name)
+        log.info("measuring the steps of %s with %s, once", served.name, self.backend.name)
+        start = self.clock()
         with torch.inference_mode():
             profile = calibrate(
                 served.elastic,
                 served.input,
                 served.table,
                 self.backend.baseline,
-                self.clock,
+                self._telling_clock(served.name),
                 max_s,
             )
+        log.info("measured %s in %.1f s", served.name, self.clock() - start)
         path = self._path(served)
         record = {"made_for": self._made_for(served), "profile": _to_json(profile)}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            _write(path, json.dumps(record))
+            with replacing(path) as part:
+                part.write_text(json.dumps(record))
         except OSError as error:
             log.warning("the profile of %s is not kept: %s", served.name, error)
             self._unwritten[path] = profile
         return profile
+
+    def _telling_clock(self, name: str) -> Callable[[], float]:
+        """Return a clock that says every few seconds that measuring goes on.
+
+        Whoever measures reads it all the time, and needs no thread beside it that would disturb.
+        """
+        start = said = self.clock()
+
+        def clock() -> float:
+            nonlocal said
+            now = self.clock()
+            if now - said >= _SAY_S:
+                said = now
+                log.info("still measuring %s: %.0f s so far", name, now - start)
+            return now
+
+        return clock
 
     def _path(self, served: Served) -> Path:
         text = json.dumps(self._made_for(served), sort_keys=True)
@@ -101,18 +136,6 @@ class Profiles:
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
         }
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file as a whole or not at all; another process may read or write it meanwhile."""
-    file = tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False)  # noqa: SIM115
-    try:
-        with file:
-            file.write(text)
-        Path(file.name).replace(path)
-    except BaseException:  # a full disk, or an interrupt
-        Path(file.name).unlink()
-        raise
 
 
 def _processor() -> str:

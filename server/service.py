@@ -28,10 +28,13 @@ from server.engine.work import Prepared, Result, Work
 from server.errors import DeadlineError
 from server.logs import note_model
 from server.metrics import Metrics, Stage
+from server.sound import blaming, check_answers, examples
 from server.uses import Uses
 
 if TYPE_CHECKING:
     from server.tracing import Tracing  # needs an extra
+
+_OWN = Flow(priority=-1)  # of the server's own runs: a reload does not wait behind requests
 
 S = TypeVar("S", bound=Source)
 R = TypeVar("R")
@@ -202,27 +205,25 @@ class Service:
             return await self._decoder.map(function, sources, caller.client, caller.weight)
 
     async def warm_up(self) -> None:
-        """Run the cheapest and the largest subnet of every model on zeros.
-
-        Raises:
-            InferenceError: If one fails.
-        """
+        """Run the cheapest and the largest subnet of every model; errors as for `warm`."""
         for served in self.catalog.values():
             await self.warm(served)
         self._is_warm = True
 
     async def warm(self, served: Served) -> None:
-        """Run the cheapest and the largest subnet of a model on zeros.
+        """Run the cheapest and the largest subnet of a model, on a short and a long input.
 
         Raises:
-            InferenceError: If one fails.
+            ModelLoadError: If one fails, or gives what is no answer.
         """
-        self.metrics.watch_model(served)  # with its front, which takes a moment
         space = served.elastic.space
         for subnet in (space.smallest, space.largest):
             prepared = served.prepare(subnet, served.elastic.tasks)
-            with self._engine.reserve(1) as room:
-                await room.submit([Work(prepared, served.input.example())])
+            for item in examples(served.input):
+                with self._engine.reserve(1, flow=_OWN) as room, blaming(served, subnet, item):
+                    (result,) = await room.submit([Work(prepared, item, priority=_OWN.priority)])
+                    check_answers(served.elastic.tasks, result.outputs)
+        self.metrics.watch_model(served)  # with its front, which takes a moment
 
     def select(self, served: Served, question: Question, shape: Shape) -> Selection:
         """Choose a subnet for one input of a shape, as if nobody waited, without running it.
@@ -246,7 +247,7 @@ class Service:
         """
         async with self.admit(served, question, sources) as admitted:
             selection = admitted.selection
-            prepared = served.prepare(selection.subnet, selection.scores)
+            prepared = served.prepare(selection.subnet, selection.scores, question.raw)
             results = await admitted.run(prepared, admitted.items)
         return Answer(
             selection=selection,
@@ -297,20 +298,20 @@ class Service:
         timeout_s = inf if question.timeout_s is None else question.timeout_s
         deadline = start + min(latency_s, timeout_s) - late_s
         is_timed = budget.latency_ms is not None
-        estimate_s = _estimate(served, question, sources)
+        estimate_s, caller = _estimate(served, question, sources), question.caller
+        wait_s = self._decoder.wait_s(sources, caller.client, caller.weight)
         with (
             self.uses.hold(served),
-            self._engine.reserve(num_works, estimate_s, _flow(question), is_timed) as room,
+            self._engine.reserve(num_works, estimate_s, _flow(question), is_timed, wait_s) as room,
         ):
             if self._quotas is not None:
-                await self._quotas.charge_request(question.caller)
-            caller = question.caller
+                await self._quotas.charge_request(caller)
             items = await self._decoder.decode(sources, served.input, caller.client, caller.weight)
             decoded = self._clock()
             shape = max(served.input.shape_of(item) for item in items)
-            progress = Progress(
-                num_works, decoded - start + late_s, 2 * late_s, room.room, deadline
-            )
+            spent_s = decoded - start + late_s
+            waited_s = 2 * late_s + min(wait_s, decoded - start - late_s)
+            progress = Progress(num_works, spent_s, waited_s, room.room, deadline)
             choice = self._chooser.choose(served, question, shape, progress)
             if self._quotas is not None:
                 flops = choice.selection.cost.flops * len(items)
@@ -329,6 +330,7 @@ class Service:
                     self.metrics.given_up(served)
                 raise
         seconds[Stage.TOTAL] = self._clock() - start
+        self._chooser.note_total(served, choice, seconds[Stage.TOTAL])
         self.metrics.answered(
             served, choice, len(items), admitted.shared, seconds, budget.latency_ms
         )

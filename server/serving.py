@@ -19,12 +19,13 @@ from types import FrameType
 from typing import cast
 
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.config import STARTUP_FAILURE
 
 from server import garbage
 from server.accepting import Acceptor
 from server.connection import limited
+from server.errors import RheostatError
 from server.heads import Limits
 from server.settings import Settings
 
@@ -119,11 +120,32 @@ class Server(uvicorn.Server):
             task.cancel()  # `RequestId` tells the client
 
 
+class PlainStart:
+    """Says in one line, instead of a traceback, why the application could not start."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer as the application does."""
+        if scope["type"] != "lifespan":
+            await self.app(scope, receive, send)
+            return
+
+        async def send_plain(message: Message) -> None:
+            error = sys.exception()  # the one that is being handled
+            if message["type"] == "lifespan.startup.failed" and isinstance(error, RheostatError):
+                message = {**message, "message": error.message}
+            await send(message)
+
+        await self.app(scope, receive, send_plain)
+
+
 def configured(app: ASGIApp, settings: Settings) -> uvicorn.Config:
     """Return how uvicorn is to serve an application."""
     limits = Limits(settings.read_timeout_s, settings.max_head_bytes, settings.max_head_fields)
     return uvicorn.Config(
-        app,
+        PlainStart(app),
         host=settings.host,
         port=settings.port,
         http=limited(limits),

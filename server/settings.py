@@ -101,6 +101,13 @@ class Settings(BaseSettings):
         "may have 40 million.",
     )
     max_texts: int = Field(default=2048, gt=0, description="More texts in one request are refused.")
+    max_text_chars: int = Field(
+        default=2**17,
+        gt=0,
+        description="Characters that are tokenised of a text, at most, to see which tokens it has "
+        "or is cut to; where they do not settle it the text is refused. Also of all texts of a "
+        "request to /tokenize, and of all ids of one to /decode.",
+    )
     max_batch_size: int = Field(default=32, gt=0, description="Most inputs run together.")
     max_batch_tokens: int = Field(
         default=4096, gt=0, description="Most tokens of text run together."

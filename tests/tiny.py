@@ -58,6 +58,17 @@ def tiny_table(model: Slimmable, seed: int = 0) -> Table:
     return Table(rows, cells)
 
 
+def write_overflowing(folder: Path) -> Path:
+    """Write a checkpoint of finite weights whose answers are not finite; return the folder."""
+    model = tiny_model()
+    with torch.no_grad():
+        model.get_parameter("decoders.0.head.weight").fill_(3e38)
+    folder.mkdir(parents=True, exist_ok=True)
+    tiny_table(model).save(folder / TABLE, model.space)
+    checkpoint.save(folder, model, "slimmable", torch.float32, files=[TABLE])
+    return folder
+
+
 def write_checkpoint(folder: Path, name: str = "tiny") -> Path:
     """Write the tiny checkpoint with its table and return the folder."""
     model = tiny_model(name=name)

@@ -144,7 +144,7 @@ def write_text_checkpoint(folder: Path, name: str = "tiny-text") -> Path:
     subnets = list(model.space)
     # Deeper and wider is better, but the last dimensions only hurt.
     worth = [
-        Measured(0.5 + 0.1 * sum(model.space.encode(s)) - 0.2 * (s["dim"] == 16), 50, 0.01)
+        Measured(0.4 + 0.1 * sum(model.space.encode(s)) - 0.2 * (s["dim"] == 16), 50, 0.01)
         for s in subnets
     ]
     table_of(subnets, {"similarity": worth}).save(folder / TABLE, model.space)

@@ -272,9 +272,10 @@ class Exits(nn.Module):
             step = Step(("layer", i, groups, units), run, cost, step, ("hidden",), "hidden")
             steps.append(step)
         cost = self._cost(self._exit_cost, depth, dim)
-        run = partial(self.run_exit, depth, dim)
+        run, raw = partial(self.run_exit, depth, dim), partial(self.pool, depth, dim)
         for task in wanted:
-            steps.append(Step(("exit", depth, dim, task), run, cost, step, ("hidden",), task))
+            key = ("exit", depth, dim, task)
+            steps.append(Step(key, run, cost, step, ("hidden",), task, raw))
         return tuple(steps)
 
     def _cost(self, count: Callable[..., Cost], *where: int) -> Cost:

@@ -25,6 +25,7 @@ from models.layers import GROUP_SIZE, SlimConv2d, SlimGroupNorm, SlimLinear
 from models.task import Task, wanted_tasks
 
 FLOAT_BYTES = 4
+_MAX_BLOCKS, _MAX_STRIDE = 1000, 64
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,10 @@ class SlimmableConfig:
                 "channels, blocks and strides must have one entry per stage, not "
                 f"{len(self.channels)}, {len(self.blocks)} and {len(self.strides)}"
             )
+        for name, most in (("blocks", _MAX_BLOCKS), ("strides", _MAX_STRIDE)):
+            for value in getattr(self, name):
+                if not 1 <= value <= most:
+                    raise ValueError(f"{name}={value} must be 1 to {most}")
         if list(self.widths) != sorted(set(self.widths)) or self.widths[-1] != 1:
             raise ValueError(f"widths={self.widths} must ascend and end at 1")
         if not self.tasks:

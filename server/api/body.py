@@ -11,6 +11,7 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from server.api.json_size import check_json
 from server.api.schema import InferBody, PlanBody
 from server.decode import Upload
 from server.errors import (
@@ -42,7 +43,9 @@ async def read_json(request: Request, model: type[BodyT]) -> BodyT:
         ClientError: If it is something else.
     """
     _check_type(request, _JSON)
-    return parse(model, await read_body(request))
+    body = await read_body(request)
+    await check_json(body)
+    return parse(model, body)
 
 
 async def read_infer(request: Request, max_images: int) -> Parsed:
@@ -52,7 +55,9 @@ async def read_infer(request: Request, max_images: int) -> Parsed:
         ClientError: If it is something else, has no image or too many.
     """
     if _check_type(request, _JSON, _FORM) == _JSON:
-        body = parse(InferBody, await read_body(request))
+        content = await read_body(request)
+        await check_json(content)
+        body = parse(InferBody, content)
         uploads = _from_fields(body)
         check_count("images", len(uploads), max_images, "max_images")
         return Parsed(body, uploads)

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from search.budget import Budget
 from server.api.body import read_json
 from server.api.documentation import errors, inlined, request_docs
+from server.api.request_body import RequestBody
 from server.api.schema import BudgetBody, Name
 from server.catalog import Catalog
 from server.clients.clients import Clients
@@ -30,7 +31,7 @@ _Weight = Annotated[float, Field(ge=0)]
 _MAX_NAMES = 1000
 
 
-class _Stored(BaseModel):
+class _Stored(RequestBody):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
 
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 from server.api.documentation import Spelling
 from server.api.ranking import unit_score
-from server.api.text_schema import RankingReceipt
+from server.api.text_schema import DocumentText, RankingReceipt
 from server.errors import RheostatError
 from server.rerank import Ranking
 
@@ -22,6 +22,7 @@ class CohereResult(BaseModel):
 
     index: int
     relevance_score: float = Field(ge=0, le=1, description="(1 + cosine with the query) / 2.")
+    document: DocumentText | None = Field(default=None, description="With `return_documents`.")
 
 
 class CohereVersion(BaseModel):
@@ -51,7 +52,7 @@ class CohereMeta(BaseModel):
 
 
 class CohereAnswer(BaseModel):
-    """Answer of `/v2/rerank`; it does not repeat documents."""
+    """Answer of `/v2/rerank`."""
 
     id: str = Field(description="Of the request.")
     results: list[CohereResult] = Field(description="Best first.")

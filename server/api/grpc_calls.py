@@ -19,6 +19,7 @@ from server import logs
 from server.caller import ANYONE, Caller
 from server.errors import RheostatError
 from server.forms import translate
+from server.options import Options, read_options
 
 if TYPE_CHECKING:
     from server.tracing import Tracing  # needs an extra
@@ -44,11 +45,13 @@ class Call(NamedTuple):
     Attributes:
         metadata: In lower case; without what is not text.
         caller: Who calls.
+        options: Of the metadata.
         left_s: Until the client gives up; None if it does not say.
     """
 
     metadata: Mapping[str, str]
     caller: Caller
+    options: Options
     left_s: float | None
 
 
@@ -84,24 +87,28 @@ class Calls:
         self._tracing = tracing
         self._clock = clock
 
-    def handler(self, method: str, answer: Answer, is_probe: bool) -> Handler:
+    def handler(self, method: str, answer: Answer, is_probe: bool, runs_model: bool) -> Handler:
         """Return what gRPC calls, around what answers.
 
         Args:
             method: Service and method, with a slash between them.
             answer: Returns the response, or raises.
             is_probe: Whether machines ask it every few seconds: public, and hardly worth a line.
+            runs_model: Whether it can use options.
         """
 
         async def handle(request: Any, context: Any) -> Any:
-            metadata = _texts(context.invocation_metadata() or ())
+            pairs = context.invocation_metadata() or ()
+            metadata = {key: value for key, value in pairs if isinstance(value, str)}
             current = logs.begin(logs.id_or_new(metadata.get(_ID, "")))
             trailing = {_ID: current.request_id}
             with self._seen(method, metadata, current, is_probe) as seen:
                 try:
                     if not is_probe:
                         seen.caller = self._identify(metadata)
-                    call = Call(metadata, seen.caller, context.time_remaining())
+                    named = [(k, v if isinstance(v, str) else "") for k, v in pairs]
+                    options = read_options(named, runs_model)
+                    call = Call(metadata, seen.caller, options, context.time_remaining())
                     response = await answer(request, call)
                 except asyncio.CancelledError:
                     seen.code = _code_of_end(context.time_remaining())
@@ -133,10 +140,6 @@ class Calls:
                 if end_span is not None:
                     end_span(code)
                 logs.note_call(f"/{method}", code, seconds, current, seen.caller, is_probe)
-
-
-def _texts(pairs: Any) -> dict[str, str]:
-    return {key: value for key, value in pairs if isinstance(value, str)}
 
 
 def _code(error: RheostatError) -> grpc.StatusCode:

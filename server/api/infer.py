@@ -10,7 +10,6 @@ from models.inputs import ImageInput, InvalidInputError
 from models.text import TextInput
 from server.api.answer import plan_receipt, receipt_of, unless_gone
 from server.api.body import read_infer, read_json
-from server.api.budget import merged_budget
 from server.api.documentation import FORM_SCHEMA, errors, inlined, request_docs
 from server.api.schema import (
     FullPlanBody,
@@ -24,6 +23,7 @@ from server.caller import caller_of
 from server.catalog import Served
 from server.choose import Question
 from server.errors import InvalidRequestError
+from server.options import options_of
 from server.service import Answer, Service
 
 _INFER_DOCS = request_docs(json=inlined(InferBody), form=FORM_SCHEMA)
@@ -76,8 +76,13 @@ def _plan_shape(served: Served, num_tokens: int | None) -> Shape:
 
 
 def _question(body: PlanBody, request: Request) -> Question:
-    budget = merged_budget(body.budget, {})
-    return Question(body.tasks, body.preferences, budget, caller=caller_of(request))
+    return options_of(request).question(
+        caller_of(request),
+        body.budget,
+        tasks=body.tasks,
+        preferences=body.preferences,
+        priority=body.priority,
+    )
 
 
 def _outputs(served: Served, answer: Answer) -> list[dict[str, TaskOutput]]:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from server.api.body import read_json
 from server.api.documentation import errors, inlined, request_docs
+from server.api.request_body import RequestBody
 from server.clients.clients import Clients
 from server.clients.keys import CLIENT_ID, LEAST_LIFE_S, MAX_LABEL, MOST_LIFE_S, Key, Scope
 
 
-class KeyBody(BaseModel):
+class KeyBody(RequestBody):
     """A key to be made."""
 
     model_config = ConfigDict(
@@ -23,7 +24,9 @@ class KeyBody(BaseModel):
         json_schema_extra={"examples": [{"client": "shop", "scopes": ["infer"]}]},
     )
 
-    scopes: set[Scope] = Field(min_length=1, description="What it opens; none includes another.")
+    scopes: set[Annotated[Scope, Field(strict=False)]] = Field(
+        min_length=1, strict=False, description="What it opens; none includes another."
+    )
     client: str | None = Field(
         default=None,
         pattern=CLIENT_ID,

@@ -19,10 +19,12 @@ from server.api.answer import unless_gone
 from server.api.body import parse, read_body
 from server.api.compression import compressed, wanted
 from server.api.documentation import Spelling, errors, inlined, request_docs
+from server.api.json_size import check_json
 from server.api.kserve_body import (
     HEADER_LENGTH,
     InferenceBody,
     StrictBody,
+    json_part,
     read_inference,
     spelled,
 )
@@ -30,6 +32,7 @@ from server.api.kserve_inference import Inference
 from server.api.kserve_signature import configuration, metadata
 from server.caller import caller_of
 from server.errors import ModelNotReadyError, OverloadedError, RheostatError
+from server.options import options_of
 
 SERVER: dict[str, str | list[str]] = {
     "name": "rheostat",
@@ -100,6 +103,7 @@ def routes(inference: Inference) -> APIRouter:
     async def index(request: Request) -> list[dict[str, str]]:
         """List the models."""
         body = await read_body(request)
+        await check_json(body)
         wants_ready = parse(IndexBody, body).ready if body else False
         state = "READY" if service.is_ready else "UNAVAILABLE"
         return [
@@ -129,8 +133,10 @@ def routes(inference: Inference) -> APIRouter:
             body = await read_body(request)
             served = inference.find(caller_of(request), model, version)
             tally.model = served.name
-            parsed = read_inference(served, body, request.headers.get(HEADER_LENGTH))
-            running = inference.run(served, parsed.asked, request.headers, caller_of(request))
+            length = request.headers.get(HEADER_LENGTH)
+            await check_json(json_part(body, length))
+            parsed = read_inference(served, body, length)
+            running = inference.run(served, parsed.asked, options_of(request), caller_of(request))
             replied = await unless_gone(request, running)
         content, headers = spelled(served, parsed, replied)
         if liked := wanted(request.headers.get("accept-encoding", ""), len(content)):

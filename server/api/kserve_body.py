@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from typing import Annotated, Any, NamedTuple
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from server.api.body import parse
 from server.api.kserve_inference import Asked, Replied
 from server.api.kserve_signature import inputs_of
 from server.api.kserve_tensors import MAX_INT, Given, Output
+from server.api.request_body import RequestBody
 from server.api.schema import Name
 from server.catalog import Served
 from server.errors import InvalidRequestError, shown
@@ -27,7 +28,7 @@ _MAX_TENSORS = 1000  # more than any model has; keeps messages short
 _MAX_DIMENSIONS = 8
 
 
-class StrictBody(BaseModel):
+class StrictBody(RequestBody):
     """No unknown field, no text or true for a number."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
@@ -111,6 +112,11 @@ class Parsed(NamedTuple):
     are_binary: Mapping[str | None, bool]
 
 
+def json_part(body: bytes, header_length: str | None) -> bytes:
+    """Return the JSON of a body; InvalidRequestError if the header is no length."""
+    return body if header_length is None else body[: _length(header_length, len(body))]
+
+
 def read_inference(served: Served, body: bytes, header_length: str | None) -> Parsed:
     """Read a body.
 
@@ -178,7 +184,8 @@ def _wanted(fields: InferenceBody) -> dict[str, int | None]:
 
 
 def _binary_outputs(fields: InferenceBody) -> Mapping[str | None, bool]:
-    otherwise = fields.parameters.get(_BINARY_OUTPUT, False)
+    otherwise = fields.parameters.get(_BINARY_OUTPUT)
+    otherwise = False if otherwise is None else otherwise
     if not isinstance(otherwise, bool):
         raise InvalidRequestError(
             f"parameters.binary_data_output={shown(otherwise)} must be true or false",

@@ -23,6 +23,7 @@ from server.errors import InvalidRequestError, shown
 from server.settings import SettingsError
 
 _PROBES = ("ServerLive", "ServerReady")
+_RUNS = "ModelInfer"
 _CONTENTS = {
     "BYTES": "bytes_contents",
     "UINT8": "uint_contents",
@@ -89,7 +90,9 @@ class GrpcServer:
         }
         handlers = {
             name: grpc.unary_unary_rpc_method_handler(
-                self._passing.handler(f"{SERVICE}/{name}", answers[name], name in _PROBES),
+                self._passing.handler(
+                    f"{SERVICE}/{name}", answers[name], name in _PROBES, name == _RUNS
+                ),
                 request_deserializer=request.FromString,
                 response_serializer=response.SerializeToString,
             )
@@ -134,7 +137,7 @@ class GrpcServer:
             served = self._inference.find(call.caller, request.model_name, request.model_version)
             tally.model = served.name
             replied = await self._inference.run(
-                served, _asked(request), call.metadata, call.caller, call.left_s
+                served, _asked(request), call.options, call.caller, call.left_s
             )
         response = message("ModelInferResponse")(
             model_name=served.name,
@@ -172,7 +175,7 @@ def _asked(request: Any) -> Asked:
 
 
 def _read(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return parameters as values; one that has none is None."""
+    """Return parameters as values; one that has none is None, as null is in JSON."""
     return {
         name: None
         if (kind := value.WhichOneof("parameter_choice")) is None
@@ -183,9 +186,9 @@ def _read(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 def _num_classes(field: str, parameters: Mapping[str, Any]) -> int | None:
     given = _read(parameters)
-    is_given, num_classes = "classification" in given, given.pop("classification", None)
+    num_classes = given.pop("classification", None)
     _no_parameters(field, given)
-    if not is_given:
+    if num_classes is None:
         return None
     if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 1:
         raise InvalidRequestError(

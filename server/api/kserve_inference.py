@@ -16,20 +16,20 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import ConfigDict, Field, ValidationError, create_model
 
 from server.api.answer import receipt_headers, receipt_of
-from server.api.budget import merged_budget
 from server.api.dimensions import fixed_dimensions
 from server.api.kserve_inputs import sources_of
 from server.api.kserve_signature import tasks_of
 from server.api.kserve_tensors import MAX_INT, Given, Output
+from server.api.request_body import RequestBody
 from server.api.schema import BudgetBody, Name, Receipt
 from server.caller import Caller
 from server.catalog import Served
-from server.choose import Question
 from server.errors import InvalidRequestError, UnknownModelError, shown
 from server.forms import invalid
+from server.options import Options
 from server.service import Answer, Service
 
 Parameter = bool | int | float | str
@@ -37,7 +37,7 @@ _BUDGET = "budget_"
 _PREFERENCE = "preference_"
 
 
-class _Parameters(BaseModel):
+class _Parameters(RequestBody):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
     timeout: int = Field(default=0, ge=0, le=MAX_INT, description="Microseconds; 0: no end.")
@@ -130,7 +130,7 @@ class Inference:
         self,
         served: Served,
         asked: Asked,
-        headers: Mapping[str, str],
+        options: Options,
         caller: Caller,
         left_s: float | None = None,
     ) -> Replied:
@@ -139,7 +139,7 @@ class Inference:
         Args:
             served: The model asked for.
             asked: What.
-            headers: Or metadata, which may hold a budget.
+            options: Of its headers or metadata.
             caller: Who asks.
             left_s: Until the client gives up; None if it does not say.
 
@@ -154,12 +154,12 @@ class Inference:
             for name, value in given.items()
             if name.startswith(_BUDGET)
         }
-        question = Question(
+        question = options.question(
+            caller,
+            BudgetBody(**limits),
             tasks=_tasks(served, asked.outputs),
             preferences=preferences or None,
-            budget=merged_budget(BudgetBody(**limits), headers),
             fixed=fixed_dimensions(served, parameters.dimensions),
-            caller=caller,
             priority=parameters.priority - 1 if parameters.priority else None,
             timeout_s=min((s for s in (timeout_s, left_s) if s is not None), default=None),
         )
@@ -187,6 +187,8 @@ def _read_parameters(given: Mapping[str, Any]) -> tuple[_Parameters, dict[str, f
     for name, value in given.items():
         if not name.startswith(_PREFERENCE):
             named[name] = value
+        elif value is None:
+            continue  # not given
         elif isinstance(value, bool) or not isinstance(value, int | float):
             raise InvalidRequestError(f"parameters.{name}={shown(value)} must be a number", name)
         else:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,7 +108,8 @@ def _read_ids(row: _Row) -> Source:
     ids: NDArray[np.int64] = row.rows.numbers(row.index)
     if row.mask is not None:
         ids = _unpadded(row.field, ids, row.mask.numbers(row.index))
-    return Passage(row.field, ids.tolist(), row.prompt, row.truncate)
+    # Not a list: there may be millions, of which a model takes the first few hundred.
+    return Passage(row.field, cast(Sequence[int], ids), row.prompt, row.truncate)
 
 
 _READERS: dict[str, Callable[[_Row], Source]] = {

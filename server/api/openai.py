@@ -14,14 +14,14 @@ from torch import Tensor
 from models.text import TextInput
 from server.api.answer import receipt_headers, receipt_of, unless_gone
 from server.api.body import read_json
-from server.api.budget import merged_budget, timeout_s
 from server.api.dimensions import fixed_dimensions
 from server.api.documentation import errors, inlined, request_docs
 from server.api.openai_form import OPENAI, form
 from server.api.text_schema import EmbeddingEntry, EmbeddingsAnswer, EmbeddingsBody, Usage
 from server.api.texts import passages
 from server.caller import caller_of
-from server.choose import Question
+from server.decode import Passage
+from server.options import options_of
 from server.service import Service
 
 PATHS = ("/v1/embeddings", "/embeddings")
@@ -44,15 +44,14 @@ def routes(service: Service, max_texts: int) -> APIRouter:
             body = await read_json(request, EmbeddingsBody)
             served = service.models_of(caller_of(request)).choose(body.model, TextInput)
             tally.model = served.name
-            texts = passages("input", body.input, max_texts, body.prompt, body.truncate)
-            question = Question(
-                tasks=None,
+            texts = _passages(body, max_texts)
+            question = options_of(request).question(
+                caller_of(request),
+                body.budget,
                 preferences=body.preferences,
-                budget=merged_budget(body.budget, request.headers),
-                fixed=fixed_dimensions(served, body.dimensions),
-                caller=caller_of(request),
+                fixed=fixed_dimensions(served, body.dimensions or None),
                 priority=body.priority,
-                timeout_s=timeout_s(request.headers),
+                raw=not body.normalize,
             )
             answer = await unless_gone(request, service.infer(served, question, texts))
         receipt = receipt_of(served, answer)
@@ -78,6 +77,14 @@ def routes(service: Service, max_texts: int) -> APIRouter:
             responses=errors(*_STATUSES, by=[OPENAI]),
         )
     return router
+
+
+def _passages(body: EmbeddingsBody, max_texts: int) -> list[Passage]:
+    side, most = body.truncate, body.truncate_prompt_tokens
+    if most is not None:
+        side = side or "right"
+        most = None if most == -1 else most
+    return passages("input", body.input, max_texts, body.prompt, side, most)
 
 
 def _encoded(vector: Tensor, form: str) -> list[float] | str:

@@ -9,14 +9,13 @@ from fastapi import Request, Response
 
 from models.text import TextInput
 from server.api.answer import milliseconds, plan_receipt, receipt_headers, unless_gone
-from server.api.budget import merged_budget
 from server.api.schema import BudgetBody
 from server.api.text_schema import Preferences, RankingReceipt
 from server.caller import caller_of
 from server.catalog import Served
-from server.choose import Question
 from server.decode import Passage
 from server.metrics import Tally
+from server.options import options_of
 from server.rerank import Cascade, Ranking, rerank
 from server.service import Service
 
@@ -54,11 +53,10 @@ async def ranked(
     """
     served = service.models_of(caller_of(request)).choose(asked.model, TextInput)
     tally.model = served.name
-    question = Question(
-        tasks=None,
+    question = options_of(request).question(
+        caller_of(request),
+        asked.budget,
         preferences=asked.preferences,
-        budget=merged_budget(asked.budget, request.headers),
-        caller=caller_of(request),
         priority=asked.priority,
     )
     ranking = await unless_gone(

@@ -6,10 +6,11 @@ second version at `/v2/rerank` and elsewhere ours, a superset of Jina's.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict
 
 from models.text import Side
 from server.api import cohere, tei
@@ -17,6 +18,7 @@ from server.api.body import check_count, read_json
 from server.api.cohere import COHERE, CohereAnswer
 from server.api.documentation import OWN, errors, inlined, request_docs
 from server.api.ranking import Asked, ranked
+from server.api.request_body import RequestBody
 from server.api.tei import TEI
 from server.api.tei_schema import TeiRank, TeiRerankBody
 from server.api.text_schema import (
@@ -29,7 +31,7 @@ from server.api.text_schema import (
     Usage,
 )
 from server.decode import Passage
-from server.errors import InvalidRequestError
+from server.errors import InvalidRequestError, shown
 from server.forms import own_form
 from server.rerank import Cascade
 from server.service import Service
@@ -38,7 +40,7 @@ _STATUSES = (404, 413, 415, 422, 429, 504)
 _BODIES = {"anyOf": [inlined(RerankBody), inlined(TeiRerankBody)]}
 
 
-class _Keys(BaseModel):
+class _Keys(RequestBody):
     model_config = ConfigDict(extra="ignore")
 
     texts: Any = None
@@ -93,7 +95,7 @@ def routes(service: Service, max_texts: int) -> APIRouter:
         ]
         if body.return_documents:
             for one in results:
-                one.document = DocumentText(text=_text(body.documents[one.index]))
+                one.document = _repeated(body.documents[one.index])
         return RerankAnswer(
             id=request.scope["state"]["request_id"],
             model=receipt.model,
@@ -111,15 +113,13 @@ def routes(service: Service, max_texts: int) -> APIRouter:
             if await _is_tei(request):
                 return await tei.rerank(service, request, response, tally, max_texts)
             body = await read_json(request, RerankBody)
-            if body.return_documents:
-                raise InvalidRequestError(
-                    "return_documents=True: this path repeats no documents; /v1/rerank does",
-                    "return_documents",
-                )
             asked = _asked(body, max_texts, body.truncate or "right")
             ranking, receipt = await ranked(service, request, response, tally, asked)
-        request_id = request.scope["state"]["request_id"]
-        return cohere.answer(request_id, ranking, receipt, body.top_n)
+        answer = cohere.answer(request.scope["state"]["request_id"], ranking, receipt, body.top_n)
+        if body.return_documents:
+            for one in answer.results:
+                one.document = _repeated(body.documents[one.index])
+        return answer
 
     for path, answer, by in (
         ("/rerank", rank, (TEI, OWN)),
@@ -147,13 +147,17 @@ async def _is_tei(request: Request) -> bool:
 
 def _asked(body: RerankBody, max_texts: int, truncate: Side | None) -> Asked:
     check_count("documents", len(body.documents), max_texts, "max_texts")
-    most = body.max_tokens_per_doc
-    side = truncate or (None if most is None else "right")
+    may_cut = body.max_tokens_per_doc is not None or body.max_chunks_per_doc is not None
+    side = truncate or ("right" if may_cut else None)
     return Asked(
         Passage("query", body.query, body.query_prompt, truncate),
         [
             Passage(
-                f"documents[{i}]", _text(one), body.document_prompt, side, body.max_tokens_per_doc
+                f"documents[{i}]",
+                _text(f"documents[{i}]", one, body.rank_fields or ["text"]),
+                body.document_prompt,
+                side,
+                body.max_tokens_per_doc,
             )
             for i, one in enumerate(body.documents)
         ],
@@ -165,5 +169,17 @@ def _asked(body: RerankBody, max_texts: int, truncate: Side | None) -> Asked:
     )
 
 
-def _text(document: str | DocumentText) -> str:
-    return document if isinstance(document, str) else document.text
+def _text(field: str, document: str | DocumentText, rank_fields: Sequence[str]) -> str:
+    """Return what is ranked of a document: the values of its fields, one on each line."""
+    if isinstance(document, str):
+        return document
+    fields = document.model_dump()
+    for name in rank_fields:
+        if not isinstance(value := fields.get(name), str):
+            where = f"{field}.{name}"[:80]
+            raise InvalidRequestError(f"{where}={shown(value)} must be a text, to be ranked", where)
+    return "\n".join(fields[name] for name in rank_fields)
+
+
+def _repeated(document: str | DocumentText) -> DocumentText:
+    return DocumentText(text=document) if isinstance(document, str) else document

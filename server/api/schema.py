@@ -6,9 +6,23 @@ from typing import Annotated, Any, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from server.api.request_body import RequestBody
+
+MAX_PRIORITY = 999
+
 # The client reads this file in programs that may have packages `models` and `search` of their own.
 Value: TypeAlias = int | float | str  # of an axis, as `models.core` has it
 Name = Annotated[str, Field(max_length=200)]
+Priority = Annotated[
+    int | None,
+    Field(
+        ge=0,
+        le=MAX_PRIORITY,
+        strict=True,
+        description="0 is the highest: lower numbers run earlier and are refused last. Nobody gets "
+        "ahead of the class that the server's own configuration gives them.",
+    ),
+]
 # Fail fast: a list of a million wrong entries must not cost a million errors.
 _Names = Annotated[list[Name], Field(fail_fast=True)]
 _Images = Annotated[list[str], Field(fail_fast=True)]
@@ -21,7 +35,7 @@ _ASKED: dict[str, Any] = {
 }
 
 
-class _Asked(BaseModel):
+class _Asked(RequestBody):
     """Strict: no unknown field, no text or true for a number, no NaN, no Infinity."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
@@ -84,6 +98,7 @@ class PlanBody(_Asked):
     budget: BudgetBody | None = Field(
         default=None, description="Default: the largest subnet may run."
     )
+    priority: Priority = None
 
 
 class FullPlanBody(PlanBody):

@@ -20,7 +20,6 @@ from models.inputs import InvalidInputError
 from models.text import TextInput
 from server.api.answer import receipt_headers, receipt_of, unless_gone
 from server.api.body import read_json
-from server.api.budget import merged_budget
 from server.api.dimensions import allowed_dimensions, fixed_dimensions
 from server.api.documentation import Spelling, errors, inlined, request_docs
 from server.api.ranking import Asked, ranked, unit_score
@@ -40,7 +39,6 @@ from server.api.tei_schema import (
 from server.api.texts import passages
 from server.caller import caller_of
 from server.catalog import Served
-from server.choose import Question
 from server.decode import Passage
 from server.errors import (
     ClientError,
@@ -54,6 +52,7 @@ from server.errors import (
 )
 from server.forms import Form
 from server.metrics import Stage, Tally
+from server.options import options_of
 from server.service import Service
 from server.settings import Settings
 
@@ -123,13 +122,12 @@ def routes(service: Service, settings: Settings) -> APIRouter:
             tally.model = served.name
             _check_any(request, "inputs", body.inputs)
             texts = passages("inputs", body.inputs, settings.max_texts, body.prompt_name, body.side)
-            question = Question(
-                tasks=None,
-                preferences=None,
-                budget=merged_budget(body.budget, request.headers),
+            question = options_of(request).question(
+                caller_of(request),
+                body.budget,
                 fixed=fixed_dimensions(served, body.dimensions),
-                caller=caller_of(request),
                 priority=body.priority,
+                raw=not body.normalize,
             )
             answer = await unless_gone(request, service.infer(served, question, texts))
         response.headers.update(receipt_headers(receipt_of(served, answer)))
@@ -185,6 +183,7 @@ def routes(service: Service, settings: Settings) -> APIRouter:
         _, model_input = _text_model(service, request, body.model)
         _check_any(request, "inputs", body.inputs)
         texts = passages("inputs", body.inputs, settings.max_texts, body.prompt_name)
+        _check_size("inputs", texts, "characters", settings.max_text_chars)
 
         def tokens_of(text: Passage) -> list[SimpleToken]:
             with _blaming(text.field):
@@ -207,6 +206,7 @@ def routes(service: Service, settings: Settings) -> APIRouter:
         _, model_input = _text_model(service, request, body.model)
         _check_any(request, "ids", body.ids)
         rows = passages("ids", body.ids, settings.max_texts)
+        _check_size("ids", rows, "ids", settings.max_text_chars)
 
         def text_of(row: Passage) -> str:
             assert not isinstance(row.content, str)
@@ -288,6 +288,14 @@ def _check_any(request: Request, field: str, given: Sequence[object]) -> None:
     if isinstance(given, list) and not given:
         request.scope["state"]["form"] = _EMPTY
         raise InvalidRequestError(f"{field} is empty; at least one is needed", field)
+
+
+def _check_size(field: str, given: Sequence[Passage], what: str, most: int) -> None:
+    """Refuse more than can be read without holding up others: nothing of it may be cut."""
+    if (found := sum(len(one.content) for one in given)) > most:
+        raise InvalidRequestError(
+            f"{field} has {found} {what} in all; at most {most} (max_text_chars)", field
+        )
 
 
 @contextmanager

@@ -11,11 +11,12 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from models.text import Side
-from server.api.schema import BudgetBody, Name
-from server.api.text_schema import Ids, Priority, Text, Texts
+from server.api.request_body import RequestBody
+from server.api.schema import BudgetBody, Name, Priority
+from server.api.text_schema import Ids, Text, Texts
 
 
-class _Lenient(BaseModel):
+class _Lenient(RequestBody):
     model_config = ConfigDict(extra="ignore", strict=True, allow_inf_nan=False)
 
 
@@ -54,8 +55,9 @@ class EmbedBody(_Asked, _Cut):
     prompt_name: Name | None = Field(
         default=None, description="Name of one of the model's templates."
     )
-    normalize: Literal[True] = Field(
-        default=True, description="Vectors have length 1; others are not to be had."
+    normalize: bool = Field(
+        default=True,
+        description="Vectors have length 1. If false, they are as pooled, and cut to `dimensions`.",
     )
     dimensions: int | None = Field(
         default=None,

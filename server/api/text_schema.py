@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AliasChoices,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -14,9 +16,10 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from server.api.schema import BudgetBody, Milliseconds, Name, PlanReceipt, Receipt
+from server.api.request_body import RequestBody
+from server.api.schema import BudgetBody, Milliseconds, Name, PlanReceipt, Priority, Receipt
 
-_MAX_PRIORITY = 999
+_MAX_FIELDS = 100
 
 Text = Annotated[str, Field(strict=True)]
 Ids = Annotated[list[Annotated[int, Field(strict=True)]], Field(fail_fast=True)]
@@ -33,7 +36,10 @@ def _one_kind(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
 
 
 Texts = Annotated[
-    Text | Ids | Annotated[list[Text], Field(fail_fast=True)] | list[Ids],
+    Text
+    | Ids
+    | Annotated[list[Text], Field(fail_fast=True)]
+    | Annotated[list[Ids], Field(fail_fast=True)],
     WrapValidator(_one_kind),
     Field(
         description="A text, several, token ids of the model's own tokenizer, or several such "
@@ -44,23 +50,24 @@ Preferences = Annotated[
     dict[Name, Annotated[float, Field(ge=0)]] | None,
     Field(min_length=1, description="Weight of each measured task; default: equal."),
 ]
-Priority = Annotated[
-    int | None,
-    Field(
-        ge=0,
-        le=_MAX_PRIORITY,
-        strict=True,
-        description="0 is the highest: lower numbers run earlier and are refused last. Nobody gets "
-        "ahead of the class that the server's own configuration gives them.",
-    ),
-]
+
+
+def _end_to_cut(value: Any) -> Any:
+    """Read what Jina's clients say: whether to cut, which is at the end."""
+    return {True: "right", False: None}[value] if isinstance(value, bool) else value
+
+
 Truncate = Annotated[
     Literal["left", "right"] | None,
-    Field(description="Which end to cut of a text that is too long; default: refuse it."),
+    BeforeValidator(_end_to_cut, json_schema_input_type=Literal["left", "right"] | bool | None),
+    Field(
+        description="Which end to cut of a text that is too long, true for the right one; default, "
+        "and false: refuse it."
+    ),
 ]
 
 
-class EmbeddingsBody(BaseModel):
+class EmbeddingsBody(RequestBody):
     """What OpenAI's clients send, and our own fields."""
 
     model_config = ConfigDict(
@@ -78,19 +85,45 @@ class EmbeddingsBody(BaseModel):
     )
     input: Texts
     encoding_format: Literal["float", "base64"] = Field(
-        default="float", description="base64: little-endian float32."
+        default="float",
+        validation_alias=AliasChoices("encoding_format", "embedding_type", "encoding_type"),
+        description="base64: little-endian float32. Jina's name: `embedding_type`.",
     )
     dimensions: int | None = Field(
         default=None,
-        gt=0,
+        ge=0,
         strict=True,
-        description="Leading dimensions, one of the model's `matryoshka_dimensions`.",
+        description="Leading dimensions, one of the model's `matryoshka_dimensions`; 0, as "
+        "infinity's clients say, for all.",
+    )
+    normalize: bool = Field(
+        default=True,
+        strict=True,
+        validation_alias=AliasChoices("normalize", "normalized"),
+        description="Vectors have length 1. If false, they are as pooled, and cut to "
+        "`dimensions`. Jina's name: `normalized`.",
     )
     user: str | None = Field(default=None, description="Not used.")
+    modality: Literal["text"] = Field(default="text", description="Infinity's; there is no other.")
+    late_chunking: Literal[False] = Field(default=False, description="Jina's; not to be had.")
+    add_special_tokens: Literal[True] = Field(
+        default=True, description="vLLM's. Of texts; token ids are used as they are."
+    )
+    truncate_prompt_tokens: int | None = Field(
+        default=None,
+        ge=-1,
+        strict=True,
+        description="vLLM's: cut texts to so many tokens, at the end unless `truncate` says "
+        "otherwise; -1 for what the model takes.",
+    )
     budget: BudgetBody | None = Field(default=None, description="For each text.")
     preferences: Preferences = None
     priority: Priority = None
-    prompt: Name | None = Field(default=None, description="Name of one of the model's templates.")
+    prompt: Name | None = Field(
+        default=None,
+        validation_alias=AliasChoices("prompt", "task"),
+        description="Name of one of the model's templates. Jina's name: `task`.",
+    )
     truncate: Truncate = None
 
 
@@ -119,7 +152,7 @@ class EmbeddingsAnswer(BaseModel):
     receipt: Receipt
 
 
-class _TextBody(BaseModel):
+class _TextBody(RequestBody):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
     model: Name | None = Field(
@@ -142,7 +175,7 @@ class SimilarityBody(_TextBody):
     texts: Annotated[list[str], Field(min_length=1, fail_fast=True)]
 
 
-class CascadeBody(BaseModel):
+class CascadeBody(RequestBody):
     """Score all documents at a shallow exit first, then only the best at the chosen one."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -151,12 +184,12 @@ class CascadeBody(BaseModel):
     keep: int = Field(gt=0, description="Documents that go on to the chosen depth.")
 
 
-class DocumentText(BaseModel):
-    """A document as an object."""
+class DocumentText(RequestBody):
+    """A document as an object; what is not ranked comes back as it is."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="allow", strict=True)
 
-    text: str
+    text: str | None = None
 
 
 def _document(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
@@ -164,12 +197,12 @@ def _document(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
         return check(value)
     except ValidationError:  # of a text and of an object, each with a path of its own
         raise PydanticCustomError(
-            "document", 'Input should be a text, or an object with a "text" and nothing else'
+            "document", 'Input should be a text, or an object whose "text" is one'
         ) from None
 
 
 class RerankBody(_TextBody):
-    """A query and the documents to put in order: Cohere's and Jina's fields, and our own."""
+    """A query and the documents to put in order: fields of Cohere, Jina and infinity, and ours."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -194,13 +227,31 @@ class RerankBody(_TextBody):
         gt=0,
         description="Return only so many; default: all, as where there are less.",
     )
-    return_documents: bool = Field(default=False, description="Repeat the texts in the answer.")
+    return_documents: bool = Field(default=False, description="Repeat documents in the answer.")
+    rank_fields: Annotated[list[Name], Field(fail_fast=True)] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=_MAX_FIELDS,
+        description="Keys of documents whose values are ranked, one on each line, in this order; "
+        "each document that is an object must have them all, as texts. A document that is a text "
+        "is taken as it is. Default: `text`.",
+    )
     max_tokens_per_doc: int | None = Field(
         default=None,
         gt=0,
         description="Cut longer documents at the end, special tokens counted; the model's own "
         "limit holds too.",
     )
+    max_chunks_per_doc: int | None = Field(
+        default=None,
+        gt=0,
+        description="Cohere 1's. A document is always one chunk here: longer ones are cut at the "
+        "end instead of being refused.",
+    )
+    raw_scores: bool = Field(
+        default=False, description="Infinity's. Not used: cosines have one scale."
+    )
+    texts: None = Field(default=None, description="TEI's, instead of `documents`.")
     query_prompt: Name | None = Field(default=None, description="Template for the query.")
     document_prompt: Name | None = Field(default=None, description="Template for documents.")
     cascade: CascadeBody | None = None

@@ -18,6 +18,7 @@ def passages(
     max_texts: int,
     prompt: str | None = None,
     truncate: Side | None = None,
+    max_tokens: int | None = None,
 ) -> list[Passage]:
     """Return what a field holds: a text, its token ids, or several of either.
 
@@ -27,6 +28,7 @@ def passages(
         max_texts: Most texts in one request.
         prompt: Name of a template; None for the model's default.
         truncate: Which end to cut where a text is too long; None to refuse it.
+        max_tokens: What is too long; None for what the model takes.
 
     Raises:
         InvalidRequestError: If there are none, or too many.
@@ -40,6 +42,6 @@ def passages(
         raise InvalidRequestError(f"{field} is empty; at least one text is needed", field)
     check_count(field, len(many), max_texts, "max_texts")
     return [
-        Passage(where, content, prompt, truncate)
+        Passage(where, content, prompt, truncate, max_tokens)
         for where, content in zip(fields, many, strict=True)
     ]

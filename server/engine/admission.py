@@ -59,6 +59,7 @@ class Admission:
         flow: Flow = ANY_FLOW,
         running_s: float = 0.0,
         is_timed: bool = False,
+        reading_wait_s: float = 0.0,
     ) -> Iterator[Room]:
         """Hold room for all works of a request, or for none.
 
@@ -70,13 +71,15 @@ class Admission:
             running_s: What the batch that runs now is predicted to take.
             is_timed: Whether the request says itself how long it may take. If not, it is not let in
                 for a wait after which its client's requests were lately left.
+            reading_wait_s: That it is predicted to wait before its works can be submitted.
 
         Raises:
             OverloadedError: If there is not enough room, or the wait would be too long.
         """
         arrived = self._clock()
         self._check_room(num_works, flow)
-        wait_s = pace * self.flows.wait_s(flow, seconds, running_s)
+        # Others are read and run meanwhile, so the longer of the two waits hides the other.
+        wait_s = max(reading_wait_s, pace * self.flows.wait_s(flow, seconds, running_s))
         predicted_s = wait_s + pace * seconds
         text, excess_s = self._fault(flow, wait_s, predicted_s, is_timed)
         if text:

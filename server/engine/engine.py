@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from math import inf
 from typing import Any, TypeVar
@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from torch import nn
 
 from models.core import Step
-from models.execution import Backend, StoppedError
+from models.execution import Backend, NotFiniteError, StoppedError
 from models.jobs import Done
 from search.profile import Workload
 from server.engine.admission import Admission
@@ -32,6 +32,7 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 _LONGEST_BATCH = 0.25  # of the longest wait: what comes next waits for the end of a batch
+_FAILED = "the model failed on this request"
 
 
 class Engine:
@@ -128,7 +129,7 @@ class Engine:
 
     def _running_s(self) -> float:
         """Return what is left of the batch that runs now, in predicted seconds."""
-        if not self._running:
+        if all(one.future.done() for one in self._running):
             return 0.0
         return max(0.0, self._running_until - self._clock()) / self._pace.value
 
@@ -178,6 +179,7 @@ class Engine:
         seconds: float = 0.0,
         flow: Flow = ANY_FLOW,
         is_timed: bool = False,
+        wait_s: float = 0.0,
     ) -> Iterator[Reservation]:
         """Hold room for a request, all of it or nothing, before anything is done for it.
 
@@ -186,6 +188,7 @@ class Engine:
             seconds: They are estimated to take, until they are submitted.
             flow: Whose they are.
             is_timed: Whether the request says how long it may take.
+            wait_s: That it is predicted to wait before it can be submitted.
 
         Raises:
             OverloadedError: If there is not enough room, or the request would wait too long.
@@ -194,7 +197,7 @@ class Engine:
         self._check_open()
         running_s = self._running_s()
         with self._admission.reserve(
-            num_works, seconds, self._pace.value, flow, running_s, is_timed
+            num_works, seconds, self._pace.value, flow, running_s, is_timed, wait_s
         ) as room:
             yield Reservation(self._submit, room)
 
@@ -266,9 +269,7 @@ class Engine:
                     if answered:
                         self._post(self._answer, answered, started, run_s, len(batch))
                     if failed:
-                        for error in set(failed.values()):
-                            log.error("%d of a batch failed", len(failed), exc_info=error)
-                        self._post(self._fail, [batch[i] for i in failed])
+                        self._post(self._fail, [batch[i] for i in failed], _told(failed))
             except StoppedError:
                 pass  # nobody of the batch waits any more
             except Exception:  # the loop's edge: the batch fails, the worker goes on
@@ -340,10 +341,11 @@ class Engine:
                 result = Result(outputs, done.kept, queue_s, run_s, batch_size, done.shared)
                 item.future.set_result(result)
 
-    def _fail(self, batch: Sequence[Waiting]) -> None:
+    def _fail(self, batch: Sequence[Waiting], texts: Sequence[str] = ()) -> None:
         """Tell those of a batch that have no answer yet that it failed. On the event loop."""
         self._admission.note(len(batch))
-        _set_error([item.future for item in batch], "the model failed on this request")
+        for item, text in zip(batch, texts or [_FAILED] * len(batch), strict=True):
+            _set_error([item.future], text)
 
     def _expire(self, expired: Sequence[Waiting]) -> None:
         """Tell works that came to their turn too late. On the event loop."""
@@ -357,6 +359,17 @@ class Engine:
         text = "the worker stopped before it could answer"
         _set_error([*self._unanswered, *(errand.future for errand in self._errands)], text)
         self._ended.set()
+
+
+def _told(failed: Mapping[int, Exception]) -> list[str]:
+    """Log why works of a batch failed, and return what each client is told."""
+    for error in set(failed.values()):
+        known = isinstance(error, NotFiniteError)
+        log.error("%d of a batch failed: %s", len(failed), error, exc_info=None if known else error)
+    return [
+        f"{_FAILED}: {error}" if isinstance(error, NotFiniteError) else _FAILED
+        for error in failed.values()
+    ]
 
 
 def _set_error(futures: Sequence[asyncio.Future[Any]], text: str) -> None:

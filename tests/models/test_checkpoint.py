@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,8 +13,10 @@ from safetensors.torch import load_file, save_file
 
 from models import checkpoint
 from models.checkpoint import MANIFEST, WEIGHTS, CheckpointError
+from models.text import TOKENIZER
 from search.table import TABLE
 from tests.tiny import tiny_model, write_checkpoint
+from tests.tiny_text import write_text_checkpoint
 
 
 def edit_manifest(folder: Path, change: Callable[[dict[str, object]], None]) -> None:
@@ -118,6 +122,13 @@ def test_a_pickle_in_the_manifest_or_in_place_of_it_is_refused(tmp_path: Path) -
         checkpoint.load(folder)
 
 
+def nested(depth: int) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for _ in range(depth):
+        found = {"tasks": found}
+    return found
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -130,6 +141,14 @@ def test_a_pickle_in_the_manifest_or_in_place_of_it_is_refused(tmp_path: Path) -
         (lambda m: m["config"].update(decoder_channels=20), "20 channels x width 0.25"),
         (lambda m: m["config"].update(widht=1), "widht: Unexpected keyword argument"),
         (lambda m: m["config"]["input"].pop("mean"), "input.mean: Field required"),
+        (lambda m: m["config"].update(channels=[32, 10**9]), r"the configuration needs \[10{9}"),
+        (lambda m: m["config"].update(channels=[32, 10**18]), "manifest.json: "),
+        (lambda m: m["config"].update(blocks=[1, 10**9]), "blocks=1000000000 must be 1 to 1000"),
+        (lambda m: m["config"].update(strides=[2, 0]), "strides=0 must be 1 to 64"),
+        (lambda m: m["config"].update(widths=[]), "manifest.json: "),
+        (lambda m: m["config"].update(decoder_channels=1e400), "not JSON: Infinity is no number"),
+        (lambda m: m.update(config=nested(500)), "manifest.json: "),
+        (lambda m: m.update(files=[]), "files: Input should be a valid dictionary"),
     ],
     ids=[
         "family",
@@ -141,6 +160,14 @@ def test_a_pickle_in_the_manifest_or_in_place_of_it_is_refused(tmp_path: Path) -
         "config",
         "unknown",
         "nested",
+        "huge",
+        "beyond",
+        "endless",
+        "stride",
+        "widths",
+        "infinite",
+        "deep",
+        "files",
     ],
 )
 def test_a_bad_manifest_names_the_field(
@@ -186,3 +213,83 @@ def test_a_header_without_offsets_is_refused(tmp_path: Path) -> None:
     checkpoint.cover(folder, WEIGHTS)
     with pytest.raises(CheckpointError, match=r"'stem\.weight' has no valid data_offsets"):
         checkpoint.load(folder)
+
+
+def test_a_header_that_is_nested_too_deeply_is_refused(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "tiny")
+    header = b'{"a":' * 100_000
+    (folder / WEIGHTS).write_bytes(len(header).to_bytes(8, "little") + header)
+    checkpoint.cover(folder, WEIGHTS)
+    with pytest.raises(CheckpointError, match="not a safetensors file"):
+        checkpoint.load(folder)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_a_weight_that_is_not_finite_is_named(tmp_path: Path, value: float) -> None:
+    folder = write_checkpoint(tmp_path / "tiny")
+
+    def spoil(state: dict[str, torch.Tensor]) -> None:
+        state["stem.weight"][3, 1] = value
+
+    rewrite_weights(folder, spoil)
+    with pytest.raises(CheckpointError, match=r"'stem\.weight' holds a value that is not finite"):
+        checkpoint.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("ffn", 10**9, r"has shape \[24, 16\], the configuration needs \[1000000000, 16\]"),
+        ("ffn", 1e9, r"has shape \[24, 16\], the configuration needs \[1000000000, 16\]"),
+        ("ffn", 10**30, "manifest.json: "),
+        ("layers", 10**9, "layers=1000000000 must be at most 1000"),
+        ("max_positions", 10**9, "max_positions=1000000000 must be at most 1048576"),
+        ("vocab_size", 10**9, r"the configuration needs \[1000000000, 16\]"),
+        ("head_dim", 10**9, "the configuration needs"),
+    ],
+)
+def test_a_size_beyond_all_weights_takes_no_memory(
+    tmp_path: Path, field: str, value: float, message: str
+) -> None:
+    folder = write_text_checkpoint(tmp_path / "text")
+    manifest = json.loads((folder / MANIFEST).read_text())
+    manifest["config"]["encoder"][field] = value
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(CheckpointError, match=message):
+        checkpoint.load(folder)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda t: t.update(model={}),
+        lambda t: t["model"].update(type="Unheard"),
+        lambda t: t["model"].pop("vocab"),
+        lambda t: t["model"].pop("unk_token"),
+        lambda t: t["model"]["vocab"].pop("[UNK]"),
+        lambda t: t["model"]["vocab"].update({"w0": -1}),
+        lambda t: t.update(added_tokens=[{"id": 10**9, "content": "x"}]),
+        lambda t: t["post_processor"].update(special_tokens={}),
+    ],
+)
+def test_a_tokenizer_that_cannot_read_every_text_is_refused(
+    tmp_path: Path, change: Callable[[dict[str, Any]], None]
+) -> None:
+    folder = write_text_checkpoint(tmp_path / "text")
+    tokenizer = json.loads((folder / TOKENIZER).read_text())
+    change(tokenizer)
+    (folder / TOKENIZER).write_text(json.dumps(tokenizer))
+    checkpoint.cover(folder, TOKENIZER)
+    with pytest.raises(CheckpointError, match=TOKENIZER):
+        checkpoint.load(folder)
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077])
+def test_others_may_read_what_the_umask_lets_them(tmp_path: Path, mask: int) -> None:
+    before = os.umask(mask)
+    try:
+        folder = write_text_checkpoint(tmp_path / "text")
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir()}
+    assert modes == dict.fromkeys((MANIFEST, WEIGHTS, TABLE, TOKENIZER), 0o666 & ~mask)

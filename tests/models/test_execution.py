@@ -11,7 +11,7 @@ from torch import Tensor
 
 from models.backends.torch import TorchBackend
 from models.core import Cost, Plan, Step
-from models.execution import StoppedError, Value, never
+from models.execution import NotFiniteError, StoppedError, Value, never
 from models.jobs import Done, Job
 from models.ragged import Ragged
 from tests.tiny import tiny_model
@@ -144,6 +144,25 @@ def test_a_failing_step_fails_those_who_take_it_and_nobody_else() -> None:
     assert isinstance(found[0], RuntimeError)
     assert isinstance(found[2], RuntimeError)
     assert isinstance(found[1], Done)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 3e38])
+def test_an_answer_that_is_not_finite_fails_its_own_row_and_no_other(value: float) -> None:
+    model = tiny_model()
+    plan = model.plan(model.space.largest, model.input.shape)
+    images = [torch.zeros(3, 16, 16), torch.full((3, 16, 16), value), torch.ones(3, 16, 16)]
+    jobs = [Job(plan, i) for i in range(3)]
+    found: dict[int, Done | Exception] = {}
+    for done in TorchBackend().execute(jobs, images, model.input.collate):
+        for i, one in done:
+            assert i not in found
+            found[i] = one
+    assert isinstance(found[1], NotFiniteError)
+    assert str(found[1]) == "task 'fish': the answer is not finite"
+    for i in (0, 2):
+        one = found[i]
+        assert isinstance(one, Done)
+        assert all(output.isfinite().all() for output in one.outputs.values())
 
 
 def test_a_run_that_nobody_waits_for_stops_between_steps() -> None:

@@ -88,8 +88,19 @@ def test_retention_is_relative_to_the_largest_subnet(path: Path) -> None:
         (lambda t: t.update(rows=t["rows"][::-1]), "end with the largest"),
         (lambda t: t.update(rows=t["rows"][:, :1]), "do not fit 2 axes"),
         (lambda t: t.update(rows=t["rows"] + np.uint8(9)), "out of range"),
+        (lambda t: t.update(rows=t["rows"].astype(np.int64) - 4), "rows has the dtype int64"),
+        (lambda t: t.update(rows=t["rows"].astype(np.float32)), "rows has the dtype float32"),
+        (lambda t: t.update({"n.fish": t["n.fish"] * np.float32("nan")}), "n.fish has the dtype"),
+        (lambda t: t.update({"n.fish": t["n.fish"] * -1}), r"n\.fish must be 0 to 2147483647"),
+        (lambda t: t.update({"value.fish": t["value.fish"] * 9}), r"value\.fish must be -1 to 1"),
+        (lambda t: t.update({"smoothed.fish": t["value.fish"] * 9}), r"expected\.fish must be -1"),
+        (lambda t: t.update({"stderr.fish": -t["stderr.fish"]}), r"stderr\.fish must be 0 to 1"),
+        (
+            lambda t: t.update({"stderr.fish": t["stderr.fish"] * np.inf}),
+            r"stderr\.fish must be finite",
+        ),
+        (lambda t: t.update({"columns.fish": t["rows"][:0, :1]}), "safetensors: "),
     ],
-    ids=["missing", "shape", "nan", "zero", "smoothed", "worthless", "order", "axes", "range"],
 )
 def test_a_table_of_another_model_is_refused(
     path: Path, change: Callable[[Tensors], None], message: str
@@ -98,4 +109,16 @@ def test_a_table_of_another_model_is_refused(
     change(tensors)
     save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, path)
     with pytest.raises(TableError, match=message):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"x" * 100, (9 * 10**5).to_bytes(8, "little") + b'{"a":' * 180_000]
+)
+def test_a_file_that_is_no_table_is_refused_by_name(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    with pytest.raises(TableError, match=str(path)):
+        read(path)
+    path.unlink()
+    with pytest.raises(TableError, match=str(path)):
         read(path)

@@ -98,7 +98,7 @@ def test_a_truncated_file_is_named(copy: Path, name: str, size: int) -> None:
 
 def test_a_manifest_that_is_no_json_is_named(copy: Path) -> None:
     (copy / "tiny" / MANIFEST).write_text("{")
-    with pytest.raises(CatalogError, match=f"tiny/{MANIFEST}: "):
+    with pytest.raises(CatalogError, match=f"tiny/{MANIFEST}: not JSON"):
         catalog.load(copy)
 
 

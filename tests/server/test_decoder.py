@@ -197,15 +197,28 @@ def test_times_are_predicted_from_those_that_inputs_took() -> None:
         nonlocal now
         now += 0.5
 
+    holding = threading.Event()
+
+    def held(_: Source) -> None:
+        assert holding.wait(20)
+
     async def scenario() -> None:
         images, texts = [Upload("i", PNG, 1_000_000)], [Passage("t", [1] * 1000)]
         for _ in range(300):
             await decoder.map(work, images)
             await decoder.map(work, texts)
-        assert decoder.estimate_s(images) == pytest.approx(0.5, rel=0.01)
-        assert decoder.estimate_s(images * 4) == pytest.approx(2.0, rel=0.01)
-        assert decoder.estimate_s(texts * 2) == pytest.approx(1.0, rel=0.01)
         assert decoder.backlog_s == 0
+        assert decoder.wait_s(images) == 0.0
+        large = asyncio.ensure_future(decoder.map(held, images * 100, "bulk"))
+        await asyncio.sleep(0)
+        assert decoder.backlog_s == pytest.approx(50, rel=0.01)
+        # Its own client's bulk request shares the thread with it, and so does another's.
+        assert decoder.wait_s(images, "bulk") == pytest.approx(0.5, rel=0.01)
+        assert decoder.wait_s(images * 4, "other") == pytest.approx(2.0, rel=0.01)
+        assert decoder.wait_s(texts * 2, "other", weight=4.0) == pytest.approx(0.25, rel=0.01)
+        assert decoder.wait_s([Passage("t", "short")], "other") == 0.0
+        large.cancel()
+        holding.set()
 
     run(scenario())
     decoder.close()

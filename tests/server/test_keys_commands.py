@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,7 @@ from server.__main__ import cli
 from server.clients.database import Database
 from server.clients.keys import Key, id_of
 from server.clients.store import Store
+from tests.server.listening import DEADLINE_S, ROOT
 
 
 @pytest.fixture
@@ -115,3 +119,28 @@ def test_serving_another_address_without_keys_ends_with_code_2_before_models_are
     result = CliRunner().invoke(cli, [*arguments, "--database", url])
     assert result.exit_code == 2
     assert result.stderr.startswith("rheostat: host=0.0.0.0 can be reached from elsewhere")
+
+
+@pytest.mark.parametrize("command", [["keys", "list"], ["serve", "--models", "none"]])
+@pytest.mark.parametrize(
+    "database",
+    [
+        "sqlite:///{folder}",
+        "sqlite:///{folder}/text",
+        "sqlite:///{folder}/text/clients.db",
+        "sqlite:////proc/1/clients.db",  # where nobody may make a file
+        "sqlite:////dev/full",
+        "postgresql://me:hunter2@127.0.0.1:1/clients?sslmode=require",
+    ],
+)
+def test_a_database_that_cannot_be_used_ends_a_process_with_one_line(
+    tmp_path: Path, command: list[str], database: str
+) -> None:
+    (tmp_path / "text").write_text("no database, but long enough to be taken for one\n" * 20)
+    url = database.format(folder=tmp_path)
+    program = [sys.executable, "-m", "server", *command, "--database", url]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=DEADLINE_S, cwd=ROOT)
+    assert done.returncode == 1
+    assert re.fullmatch(r"rheostat: database=\S+ cannot be used: .+\n", done.stderr), done.stderr
+    assert "hunter2" not in done.stderr
+    assert not done.stdout

@@ -2,16 +2,20 @@ from __future__ import annotations
 
 import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import httpx
 import pytest
 from typer.testing import CliRunner
+from uvicorn.config import STARTUP_FAILURE
 
 from server.__main__ import cli
 from server.settings import PREFIX, Settings
 from tests.server.listening import DEADLINE_S, free_port, server
 from tests.server.samples import image, text_of
+from tests.tiny import write_overflowing
 
 
 def test_the_process_serves_until_it_is_told_to_end(folder: Path) -> None:
@@ -40,6 +44,18 @@ def test_a_folder_without_models_ends_with_one_line(command: str, tmp_path: Path
     assert result.stdout == ""
     assert result.stderr.startswith(f"rheostat: {tmp_path} holds no checkpoint")
     assert result.stderr.count("\n") == 1
+
+
+def test_a_model_that_gives_no_numbers_ends_the_start_with_a_line(tmp_path: Path) -> None:
+    write_overflowing(tmp_path / "tiny")
+    command = [sys.executable, "-m", "server", "serve", "--models", str(tmp_path)]
+    ended = subprocess.run(
+        [*command, "--port", str(free_port())], capture_output=True, text=True, timeout=DEADLINE_S
+    )
+    assert ended.returncode == STARTUP_FAILURE
+    assert "tiny cannot be served: " in ended.stderr
+    assert "task 'fish': the answer is not finite; subnet {'encoder.stage1': " in ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 @pytest.mark.parametrize(

@@ -211,3 +211,14 @@ def test_head_leaves_other_methods_and_what_is_no_request_alone() -> None:
             assert seen[-1] is scope
 
     run(scenario())
+
+
+@pytest.mark.parametrize("prefix", ["", "/models/a"], ids=["stripped", "whole"])
+def test_below_a_prefix_headers_are_heeded_or_refused_as_elsewhere(
+    below: TestClient, prefix: str
+) -> None:
+    budget = {"x-rheostat-fraction": "0.5"}
+    body = {"input": "w1", "model": "tiny-text"}
+    answer = below.post(f"{prefix}/v1/embeddings", json=body, headers=budget)
+    assert 0 < answer.json()["receipt"]["fraction"] <= 0.5
+    assert below.get(f"{prefix}/v1/models", headers=budget).status_code in (400, 422)

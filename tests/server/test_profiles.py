@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import json
 import logging
-import tempfile
+import os
 from contextlib import nullcontext
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -44,16 +44,131 @@ def test_a_profile_is_measured_once_and_then_read(
     assert again.total(plan, Workload(3, 0)) == first.total(plan, Workload(3, 0))
 
 
-@pytest.mark.parametrize("text", ["", "{}", '{"profile": {"rows": [1]}}', "[1]"])
-def test_a_file_that_cannot_be_read_is_measured_again_and_replaced(
-    tmp_path: Path, served: Served, text: str, caplog: pytest.LogCaptureFixture
+def test_who_waits_for_a_measurement_is_told_that_it_goes_on(
+    tmp_path: Path, served: Served, caplog: pytest.LogCaptureFixture
 ) -> None:
-    profiles(tmp_path, served).get(served)
-    (path,) = tmp_path.iterdir()
-    path.write_text(text)
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.INFO):
+        profiles(tmp_path, served).get(served)  # by a clock on which every reading takes a second
+        profiles(tmp_path, served).get(served)  # what is known is not announced
+    first, *between, last = [record.getMessage() for record in caplog.records]
+    assert first == "measuring the steps of tiny with torch-cpu, once"
+    assert between[:2] == [f"still measuring tiny: {seconds} s so far" for seconds in (5, 10)]
+    assert last.startswith("measured tiny in ")
+
+
+class Measured(NamedTuple):
+    """A profile that was measured, and its file."""
+
+    profile: Profile
+    name: str
+    text: str
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory, served: Served) -> Measured:
+    folder = tmp_path_factory.mktemp("profiles")
+    profile = profiles(folder, served).get(served)
+    (path,) = folder.iterdir()
+    return Measured(profile, path.name, path.read_text())
+
+
+def is_measured_again(
+    folder: Path, served: Served, measured: Measured, content: bytes, patch: pytest.MonkeyPatch
+) -> bool:
+    (folder / measured.name).write_bytes(content)
+    patch.setattr(Profiles, "measure", lambda self, served: measured.profile)
+    return profiles(folder, served).get(served) is measured.profile
+
+
+@pytest.mark.parametrize("mode", [0o022, 0o077])
+def test_a_profile_has_the_mode_of_any_new_file(
+    tmp_path: Path, served: Served, mode: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = os.umask(mode)
+    try:
         profiles(tmp_path, served).get(served)
+    finally:
+        os.umask(before)
+    (path,) = tmp_path.iterdir()
+    assert path.stat().st_mode & 0o777 == 0o666 & ~mode
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"rows": [1, 1, 4]},
+        {"rows": [4, 1, 16]},
+        {"rows": [0, 1, 4]},
+        {"lengths": [-1]},
+        {"lengths": []},
+        {"seconds": []},
+        {"seconds": [[[1e300]]]},
+        {"seconds": "x"},
+        {"curves": []},
+        {"curves": [[1, 2]]},
+        {"curves": [[None, {}, 0]]},
+        {"rows": None},
+        {"rows": [10**400]},
+    ],
+    ids=str,
+)
+def test_a_profile_that_makes_no_sense_is_measured_again(
+    tmp_path: Path,
+    served: Served,
+    measured: Measured,
+    fields: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    record = json.loads(measured.text)
+    text = json.dumps({**record, "profile": {**record["profile"], **fields}})
+    assert is_measured_again(tmp_path, served, measured, text.encode(), monkeypatch)
+    assert f"{measured.name}: " in caplog.text
     assert "cannot be used and is measured again" in caplog.text
+
+
+def test_a_sound_profile_is_not_measured_again(
+    tmp_path: Path, served: Served, measured: Measured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = measured.text.encode()
+    assert not is_measured_again(tmp_path, served, measured, text, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{}",
+        '{"profile": {"rows": [1]}}',
+        "[1]",
+        "[" * 100_000,
+        '{"profile": ' * 100_000,
+        '{"profile": NaN}',
+        "null",
+        "1" * 5000,
+        "\ud800",
+    ],
+    ids=lambda text: text[:12],
+)
+def test_a_file_that_cannot_be_read_is_measured_again(
+    tmp_path: Path,
+    served: Served,
+    measured: Measured,
+    text: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    content = text.encode(errors="surrogatepass")
+    assert is_measured_again(tmp_path, served, measured, content, monkeypatch)
+    assert "cannot be used and is measured again" in caplog.text
+
+
+def test_a_file_that_cannot_be_read_is_replaced(
+    tmp_path: Path, served: Served, measured: Measured
+) -> None:
+    path = tmp_path / measured.name
+    path.write_text("{")
+    profiles(tmp_path, served).get(served)
     assert json.loads(path.read_text())["made_for"]["model"] == "tiny"
 
 
@@ -92,12 +207,11 @@ def test_on_a_full_disk_nothing_is_left_behind_and_the_profile_is_used(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    def full(mode: str, dir: Path, delete: bool) -> Any:
-        """Open a file in the folder whose writes fail once they reach the disk."""
-        (dir / "half").symlink_to("/dev/full")
-        return (dir / "half").open(mode)
+    def full(path: Path) -> None:
+        """Make a file whose writes fail once they reach the disk."""
+        path.symlink_to("/dev/full")
 
-    monkeypatch.setattr(tempfile, "NamedTemporaryFile", full)
+    monkeypatch.setattr(Path, "touch", full)
     with caplog.at_level(logging.WARNING):
         found = profiles(tmp_path, served).get(served)
     assert len(found.seconds)

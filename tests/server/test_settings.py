@@ -6,6 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 import models
+from models.text import MAX_TEXT_CHARS
 from server.settings import MIB, Settings
 
 
@@ -106,3 +107,7 @@ def test_settings_cannot_be_changed_or_invented() -> None:
         Settings().port = 1
     with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
         Settings(colour="red")  # type: ignore[call-arg]
+
+
+def test_the_limit_of_characters_is_that_of_models() -> None:
+    assert Settings().max_text_chars == MAX_TEXT_CHARS

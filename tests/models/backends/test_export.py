@@ -17,6 +17,7 @@ from models.backends.onnx import OnnxBackend
 from models.core import Cost, Plan, Step
 from models.execution import Value
 from models.ragged import Layout, Ragged
+from models.task import with_raw
 from tests.models.backends.linear import session_wins
 from tests.tiny import tiny_model
 from tests.tiny_text import tiny_exits, token_rows
@@ -82,7 +83,9 @@ def test_a_text_encoder_gives_torchs_vectors_for_rows_of_any_length(backend: Onn
     model = tiny_exits()
     backend.prepare(model)
     subnet = model.space.check({"depth": 1, "heads": 0.5, "ffn": 0.5, "dim": 8})
-    check(backend, model.plan(subnet, (9,)), text_batches())
+    plan = model.plan(subnet, (9,))
+    check(backend, plan, text_batches())
+    check(backend, with_raw(plan), text_batches())
 
 
 @pytest.mark.slow
@@ -96,7 +99,9 @@ def test_every_architecture_gives_torchs_vectors(
     model = tiny_exits(architecture, pooling=pooling, projection=12, dims=(4, 12))
     backend.prepare(model)
     subnet = model.space.check({**model.space.sample(Random(architecture)), "depth": depth})
-    check(backend, model.plan(subnet, (9,)), text_batches())
+    plan = model.plan(subnet, (9,))
+    check(backend, plan, text_batches())
+    check(backend, with_raw(plan), text_batches())
 
 
 def image_batches(shape: tuple[int, ...]) -> list[Values]:

@@ -106,7 +106,7 @@ def test_a_client_is_created_read_replaced_listed_and_deleted(app_client: TestCl
         ({"quota": {"flops_per_s": 0.5}}, "quota.flops_per_s", "greater than or equal to 1"),
         ({"quota": {"flops_burst": 1e22}}, "quota.flops_burst", "less than or equal to 1000"),
         ({"quota": {"flops_per_day": -1}}, "quota.flops_per_day", "greater than or equal to 1"),
-        ({"weight": 10**400}, "weight", "must be a finite number"),
+        ({"weight": 10**400}, "weight", "must be a valid number"),
         ({"models": ["tiny", "tiny"]}, "models", "models names 'tiny' more than once"),
         ({"maximum": {"fraction": 1.5}}, "maximum.fraction", "less than or equal to 1"),
         ({"maximum": {"strict": True}}, "maximum.strict", "allowed: flops, macs, fraction"),
@@ -131,7 +131,8 @@ def test_a_wrong_client_is_refused_by_its_field(
 
 @pytest.mark.parametrize("client", ["a b", "-a", "x" * 65, "a%0Ab"])
 def test_a_clients_id_is_a_plain_word(app_client: TestClient, client: str) -> None:
-    assert error(app_client.put(f"/v1/clients/{client}", json={}), 422)
+    message = error(app_client.put(f"/v1/clients/{client}", json={}), 422)["message"]
+    assert re.fullmatch(r"path\.client='.*' must match pattern '.*'", message)
 
 
 def test_there_are_no_more_clients_than_the_settings_allow(app_client: TestClient) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -96,6 +97,66 @@ def test_the_first_version_of_the_sdk_reads_documents(text_url: str) -> None:
     ]
 
 
+def test_the_first_version_of_the_sdk_ranks_the_fields_it_names(text_url: str) -> None:
+    documents = [
+        {"title": "w9", "text": "w3 w4", "id": "a"},
+        {"title": "w1", "text": "w2", "id": "b"},
+        {"title": "w40 w41", "text": "w9", "id": "c"},
+    ]
+    with cohere.Client(api_key="none", base_url=text_url) as client:
+        ask_for = partial(client.rerank, model="tiny-text", query="w1 w2")
+        fields: list[str] | None
+        for fields in (["title", "text"], ["text"], None):
+            names = fields or ["text"]
+            plain = ["\n".join(one[name] for name in names) for one in documents]
+            wanted = ask_for(documents=plain).results
+            found = ask_for(
+                documents=documents, rank_fields=fields, max_chunks_per_doc=3, return_documents=True
+            ).results
+            assert [one.index for one in found] == [one.index for one in wanted]
+            assert [one.relevance_score for one in found] == pytest.approx(
+                [one.relevance_score for one in wanted], abs=1e-6
+            )
+            assert [one.document.model_dump() for one in found] == [
+                documents[one.index] for one in found
+            ]
+        cut = ask_for(documents=[LONG], max_chunks_per_doc=1)
+        assert len(cut.results) == 1
+        with pytest.raises(cohere.UnprocessableEntityError, match="at most 32"):
+            ask_for(documents=[LONG])
+
+
+def test_documents_come_back_where_they_are_asked_for(text_client: TestClient) -> None:
+    """LiteLLM asks for them at this path too, and Cohere's first version at the other."""
+    given: list[Any] = ["w1", {"text": "w2", "page": 7, "tags": ["x", None], "none": None}]
+    for path in ("/v1/rerank", "/v2/rerank"):
+        body = {"query": "w2", "documents": given, "return_documents": True}
+        results = text_client.post(path, json=body).json()["results"]
+        wanted: list[Any] = [{"text": "w1"}, given[1]]
+        assert [one["document"] for one in results] == [wanted[one["index"]] for one in results]
+        plain = text_client.post(path, json={**body, "return_documents": False}).json()["results"]
+        assert all(set(one) == {"index", "relevance_score"} for one in plain)
+
+
+@pytest.mark.parametrize(
+    ("fields", "documents", "message"),
+    [
+        (["title"], [{"text": "w1"}], "documents[0].title=None must be a text"),
+        (["page"], ["w1", {"text": "w1", "page": 7}], "documents[1].page=7 must be a text"),
+        ([], ["w1"], "rank_fields: List should have at least 1 item"),
+        ([1], ["w1"], "rank_fields[0]=1 must be a valid string"),
+        (None, [{"text": 5}], "must be a text, or an object whose"),
+    ],
+)
+def test_fields_that_cannot_be_ranked_are_named(
+    text_client: TestClient, fields: Any, documents: Any, message: str
+) -> None:
+    body = {"query": "w2", "documents": documents, "rank_fields": fields}
+    answer = text_client.post("/v2/rerank", json=body)
+    assert answer.status_code == 422
+    assert message in answer.json()["message"]
+
+
 @pytest.mark.parametrize(
     ("fields", "error", "message"),
     [
@@ -114,9 +175,9 @@ def test_the_first_version_of_the_sdk_reads_documents(text_url: str) -> None:
             "top_k is not a field; allowed: model, ",
         ),
         (
-            {"request_options": {"additional_body_parameters": {"return_documents": True}}},
+            {"documents": [{"title": "w1"}]},
             "UnprocessableEntityError",
-            "this path repeats no documents",
+            r"documents[0].text=None must be a text, to be ranked",
         ),
         (
             {"request_options": {"additional_body_parameters": {"budget": {"flops": 1}}}},
@@ -128,7 +189,7 @@ def test_the_first_version_of_the_sdk_reads_documents(text_url: str) -> None:
 def test_errors_have_coheres_form_and_status(
     sdk: Any, fields: dict[str, Any], error: str, message: str
 ) -> None:
-    with pytest.raises(getattr(cohere, error), match=message) as caught:
+    with pytest.raises(getattr(cohere, error)) as caught:
         ask(sdk, **fields)
     assert message in caught.value.body["message"]
     assert caught.value.body["id"] == caught.value.headers["x-request-id"]

@@ -147,16 +147,11 @@ def test_bodies_read_by_hand_are_documented_in_full(document: dict[str, Any]) ->
     content = document["paths"]["/v1/infer"]["post"]["requestBody"]["content"]
     assert set(content) == {"application/json", "multipart/form-data"}
     fields = content["application/json"]["schema"]["properties"]
-    assert set(fields) == {"image", "images", "model", "tasks", "preferences", "budget"}
+    asked = {"model", "tasks", "preferences", "budget", "priority"}
+    assert set(fields) == {"image", "images", *asked}
     assert "$ref" not in str(content)
     plan = document["paths"]["/v1/plan"]["post"]["requestBody"]["content"]["application/json"]
-    assert set(plan["schema"]["properties"]) == {
-        "model",
-        "tasks",
-        "preferences",
-        "budget",
-        "tokens",
-    }
+    assert set(plan["schema"]["properties"]) == {"tokens", *asked}
 
 
 def test_documented_answers_match_real_ones(client: TestClient, document: dict[str, Any]) -> None:

@@ -131,7 +131,7 @@ BAD: list[tuple[dict[str, Any], str | None, str]] = [
     ({"input": [1, 60]}, "input", "60"),
     ({"input": "w1", "encoding_format": "md5"}, "encoding_format", "'float' or 'base64'"),
     ({"input": "w1", "dimensions": 7}, "dimensions", r"one of \[4, 8, 16\]"),
-    ({"input": "w1", "dimensions": 0}, "dimensions", "greater than 0"),
+    ({"input": "w1", "dimensions": -1}, "dimensions", "greater than or equal to 0"),
     ({"input": "w1", "budget": {"flops": 1}}, "budget.flops", "too small"),
     ({"input": "w1", "budget": {"min_quality": 1e12}}, "budget.min_quality", "the best subnet"),
     ({"input": "w1", "budget": {"joules": 1}}, "budget.joules", "not a field"),
@@ -279,3 +279,70 @@ def test_the_sdk_comes_back_when_a_full_server_says(text_url: str, refuse: Refus
             patient.embeddings.create(model="tiny-text", input="w1")
     assert (caught.value.type, caught.value.code) == ("rate_limit_error", "overloaded")
     assert caught.value.response.headers["retry-after-ms"] == "20"
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ({"embedding_type": "base64"}, {"encoding_format": "base64"}),  # Jina's API
+        ({"encoding_type": "float"}, {}),  # llama-index's Jina client
+        ({"normalized": True}, {}),
+        ({"normalized": False}, {"normalize": False}),
+        ({"task": "query"}, {"prompt": "query"}),
+        ({"late_chunking": False}, {}),
+        ({"truncate": False}, {}),
+        ({"dimensions": 0, "modality": "text"}, {}),  # infinity's client
+        ({"user": "me", "add_special_tokens": True, "priority": 0}, {}),
+    ],
+)
+def test_fields_of_other_clients_mean_what_they_mean_there(
+    text_client: TestClient, given: dict[str, Any], meant: dict[str, Any]
+) -> None:
+    body = {"input": ["w1 w2", "w3"]}
+    found = text_client.post("/v1/embeddings", json={**body, **given})
+    wanted = text_client.post("/v1/embeddings", json={**body, **meant})
+    assert found.status_code == wanted.status_code == 200, found.text
+    assert found.json()["data"] == wanted.json()["data"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "cut"),
+    [
+        ({"truncate": True}, ["w1"] * 30),
+        ({"truncate_prompt_tokens": -1}, ["w1"] * 30),
+        ({"truncate_prompt_tokens": 7}, ["w1"] * 5),
+        ({"truncate_prompt_tokens": 7, "truncate": "left"}, ["w1"] * 4 + ["w2"]),
+    ],
+)
+def test_long_texts_are_cut_as_other_servers_clients_ask(
+    text_client: TestClient, fields: dict[str, Any], cut: list[str]
+) -> None:
+    found = text_client.post("/v1/embeddings", json={"input": f"{LONG} w2", **fields}).json()
+    wanted = text_client.post("/v1/embeddings", json={"input": " ".join(cut)}).json()
+    np.testing.assert_allclose(
+        found["data"][0]["embedding"], wanted["data"][0]["embedding"], atol=1e-6
+    )
+    assert found["usage"]["prompt_tokens"] == len(cut) + 2
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"late_chunking": True}, "late_chunking=True must be False"),
+        ({"modality": "image"}, "modality='image' must be 'text'"),
+        ({"add_special_tokens": False}, "add_special_tokens=False must be True"),
+        ({"embedding_type": "ubinary"}, "embedding_type='ubinary' must be 'float' or 'base64'"),
+        ({"embedding_type": "float", "encoding_format": "base64"}, "embedding_type is not a field"),
+        ({"task": "retrieval.query"}, "'retrieval.query'"),
+        ({"truncate_prompt_tokens": 2}, "leave no room"),
+        ({"truncate_prompt_tokens": 0}, "leave no room"),
+        ({"truncate_prompt_tokens": -2}, "greater than or equal to -1"),
+        ({"joules": None}, "joules is not a field"),
+    ],
+)
+def test_what_cannot_be_had_is_refused_by_name(
+    text_client: TestClient, fields: dict[str, Any], message: str
+) -> None:
+    answer = text_client.post("/v1/embeddings", json={"input": "w1", **fields})
+    assert answer.status_code == 400
+    assert message in answer.json()["error"]["message"]

@@ -6,11 +6,14 @@ those that come later (keys, clients, models) are left out.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import Any
 
 import hypothesis
 import pytest
+
+from bench.hostile.__main__ import look_at, run
 
 schemathesis = pytest.importorskip("schemathesis")
 
@@ -53,3 +56,16 @@ def test_no_request_gets_an_answer_that_is_not_documented(text_url: str, mode: s
         FEW(given(send))()
     assert len(sent) > 10
     assert sum(sent.values()) >= NUM_REQUESTS * 10
+
+
+def test_hostile_requests_get_no_error_of_the_servers_own(text_url: str) -> None:
+    """A few of those that `bench.hostile` sends; `make fuzz` sends them all, and watches."""
+    host, _, port = text_url.removeprefix("http://").partition(":")
+    address = (host, int(port))
+    target = look_at(address, None)
+    assert (target.text_model, target.image_model) == ("tiny-text", "tiny")
+    assert {"/v1/embeddings", "/v1/infer", "/embed"} <= {path for _, path, _ in target.operations}
+    outcomes = run(address, target, 1, range(80), 4, math.inf)
+    assert len(outcomes) == 80
+    assert not [one for one in outcomes if (one.reply.status or 0) in (424, 500, 502)]
+    assert sum(one.reply.status == 200 for one in outcomes) > 5

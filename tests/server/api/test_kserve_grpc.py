@@ -211,6 +211,44 @@ def test_a_budget_may_stand_in_metadata(served: Served, decoder: Decoder) -> Non
     run(scenario())
 
 
+def test_metadata_that_cannot_be_used_is_refused_on_every_call(
+    served: Served, decoder: Decoder
+) -> None:
+    async def scenario() -> None:
+        async with running(served, decoder, TorchBackend()) as client:
+            for name in messages.calls():
+                cases: list[tuple[tuple[tuple[str, str | bytes], ...], str]] = [
+                    ((("x-rheostat-joules", "1"),), "is not known"),
+                    ((("x-rheostat-flops-bin", b"1"),), "is not known"),
+                    ((("x-rheostat-flops", "1e12"),) * 2, "is given more than once"),
+                ]
+                if name != "ModelInfer":
+                    cases.append(((("x-rheostat-flops", "1e12"),), "cannot be used here"))
+                for metadata, message in cases:
+                    with pytest.raises(grpc.aio.AioRpcError, match=message) as caught:
+                        await client.call(name, metadata=metadata)
+                    assert caught.value.code().name == "INVALID_ARGUMENT"
+
+    run(scenario())
+
+
+def test_parameters_without_a_value_are_as_if_they_were_not_there(
+    served: Served, decoder: Decoder
+) -> None:
+    async def scenario() -> None:
+        async with running(served, decoder, TorchBackend()) as client:
+            plain = await client.call("ModelInfer", asked())
+            request = asked()
+            for name in ("budget_flops", "timeout", "dimensions", "preference_fish"):
+                request.parameters[name].SetInParent()
+            request.outputs.add(name="fish").parameters["classification"].SetInParent()
+            answer = await client.call("ModelInfer", request)
+            assert answer.raw_output_contents[0] == plain.raw_output_contents[0]
+            assert answer.outputs[0].datatype == "FP32"
+
+    run(scenario())
+
+
 @pytest.mark.parametrize("compression", ["NoCompression", "Gzip", "Deflate"])
 def test_a_message_beyond_the_limit_is_refused_however_small_it_travels(
     served: Served, decoder: Decoder, compression: str

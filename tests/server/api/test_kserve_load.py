@@ -19,6 +19,7 @@ from server.engine.engine import Engine
 from server.forms import Forms
 from server.forms import install as install_forms
 from server.middleware import RequestId
+from server.options import ReadOptions
 from server.service import Service
 from tests.server.api.kserve_samples import IMAGES, tensor
 from tests.server.around import service_around, until
@@ -64,6 +65,7 @@ async def running(served: Served, decoder: Decoder) -> AsyncIterator[Running]:
         app.include_router(kserve.routes(Inference(service, 4, 4)))
         forms = Forms(kserve.FORMS)
         install_forms(app, forms)
+        app.add_middleware(ReadOptions)
         app.add_middleware(RequestId, forms=forms)
         yield Running(app, service, engine, backend)
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import threading
 import weakref
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from fastapi.testclient import TestClient
+from safetensors.torch import load_file, save_file
 
 from models import checkpoint
 from models.checkpoint import MANIFEST
@@ -19,7 +21,7 @@ from server import garbage
 from server.app import create_app
 from server.settings import Settings
 from tests.server.samples import image, text_of
-from tests.tiny import tiny_model, tiny_table, write_checkpoint
+from tests.tiny import tiny_model, tiny_table, write_checkpoint, write_overflowing
 
 ASKED = {"image": text_of(image()), "model": "tiny"}
 
@@ -91,6 +93,47 @@ def test_a_bad_checkpoint_is_refused_and_the_old_model_goes_on(
     assert status == 422
     assert "now holds 'other', not 'tiny'" in body["error"]["message"]
     assert probabilities(client) == pytest.approx(before)
+
+
+def test_a_model_that_gives_no_numbers_is_refused_and_the_old_one_goes_on(
+    client: TestClient, models: Path
+) -> None:
+    before = probabilities(client)
+    write_overflowing(models / "tiny")
+    status, body = change(client, "tiny", "reload")
+    assert (status, body["error"]["type"]) == (422, "model_not_loadable")
+    message = body["error"]["message"]
+    assert "tiny cannot be served: " in message
+    assert "task 'fish': the answer is not finite; subnet {'encoder.stage1': 0.25" in message
+    assert probabilities(client) == pytest.approx(before)
+    assert change(client, "second", "unload")[0] == 200  # that it was refused left nothing behind
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_weight_that_is_no_number_is_refused_by_name(
+    client: TestClient, models: Path, value: float
+) -> None:
+    before = probabilities(client)
+    weights = models / "tiny" / "model.safetensors"
+    state = load_file(weights)
+    state["stem.weight"][0, 0, 0, 0] = value
+    save_file(state, weights)
+    checkpoint.cover(models / "tiny", weights.name)
+    status, body = change(client, "tiny", "reload")
+    assert (status, body["error"]["type"]) == (422, "model_not_loadable")
+    assert "tensor 'stem.weight' holds a value that is not finite" in body["error"]["message"]
+    assert probabilities(client) == pytest.approx(before)
+
+
+@pytest.mark.parametrize("channels", [[32, 10**9], [32, 1e9], [10**30, 32], [32, -8], "x", None])
+def test_a_size_that_cannot_be_is_refused(client: TestClient, models: Path, channels: Any) -> None:
+    path = models / "tiny" / MANIFEST
+    manifest = json.loads(path.read_text())
+    manifest["config"]["channels"] = channels
+    path.write_text(json.dumps(manifest))
+    status, body = change(client, "tiny", "reload")
+    assert (status, body["error"]["type"]) == (422, "model_not_loadable")
+    assert str(models / "tiny") in body["error"]["message"]
 
 
 def test_models_are_unloaded_and_loaded(client: TestClient) -> None:

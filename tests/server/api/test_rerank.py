@@ -93,7 +93,7 @@ def test_a_cascade_pays_each_layer_once(text_client: TestClient, text_model: Exi
         ({"cascade": {"depth": 4, "keep": 1}}, "cascade.depth", "before the chosen one"),
         ({"cascade": {"depth": 1, "keep": 0}}, "cascade.keep", "greater than 0"),
         ({"documents": []}, "documents", "at least 1"),
-        ({"documents": [{"text": "w1", "image": "x"}]}, "documents[0]", "must be a text, or an"),
+        ({"documents": [{"image": "x"}]}, "documents[0].text", "must be a text, to be"),
         ({"texts": ["w1"]}, "documents", "both given; use one"),
         ({"documents": ["w1"], "colour": 1}, "colour", "not a field"),
         ({"max_tokens_per_doc": 2}, "documents[0]", "leave no room"),

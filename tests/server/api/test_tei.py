@@ -9,7 +9,9 @@ import torch
 from fastapi.testclient import TestClient
 
 from models.families.exits import Exits
+from models.ragged import Ragged
 from server.api import tei
+from server.app import create_app
 from server.errors import (
     AuthenticationError,
     DatabaseError,
@@ -100,6 +102,43 @@ def test_dimensions_are_cut_first_and_then_normalised(
 ) -> None:
     found = torch.tensor(post(text_client, "/embed", inputs=TEXTS, dimensions=8))
     torch.testing.assert_close(found, expected(text_model, TEXTS, 8), atol=1e-5, rtol=0)
+
+
+def pooled(model: Exits, text: str, dim: int) -> torch.Tensor:
+    """Return a text's vector as it is before it becomes a unit vector."""
+    subnet = model.space.check({"depth": 4, "heads": 1, "ffn": 1, "dim": dim})
+    value: Any = Ragged.pack([model.input.encode(text)])
+    for step in model.plan(subnet, (8,))[:-1]:
+        value = step.run(value)
+    return model.pool(4, dim, value)[0]
+
+
+@pytest.mark.parametrize("dim", [8, 16])
+def test_vectors_that_are_not_normalised_are_as_pooled(
+    text_client: TestClient, text_model: Exits, dim: int
+) -> None:
+    body: dict[str, Any] = {"inputs": TEXTS, "dimensions": dim, "normalize": False}
+    found = torch.tensor(post(text_client, "/embed", **body))
+    wanted = torch.stack([pooled(text_model, text, dim) for text in TEXTS])
+    assert (wanted.norm(dim=1) - 1).abs().min() > 0.1
+    torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
+    units = torch.tensor(post(text_client, "/embed", **{**body, "normalize": None}))
+    torch.testing.assert_close(units, expected(text_model, TEXTS, dim), atol=1e-5, rtol=0)
+
+
+def test_the_cache_tells_vectors_as_pooled_from_unit_vectors(
+    text_settings: Settings, text_model: Exits
+) -> None:
+    settings = text_settings.model_copy(update={"max_cache_bytes": 10**6, "policy": "price"})
+    with TestClient(create_app(settings)) as client:
+        for _ in range(2):  # the second time from the cache
+            for normalize, wanted in (
+                (True, expected(text_model, ["w4"])[0]),
+                (False, pooled(text_model, "w4", 16)),
+            ):
+                (found,) = post(client, "/embed", inputs="w4", normalize=normalize)
+                torch.testing.assert_close(torch.tensor(found), wanted, atol=1e-4, rtol=1e-4)
+        assert "rheostat_cache_hits_total 2.0" in client.get("/metrics").text
 
 
 def test_a_prompt_stands_around_the_text(text_client: TestClient, text_model: Exits) -> None:
@@ -201,7 +240,7 @@ BAD: list[tuple[str, dict[str, Any], int, str, str | None, str]] = [
     ("/embed", {"inputs": ["w1"] * 7}, 422, "Validation", "inputs", "at most 6"),
     ("/embed", {"inputs": 5}, 422, "Validation", "inputs", "must be a text"),
     ("/embed", {}, 422, "Validation", "inputs", "required"),
-    ("/embed", {"inputs": "w1", "normalize": False}, 422, "Validation", "normalize", "True"),
+    ("/embed", {"inputs": "w1", "normalize": 0}, 422, "Validation", "normalize", "a valid boolean"),
     ("/embed", {"inputs": "w1", "dimensions": 0}, 422, "Validation", "dimensions", "than 0"),
     ("/embed", {"inputs": "w1", "dimensions": 99}, 422, "Validation", "dimensions", "[4, 8, 16]"),
     ("/embed", {"inputs": "w1", "prompt_name": "x"}, 422, "Validation", "inputs", "'x'"),

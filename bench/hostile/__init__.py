@@ -1,0 +1,1 @@
+"""Hostile requests against a running server; see `bench.hostile.__main__`."""

@@ -1,0 +1,66 @@
+"""What a refusal may promise: a latency that holds when the request comes again.
+
+Predictions are means. A figure that half of the requests would miss is no help to who is refused,
+so what reading took and by how much predictions were missed lately is kept for each model.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from dataclasses import dataclass, field
+
+_KEPT = 64  # requests
+_MAX_MODELS = 256
+_FORGET = 0.9  # what a request weighs less in the usual time of reading for each later one
+_LEAST_MARGIN = 1.25  # a prediction changes with the machine
+_QUANTILE = 0.95
+_LEAST_S = 0.002
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What is known of one model's requests.
+
+    Attributes:
+        reading_s: What reading one usually takes.
+        ratios: Time that requests took over the time predicted, the last ones.
+    """
+
+    reading_s: float
+    ratios: deque[float] = field(default_factory=lambda: deque(maxlen=_KEPT))
+
+
+class Promises:
+    """Of each model, those unheard of for longest forgotten first. For one event loop."""
+
+    def __init__(self) -> None:
+        self._seen: OrderedDict[str, _Seen] = OrderedDict()
+
+    def note_reading(self, model: str, seconds: float) -> None:
+        """Take in how long a request took to read."""
+        seen = self._of(model, seconds)
+        seen.reading_s = _FORGET * seen.reading_s + (1 - _FORGET) * seconds
+
+    def note_total(self, model: str, predicted_s: float, taken_s: float) -> None:
+        """Take in how long a request took from its arrival to its answer."""
+        if predicted_s > 0:
+            self._of(model, 0.0).ratios.append(taken_s / predicted_s)
+
+    def reading_s(self, model: str) -> float:
+        """Return what reading a request usually takes."""
+        seen = self._seen.get(model)
+        return 0.0 if seen is None else seen.reading_s
+
+    def seconds(self, model: str, predicted_s: float) -> float:
+        """Return what nearly all requests keep of a predicted time, unless they wait."""
+        seen = self._seen.get(model)
+        ratios = sorted(seen.ratios) if seen else []
+        worst = ratios[min(len(ratios) - 1, int(_QUANTILE * len(ratios)))] if ratios else 1.0
+        return max(_LEAST_MARGIN, worst) * predicted_s + _LEAST_S
+
+    def _of(self, model: str, reading_s: float) -> _Seen:
+        seen = self._seen.setdefault(model, _Seen(reading_s))
+        self._seen.move_to_end(model)
+        if len(self._seen) > _MAX_MODELS:
+            self._seen.popitem(last=False)
+        return seen

@@ -1,0 +1,55 @@
+"""What a model must have answered before it is served."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor
+
+from models.core import Subnet
+from models.inputs import ModelInput
+from models.task import Task
+from server.catalog import Served
+from server.errors import InferenceError, ModelLoadError
+
+_TOLERANCE = 1e-3  # of the length of a vector
+
+
+def examples(model_input: ModelInput) -> list[Any]:
+    """Return inputs that a model must be able to answer: a short one and the longest."""
+    short = model_input.example()
+    if not model_input.has_length:
+        return [short]
+    return [short, model_input.example(model_input.plan_shape(None)[0])]
+
+
+def check_answers(tasks: Mapping[str, Task], outputs: Mapping[str, Tensor]) -> None:
+    """Refuse vectors that do not have length 1; that numbers are finite the engine has seen.
+
+    Raises:
+        InferenceError: Naming the task.
+    """
+    for name, output in outputs.items():
+        norm = float(output.norm())
+        if tasks[name].kind == "embedding" and abs(norm - 1) > _TOLERANCE:
+            raise InferenceError(f"task {name!r}: the vector has length {norm:g}, not 1")
+
+
+@contextmanager
+def blaming(served: Served, subnet: Subnet, item: Any) -> Iterator[None]:
+    """Name model and subnet where a run fails.
+
+    Raises:
+        ModelLoadError: In place of an InferenceError.
+    """
+    try:
+        yield
+    except InferenceError as error:
+        shape = list(served.input.shape_of(item))
+        raise ModelLoadError(
+            f"{served.name} cannot be served: {error.message}; subnet {dict(subnet)}, input of "
+            f"shape {shape}",
+            "model",
+        ) from None
