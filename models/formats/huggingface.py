@@ -127,8 +127,8 @@ def assemble(
         ValueError: If the choices do not fit the model.
     """
     check_known(fields, known.CONFIG)
-    for name, allowed in _REQUIRED.items():
-        fields.require(name, *allowed)
+    for field, allowed in _REQUIRED.items():
+        fields.require(field, *allowed)
     for file in _REFUSED:
         if (folder / file).is_file():
             raise FormatError(f"{folder / file} is not followed; allowed: no such file")

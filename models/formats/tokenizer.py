@@ -13,23 +13,20 @@ module ``Transformer`` of sentence-transformers 6.2.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers
+from tokenizers import Tokenizer, normalizers, pre_tokenizers
 
 from models.files import reading
 from models.formats.folder import Fields, FormatError, check_tokenizer
 from models.formats.known import TOKENIZER_CONFIG, check_known
+from models.formats.tokens import Tokens, add_tokens, own_tokens, special_tokens
 from models.text import TOKENIZER
 
 CONFIG = "tokenizer_config.json"
-SPECIAL_TOKENS = "special_tokens_map.json"
-ADDED_TOKENS = "added_tokens.json"
 NO_LIMIT = 10**9  # tokenizers without a limit are written with 1e30
-_NAMED = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
-_FLAGS = ("lstrip", "rstrip", "single_word", "normalized", "special")
 
 
 class PublicTokenizer(NamedTuple):
@@ -53,7 +50,7 @@ def read_tokenizer(folder: Path, config: Fields, lowers: bool = False) -> Public
     check_tokenizer(folder)
     path = folder / TOKENIZER
     settings = Fields.read_if_there(folder / CONFIG)
-    check_known(settings, {*TOKENIZER_CONFIG, *_own_tokens(settings)})
+    check_known(settings, {*TOKENIZER_CONFIG, *own_tokens(settings)})
     settings.require("split_special_tokens", False)
     settings.require("truncation_side", "right")
     settings.require("fix_mistral_regex", False)
@@ -65,10 +62,10 @@ def read_tokenizer(folder: Path, config: Fields, lowers: bool = False) -> Public
         if settings.values.get("truncation_side") is None and truncation.get("direction") == "left":
             raise FormatError(f"{path}: truncation.direction='Left'; allowed: 'Right'")
         kind = _kind(settings, config)
-        tokens = _Tokens(settings, _special_tokens(folder, settings))
+        tokens = Tokens(settings, special_tokens(folder, settings))
         if (rule := _RULES[kind]) is not None:
             rule.apply(path, tokenizer, settings, tokens)
-        _add_tokens(folder, tokenizer, settings, tokens, rule.defaults if rule else {})
+        add_tokens(folder, tokenizer, settings, tokens, rule.defaults if rule else {})
         if rule is not None and rule.ends:
             _check_ends(path, tokenizer, [tokens.named(n, rule.defaults) for n in rule.ends])
         if lowers and not _has_lowercase(tokenizer.normalizer):
@@ -103,101 +100,6 @@ def _kind(settings: Fields, config: Fields) -> str:
     return _OF_MODELS.get(str(model_type), _BY_FILE)
 
 
-class _Tokens:
-    """The special tokens that the files beside ``tokenizer.json`` name."""
-
-    def __init__(self, settings: Fields, legacy: Mapping[str, Any]) -> None:
-        self.values = {**settings.values, **legacy}
-        self._settings = settings
-
-    def named(self, name: str, defaults: Mapping[str, str]) -> str | None:
-        """Return the token of a role, ``cls`` for instance."""
-        value = self.values.get(f"{name}_token")
-        return defaults.get(name) if value is None else self._content(value)
-
-    def all(self, defaults: Mapping[str, str]) -> Iterator[tuple[str, bool]]:
-        """Return every special token once, and whether a file names it."""
-        seen: set[str] = set()
-        given = [v for k, v in self.values.items() if k.endswith("_token") and v is not None]
-        for name in ("additional_special_tokens", "extra_special_tokens"):
-            more = self.values.get(name) or []
-            given += more.values() if isinstance(more, dict) else more
-        for content, is_named in (
-            *((self._content(value), True) for value in given),
-            *((content, False) for content in defaults.values()),
-        ):
-            if content not in seen:
-                seen.add(content)
-                yield content, is_named
-
-    def _content(self, value: Any) -> str:
-        content = value.get("content") if isinstance(value, dict) else value
-        if not isinstance(content, str):
-            raise FormatError(f"{self._settings.path}: {value!r} is no token; allowed: a text")
-        return content
-
-
-def _own_tokens(settings: Fields) -> Iterator[str]:
-    """Return the fields of special tokens that only this model has."""
-    return (
-        name
-        for name, value in settings.values.items()
-        if name.endswith("_token") and isinstance(value, str | dict)
-    )
-
-
-def _special_tokens(folder: Path, settings: Fields) -> Mapping[str, Any]:
-    """Return the older file of special tokens, which counts where the newer field is not there."""
-    if settings.values.get("added_tokens_decoder") is not None:
-        return {}
-    return Fields.read_if_there(folder / SPECIAL_TOKENS).values
-
-
-def _add_tokens(
-    folder: Path,
-    tokenizer: Tokenizer,
-    settings: Fields,
-    tokens: _Tokens,
-    defaults: Mapping[str, str],
-) -> None:
-    """Add the tokens that other files name and ``tokenizer.json`` does not.
-
-    Raises:
-        FormatError: If one has another id or other flags there.
-    """
-    special = dict(tokens.all(defaults))
-    known = {one.content: one for one in tokenizer.get_added_tokens_decoder().values()}
-    for fields, id_, token in _listed(folder, settings, special):
-        if token.content not in known:
-            tokenizer.add_tokens([token])
-            known[token.content] = token
-        same = all(getattr(token, f) == getattr(known[token.content], f) for f in _FLAGS)
-        if tokenizer.token_to_id(token.content) != id_ or not same:
-            raise FormatError(
-                f"{fields.path}: token {id_} is {token!r}; in {TOKENIZER} its id or flags differ"
-            )
-    for content, is_named in special.items():
-        if content not in known and (is_named or tokenizer.token_to_id(content) is not None):
-            tokenizer.add_tokens([AddedToken(content, special=True)])
-
-
-def _listed(
-    folder: Path, settings: Fields, special: Mapping[str, bool]
-) -> Iterator[tuple[Fields, int, AddedToken]]:
-    listed = settings.within("added_tokens_decoder")
-    for id_, token in listed.values.items():
-        if not isinstance(token, dict) or not isinstance(token.get("content"), str):
-            raise listed.error(id_, "an object with the content of a token")
-        yield settings, int(id_), AddedToken(**token)
-    if settings.values.get("added_tokens_decoder") is not None:
-        return
-    added = Fields.read_if_there(folder / ADDED_TOKENS)
-    for content in added.values:
-        is_special = content in special
-        token = AddedToken(content, normalized=not is_special, special=is_special)
-        yield added, added.integer(content), token
-
-
 class _Rule(NamedTuple):
     """How a class makes its tokenizer.
 
@@ -207,12 +109,12 @@ class _Rule(NamedTuple):
         ends: Roles of the tokens around a text; empty where the file decides.
     """
 
-    apply: Callable[[Path, Tokenizer, Fields, _Tokens], None]
+    apply: Callable[[Path, Tokenizer, Fields, Tokens], None]
     defaults: Mapping[str, str]
     ends: tuple[str, ...] = ()
 
 
-def _like_bert(path: Path, tokenizer: Tokenizer, settings: Fields, tokens: _Tokens) -> None:
+def _like_bert(path: Path, tokenizer: Tokenizer, settings: Fields, tokens: Tokens) -> None:
     _require_state(
         path, "normalizer.type", _state(tokenizer.normalizer).get("type"), "BertNormalizer"
     )
@@ -238,13 +140,13 @@ def _like_bert(path: Path, tokenizer: Tokenizer, settings: Fields, tokens: _Toke
     )
 
 
-def _like_roberta(path: Path, tokenizer: Tokenizer, settings: Fields, _: _Tokens) -> None:
+def _like_roberta(path: Path, tokenizer: Tokenizer, settings: Fields, _: Tokens) -> None:
     _require_state(path, "normalizer", _state(tokenizer.normalizer), {})
     _like_gpt2(path, tokenizer, settings, _)
     _require_state(path, "pre_tokenizer.type", _state(tokenizer.pre_tokenizer)["type"], "ByteLevel")
 
 
-def _like_gpt2(path: Path, tokenizer: Tokenizer, settings: Fields, _: _Tokens) -> None:
+def _like_gpt2(path: Path, tokenizer: Tokenizer, settings: Fields, _: Tokens) -> None:
     """Follow ``add_prefix_space``; StarCoder2 splits digits as well, in the file alone."""
     model = tokenizer.model
     _require_state(path, "model.type", type(model).__name__, "BPE")
@@ -262,7 +164,7 @@ def _like_gpt2(path: Path, tokenizer: Tokenizer, settings: Fields, _: _Tokens) -
     _require_state(path, "pre_tokenizer.use_regex", state.get("use_regex", True), True)
 
 
-def _like_xlm_roberta(path: Path, tokenizer: Tokenizer, settings: Fields, _: _Tokens) -> None:
+def _like_xlm_roberta(path: Path, tokenizer: Tokenizer, settings: Fields, _: Tokens) -> None:
     made = {
         adds: pre_tokenizers.Sequence(
             [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(prepend_scheme=scheme)]
