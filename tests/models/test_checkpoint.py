@@ -141,7 +141,7 @@ def nested(depth: int) -> dict[str, object]:
         (lambda m: m["config"].update(decoder_channels=20), "20 channels x width 0.25"),
         (lambda m: m["config"].update(widht=1), "widht: Unexpected keyword argument"),
         (lambda m: m["config"]["input"].pop("mean"), "input.mean: Field required"),
-        (lambda m: m["config"].update(channels=[32, 10**9]), r"the configuration needs \[10{9}"),
+        (lambda m: m["config"].update(channels=[32, 10**6]), r"the configuration needs \[10{6}"),
         (lambda m: m["config"].update(channels=[32, 10**18]), "manifest.json: "),
         (lambda m: m["config"].update(blocks=[1, 10**9]), "blocks=1000000000 must be 1 to 1000"),
         (lambda m: m["config"].update(strides=[2, 0]), "strides=0 must be 1 to 64"),

@@ -8,7 +8,7 @@ from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from server.app import create_app
-from server.errors import InferenceError
+from server.errors import ModelLoadError
 from server.settings import Settings
 from tests.server.backends import FailingBackend
 from tests.server.samples import image, text_of
@@ -88,7 +88,7 @@ def test_a_model_that_cannot_run_keeps_the_server_from_starting(
 ) -> None:
     backend.error = ValueError("broken weights")
     client = TestClient(create_app(settings))
-    with pytest.raises(InferenceError, match="the model failed"), client:
+    with pytest.raises(ModelLoadError, match="tiny cannot be served: the model failed"), client:
         pytest.fail("started")
 
 
