@@ -64,7 +64,6 @@ class Decompression:
 
         await self._app(scope, receive_plain, send)
 
-
     async def _plain(self, body: bytes, encoding: str) -> bytes:
         """Return a body decompressed: what is small at once, the rest in turns on a thread."""
         if len(body) <= _SMALL:
