@@ -29,12 +29,14 @@ from deploy.ray_settings import RaySettings
 from models.inputs import ImageInput, ModelInput
 from models.text import TextInput
 from server.api.compression import Decompression
+from server.api.json_size import check_json
 from server.app import FORMS
 from server.catalog import meant
 from server.cors import cors
 from server.errors import (
     ClientError,
     ConflictError,
+    InvalidRequestError,
     ModelNotReadyError,
     OverloadedError,
     UnknownModelError,
@@ -229,9 +231,12 @@ async def _document(request: Request, asked: Asked) -> Any:
         if request.headers.get("content-type", "").startswith("multipart/form-data"):
             async with request.form() as form:
                 part = form.get("request", "{}")
-                return orjson.loads(part if isinstance(part, str) else await part.read())
-        return orjson.loads(asked.body)
-    except (orjson.JSONDecodeError, HTTPException):
+                text = part.encode() if isinstance(part, str) else await part.read()
+        else:
+            text = asked.body
+        await check_json(text)
+        return orjson.loads(text)
+    except (orjson.JSONDecodeError, HTTPException, InvalidRequestError):
         return None
 
 

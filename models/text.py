@@ -111,6 +111,11 @@ class TextInput:
         # Ids may have gaps, so that a count would be too low.
         self.vocab_size = 1 + max(tokenizer.get_vocab().values(), default=-1)
 
+    def to_json(self) -> str:
+        """Return what ``tokenizer.json`` must hold."""
+        text: str = self._tokenizer.to_str()
+        return text
+
     @classmethod
     def load(cls, config: TextConfig, folder: Path) -> TextInput:
         """Read ``tokenizer.json`` from a checkpoint's folder.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import statistics
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -19,7 +18,7 @@ from search.table import FloatArray, Table
 ROWS = (1, 4, 16)
 LENGTHS = (8, 32, 128)
 _MAX_TOKENS = 512  # beyond, time grows with the tokens, near enough until it is seen
-_MIN_RUNS, _MAX_RUNS, _ENOUGH_S = 2, 5, 0.02
+_MIN_RUNS, _MAX_RUNS, _ENOUGH_S, _ALIKE = 2, 8, 0.02, 1.25
 
 
 def calibrate(
@@ -54,19 +53,25 @@ def calibrate(
         for step in plan
     }
     needed = _covering(plans, curves)
-    seconds = np.zeros((len(kinds), len(ROWS), len(lengths)))
+    seconds = np.full((len(kinds), len(ROWS), len(lengths)), np.inf)
     cells = list(itertools.product(range(len(ROWS)), range(len(lengths))))
-    for r, c in sorted(cells, key=lambda cell: ROWS[cell[0]] * max(1, lengths[cell[1]])):
-        rows, length = ROWS[r], lengths[c]
-        is_first = not seconds.any()
-        if not is_first and (rows * length > _MAX_TOKENS or clock() > end):
-            if r:
-                seconds[:, r, c] = seconds[:, r - 1, c] * (rows / ROWS[r - 1])
-            else:
-                seconds[:, r, c] = seconds[:, r, c - 1] * (length / lengths[c - 1])
+    cells.sort(key=lambda cell: ROWS[cell[0]] * max(1, lengths[cell[1]]))
+    for number, (r, c) in enumerate(cells):
+        if number and (ROWS[r] * lengths[c] > _MAX_TOKENS or clock() > end):
             continue
-        inputs = model_input.collate([model_input.example(length or None)] * rows)
-        seconds[:, r, c] = _time(needed, curves, inputs, backend, clock, end, is_first)
+        inputs = model_input.collate([model_input.example(lengths[c] or None)] * ROWS[r])
+        seconds[:, r, c] = _time(needed, curves, inputs, backend, clock, end, is_first=not number)
+    # Less work never takes longer: where it seems to, something else had the machine.
+    for axis in (1, 2):
+        seconds = np.flip(np.minimum.accumulate(np.flip(seconds, axis), axis), axis)
+    for r, c in cells:
+        if np.isinf(seconds[0, r, c]):
+            before, factor = (
+                (seconds[:, r - 1, c], ROWS[r] / ROWS[r - 1])
+                if r
+                else (seconds[:, r, c - 1], lengths[c] / lengths[c - 1])
+            )
+            seconds[:, r, c] = before * factor
     return Profile(curves, ROWS, lengths, seconds)
 
 
@@ -144,7 +149,7 @@ def _time(
     end: float,
     is_first: bool,
 ) -> FloatArray:
-    """Return the median seconds of every curve on one batch; the first batch of all warms up.
+    """Return the seconds of every curve on one batch; the first batch of all warms up.
 
     Each step is timed within its plan, not by itself again and again: its weights then come from
     where they lie when requests follow one another, and not from the cache.
@@ -153,17 +158,28 @@ def _time(
     seen: dict[int, list[float]] = {}
     for plan in plans:
         new = {curves[function_of(step)] for step in plan} - seen.keys()
-        spent = 0.0
         if is_first:
             _run(plan, curves, placed, backend, clock)
-        for run in range(_MAX_RUNS):
+        totals: list[float] = []
+        while not _is_enough(totals) and (not totals or clock() <= end):
             times = _run(plan, curves, placed, backend, clock)
-            spent += sum(map(sum, times.values()))
+            totals.append(sum(map(sum, times.values())))
             for curve in new:
                 seen.setdefault(curve, []).extend(times[curve])
-            if (run + 1 >= _MIN_RUNS and spent > _ENOUGH_S) or clock() > end:
-                break
-    return np.array([statistics.median(seen[curve]) for curve in range(len(seen))])
+    return np.array([_undisturbed(seen[curve]) for curve in range(len(seen))])
+
+
+def _is_enough(totals: Sequence[float]) -> bool:
+    """Return whether a plan was run often enough: until its two best times are alike."""
+    if len(totals) < _MIN_RUNS or len(totals) >= _MAX_RUNS:
+        return len(totals) >= _MAX_RUNS
+    best, second = sorted(totals)[:2]
+    return second < _ALIKE * best and sum(totals) > _ENOUGH_S
+
+
+def _undisturbed(times: list[float]) -> float:
+    """Return the lower quartile: what else the machine does only adds, and at times manifold."""
+    return sorted(times)[len(times) // 4]
 
 
 def _run(

@@ -24,7 +24,7 @@ from search.table import FloatArray
 Function: TypeAlias = tuple[Hashable, Hashable]
 _MAX_KEPT = 4096  # predictions of one version of the corrections
 _FORGET = 0.98  # what an observation weighs less for each later one
-_LOOK_EVERY, _APPLY_EVERY = 8, 64  # chains seen
+_LOOK_EVERY, _APPLY_EVERY = 4, 64  # chains seen
 # A correction that moves predictions by less is not worth new searches; one by much comes sooner.
 _HYSTERESIS, _MUCH = 0.1, 0.3
 _WORTH = 8  # observations that the timing of a new way to run steps is worth

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from math import isfinite
 from pathlib import Path
 from typing import Unpack
 
@@ -10,12 +11,17 @@ from tqdm import tqdm
 
 from models import checkpoint, formats
 from models.backends.torch import TorchBackend
+from models.files import reading
 from models.formats import Choices
 from models.train.texts import ScoredPair
 from search.embeddings import Similarity, scores, table_of
 from search.table import TABLE
 
 COLUMNS = ("sentence1", "sentence2", "score")
+
+
+class PairsError(ValueError):
+    """A file does not hold rated pairs. The message names it."""
 
 
 def convert(
@@ -34,7 +40,7 @@ def convert(
         FormatError: If the folder cannot be read exactly.
         ValueError: If the choices do not fit the model.
     """
-    formats.write(formats.read(source, name, **choices), source, out)
+    formats.write(formats.read(source, name, **choices), out)
     stored = checkpoint.load(out).model
     backend = TorchBackend()
     backend.prepare(stored)
@@ -52,21 +58,33 @@ def read_pairs(path: Path) -> list[ScoredPair]:
     Raises:
         ValueError: Naming the file, and the column or line at fault.
     """
+    with reading(path, PairsError):
+        return _read_pairs(path)
+
+
+def _read_pairs(path: Path) -> list[ScoredPair]:
     pairs = []
     with path.open(encoding="utf-8", newline="") as file:
         reader = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
         if missing := [c for c in COLUMNS if c not in (reader.fieldnames or ())]:
-            raise ValueError(f"{path} has no column {missing[0]!r}; needed: {', '.join(COLUMNS)}")
+            raise PairsError(f"{path} has no column {missing[0]!r}; needed: {', '.join(COLUMNS)}")
         for row in reader:
             try:
-                pair = ScoredPair(row["sentence1"], row["sentence2"], float(row["score"]))
+                pair = ScoredPair(row["sentence1"], row["sentence2"], _score(row["score"]))
             except (TypeError, ValueError):
-                raise ValueError(
+                raise PairsError(
                     f"{path}, line {reader.line_num}: score must be a number"
                 ) from None
             if not (pair.first and pair.second):
-                raise ValueError(f"{path}, line {reader.line_num}: a sentence is empty")
+                raise PairsError(f"{path}, line {reader.line_num}: a sentence is empty")
             pairs.append(pair)
     if len({pair.score for pair in pairs}) < 2 or len(pairs) < 4:
-        raise ValueError(f"{path} must hold four pairs or more, of different scores")
+        raise PairsError(f"{path} must hold four pairs or more, of different scores")
     return pairs
+
+
+def _score(text: str) -> float:
+    score = float(text)
+    if not isfinite(score):
+        raise ValueError(f"{text} is no score")
+    return score

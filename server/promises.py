@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 _KEPT = 64  # requests
 _MAX_MODELS = 256
 _FORGET = 0.9  # what a request weighs less in the usual time of reading for each later one
-_LEAST_MARGIN = 1.25  # a prediction changes with the machine
+_LEAST_MARGIN = 1.5  # predictions change with the machine and with what runs beside
 _QUANTILE = 0.95
-_LEAST_S = 0.002
+_LEAST_S = 0.005  # that the event loop may be late
 
 
 @dataclass(slots=True)

@@ -34,6 +34,7 @@ from server.uses import Uses
 if TYPE_CHECKING:
     from server.tracing import Tracing  # needs an extra
 
+_UNDONE = 1.5  # times what a request took that was given up, it would have taken
 _OWN = Flow(priority=-1)  # of the server's own runs: a reload does not wait behind requests
 
 S = TypeVar("S", bound=Source)
@@ -326,6 +327,8 @@ class Service:
             try:
                 yield admitted
             except DeadlineError:
+                # It took at least so long, and would have taken longer.
+                self._chooser.note_total(served, choice, _UNDONE * (self._clock() - start))
                 if budget.latency_ms is not None:
                     self.metrics.given_up(served)
                 raise

@@ -31,13 +31,13 @@ from models.train.examples import (
     tokens_of,
 )
 from models.train.projections import fit_projections
-from models.train.run import STATE_FILE
+from models.train.run import STATE_FILE, load_state
 from models.train.text import TextRecipe, pooled_exits, recipe_json, train
 from models.train.texts import ScoredPair
 from search.embeddings import Measured, scores, table_of
 from search.table import TABLE
 from server.text_data import TextData, TextPairs
-from server.training import CARD, RECORD, RUN, training_log
+from server.training import CARD, RECORD, RUN, earlier_record, training_log
 
 Pairs = Rated | Partners
 
@@ -72,7 +72,7 @@ def train_text(
 
     Raises:
         FormatError: If the folder cannot be read exactly.
-        FileNotFoundError: If the earlier run's state or record is not there.
+        StateError: If the earlier run's state or record is not there, or damaged.
         ValueError: If ``out`` holds a run with another recipe.
     """
     student = elastic(formats.read(source, name), source, out, data)
@@ -83,7 +83,7 @@ def train_text(
     free = _tokens(text_input, data.free)
     teacher = _start(student, pairs, free, recipe, out / RUN)
     if init is not None and not (out / RUN / STATE_FILE).exists():
-        state = torch.load(init / RUN / STATE_FILE, weights_only=True)
+        state = load_state(init / RUN / STATE_FILE)
         student.load_state_dict(state["model"])
     lessons: list[tuple[Examples, float]] = [(pairs, data.share)]
     if data.share < 1:
@@ -100,8 +100,7 @@ def train_text(
         },
     }
     if init is not None:
-        earlier = json.loads((init / RECORD).read_text())
-        record["earlier"] = {key: value for key, value in earlier.items() if key != "result"}
+        record["earlier"] = earlier_record(init)
     finish(student, data, out, record)
 
 
@@ -111,7 +110,7 @@ def _start(
     """Rank units and fit projections, once per run; return the teacher's vectors of free texts."""
     path = run / _START
     if path.exists():
-        found = torch.load(path, weights_only=True)
+        found = load_state(path)
         model.load_state_dict(found["model"])
     else:
         rank_units(model, importance(model, pairs, recipe))
@@ -146,10 +145,10 @@ def elastic(base: Exits, source: Path, out: Path, data: TextData) -> Exits:
         for depth in config.depths:
             torch.nn.init.eye_(model.projection(depth).weight)
             torch.nn.init.zeros_(model.projection(depth).bias)
-    folder = formats.tokenizer_folder(source)
     words = (text for pair in data.pairs for text in pair[:2])
-    drop = rare(folder, words) if data.own_words else is_unused
-    smaller = prune(model, folder, out, drop)
+    drop = rare(base.input, words) if data.own_words else is_unused
+    model.take(base.input, source)
+    smaller = prune(model, out, drop)
     smaller.attach(out)
     return smaller
 

@@ -15,8 +15,9 @@ from models import checkpoint
 from models.backends.torch import TorchBackend
 from models.core import Subnet, plan_cost
 from models.families.slimmable import Slimmable, SlimmableConfig
+from models.files import read_json, reading
 from models.train import cifar100
-from models.train.run import LOG_FILE, STATE_FILE
+from models.train.run import LOG_FILE, STATE_FILE, StateError, load_state
 from models.train.slimmable import Recipe, recipe_json, train
 from search.find import Finder
 from search.measure import measure
@@ -41,14 +42,15 @@ def train_slimmable(
         init: The ``out`` of an earlier run, to start from its last weights; None to start afresh.
 
     Raises:
-        FileNotFoundError: If the data set, or the earlier run's state, is not there.
+        FileNotFoundError: If the data set is not there.
+        StateError: If the earlier run's state or record is not there, or damaged.
         ValueError: If ``out`` holds a run with another recipe.
     """
     splits = cifar100.load(data)
     torch.manual_seed(recipe.seed)
     model = Slimmable(name, SlimmableConfig(splits.tasks, cifar100.INPUT))
     if init is not None:
-        model.load_state_dict(torch.load(init / RUN / STATE_FILE, weights_only=True)["model"])
+        model.load_state_dict(load_state(init / RUN / STATE_FILE)["model"])
     backend = TorchBackend(device)
     backend.prepare(model)
     average = train(model, splits.train, recipe, out / RUN)
@@ -63,9 +65,19 @@ def train_slimmable(
         },
     }
     if init is not None:
-        earlier = json.loads((init / RECORD).read_text())
-        record["earlier"] = {key: value for key, value in earlier.items() if key != "result"}
+        record["earlier"] = earlier_record(init)
     finish(average, splits, out, backend, record)
+
+
+def earlier_record(init: Path) -> dict[str, object]:
+    """Return the record of an earlier run without its result.
+
+    Raises:
+        StateError: If there is none.
+    """
+    path = init / RECORD
+    with reading(path, StateError):
+        return {k: v for k, v in read_json(path, StateError).items() if k != "result"}
 
 
 def training_log(out: Path) -> list[dict[str, float]]:

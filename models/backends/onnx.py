@@ -231,8 +231,7 @@ class OnnxBackend(TorchBackend):
             if not self._closed:
                 keys = [step.key for step in chain.steps]
                 log.warning("torch keeps %s: %s", keys, str(error)[:500])
-        self._records.enter(key, held, made)
-        if held is not None:
+        if self._records.enter(key, held, made) and held is not None:
             is_packed = sample.is_packed
             for rows, size in zip(SIZES, held.sizes, strict=True):
                 if size.is_faster and size.seconds is not None:

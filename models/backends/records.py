@@ -134,8 +134,8 @@ class Records:
         with self._lock:
             return self._graphs.get(key)
 
-    def enter(self, key: Hashable, held: Held | None, graphs: Mapping[Hashable, Graph]) -> None:
-        """Keep what came of a build, unless nobody waits for it any more.
+    def enter(self, key: Hashable, held: Held | None, graphs: Mapping[Hashable, Graph]) -> bool:
+        """Keep what came of a build, unless nobody waits for it any more; return whether one did.
 
         Args:
             key: Of the chain.
@@ -144,7 +144,7 @@ class Records:
         """
         with self._lock:
             if key not in self._waiting:
-                return
+                return False
             self._waiting.discard(key)
             self._calls.pop(key, None)
             for function, graph in graphs.items():
@@ -156,6 +156,7 @@ class Records:
             else:
                 self._builds += 1
                 self._sessions.put(key, held)
+            return True
 
     def forget(self, is_unwanted: Callable[[Hashable], bool]) -> None:
         """Drop all that is kept under some keys, and do not wait for it."""

@@ -191,7 +191,10 @@ class Exits(nn.Module):
         Raises:
             ValueError: If there is none, or it makes ids that have no embedding.
         """
-        text = TextInput.load(self.config.text, folder)
+        self.take(TextInput.load(self.config.text, folder), folder)
+
+    def take(self, text: TextInput, folder: Path) -> None:
+        """Take the tokenizer of a folder; ValueError if it makes ids that have no embedding."""
         rows = self.config.encoder.vocab_size
         if text.vocab_size > rows:
             raise ValueError(f"{folder / TOKENIZER}: {text.vocab_size} ids, vocab_size={rows}")

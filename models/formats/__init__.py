@@ -6,7 +6,6 @@ called by name.
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Unpack
 
@@ -14,12 +13,13 @@ import torch
 
 from models import checkpoint
 from models.families.exits import Exits
+from models.files import reading, replacing
 from models.formats import huggingface, modular_star, sentence_transformers
 from models.formats.folder import Fields, FormatError
 from models.formats.huggingface import Choices
 from models.text import TOKENIZER
 
-__all__ = ["Choices", "FormatError", "read", "tokenizer_folder", "write"]
+__all__ = ["Choices", "FormatError", "read", "write"]
 
 
 def read(folder: Path, name: str, **choices: Unpack[Choices]) -> Exits:
@@ -27,8 +27,19 @@ def read(folder: Path, name: str, **choices: Unpack[Choices]) -> Exits:
 
     Raises:
         FormatError: If a file is missing, or says something that cannot be expressed exactly.
-        ValueError: If the choices do not fit the model.
+            Also if the choices do not fit the model.
+        TypeError: If there is no such choice.
     """
+    if unknown := sorted(choices.keys() - Choices.__annotations__.keys()):
+        raise TypeError(f"unknown choice {unknown[0]!r}; one of {list(Choices.__annotations__)}")
+    with reading(folder, FormatError):
+        try:
+            return _read(folder, name, choices)
+        except ValueError as error:  # a size that cannot be, or a choice that does not fit
+            raise FormatError(str(error)) from None
+
+
+def _read(folder: Path, name: str, choices: Choices) -> Exits:
     if (folder / sentence_transformers.MODULES).is_file():
         return sentence_transformers.read(folder, name, **choices)
     if modular_star.IS_MODULAR_STAR in Fields.read(folder / huggingface.CONFIG).values:
@@ -36,24 +47,15 @@ def read(folder: Path, name: str, **choices: Unpack[Choices]) -> Exits:
     return huggingface.read(folder, name, **choices)
 
 
-def tokenizer_folder(source: Path) -> Path:
-    """Return the folder of a public model that holds its tokenizer."""
-    if (source / sentence_transformers.MODULES).is_file():
-        return sentence_transformers.encoder_folder(source)
-    return source
-
-
-def write(
-    model: Exits, source: Path, out: Path, dtype: torch.dtype = torch.float16
-) -> checkpoint.Manifest:
-    """Save a model as our own checkpoint, with the tokenizer of the folder it was read from.
+def write(model: Exits, out: Path, dtype: torch.dtype = torch.float16) -> checkpoint.Manifest:
+    """Save a model as our own checkpoint, with its tokenizer.
 
     Args:
         model: As read.
-        source: The public folder.
         out: Made if needed.
         dtype: Floating-point type on disk.
     """
     out.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(tokenizer_folder(source) / TOKENIZER, out / TOKENIZER)
+    with replacing(out / TOKENIZER) as part:
+        part.write_text(model.input.to_json())
     return checkpoint.save(out, model, "exits", dtype, files=(TOKENIZER,))

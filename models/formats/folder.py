@@ -6,7 +6,6 @@ field or tensor, its value and what is allowed.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from models.files import read_json, reading
 from models.text import TOKENIZER
 
 WEIGHTS = "model.safetensors"
@@ -46,12 +46,7 @@ class Fields:
         Raises:
             FormatError: If the file is missing or holds something else.
         """
-        if not path.is_file():
-            raise FormatError(f"{path} does not exist")
-        try:
-            values = json.loads(path.read_bytes())
-        except ValueError as error:
-            raise FormatError(f"{path} is not JSON: {error}") from None
+        values = read_json(path, FormatError)
         if not isinstance(values, dict):
             raise FormatError(f"{path} is not a JSON object")
         return cls(path, values)
@@ -174,7 +169,12 @@ class Tensors:
                 f"{self.path}: tensor {self._prefix + name!r} has shape {list(tensor.shape)}, the "
                 f"configuration needs {list(shape)}"
             )
-        return tensor.to(torch.float32)
+        tensor = tensor.to(torch.float32)
+        if not tensor.isfinite().all():
+            raise FormatError(
+                f"{self.path}: tensor {self._prefix + name!r} holds a value that is not finite"
+            )
+        return tensor
 
     def rows(self, name: str) -> int:
         """Return the length of a tensor, for a size that no field holds.
@@ -228,10 +228,13 @@ def _modern(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _load(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise FormatError(f"{path} does not exist, but the index names it")
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise FormatError(f"{path}: not a safetensors file, or a damaged one: {error}") from None
+    with reading(path, FormatError):
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise FormatError(
+                f"{path}: not a safetensors file, or a damaged one: {error}"
+            ) from None
 
 
 def _load_shards(index: Path) -> dict[str, Tensor]:

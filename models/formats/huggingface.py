@@ -10,14 +10,25 @@ from typing import Literal, TypedDict, Unpack
 from torch import Tensor
 
 from models.families.exits import Exits, ExitsConfig
+from models.formats import known
 from models.formats.architecture import Architecture
-from models.formats.folder import Fields, Tensors, check_tokenizer
+from models.formats.folder import Fields, FormatError, Tensors
+from models.formats.known import check_known
 from models.formats.model_types import MODEL_TYPES
+from models.formats.tokenizer import read_tokenizer
 from models.task import Metric
-from models.text import TextConfig
+from models.text import TextConfig, TextInput
 
 CONFIG = "config.json"
-NO_LIMIT = 10**9  # tokenizers without a limit are written with 1e30
+# What else the public libraries would read, and what would change the model.
+_REFUSED = ("adapter_config.json", "processor_config.json", "preprocessor_config.json")
+_REQUIRED: dict[str, tuple[object, ...]] = {
+    "auto_map": ({},),
+    "pruned_heads": ({}, []),
+    "quantization_config": (),
+    "is_encoder_decoder": (False,),
+    "use_bidirectional_attention": (False,),
+}
 
 
 class Choices(TypedDict, total=False):
@@ -97,6 +108,7 @@ def assemble(
     tensors: Tensors,
     choices: Choices,
     head: Head | None = None,
+    lowers: bool = False,
 ) -> Exits:
     """Build the model from a folder's fields and tensors, and attach its tokenizer.
 
@@ -108,15 +120,20 @@ def assemble(
         tensors: The encoder's; the head's must have been taken.
         choices: Of the caller.
         head: None if the pooled hidden state is the vector.
+        lowers: Whether text is to be lowered whatever the tokenizer does.
 
     Raises:
         FormatError: If something is missing or cannot be expressed exactly.
         ValueError: If the choices do not fit the model.
     """
-    if unknown := sorted(choices.keys() - Choices.__annotations__.keys()):
-        raise TypeError(f"unknown choice {unknown[0]!r}; one of {list(Choices.__annotations__)}")
-    check_tokenizer(folder)
-    max_length = choices.get("max_length") or _model_max_length(folder)
+    check_known(fields, known.CONFIG)
+    for field, allowed in _REQUIRED.items():
+        fields.require(field, *allowed)
+    for file in _REFUSED:
+        if (folder / file).is_file():
+            raise FormatError(f"{folder / file} is not followed; allowed: no such file")
+    tokenizer, its_length = read_tokenizer(folder, fields, lowers)
+    max_length = choices.get("max_length", its_length)
     encoder = architecture.config(fields, choices.get("causal"), max_length)
     if "max_length" not in choices:
         max_length = min(max_length or encoder.max_positions, encoder.max_positions)
@@ -153,7 +170,7 @@ def assemble(
     tensors.finish(architecture.ignored)
     model = Exits(name, config)
     model.load_state_dict(state)
-    model.attach(folder)
+    model.take(TextInput(config.text, tokenizer), folder)
     return model.eval().requires_grad_(False)
 
 
@@ -163,9 +180,3 @@ def _trained_dims(fields: Fields, width: int) -> tuple[int, ...]:
     if not isinstance(named, list) or any(type(n) is not int or not 0 < n <= width for n in named):
         raise fields.error("matryoshka_dimensions", f"whole numbers of 1 to {width}")
     return tuple(sorted({*named, width}))
-
-
-def _model_max_length(folder: Path) -> int | None:
-    """Return the tokenizer's own limit; None if it has none that means something."""
-    limit = Fields.read_if_there(folder / "tokenizer_config.json").values.get("model_max_length")
-    return limit if type(limit) is int and 0 < limit < NO_LIMIT else None

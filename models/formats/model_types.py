@@ -48,7 +48,7 @@ _USUAL = {
 
 
 def _bidirectional(fields: Fields, causal: bool | None) -> None:
-    for name in ("is_decoder", "add_cross_attention"):
+    for name in ("is_decoder", "add_cross_attention", "is_causal"):
         fields.require(name, False)
     if causal:
         raise FormatError(f"{fields.path}: causal=True; this architecture allows False only")
@@ -109,6 +109,7 @@ def _starcoder2(fields: Fields, causal: bool | None, max_length: int | None) -> 
     if window is not None and fields.integer("sliding_window") < longest:
         raise fields.error("sliding_window", f"none, or the longest input, max_length={longest}")
     fields.require("partial_rotary_factor", 1, 1.0)
+    fields.require("is_causal", True)
     has_bias = fields.flag("use_bias", default=True)
     return TransformerConfig(
         **{**sizes, "head_dim": fields.integer("head_dim", sizes["head_dim"])},

@@ -7,7 +7,6 @@ something else than the cosine is refused.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Unpack
@@ -16,14 +15,56 @@ import torch
 from torch import Tensor
 
 from models.families.exits import Exits
-from models.formats.folder import Fields, FormatError, Tensors, check_tokenizer
+from models.files import read_json
+from models.formats.folder import Fields, FormatError, Tensors
 from models.formats.huggingface import CONFIG, Choices, Head, assemble
+from models.formats.known import check_known
 from models.formats.model_types import MODEL_TYPES
-from models.text import TOKENIZER
 
 MODULES = "modules.json"
 _SETTINGS = "config_sentence_transformers.json"
-_BERT_SETTINGS = "sentence_bert_config.json"
+# The first that holds anything counts, whatever the encoder is.
+_LIMITS = tuple(
+    f"sentence_{name}_config.json"
+    for name in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+)
+_ROUTER = "router_config.json"
+_KNOWN_SETTINGS = {
+    "__version__",
+    "model_type",
+    "prompts",
+    "default_prompt_name",
+    "similarity_fn_name",
+    "truncate_dim",
+    "requirements",
+}
+_KNOWN_LIMITS = {
+    "max_seq_length",
+    "do_lower_case",
+    "transformer_task",
+    "module_output_name",
+    "modality_config",
+    "query_length",
+    "document_length",
+    "query_expansion",
+    "unpad_inputs",
+    "processing_kwargs",
+    "tokenizer_name_or_path",
+    *(f"{part}_{end}" for part in ("model", "tokenizer", "config") for end in ("args", "kwargs")),
+    "processor_kwargs",
+}
+_TEXT_ONLY = {"text": {"method": "forward", "method_output_name": "last_hidden_state"}}
+# How the public model computes, not what.
+_HARMLESS_ARGUMENTS = {"attn_implementation", "torch_dtype", "dtype", "trust_remote_code"}
+_KNOWN_DENSE = {
+    "in_features",
+    "out_features",
+    "bias",
+    "activation_function",
+    "module_input_name",
+    "module_output_name",
+    "use_residual",
+}
 
 Pooling = Literal["mean", "cls", "last"]
 _POOLINGS: dict[str, Pooling] = {"mean": "mean", "cls": "cls", "lasttoken": "last"}
@@ -35,11 +76,17 @@ _POOLING_FLAGS = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
+_KNOWN_POOLING = {
+    "word_embedding_dimension",
+    "embedding_dimension",
+    "pooling_mode",
+    "include_prompt",
+    *_POOLING_FLAGS,
+}
 _ACTIVATIONS: dict[str, Literal["identity", "tanh"]] = {
     "torch.nn.modules.linear.Identity": "identity",
     "torch.nn.modules.activation.Tanh": "tanh",
 }
-_DEFAULT_ACTIVATION = "torch.nn.modules.activation.Tanh"
 _ORDERS = (
     ("Transformer", "Pooling"),
     ("Transformer", "Pooling", "Normalize"),
@@ -63,53 +110,85 @@ def read(folder: Path, name: str, **choices: Unpack[Choices]) -> Exits:
     modules = _modules(folder)
     encoder = modules["Transformer"]
     settings = Fields.read_if_there(folder / _SETTINGS)
-    if "Normalize" not in modules:
+    check_known(settings, _KNOWN_SETTINGS)
+    settings.require("model_type", "SentenceTransformer")
+    settings.require("truncate_dim")
+    if "Normalize" in modules:
+        _check_normalize(Fields.read_if_there(modules["Normalize"] / CONFIG))
+    else:
         # Only the cosine is the same for vectors of unit length.
         settings.require("similarity_fn_name", "cosine")
     pooling = Fields.read(modules["Pooling"] / CONFIG)
+    check_known(pooling, _KNOWN_POOLING)
     prompts = _prompts(settings)
     if any(text != "{text}" for text in prompts.values()):
         pooling.require("include_prompt", True)
     said: Choices = {
         "pooling": _pooling(pooling),
         "prompts": prompts,
-        "default_prompt": settings.values.get("default_prompt_name"),
+        "default_prompt": _default_prompt(settings),
     }
-    limits = Fields.read_if_there(encoder / _BERT_SETTINGS)
+    limits = _limits(encoder)
     if limits.values.get("max_seq_length") is not None:
         said["max_length"] = limits.integer("max_seq_length")
-    limits.require("transformer_task", "feature-extraction")
-    limits.require("module_output_name", "token_embeddings")
-    for field in ("query_length", "document_length"):
-        limits.require(field)
-    if limits.flag("do_lower_case", default=False) and not _lowers(encoder):
-        raise limits.error("do_lower_case", f"false, unless {TOKENIZER} itself lowers the case")
+    lowers = limits.flag("do_lower_case", default=False)
     fields = Fields.read(encoder / CONFIG)
     architecture = fields.pick("model_type", MODEL_TYPES)
     head = _head(modules["Dense"]) if "Dense" in modules else None
     both: Choices = {**said, **choices}
-    return assemble(encoder, name, fields, architecture, Tensors.read(encoder), both, head)
+    tensors = Tensors.read(encoder)
+    return assemble(encoder, name, fields, architecture, tensors, both, head, lowers)
 
 
-def encoder_folder(folder: Path) -> Path:
-    """Return where the encoder and its tokenizer are.
+def _limits(encoder: Path) -> Fields:
+    """Return the settings of the encoder, checked, from the first file that holds any."""
+    found = (Fields.read_if_there(encoder / name) for name in _LIMITS)
+    limits = next((one for one in found if one.values), Fields(encoder / _LIMITS[0], {}))
+    check_known(limits, _KNOWN_LIMITS)
+    limits.require("transformer_task", "feature-extraction")
+    limits.require("module_output_name", "token_embeddings")
+    limits.require("modality_config", _TEXT_ONLY)
+    limits.require("processing_kwargs", {})
+    for field in ("query_length", "document_length", "query_expansion", "tokenizer_name_or_path"):
+        limits.require(field)
+    for field in limits.values:
+        if field.endswith(("_args", "_kwargs")) and field != "processing_kwargs":
+            inside = limits.within(field)
+            check_known(inside, _HARMLESS_ARGUMENTS)
+    return limits
 
-    Raises:
-        FormatError: If the modules are not of a kind that can be read.
-    """
-    return _modules(folder)["Transformer"]
+
+def _check_normalize(fields: Fields) -> None:
+    check_known(fields, ("module_input_name", "module_output_name"))
+    for end in ("module_input_name", "module_output_name"):
+        fields.require(end, "sentence_embedding")
+
+
+def _default_prompt(settings: Fields) -> str | None:
+    name = settings.values.get("default_prompt_name")
+    if name is not None and not isinstance(name, str):
+        raise settings.error("default_prompt_name", "a text")
+    return name
 
 
 def _modules(folder: Path) -> dict[str, Path]:
     """Return the folder of each module by its kind."""
     path = folder / MODULES
+    entries: list[dict[str, Any]] = read_json(path, FormatError)
     try:
-        entries: list[dict[str, Any]] = json.loads(path.read_bytes())
         types = [str(entry["type"]) for entry in entries]
+        names = [str(entry["name"]) for entry in entries]
         # The path comes from a stranger's file; it must not lead out of the folder.
         parts = [Path(str(entry["path"])) for entry in entries]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        arguments = [entry.get("kwargs") for entry in entries]
+    except (KeyError, TypeError, AttributeError) as error:
         raise FormatError(f"{path} is not a list of modules: {error}") from None
+    if len(set(names)) != len(names):
+        raise FormatError(f"{path}: names={names}; allowed: a name of its own for each module")
+    if any(arguments):
+        raise FormatError(f"{path}: kwargs={arguments}; allowed: none")
+    if (folder / _ROUTER).is_file():
+        raise FormatError(f"{folder / _ROUTER} is not followed; allowed: no such file")
     for type_, part in zip(types, parts, strict=True):
         if not type_.startswith("sentence_transformers."):
             raise FormatError(f"{path}: type={type_!r} is code of its own, which is refused")
@@ -139,21 +218,18 @@ def _pooling(fields: Fields) -> Pooling:
 
 def _prompts(settings: Fields) -> dict[str, str]:
     prompts = settings.values.get("prompts") or {}
-    if not isinstance(prompts, Mapping) or not all(isinstance(p, str) for p in prompts.values()):
+    if not isinstance(prompts, Mapping):
+        raise settings.error("prompts", "a text by name")
+    prompts = {name: "" if text is None else text for name, text in prompts.items()}
+    if not all(isinstance(text, str) for text in prompts.values()):
         raise settings.error("prompts", "a text by name")
     return {name: f"{prefix}{{text}}" for name, prefix in prompts.items()}
-
-
-def _lowers(folder: Path) -> bool:
-    check_tokenizer(folder)
-    normalizer = Fields.read(folder / TOKENIZER).values.get("normalizer") or {}
-    steps = normalizer.get("normalizers", [normalizer])
-    return any(step.get("type") == "Lowercase" or step.get("lowercase") for step in steps)
 
 
 def _head(folder: Path) -> Head:
     """Read a Dense module; every exit gets a copy of it."""
     fields = Fields.read(folder / CONFIG)
+    check_known(fields, _KNOWN_DENSE)
     tensors = Tensors.read(folder)
     width, inputs = fields.integer("out_features"), fields.integer("in_features")
     activation = fields.pick(

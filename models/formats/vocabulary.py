@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 
 from models.families.exits import Exits
 from models.formats.folder import FormatError
-from models.text import TOKENIZER
+from models.text import TOKENIZER, TextInput
 
 
 def is_unused(token: str) -> bool:
@@ -21,38 +21,35 @@ def is_unused(token: str) -> bool:
     return token.startswith("[unused") and token.endswith("]")
 
 
-def rare(folder: Path, texts: Iterable[str]) -> Callable[[str], bool]:
+def rare(model_input: TextInput, texts: Iterable[str]) -> Callable[[str], bool]:
     """Return what `prune` may drop so that these texts, and any spelling, stay as they are.
 
     Tokens that the texts use stay, and single characters and their continuations, so that every
     word can still be spelled.
     """
-    tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
+    tokenizer = Tokenizer.from_str(model_input.to_json())
     used: set[str] = set()
     for text in texts:
         used.update(tokenizer.encode(text).tokens)
     return lambda token: token not in used and len(token.removeprefix("##")) > 1
 
 
-def prune(model: Exits, folder: Path, out: Path, drop: Callable[[str], bool] = is_unused) -> Exits:
+def prune(model: Exits, out: Path, drop: Callable[[str], bool] = is_unused) -> Exits:
     """Return the model without some tokens and without positions beyond its longest input.
 
     Args:
-        model: With the tokenizer of ``folder``.
-        folder: Holds ``tokenizer.json``.
+        model: With its tokenizer.
         out: Where the new ``tokenizer.json`` is written; made if needed.
         drop: Says which tokens go. Special tokens stay.
 
     Raises:
         FormatError: If the tokenizer is not a list of whole words or word pieces.
     """
-    tokenizer = json.loads((folder / TOKENIZER).read_text())
+    tokenizer = json.loads(model.input.to_json())
     vocabulary = tokenizer["model"].get("vocab")
     if tokenizer["model"].get("type") not in ("WordPiece", "WordLevel"):
         raise FormatError(
-            f"{folder / TOKENIZER}: model.type={tokenizer['model'].get('type')!r}; only WordPiece "
+            f"{TOKENIZER}: model.type={tokenizer['model'].get('type')!r}; only WordPiece "
             "and WordLevel vocabularies can be pruned"
         )
     special = {entry["content"] for entry in tokenizer.get("added_tokens", ())}

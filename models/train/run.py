@@ -10,8 +10,14 @@ from typing import Any
 
 import torch
 
+from models.files import reading
+
 STATE_FILE = "state.pt"
 LOG_FILE = "train.jsonl"
+
+
+class StateError(ValueError):
+    """What an earlier run has kept is not there, or damaged. The message names the file."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +54,7 @@ class RunState:
         path = folder / STATE_FILE
         if not path.exists():
             return 0
-        state = torch.load(path, weights_only=True)
+        state = load_state(path)
         if state["recipe"] != dict(self.recipe):
             raise ValueError(
                 f"{path} belongs to another recipe: {state['recipe']}, not {dict(self.recipe)}"
@@ -56,6 +62,19 @@ class RunState:
         for name, part in self.parts.items():
             part.load_state_dict(state[name])
         return int(state["done"])
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """Return what a run has kept in a file.
+
+    Raises:
+        StateError: If the file is not there or damaged.
+    """
+    with reading(path, StateError):
+        state = torch.load(path, weights_only=True)
+        if not isinstance(state, dict):
+            raise StateError(f"{path} holds no state of a run")
+    return state
 
 
 def cosine_schedule(progress: float, warmup: float) -> float:

@@ -126,6 +126,7 @@ async def _from_form(form: FormData, max_images: int) -> Parsed:
         if name == "request":
             num_requests += 1
             text = await part.read() if isinstance(part, UploadFile) else part
+            await check_json(text if isinstance(text, bytes) else text.encode())
             body = parse(PlanBody, text, "part request")
         elif name != "image":
             raise InvalidRequestError(

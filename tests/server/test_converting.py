@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -59,6 +60,10 @@ def test_a_public_model_becomes_a_checkpoint_measured_on_the_users_pairs(
         (row,) = (row for row in found if row["depth"] == 6 and row["dim"] == dim)
         assert found[row] == pytest.approx(expected, abs=1e-6)
     assert len(found) == 4
+    os.umask(mask := os.umask(0))
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "out").iterdir()}
+    assert modes == dict.fromkeys(modes, 0o666 & ~mask)
+    assert {"model.safetensors", "table.safetensors", "tokenizer.json"} <= modes.keys()
     assert cells.n.tolist() == [[len(PAIRS)]] * 4
 
 
@@ -83,6 +88,27 @@ def test_pairs_that_cannot_be_used_are_refused_by_line(
     assert result.exit_code == 2
     assert message in result.output
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\xff\xfe", "pairs.tsv: "),
+        (b"sentence1\tsentence2\tscore\n" + b"x" * 200_000 + b"\tb\t1\n", "pairs.tsv: "),
+        (b"sentence1\tsentence2\tscore\na\tb\tnan\n", "line 2: score must be a number"),
+        (b"", "has no column 'sentence1'"),
+    ],
+)
+def test_a_file_that_holds_no_pairs_is_named(
+    minilm: Path, tmp_path: Path, content: bytes, message: str
+) -> None:
+    pairs = tmp_path / "pairs.tsv"
+    pairs.write_bytes(content)
+    options = ["--out", str(tmp_path / "out"), "--pairs", str(pairs)]
+    result = CliRunner().invoke(cli, ["convert", str(minilm), *options])
+    assert result.exit_code == 2
+    assert message in result.output
+    assert result.output.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from tests.tiny_text import VOCABULARY, randomise, write_tokenizer
 
 transformers = pytest.importorskip("transformers")
 
+BY_FILE = "PreTrainedTokenizerFast"  # the class that leaves tokenizer.json as it is
 _USUAL = {
     "vocab_size": VOCABULARY,
     "hidden_size": 16,
@@ -49,6 +50,8 @@ def write_folder(folder: Path, model_type: str, **fields: Any) -> Any:
     randomise(model)
     model.save_pretrained(folder)
     write_tokenizer(folder)
+    # By itself a BERT would take this vocabulary for one of word pieces.
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": BY_FILE}))
     return model
 
 

@@ -251,7 +251,7 @@ def test_the_longest_input_is_the_tokenizers_or_the_tables(
     tmp_path: Path, limit: int, expected: int
 ) -> None:
     write_folder(tmp_path, "roberta")
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"model_max_length": limit}))
+    change_json(tmp_path / "tokenizer_config.json", model_max_length=limit)
     assert read(tmp_path, "tiny").config.text.max_length == expected
 
 
@@ -259,7 +259,7 @@ def test_the_longest_input_is_the_tokenizers_or_the_tables(
 def test_a_model_written_as_our_own_checkpoint_is_the_same(tmp_path: Path, model_type: str) -> None:
     write_folder(tmp_path / "public", model_type)
     model = read(tmp_path / "public", "tiny")
-    manifest = write(model, tmp_path / "public", tmp_path / "ours", torch.float32)
+    manifest = write(model, tmp_path / "ours", torch.float32)
     assert set(manifest.files) == {WEIGHTS, TOKENIZER}
     loaded = checkpoint.load(tmp_path / "ours").model
     rows = [loaded.input.encode("w1 w2 w3"), loaded.input.encode("w4")]

@@ -113,6 +113,6 @@ def test_the_published_exits_are_the_default(tmp_path: Path) -> None:
 def test_a_written_checkpoint_keeps_heads_and_conditions(tmp_path: Path) -> None:
     write_modular(tmp_path / "public", 3)
     model = read(tmp_path / "public", "tiny", depths=DEPTHS, pooling="last")
-    manifest = write(model, tmp_path / "public", tmp_path / "ours")
+    manifest = write(model, tmp_path / "ours")
     assert manifest.config["condition"] == 3
     assert manifest.config["projection"] == WIDTH

@@ -109,7 +109,7 @@ def test_pickles_and_bare_vocabularies_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", ["{", "[]"])
 def test_a_configuration_that_is_no_object_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "config.json").write_text(content)
-    with pytest.raises(FormatError, match=r"config\.json is not"):
+    with pytest.raises(FormatError, match=r"config\.json(: not JSON| is not a JSON object)"):
         read(tmp_path, "tiny")
 
 

@@ -50,6 +50,14 @@ def test_every_protocol_refuses_such_a_body(text_client: TestClient, path: str) 
     assert f"more than {MAX_CONTAINERS} lists and objects" in answer.text
 
 
+def test_a_part_of_a_form_is_counted_too(text_client: TestClient) -> None:
+    part = ("r.json", b"[" * (MAX_CONTAINERS * 3), "application/json")
+    image = ("a.png", b"x", "image/png")
+    answer = text_client.post("/v1/infer", files={"request": part, "image": image})
+    assert answer.status_code == 422
+    assert f"more than {MAX_CONTAINERS} lists and objects" in answer.text
+
+
 def test_the_json_before_raw_tensors_is_counted_alone(text_client: TestClient) -> None:
     url, raw = "/v2/models/tiny-text/infer", b"\x04\0\0\0w1 [" + b"[" * (MAX_CONTAINERS + 10)
     tensor = {"name": "text", "datatype": "BYTES", "shape": [1]}
