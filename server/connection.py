@@ -10,7 +10,7 @@ What is no request is answered as one that has a fault: its scope has the error 
 from __future__ import annotations
 
 from asyncio import BaseTransport, Event, TimerHandle
-from typing import ClassVar, NoReturn
+from typing import ClassVar
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
@@ -21,7 +21,7 @@ from server.errors import (
     RequestTimeoutError,
     RheostatError,
 )
-from server.heads import FAULT, Limits, fault_of
+from server.heads import FAULT, Limits, read_head
 from server.pacing import PIECE, LastWords, Paced
 
 
@@ -42,13 +42,14 @@ class Connection(Paced):
     _num_framing = 0  # bytes beside content, since a head or a message ended
     _num_content = 0  # of the body at hand
     _num_in_piece = 0  # bytes of content
-    _content_left: int | None = None  # where the head says how long the body is
-    _num_fields = 0
+    _content_left = 0  # where the head says how long the body is
+    _is_chunked = False
     _fault: RheostatError | None = None
 
     def connection_made(self, transport: BaseTransport) -> None:
         """Wait for the first request."""
         super().connection_made(transport)
+        self.headers = []
         self._set_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -60,36 +61,25 @@ class Connection(Paced):
         """Begin a head."""
         if not self._is_ignoring:
             self._is_in_head = self._is_in_message = True
-            self._num_fields = 0
             super().on_message_begin()
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a field of a head; trailers are counted and dropped."""
-        if self._is_ignoring:
-            return
-        self._num_fields += 1
-        if self._num_fields > self.limits.max_head_fields:
-            part = "head" if self._is_in_head else "trailer"
-            most = self.limits.max_head_fields
-            self._fail(
-                HeadTooLargeError(f"the {part} has more than {most} fields (max_head_fields)")
-            )
-        if self._is_in_head:
-            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """Begin a request."""
         if self._is_ignoring:
             return
-        if fault := fault_of(self.headers, self.parser.get_http_version(), self.url):
-            self._fail(MalformedRequestError(fault))
+        self._check_fields()
+        try:
+            head = read_head(self.headers, self.parser.get_http_version(), self.url)
+        except MalformedRequestError as error:
+            self._fault = error
+            raise
         super().on_headers_complete()
+        self.headers = []  # those that come now are trailers, which nobody reads
         self._is_in_head = False
         self._unset_timer()
         self._is_counted_anew = True
-        self._num_fields = self._num_content = self._num_in_piece = 0
-        length = next((value for name, value in self.headers if name == b"content-length"), None)
-        self._content_left = None if length is None else int(length)
+        self._num_content = self._num_in_piece = 0
+        self._content_left, self._is_chunked = head
 
     def on_body(self, body: bytes) -> None:
         """Take content."""
@@ -98,11 +88,12 @@ class Connection(Paced):
 
     def on_message_complete(self) -> None:
         """End a request; one that offers another protocol ends too early for the parser."""
-        if self.parser.should_upgrade() and self._has_body:
+        if (self._content_left or self._is_chunked) and self.parser.should_upgrade():
             return
+        self._check_fields()
         self._is_in_message = False
         self._is_counted_anew = True
-        self._content_left, self._num_content = None, 0
+        self._content_left = self._num_content = 0
         super().on_message_complete()
         if self.cycle is not None and not self.cycle.keep_alive:
             self._is_deaf = True  # the connection ends with the answer
@@ -115,33 +106,44 @@ class Connection(Paced):
 
     def _room(self) -> int:
         """Return how many bytes may be parsed next; 0 if a limit is reached."""
-        if self._is_in_message and not self._is_in_head and self._content_left:
+        if self._content_left and not self._is_in_head:
             return self._content_left
         allowed = self.limits.max_head_bytes + self._num_content - self._num_framing
         return max(0, min(PIECE, allowed))
 
-    def _parse(self, piece: memoryview) -> int:
+    def _parse(self, piece: bytes | memoryview) -> int:
         """Parse some bytes, and return how many of them were."""
         self._num_in_piece, self._is_counted_anew, num_parsed = 0, False, len(piece)
+        fault = None
         try:
             self.parser.feed_data(piece)
         except httptools.HttpParserUpgrade as offer:
             num_parsed = offer.args[0]
             self._read_on()
         except httptools.HttpParserError as error:
-            self._refuse(self._fault or MalformedRequestError(f"this is not HTTP/1.1: {error}"))
+            fault = self._fault or MalformedRequestError(f"this is not HTTP/1.1: {error}")
+        if len(self.headers) > self.limits.max_head_fields:
+            fault = self._too_many_fields()
+        if fault is not None:
+            self._refuse(fault)
         if self._is_counted_anew:  # the part of the piece before that is not known
             self._num_framing = 0
         else:
             self._num_framing += num_parsed - self._num_in_piece
             self._num_content += self._num_in_piece
-        if self._content_left is not None:
+        if self._content_left:
             self._content_left -= self._num_in_piece
         return num_parsed
 
-    @property
-    def _has_body(self) -> bool:
-        return bool(self._content_left) or any(n == b"transfer-encoding" for n, _ in self.headers)
+    def _check_fields(self) -> None:
+        """Stop the parser, which raises an exception of its own, where there are too many."""
+        if len(self.headers) > self.limits.max_head_fields:
+            self._fault = self._too_many_fields()
+            raise self._fault
+
+    def _too_many_fields(self) -> HeadTooLargeError:
+        part, most = "head" if self._is_in_head else "trailer", self.limits.max_head_fields
+        return HeadTooLargeError(f"the {part} has more than {most} fields (max_head_fields)")
 
     def _read_on(self) -> None:
         """Decline another protocol: read the request's body, and what follows, as HTTP/1.1."""
@@ -153,6 +155,7 @@ class Connection(Paced):
             framing = b"content-length: %d" % self._content_left
         self._is_ignoring = True  # the head has been taken
         self.parser.feed_data(b"POST / HTTP/1.1\r\n" + framing + b"\r\n\r\n")
+        self.headers.clear()
         self._is_ignoring = False
 
     @property
@@ -197,11 +200,6 @@ class Connection(Paced):
                 self.transport.close()
             else:
                 self.cycle.keep_alive = False
-
-    def _fail(self, error: RheostatError) -> NoReturn:
-        """Stop the parser, which replaces whatever is raised by an exception of its own."""
-        self._fault = error
-        raise error
 
     def _refuse(self, error: RheostatError) -> None:
         """Answer what is no request, after those before it, and end the connection."""

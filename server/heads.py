@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import httptools
 
+from server.errors import MalformedRequestError
+
 FAULT = "fault"
 """Under which the state of a request's scope has the error that its bytes are."""
 
@@ -30,8 +32,20 @@ class Limits(NamedTuple):
     max_head_fields: int
 
 
-def fault_of(headers: Sequence[tuple[bytes, bytes]], version: str, target: bytes) -> str | None:
-    """Return what is wrong with a head beyond what the parser sees; None if nothing is.
+class Head(NamedTuple):
+    """What follows a head.
+
+    Attributes:
+        length: Of the body, bytes; 0 if there is none or its length is not known.
+        is_chunked: Whether the body comes in chunks.
+    """
+
+    length: int
+    is_chunked: bool
+
+
+def read_head(headers: Sequence[tuple[bytes, bytes]], version: str, target: bytes) -> Head:
+    """Check a head beyond what the parser sees.
 
     The rules are RFC 9112's: sections 3.2 (target and Host) and 6.1 (Transfer-Encoding).
 
@@ -39,20 +53,31 @@ def fault_of(headers: Sequence[tuple[bytes, bytes]], version: str, target: bytes
         headers: Names in lower case.
         version: Such as 1.1.
         target: Of the request line.
+
+    Raises:
+        MalformedRequestError: If something is wrong.
     """
+    hosts, length, coding = 0, 0, None
+    for name, value in headers:
+        if name == b"host":
+            hosts += 1
+            if not _HOST.fullmatch(value):
+                raise MalformedRequestError("the field Host is no host")
+        elif name == b"content-length":
+            length = int(value)
+        elif name == b"transfer-encoding":
+            coding = value if coding is None else b"several"
     if version not in _VERSIONS:
-        return f"HTTP/{version} is not spoken here; HTTP/1.1 is"
-    hosts = [value for name, value in headers if name == b"host"]
-    if len(hosts) > 1 or (not hosts and version == "1.1"):
-        return f"the head has {len(hosts)} fields Host; it must have one"
-    if hosts and not _HOST.fullmatch(hosts[0]):
-        return "the field Host is no host"
-    codings = [value for name, value in headers if name == b"transfer-encoding"]
-    if codings and version == "1.0":
-        return "the field Transfer-Encoding is not part of HTTP/1.0"
-    if codings and (len(codings) > 1 or codings[0].strip().lower() != b"chunked"):
-        return "the field Transfer-Encoding must be chunked"
-    return None if target.startswith(b"/") or _has_path(target) else "the request has no path"
+        raise MalformedRequestError(f"HTTP/{version} is not spoken here; HTTP/1.1 is")
+    if hosts != 1 and (hosts or version == "1.1"):
+        raise MalformedRequestError(f"the head has {hosts} fields Host; it must have one")
+    if coding is not None and version == "1.0":
+        raise MalformedRequestError("the field Transfer-Encoding is not part of HTTP/1.0")
+    if coding is not None and coding.strip().lower() != b"chunked":
+        raise MalformedRequestError("the field Transfer-Encoding must be chunked")
+    if not (target.startswith(b"/") or _has_path(target)):
+        raise MalformedRequestError("the request has no path")
+    return Head(length, coding is not None)
 
 
 def _has_path(target: bytes) -> bool:

@@ -63,7 +63,7 @@ class Paced(HttpToolsProtocol):
         """Refuse what exceeds the limit."""
         raise NotImplementedError
 
-    def _parse(self, piece: memoryview) -> int:
+    def _parse(self, piece: bytes | memoryview) -> int:
         """Parse some bytes, and return how many of them were."""
         raise NotImplementedError
 
@@ -81,6 +81,13 @@ class Paced(HttpToolsProtocol):
         if self._is_deaf:
             self._pause()
             self.loop.call_later(_SIP_S, self._resume)
+        elif not self._held and not self.pipeline and len(data) <= self._room():
+            self._unset_keepalive_if_required()  # as below, for what nearly all send
+            if (num_parsed := self._parse(data)) < len(data):
+                self._held = data[num_parsed:]
+                self._go_on()
+            else:
+                self._turn_ended()
         else:
             self._held = b"".join([self._held, data]) if self._held else data
             self._go_on()

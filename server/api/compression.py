@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
+from contextlib import suppress
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -17,7 +18,8 @@ from server.errors import (
 _WINDOWS = {"gzip": 31, "deflate": 15}  # zlib's wbits of each format
 _OLD_NAMES = {"x-gzip": "gzip"}
 _OF_THE_WIRE = (b"content-encoding", b"content-length")
-_AT_ONCE = 2  # bodies, each of which may become as large as the limit
+_AT_ONCE = 2  # bodies on threads, each of which may become as large as the limit
+_SMALL = 65_536  # bytes that take less than a thread's start
 _LEAST_BYTES = 1024  # shorter ones gain nothing
 _FASTEST = 1  # numbers hardly shrink; more effort brings little
 
@@ -57,12 +59,18 @@ class Decompression:
                 received.append(message.get("body", b""))
                 more = message.get("more_body", False)
             is_done = True
-            body = b"".join(received)
-            async with self._turns:  # on a thread: megabytes of zeros are made from kilobytes
-                body = await asyncio.to_thread(decompressed, body, encoding, self._max_bytes)
+            body = await self._plain(b"".join(received), encoding)
             return {"type": "http.request", "body": body, "more_body": False}
 
         await self._app(scope, receive_plain, send)
+
+    async def _plain(self, body: bytes, encoding: str) -> bytes:
+        """Return a body decompressed: what is small at once, the rest in turns on a thread."""
+        if len(body) <= _SMALL:
+            with suppress(PayloadTooLargeError):  # megabytes of zeros are made from kilobytes
+                return decompressed(body, encoding, min(_SMALL, self._max_bytes))
+        async with self._turns:
+            return await asyncio.to_thread(decompressed, body, encoding, self._max_bytes)
 
 
 def _encoding(scope: Scope) -> str:

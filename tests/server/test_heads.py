@@ -14,9 +14,9 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
-from server.errors import RheostatError
+from server.errors import MalformedRequestError, RheostatError
 from server.forms import Forms
-from server.heads import fault_of
+from server.heads import Head, read_head
 from server.middleware import BodyTimeout, RequestId
 from server.serving import configured
 from server.settings import Settings
@@ -140,6 +140,13 @@ def test_blank_lines_without_end_are_left_without_a_word(client: socket.socket) 
     assert not faults
 
 
+def test_a_few_blank_lines_before_a_request_are_nothing(client: socket.socket) -> None:
+    for _ in range(2):
+        client.sendall(b"\r\n")
+        client.sendall(b"\r\n\r\n" + head())
+        assert answered(client) == b"host: "
+
+
 TRAILER = "the trailer has more than 20 fields (max_head_fields)"
 FRAMING = "what is not content exceeds the content by 2000 bytes (max_head_bytes)"
 
@@ -255,20 +262,29 @@ def test_an_offer_of_another_protocol_is_declined_and_the_body_read(
         assert answered(client).endswith(b": abc")
 
 
+HOST = (b"host", b"x")
+CHUNKS = (b"transfer-encoding", b" Chunked")
+
+
 @pytest.mark.parametrize(
-    ("headers", "version", "target", "is_fine"),
+    ("headers", "version", "target", "expected"),
     [
-        ([(b"host", b"")], "1.1", b"/", True),
-        ([(b"host", b"[::1]:8000")], "1.1", b"/", True),
-        ([], "1.0", b"/", True),
-        ([(b"host", b"x")], "1.1", b"http://x/a", True),
-        ([(b"host", b"x"), (b"transfer-encoding", b" Chunked")], "1.1", b"/", True),
-        ([(b"host", b"x")], "1.1", b"x:80", False),
-        ([(b"host", b"x/y")], "1.1", b"/", False),
-        ([(b"host", b"x")] * 2, "1.0", b"/", False),
+        ([(b"host", b"")], "1.1", b"/", Head(0, False)),
+        ([(b"host", b"[::1]:8000")], "1.1", b"/", Head(0, False)),
+        ([], "1.0", b"/", Head(0, False)),
+        ([HOST, (b"content-length", b"017")], "1.1", b"http://x/a", Head(17, False)),
+        ([CHUNKS, HOST], "1.1", b"/", Head(0, True)),
+        ([HOST], "1.1", b"x:80", "the request has no path"),
+        ([(b"host", b"x/y")], "1.1", b"/", "the field Host is no host"),
+        ([HOST, HOST], "1.0", b"/", "the head has 2 fields Host"),
+        ([CHUNKS, HOST, CHUNKS], "1.1", b"/", "must be chunked"),
     ],
 )
 def test_a_head_is_judged_by_host_coding_version_and_target(
-    headers: list[tuple[bytes, bytes]], version: str, target: bytes, is_fine: bool
+    headers: list[tuple[bytes, bytes]], version: str, target: bytes, expected: Head | str
 ) -> None:
-    assert (fault_of(headers, version, target) is None) is is_fine
+    if isinstance(expected, Head):
+        assert read_head(headers, version, target) == expected
+        return
+    with pytest.raises(MalformedRequestError, match=expected):
+        read_head(headers, version, target)
