@@ -93,7 +93,8 @@ class Admission:
             self._patience.note_departure(flow.client, now, now - arrived, predicted_s)
             raise
         else:
-            self._patience.note_answer(flow.client, self._clock())
+            now = self._clock()
+            self._patience.note_answer(flow.client, now, now - arrived)
         finally:
             self.flows.leave(room)
 
@@ -120,7 +121,7 @@ class Admission:
         limit_s = self._patience.limit_s(flow.client, self._clock())
         if not is_timed and wait_s > 0 and limit_s < predicted_s and limit_s < self._max_wait_s:
             text = (
-                f"this request would take about {predicted_s:.3g} s; many that took more than "
+                f"this request would take about {predicted_s:.3g} s; most that took more than "
                 f"{limit_s:.3g} s were lately left by their clients"
             )
             return text, predicted_s - limit_s

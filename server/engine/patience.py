@@ -1,22 +1,41 @@
-"""How long clients wait before they give up, learnt from those that did.
+"""How long clients wait before they give up, learnt from those that did and those that did not.
 
 A queue in order of arrival serves first who has waited longest. If clients give up sooner than
-the queue is long, each of them is gone by the time of its answer, and all work is in vain. So where
-many leave, requests are refused that would have to wait longer than clients do.
+the queue is long, each of them is gone by the time of its answer, and all work is in vain. So
+requests are refused that would have to wait longer than most of their client's requests would be
+waited for. A request that was answered tells that it was waited for at least so long, and no more:
+the estimate is Kaplan and Meier's (1958, Nonparametric Estimation from Incomplete Observations,
+Journal of the American Statistical Association).
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from dataclasses import dataclass
+from collections import OrderedDict, deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import inf
+from typing import NamedTuple
 
-_MARGIN = 0.7  # of the wait after which clients left that others are let in for
+_MARGIN = 0.7  # of the wait after which most have left
+_MOST = 0.5
+_FEWEST = 8  # departures from which anything is learnt
 _GROWTH = 1.1  # of the limit, a second: clients may have become patient
-_MANY = 0.2  # of a client's last requests
-_FORGET = 0.95  # what a request weighs less for each later one
-_SMALLEST_STEP = 0.5  # of the limit, down
 _LONG_S = 1000.0  # after which no limit is left
+_KEPT = 256  # requests of a client
+_EVERY_S = 0.1  # a client's requests are looked through
 _MAX_CLIENTS = 1024
+
+
+class Wait(NamedTuple):
+    """How a request ended.
+
+    Attributes:
+        seconds: From its arrival.
+        is_left: Whether its client left; else it was answered.
+    """
+
+    seconds: float
+    is_left: bool
 
 
 @dataclass(slots=True)
@@ -26,12 +45,16 @@ class _Seen:
     Attributes:
         limit_s: What its requests may be predicted to take, at the time of `since`.
         since: On the caller's clock.
-        left: Part of its requests that it left, recent ones weighing most.
+        looked: When its requests were last looked through.
+        waits: Its last requests.
+        predicted: Seconds predicted over seconds waited, of its last departures.
     """
 
     limit_s: float
     since: float
-    left: float = 0.0
+    looked: float = -inf
+    waits: deque[Wait] = field(default_factory=lambda: deque(maxlen=_KEPT))
+    predicted: deque[float] = field(default_factory=lambda: deque(maxlen=_FEWEST))
 
 
 class Patience:
@@ -46,9 +69,9 @@ class Patience:
         self._most_s = most_s
         self._seen: OrderedDict[str, _Seen] = OrderedDict()
 
-    def note_answer(self, client: str, now: float) -> None:
-        """Record a request that its client waited for, at a time in seconds."""
-        self._of(client, now).left *= _FORGET
+    def note_answer(self, client: str, now: float, waited_s: float) -> None:
+        """Record a request that its client waited for; times in seconds."""
+        self._of(client, now).waits.append(Wait(waited_s, is_left=False))
 
     def note_departure(self, client: str, now: float, waited_s: float, predicted_s: float) -> None:
         """Record a request that its client left.
@@ -61,12 +84,16 @@ class Patience:
                 low, the limit has to be low as well.
         """
         seen = self._of(client, now)
-        seen.left = _FORGET * seen.left + (1 - _FORGET)
-        if seen.left > _MANY:
-            current = self.limit_s(client, now)
-            enough = _MARGIN * min(waited_s, predicted_s)
-            # One who leaves at once, for whatever reason, does not speak for the others.
-            seen.limit_s, seen.since = min(current, max(enough, _SMALLEST_STEP * current)), now
+        seen.waits.append(Wait(waited_s, is_left=True))
+        seen.predicted.append(min(1.0, predicted_s / max(waited_s, 1e-9)))
+        if now - seen.looked < _EVERY_S:
+            return
+        seen.looked = now
+        limit_s = (
+            _MARGIN * patience_s(seen.waits) * sorted(seen.predicted)[len(seen.predicted) // 2]
+        )
+        if limit_s < self.limit_s(client, now):
+            seen.limit_s, seen.since = limit_s, now
 
     def limit_s(self, client: str, now: float) -> float:
         """Return what a client's requests may be predicted to take, waiting included."""
@@ -82,3 +109,19 @@ class Patience:
         if len(self._seen) > _MAX_CLIENTS:
             self._seen.popitem(last=False)
         return seen
+
+
+def patience_s(waits: Sequence[Wait]) -> float:
+    """Return the wait after which most requests would have been left; infinity if they would not.
+
+    Args:
+        waits: In any order.
+    """
+    staying, departures = 1.0, 0
+    for position, wait in enumerate(sorted(waits)):
+        if wait.is_left:
+            departures += 1
+            staying *= 1 - 1 / (len(waits) - position)
+            if staying < _MOST and departures >= _FEWEST:
+                return wait.seconds
+    return inf

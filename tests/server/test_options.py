@@ -40,8 +40,8 @@ RUNNING: Mapping[str, list[dict[str, Any]]] = {
     "/": [{"json": {"inputs": "w1"}}],
     "/embed": [{"json": {"inputs": "w1"}}],
     "/similarity": [{"json": {"inputs": {"source_sentence": "w1", "sentences": ["w2"]}}}],
-    "/v2/models/{model}/infer": [{"json": {"inputs": [TENSOR]}}],
-    "/v2/models/{model}/versions/{version}/infer": [{"json": {"inputs": [TENSOR]}}],
+    "/v2/models/{model:path}/infer": [{"json": {"inputs": [TENSOR]}}],
+    "/v2/models/{model:path}/versions/{version}/infer": [{"json": {"inputs": [TENSOR]}}],
 }
 CASES = [(path, i) for path, bodies in RUNNING.items() for i in range(len(bodies))]
 
