@@ -29,9 +29,13 @@ class TooSlowError(InfeasibleBudgetError):
         latency_ms: That was too little.
         fastest_s: What running takes at least, as predicted.
         suffix: What else the fastest subnet keeps, for the message.
+        cheapest_s: What the subnet takes that has fewest MACs. The least of many predictions is the
+            luckiest one; this one was not picked for its time.
     """
 
-    def __init__(self, latency_ms: float, fastest_s: float, suffix: str = "") -> None:
+    def __init__(
+        self, latency_ms: float, fastest_s: float, suffix: str = "", cheapest_s: float = 0.0
+    ) -> None:
         feasible = math.ceil(1e4 * fastest_s) / 10
         super().__init__(
             f"budget.latency_ms={latency_ms:g} is too small; the fastest subnet{suffix} is "
@@ -40,6 +44,7 @@ class TooSlowError(InfeasibleBudgetError):
             feasible,
         )
         self.latency_ms, self.fastest_s, self.suffix = latency_ms, fastest_s, suffix
+        self.cheapest_s = max(fastest_s, cheapest_s)
 
 
 @dataclass(frozen=True, slots=True)

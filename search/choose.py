@@ -103,11 +103,19 @@ class Chooser:
         answer = solve(Best(asked, weights, terms.max_microseconds, price), tolerance)
         if answer is None:
             fastest = terms.pace * float(asked.lowest_cost.min()) / 1e6
-            raise TooSlowError(_latency_ms(budget, terms), fastest)
+            cheapest = self._cheapest_s(request, terms.timing, terms.pace)
+            raise TooSlowError(_latency_ms(budget, terms), fastest, "", cheapest)
         fast = Choice(view, answer)
         if fast.price(view.grid.macs, request) <= ceiling:
             return fast
         return self._under_both(request, budget, tolerance, terms, (choice, fast))
+
+    def _cheapest_s(self, request: Request, timing: Timing, pace: float) -> float:
+        """Predict how long the subnet of fewest MACs runs."""
+        asked = self.by_macs.asked(request)
+        answer = solve(Best(asked, request.weights, float(asked.lowest_cost.min()), 0.0), 0.0)
+        assert answer is not None, "the cheapest is as cheap as itself"
+        return pace * self.microseconds(request, Choice(self.by_macs, answer), timing) / 1e6
 
     def _under_both(
         self,
@@ -185,7 +193,8 @@ class Chooser:
         assert fastest is not None, "a quality can be kept or not, whatever is counted"
         if -fastest.gain > limit:
             seconds = terms.pace * -fastest.gain / 1e6
-            raise TooSlowError(_latency_ms(budget, terms), seconds, suffix)
+            cheapest = terms.pace * self.microseconds(request, choice, terms.timing) / 1e6
+            raise TooSlowError(_latency_ms(budget, terms), seconds, suffix, cheapest)
         fast = Choice(view, fastest)
         macs = fast.price(view.grid.macs, request)
         if macs > ceiling:

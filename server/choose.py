@@ -132,7 +132,7 @@ class Chooser:
             return self._find(served, question, shape, terms)
         except TooSlowError as error:
             assert latency_ms is not None
-            seconds = self._promises.seconds(served.name, error.fastest_s + reading_s)
+            seconds = self._promises.seconds(served.name, error.cheapest_s + reading_s)
             raise TooSlowError(latency_ms, seconds, error.suffix) from None
 
     def note_total(self, served: Served, choice: Choice, seconds: float) -> None:

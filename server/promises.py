@@ -7,6 +7,7 @@ so what reading took and by how much predictions were missed lately is kept for 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 _KEPT = 64  # requests
@@ -24,10 +25,13 @@ class _Seen:
     Attributes:
         reading_s: What reading one usually takes.
         ratios: Time that requests took over the time predicted, the last ones.
+        excesses: Time that they took beyond that, seconds: small subnets have as much of it as
+            large ones.
     """
 
     reading_s: float
     ratios: deque[float] = field(default_factory=lambda: deque(maxlen=_KEPT))
+    excesses: deque[float] = field(default_factory=lambda: deque(maxlen=_KEPT))
 
 
 class Promises:
@@ -44,7 +48,9 @@ class Promises:
     def note_total(self, model: str, predicted_s: float, taken_s: float) -> None:
         """Take in how long a request took from its arrival to its answer."""
         if predicted_s > 0:
-            self._of(model, 0.0).ratios.append(taken_s / predicted_s)
+            seen = self._of(model, 0.0)
+            seen.ratios.append(taken_s / predicted_s)
+            seen.excesses.append(taken_s - predicted_s)
 
     def reading_s(self, model: str) -> float:
         """Return what reading a request usually takes."""
@@ -54,9 +60,9 @@ class Promises:
     def seconds(self, model: str, predicted_s: float) -> float:
         """Return what nearly all requests keep of a predicted time, unless they wait."""
         seen = self._seen.get(model)
-        ratios = sorted(seen.ratios) if seen else []
-        worst = ratios[min(len(ratios) - 1, int(_QUANTILE * len(ratios)))] if ratios else 1.0
-        return max(_LEAST_MARGIN, worst) * predicted_s + _LEAST_S
+        ratio = _high(seen.ratios) if seen else 0.0
+        excess_s = _high(seen.excesses) if seen else 0.0
+        return max(_LEAST_MARGIN, ratio) * predicted_s + max(_LEAST_S, excess_s)
 
     def _of(self, model: str, reading_s: float) -> _Seen:
         seen = self._seen.setdefault(model, _Seen(reading_s))
@@ -64,3 +70,8 @@ class Promises:
         if len(self._seen) > _MAX_MODELS:
             self._seen.popitem(last=False)
         return seen
+
+
+def _high(values: Collection[float]) -> float:
+    """Return what nearly all values are below; 0 for none."""
+    return sorted(values)[int(_QUANTILE * len(values))] if values else 0.0

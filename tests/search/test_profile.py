@@ -61,7 +61,7 @@ def test_what_is_seen_corrects_the_scale_of_the_steps_seen_and_of_no_other() -> 
         found.observe(first, Workload(4, 10), 2 * 8e-3)
     assert found.corrections.version > 0
     assert found.total(first, Workload(4, 10)) == pytest.approx(16e-3)
-    assert found.total(first, Workload(16, 10)) == pytest.approx(64e-3)
+    assert found.total(first, Workload(8, 10)) == pytest.approx(32e-3)
     assert found.total(STEPS, Workload(4, 10)) == pytest.approx(16e-3 + 80e-3)
 
 
@@ -77,11 +77,12 @@ def test_each_size_of_batches_is_corrected_by_itself() -> None:
     assert between == sorted(between)
 
 
-def test_a_size_that_was_not_seen_goes_by_the_nearest_that_was() -> None:
+def test_a_size_that_was_not_seen_goes_half_the_way_of_the_nearest_that_was() -> None:
     found = profile()
     for _ in range(256):
-        found.observe(STEPS[:1], Workload(1, 10), 0.5 * 2e-3)
-    assert found.total(STEPS[:1], Workload(16, 10)) == pytest.approx(0.5 * 32e-3)
+        found.observe(STEPS[:1], Workload(1, 10), 0.25 * 2e-3)
+    assert found.total(STEPS[:1], Workload(1, 10)) == pytest.approx(0.25 * 2e-3)
+    assert found.total(STEPS[:1], Workload(64, 10)) == pytest.approx(0.5 * 128e-3)
 
 
 def test_a_new_way_to_run_steps_is_predicted_from_its_own_time_at_once() -> None:

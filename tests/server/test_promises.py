@@ -14,11 +14,18 @@ def test_where_predictions_were_missed_a_promise_covers_nearly_all_that_were_see
     promises = Promises()
     for i in range(100):
         promises.note_total("a", 0.01, 0.01 * (4.0 if i % 10 == 0 else 1.0))
-    assert promises.seconds("a", 0.1) == pytest.approx(0.405)
+    assert promises.seconds("a", 0.1) == pytest.approx(0.4 + 0.03)
     assert promises.seconds("b", 0.1) == pytest.approx(0.155)
     for _ in range(64):  # over
         promises.note_total("a", 0.01, 0.011)
     assert promises.seconds("a", 0.1) == pytest.approx(0.155)
+
+
+def test_what_comes_on_top_of_any_prediction_is_promised_for_short_ones_too() -> None:
+    promises = Promises()
+    for _ in range(20):
+        promises.note_total("a", 0.1, 0.112)
+    assert promises.seconds("a", 0.001) == pytest.approx(0.0015 + 0.012)
 
 
 def test_the_usual_time_of_reading_follows_what_requests_take() -> None:
