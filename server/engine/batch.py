@@ -12,6 +12,7 @@ from torch import Tensor
 from models.core import KeyPath
 from models.jobs import Job
 from server.engine.cache import Key
+from server.engine.flows import Room
 from server.engine.predict import Share
 from server.engine.work import Result, Work
 
@@ -25,12 +26,20 @@ class Waiting:
         since: When it was submitted, on the engine's clock.
         future: Of its result.
         key: What its answer is kept by; None if it is not.
+        room: That its request holds.
+        seconds: Of that, for this work.
     """
 
     work: Work
     since: float
     future: asyncio.Future[Result]
     key: Key | None
+    room: Room
+    seconds: float
+
+    def release(self) -> None:
+        """Hold no room any more; it has been done, or will not be."""
+        self.room.release(self.seconds)
 
     @property
     def share(self) -> Share:

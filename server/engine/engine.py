@@ -204,10 +204,18 @@ class Engine:
     async def _submit(self, works: Sequence[Work], room: Room) -> list[Result]:
         now = self._clock()
         everything = [
-            Waiting(work, now, self._loop.create_future(), self._cache.key(work)) for work in works
+            Waiting(
+                work,
+                now,
+                self._loop.create_future(),
+                self._cache.key(work),
+                room,
+                work.share.more,
+            )
+            for work in works
         ]
         waiting = [item for item in everything if not self._recall(item)]
-        room.hold(sum(item.share.more for item in waiting))
+        room.hold(sum(item.seconds for item in waiting), len(waiting))
         with self._changed:
             self._check_open()
             for item in waiting:
@@ -333,6 +341,7 @@ class Engine:
         """Give each work what it asked for. On the event loop."""
         self._admission.note(len(answered))
         for item, done in answered:
+            item.release()
             if item.key is not None:
                 self._cache.put(item.key, done.outputs)
             if not item.future.done():
@@ -345,12 +354,15 @@ class Engine:
         """Tell those of a batch that have no answer yet that it failed. On the event loop."""
         self._admission.note(len(batch))
         for item, text in zip(batch, texts or [_FAILED] * len(batch), strict=True):
+            if not item.future.done():
+                item.release()
             _set_error([item.future], text)
 
     def _expire(self, expired: Sequence[Waiting]) -> None:
         """Tell works that came to their turn too late. On the event loop."""
         for item in expired:
             if not item.future.done():
+                item.release()
                 text = "the deadline passed before the request could be run"
                 item.future.set_exception(DeadlineError(text))
 

@@ -53,24 +53,42 @@ class _Held:
 
 
 class Room:
-    """What one request holds: a number of works, and the seconds they are predicted to take."""
+    """What one request holds: a number of works, and the seconds they are predicted to take.
+
+    Attributes:
+        flow: Whose the request is.
+        num_works: Of the request.
+        nanoseconds: That those still to be done are predicted to take.
+        head_nanoseconds: The same of one of them, the mean.
+    """
 
     def __init__(self, flows: Flows, flow: Flow, num_works: int) -> None:
         self.flow = flow
         self.num_works = num_works
-        self.nanoseconds = 0
+        self.nanoseconds = self.head_nanoseconds = 0
+        self._num_left = num_works
         self._flows = flows
 
-    def hold(self, seconds: float) -> None:
-        """Hold this much and no more: an estimate at first, then what is left to be done."""
-        nanoseconds = round(_PER_S * seconds)
-        self._flows.change(self, nanoseconds)
-        self.nanoseconds = nanoseconds
+    def hold(self, seconds: float, num_works: int) -> None:
+        """Hold this much and no more: an estimate at first, then what is to be done.
 
-    @property
-    def head_nanoseconds(self) -> int:
-        """Of one work, the mean."""
-        return self.nanoseconds // max(1, self.num_works)
+        Args:
+            seconds: Predicted.
+            num_works: That take them together.
+        """
+        self._num_left = num_works
+        self._change(round(_PER_S * seconds))
+
+    def release(self, seconds: float) -> None:
+        """Hold no longer what one work was predicted to take; nothing if the request is over."""
+        if self._num_left:
+            self._num_left -= 1
+            self._change(max(0, self.nanoseconds - round(_PER_S * seconds)))
+
+    def _change(self, nanoseconds: int) -> None:
+        head = nanoseconds // max(1, self._num_left)
+        self._flows.change(self.flow, nanoseconds - self.nanoseconds, head - self.head_nanoseconds)
+        self.nanoseconds, self.head_nanoseconds = nanoseconds, head
 
 
 class Flows:
@@ -94,12 +112,12 @@ class Flows:
         held.items += num_works
         self.items += num_works
         room = Room(self, flow, num_works)
-        room.hold(seconds)
+        room.hold(seconds, num_works)
         return room
 
     def leave(self, room: Room) -> None:
         """Let a request go, with all that it holds."""
-        room.hold(0.0)
+        room.hold(0.0, 0)
         held = self._held[_key(room.flow)]
         held.requests -= 1
         held.items -= room.num_works
@@ -107,12 +125,12 @@ class Flows:
         if not held.requests:
             del self._held[_key(room.flow)]
 
-    def change(self, room: Room, nanoseconds: int) -> None:
-        """Take in that a room is about to hold another time."""
-        held = self._held[_key(room.flow)]
-        held.nanoseconds += nanoseconds - room.nanoseconds
-        held.head_nanoseconds += nanoseconds // max(1, room.num_works) - room.head_nanoseconds
-        self.nanoseconds += nanoseconds - room.nanoseconds
+    def change(self, flow: Flow, nanoseconds: int, head_nanoseconds: int) -> None:
+        """Take in by how much a room of a flow holds more, and its one work takes longer."""
+        held = self._held[_key(flow)]
+        held.nanoseconds += nanoseconds
+        held.head_nanoseconds += head_nanoseconds
+        self.nanoseconds += nanoseconds
 
     def items_of(self, flow: Flow) -> int:
         """Return the works that a flow has inside."""

@@ -104,7 +104,7 @@ def test_seconds_are_held_from_an_estimate_to_what_is_left() -> None:
     admission = Admission(8, inf, Clock())
     with admission.reserve(2, 0.5) as room, admission.reserve(1, 0.25):
         assert admission.seconds == pytest.approx(0.75)
-        room.hold(0.1)
+        room.hold(0.1, 2)
         assert admission.seconds == pytest.approx(0.35)
     assert admission.seconds == 0
 

@@ -79,13 +79,26 @@ def test_own_room_does_not_count_and_what_is_over_is_gone() -> None:
     flows = Flows()
     other, own = flows.enter(A, 2, 1.0), flows.enter(A, 1, 3.0)
     assert flows.wait_s(A, 3.0, room=own) == pytest.approx(1.0)
-    other.hold(0.25)
+    other.hold(0.25, 2)
     assert flows.wait_s(A, 3.0, room=own) == pytest.approx(0.25)
     assert (flows.items, flows.nanoseconds) == (3, 3_250_000_000)
     for room in (other, own):
         flows.leave(room)
     assert (flows.items, flows.nanoseconds) == (0, 0)
     assert flows.wait_s(A, 3.0) == 0.0
+
+
+def test_works_that_are_done_are_no_wait() -> None:
+    flows = Flows()
+    bulk, other = flows.enter(A, 4, 8.0), flows.enter(A, 1, 1.0)
+    for left_s in (6.0, 4.0, 2.0):
+        bulk.release(2.0)
+        assert flows.wait_s(A, 9.0, room=other) == pytest.approx(left_s)
+        assert flows.wait_s(B, 0.001) == pytest.approx(min(left_s + 1.0, 1.501))
+    bulk.release(2.0)
+    flows.leave(bulk)
+    bulk.release(2.0)  # an answer that comes when the request is over
+    assert flows.nanoseconds == 1_000_000_000
 
 
 def test_deadlines_decide_what_goes_first_in_a_flow() -> None:
