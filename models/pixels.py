@@ -176,8 +176,7 @@ def _on_white(image: Image.Image, file: ImageFile) -> Image.Image:
             return _from_16_bits(image, file)
         case "P":
             return _from_palette(image, file)
-        case "RGB" if file.transparency is not None:
-            colours = _samples(file.transparency, 3)
+        case "RGB" if (colours := _key_of(file, 3)) is not None:
             # Pixels have kept the upper eight bits of sixteen.
             image.info["transparency"] = tuple(colour >> file.depth - 8 for colour in colours)
             return _composed(image.convert("RGBA"), "RGB")
@@ -196,19 +195,24 @@ def _composed(image: Image.Image, mode: str) -> Image.Image:
     return page
 
 
-def _samples(transparency: bytes, number: int) -> list[int]:
-    """Return the samples that a PNG names as transparent: two bytes each."""
-    if len(transparency) < 2 * number:
-        raise BrokenFileError("its tRNS is cut short")
-    return [int.from_bytes(transparency[2 * i : 2 * i + 2], "big") for i in range(number)]
+def _key_of(file: ImageFile, number: int) -> list[int] | None:
+    """Return the samples that a PNG names as transparent, two bytes each; None if it names none.
+
+    Viewers (libpng) pass over a ``tRNS`` of another length, and so does this.
+    """
+    given = file.transparency or b""
+    if len(given) != 2 * number:
+        return None
+    return [int.from_bytes(given[2 * i : 2 * i + 2], "big") for i in range(number)]
 
 
 def _without_key(image: Image.Image, file: ImageFile) -> Image.Image:
     """Make the one grey white that is transparent; it is given in as many bits as are stored."""
-    if file.transparency is None:
+    found = _key_of(file, 1)
+    if found is None:
         return image
     most = (1 << file.depth) - 1
-    key = 255 * (_samples(file.transparency, 1)[0] & most) // most
+    key = 255 * (found[0] & most) // most
     return image.point([255 if grey == key else grey for grey in range(256)])
 
 
@@ -216,8 +220,8 @@ def _from_16_bits(image: Image.Image, file: ImageFile) -> Image.Image:
     """Keep the upper eight bits, as is done with sixteen bits of colour."""
     greys: NDArray[np.uint16] = np.asarray(image)
     upper = (greys >> 8).astype(np.uint8)
-    if file.transparency is not None:
-        upper[greys == _samples(file.transparency, 1)[0]] = 255
+    if (key := _key_of(file, 1)) is not None:
+        upper[greys == key[0]] = 255
     return Image.fromarray(upper)
 
 
