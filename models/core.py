@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
@@ -302,3 +302,16 @@ class Elastic(Protocol):
         Raises:
             ValueError: If the subnet, the shape or a task is not one of the model's.
         """
+
+
+def with_raw(plan: Plan) -> Plan:
+    """Return a plan whose vectors keep the length that they had before they became unit vectors.
+
+    Steps that emit no unit vectors stay as they are.
+    """
+    return tuple(
+        step
+        if step.raw is None
+        else replace(step, key=(step.key, "raw"), run=step.raw, raw=None, timed_as=step.key)
+        for step in plan
+    )

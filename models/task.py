@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, TypeAlias
-
-from models.core import Plan
 
 Metric: TypeAlias = Literal["accuracy", "spearman", "mrr@10", "ndcg@10", "map"]
 
@@ -40,16 +38,3 @@ def wanted_tasks(tasks: Mapping[str, Task], asked: Collection[str] | None) -> li
     if unknown := sorted(set(asked) - tasks.keys()):
         raise ValueError(f"unknown task {unknown[0]!r}; one of {list(tasks)}")
     return [task for task in tasks if task in asked]
-
-
-def with_raw(plan: Plan) -> Plan:
-    """Return a plan whose vectors keep the length that they had before they became unit vectors.
-
-    Steps that emit no unit vectors stay as they are.
-    """
-    return tuple(
-        step
-        if step.raw is None
-        else replace(step, key=(step.key, "raw"), run=step.raw, raw=None, timed_as=step.key)
-        for step in plan
-    )

@@ -13,10 +13,9 @@ from typing import Any
 
 from models import checkpoint
 from models.checkpoint import MANIFEST, CheckpointError, Manifest
-from models.core import Elastic, Shape, Subnet, Value
+from models.core import Elastic, Shape, Subnet, Value, with_raw
 from models.files import reading
 from models.inputs import ModelInput
-from models.task import with_raw
 from models.text import MAX_TEXT_CHARS, TextInput
 from search.find import Finder, Selection
 from search.profile import Profile

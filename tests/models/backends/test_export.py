@@ -14,10 +14,9 @@ from torch import Tensor
 from models.backends.chains import Run
 from models.backends.export import Graph, export
 from models.backends.onnx import OnnxBackend
-from models.core import Cost, Plan, Step
+from models.core import Cost, Plan, Step, with_raw
 from models.execution import Value
 from models.ragged import Layout, Ragged
-from models.task import with_raw
 from tests.models.backends.linear import session_wins
 from tests.tiny import tiny_model
 from tests.tiny_text import tiny_exits, token_rows

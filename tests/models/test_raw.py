@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from models.backends.torch import TorchBackend
+from models.core import with_raw
 from models.jobs import Done, Job
 from models.ragged import Ragged
-from models.task import with_raw
 from search.profile import function_of
 from tests.tiny import tiny_model
 from tests.tiny_text import ARCHITECTURES, tiny_exits, token_rows
