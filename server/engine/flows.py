@@ -132,6 +132,10 @@ class Flows:
         held.head_nanoseconds += head_nanoseconds
         self.nanoseconds += nanoseconds
 
+    def is_alone(self, flow: Flow) -> bool:
+        """Return whether nothing of another flow is inside."""
+        return self._held.keys() <= {_key(flow)}
+
     def items_of(self, flow: Flow) -> int:
         """Return the works that a flow has inside."""
         held = self._held.get(_key(flow))
@@ -167,7 +171,7 @@ class Flows:
         if ahead_s is None:
             ahead = min(before, requests * nanoseconds + heads)
         else:
-            ahead = min(before, _PER_S * ahead_s)
+            ahead = max(0.0, min(before, _PER_S * ahead_s))
         turn = ahead + nanoseconds
         everything = float(before)
         for (priority, _), other in self._others(flow):

@@ -114,3 +114,16 @@ def test_each_flow_has_an_equal_share_of_the_works() -> None:
     flows.enter(A, 90, 1.0)
     assert (flows.share(A, 100), flows.share(B, 100)) == (100, 50)
     assert (flows.items_of(A), flows.items_of(B)) == (90, 0)
+
+
+def test_a_flow_is_alone_while_no_other_is_inside() -> None:
+    flows = Flows()
+    assert flows.is_alone(A)
+    own = flows.enter(A, 1, 1.0)
+    assert flows.is_alone(A)
+    assert not flows.is_alone(B)
+    other = flows.enter(B, 1, 1.0)
+    assert not flows.is_alone(A)
+    flows.leave(other)
+    assert flows.is_alone(A)
+    flows.leave(own)
