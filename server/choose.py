@@ -21,6 +21,7 @@ from server.promises import Promises
 _LEAST_S = 1e-6  # no subnet is faster
 _ANY_PRICE = 1e9  # at which the cheapest subnet wins
 _DOUBT = 1.25  # a wait is let in that may take this many times what is predicted
+_BEYOND = 1.5  # times what is predicted for more rows than were measured, where it must hold
 _STEP = 1.02  # times and paces are rounded to its powers, so that the search can remember answers
 
 
@@ -132,7 +133,11 @@ class Chooser:
             return self._find(served, question, shape, terms)
         except TooSlowError as error:
             assert latency_ms is not None
-            seconds = self._promises.seconds(served.name, error.cheapest_s + reading_s)
+            assert served.profile is not None, "or nothing would be too slow"
+            run_s = error.cheapest_s
+            if num_works > served.profile.rows[-1]:
+                run_s *= _BEYOND
+            seconds = self._promises.seconds(served.name, run_s + reading_s)
             raise TooSlowError(latency_ms, seconds, error.suffix) from None
 
     def note_total(self, served: Served, choice: Choice, seconds: float) -> None:
