@@ -84,7 +84,7 @@ class Decoder:
             client: Whose it is.
             weight: The client's share, above 0.
         """
-        if not self._turns.waiting_s or is_short(sources):
+        if not self.backlog_s or is_short(sources):
             return 0.0
         costs = [self._cost(one) for one in sources]
         own_s = max(max(costs), sum(costs) / self.num_threads)

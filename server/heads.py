@@ -32,7 +32,7 @@ class Limits(NamedTuple):
     max_head_fields: int
 
 
-class Head(NamedTuple):
+class Framing(NamedTuple):
     """What follows a head.
 
     Attributes:
@@ -44,7 +44,7 @@ class Head(NamedTuple):
     is_chunked: bool
 
 
-def read_head(headers: Sequence[tuple[bytes, bytes]], version: str, target: bytes) -> Head:
+def read_head(headers: Sequence[tuple[bytes, bytes]], version: str, target: bytes) -> Framing:
     """Check a head beyond what the parser sees.
 
     The rules are RFC 9112's: sections 3.2 (target and Host) and 6.1 (Transfer-Encoding).
@@ -77,7 +77,7 @@ def read_head(headers: Sequence[tuple[bytes, bytes]], version: str, target: byte
         raise MalformedRequestError("the field Transfer-Encoding must be chunked")
     if not (target.startswith(b"/") or _has_path(target)):
         raise MalformedRequestError("the request has no path")
-    return Head(length, coding is not None)
+    return Framing(length, coding is not None)
 
 
 def _has_path(target: bytes) -> bool:

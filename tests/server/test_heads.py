@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from server.errors import MalformedRequestError, RheostatError
 from server.forms import Forms
-from server.heads import Head, read_head
+from server.heads import Framing, read_head
 from server.middleware import BodyTimeout, RequestId
 from server.serving import configured
 from server.settings import Settings
@@ -269,11 +269,11 @@ CHUNKS = (b"transfer-encoding", b" Chunked")
 @pytest.mark.parametrize(
     ("headers", "version", "target", "expected"),
     [
-        ([(b"host", b"")], "1.1", b"/", Head(0, False)),
-        ([(b"host", b"[::1]:8000")], "1.1", b"/", Head(0, False)),
-        ([], "1.0", b"/", Head(0, False)),
-        ([HOST, (b"content-length", b"017")], "1.1", b"http://x/a", Head(17, False)),
-        ([CHUNKS, HOST], "1.1", b"/", Head(0, True)),
+        ([(b"host", b"")], "1.1", b"/", Framing(0, False)),
+        ([(b"host", b"[::1]:8000")], "1.1", b"/", Framing(0, False)),
+        ([], "1.0", b"/", Framing(0, False)),
+        ([HOST, (b"content-length", b"017")], "1.1", b"http://x/a", Framing(17, False)),
+        ([CHUNKS, HOST], "1.1", b"/", Framing(0, True)),
         ([HOST], "1.1", b"x:80", "the request has no path"),
         ([(b"host", b"x/y")], "1.1", b"/", "the field Host is no host"),
         ([HOST, HOST], "1.0", b"/", "the head has 2 fields Host"),
@@ -281,9 +281,9 @@ CHUNKS = (b"transfer-encoding", b" Chunked")
     ],
 )
 def test_a_head_is_judged_by_host_coding_version_and_target(
-    headers: list[tuple[bytes, bytes]], version: str, target: bytes, expected: Head | str
+    headers: list[tuple[bytes, bytes]], version: str, target: bytes, expected: Framing | str
 ) -> None:
-    if isinstance(expected, Head):
+    if isinstance(expected, Framing):
         assert read_head(headers, version, target) == expected
         return
     with pytest.raises(MalformedRequestError, match=expected):
