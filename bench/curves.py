@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from search.table import FloatArray
+from search.quality.table import FloatArray
 
 
 def hypervolume(points: list[tuple[float, float]], reference: float) -> float:

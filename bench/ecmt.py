@@ -24,9 +24,9 @@ from models.train.cifar100 import Images
 from search.budget import Budget, InfeasibleBudgetError
 from search.ecmt import find_by_rule
 from search.find import Finder, Selection
-from search.table import Table
+from search.offline.training import by_task
+from search.quality.table import Table
 from server import catalog
-from server.training import by_task
 
 BUDGETS = (0.08, 0.12, 0.18, 0.25, 0.35, 0.45, 0.55, 0.7, 0.85, 1.0)
 GRID_BUDGETS = (0.1, 0.2, 0.35, 0.6, 0.9)

@@ -23,7 +23,7 @@ from bench.limit.cases import sentences
 from models import checkpoint
 from models.backends.torch import TorchBackend
 from models.families.exits import Exits
-from models.ragged import Layout, Ragged
+from models.nn.ragged import Layout, Ragged
 
 BATCH_SIZE = 32
 WAYS = ("padded", "attention pads", "unpadded")

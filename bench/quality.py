@@ -23,7 +23,7 @@ from models.core import Subnet
 from models.families.exits import Exits, ExitsConfig
 from models.train import texts
 from models.train.texts import Retrieval, ScoredPair
-from search.embeddings import Evaluation, Measured, Ranking, Similarity, scores_by
+from search.quality.embeddings import Evaluation, Measured, Ranking, Similarity, scores_by
 from server.settings import data_folder
 
 _QUICK = 200  # pairs, or queries with the documents that answer them

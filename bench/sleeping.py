@@ -18,7 +18,7 @@ from deploy.ray_app import Model
 from deploy.ray_settings import RaySettings
 from models.backends.torch import TorchBackend
 from models.core import Step
-from models.execution import Backend, Value, never
+from models.run.execution import Backend, Value, never
 from server import app as server_app
 
 

@@ -19,12 +19,12 @@ from torch import Tensor
 
 from bench import report
 from models import checkpoint
-from models.architecture import TransformerConfig
 from models.backends.torch import TorchBackend
 from models.core import Plan, Subnet, plan_cost
 from models.families.exits import Exits, ExitsConfig
-from models.ragged import Ragged
-from models.text import TextConfig
+from models.inputs.text import TextConfig
+from models.nn.architecture import TransformerConfig
+from models.nn.ragged import Ragged
 
 BATCH_SIZES = (1, 8, 32)
 _SHORTEST, _LONGEST, _MEAN, _SPREAD = 5, 60, 2.5, 0.45  # of a log-normal length

@@ -23,8 +23,8 @@ from models.train import cifar100
 from models.train.cifar100 import Images
 from models.train.slimmable import Recipe, recipe_json, train
 from search.budget import Budget
+from search.offline.training import by_task, evaluate
 from server import catalog
-from server.training import by_task, evaluate
 
 FRACTIONS = (0.25, 0.5, 1.0)
 

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message
 
-from server.routed import route_path
+from server.http.routed import route_path
 
 RawHeaders = tuple[tuple[bytes, bytes], ...]
 _OF_A_CONNECTION = {b"content-length", b"transfer-encoding", b"connection", b"x-request-id"}

@@ -20,7 +20,7 @@ from ray.serve.handle import DeploymentHandle
 from deploy.exchange import Answered, Asked, ask
 from deploy.ray_router import router_app
 from deploy.ray_settings import RaySettings
-from models.inputs import ModelInput
+from models.inputs.image import ModelInput
 from server import catalog, process
 from server.app import create_app
 from server.catalog import CatalogError

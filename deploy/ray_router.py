@@ -26,13 +26,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deploy.exchange import Answered, Asked
 from deploy.ray_settings import RaySettings
-from models.inputs import ImageInput, ModelInput
-from models.text import TextInput
+from models.inputs.image import ImageInput, ModelInput
+from models.inputs.text import TextInput
 from server.api.compression import Decompression
 from server.api.json_size import check_json
 from server.app import FORMS
 from server.catalog import meant
-from server.cors import cors
 from server.errors import (
     ClientError,
     ConflictError,
@@ -42,11 +41,12 @@ from server.errors import (
     UnknownModelError,
     shown,
 )
-from server.forms import Forms
-from server.forms import install as install_forms
-from server.middleware import BodyLimit, RequestId
-from server.paths import Head
-from server.scopes import model_in
+from server.http.cors import cors
+from server.http.forms import Forms
+from server.http.forms import install as install_forms
+from server.http.middleware import BodyLimit, RequestId
+from server.http.paths import Head
+from server.http.scopes import model_in
 
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
 _LISTS = {"/v1/models": "data", "/v1/checkpoints": "checkpoints"}

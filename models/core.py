@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 if TYPE_CHECKING:
     from random import Random
 
-    from models.task import Task
+    from models.tasks import Task
 
 Value: TypeAlias = int | float | str
 Shape: TypeAlias = tuple[int, ...]

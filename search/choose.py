@@ -1,7 +1,7 @@
 """The best choice, or the cheapest, under ceilings in MACs and in time.
 
-One resource is a knapsack (`search.question`). Of two, one is relaxed: where its ceiling holds
-anyway, the answer is exact; only where both bind is there a gap.
+One resource is a knapsack (`search.knapsack.question`). Of two, one is relaxed: where its ceiling
+holds anyway, the answer is exact; only where both bind is there a gap.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import numpy as np
 
 from search.budget import Budget, InfeasibleBudgetError, TooSlowError, too_small
 from search.grid import Grid, Priced
-from search.profile import Timing
-from search.question import Best, Cheapest
+from search.knapsack.question import Best, Cheapest
+from search.knapsack.solve import Answer, solve
+from search.knapsack.view import View
 from search.request import Request
-from search.solve import Answer, solve
-from search.view import View
+from search.timing.profile import Timing
 
 # Slack for sums of preference-weighted retentions, far below any difference worth serving.
 ROUNDING = 1e-9

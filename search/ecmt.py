@@ -18,8 +18,8 @@ import numpy as np
 from search.budget import Budget, InfeasibleBudgetError
 from search.find import Finder, Request, Selection
 from search.grid import Grid, IntArray
-from search.solve import Answer
-from search.table import FloatArray
+from search.knapsack.solve import Answer
+from search.quality.table import FloatArray
 
 SHARES = 64
 

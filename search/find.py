@@ -13,9 +13,9 @@ from models.core import Cost, Elastic, Shape, Subnet, Value
 from search.budget import Budget
 from search.choose import ROUNDING, Choice, Chooser, Terms
 from search.grid import Grid, build_grid
+from search.knapsack.solve import Answer
+from search.quality.table import Score, Table
 from search.request import Reader, Request, RequestError
-from search.solve import Answer
-from search.table import Score, Table
 
 __all__ = ["TOLERANCE", "Finder", "Request", "RequestError", "Selection", "Terms"]
 

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.core import Cost, Elastic, Plan, Shape, Step, Subnet, Value
-from search.profile import Function, function_of
-from search.table import FloatArray, Score, Table
+from search.quality.table import FloatArray, Score, Table
+from search.timing.profile import Function, function_of
 
 IntArray = NDArray[np.int64]
 _FIELDS = [field.name for field in fields(Cost)]

@@ -10,7 +10,7 @@ from functools import cached_property, lru_cache
 import numpy as np
 
 from search.grid import Grid, IntArray
-from search.table import FloatArray
+from search.quality.table import FloatArray
 
 _MAX_TASK_SETS = 32
 

@@ -14,13 +14,16 @@ import typer
 from uvicorn.config import STARTUP_FAILURE
 
 from models.checkpoint import CheckpointError, read_manifest
-from server import addresses, calibrating, logs, process, serving
-from server.access import check_exposure
+from server import process
 from server.app import create_app
 from server.catalog import CatalogError, find_checkpoints
-from server.commands import convert, train
+from server.cli import calibrating
+from server.cli.commands import convert, train
+from server.cli.keys import keys
 from server.errors import DatabaseError
-from server.keys_commands import keys
+from server.http import addresses, serving
+from server.http.auth import check_exposure
+from server.observe import logs
 from server.settings import PREFIX, Settings, SettingsError
 
 Command = TypeVar("Command", bound=Callable[..., None])

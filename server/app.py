@@ -16,50 +16,43 @@ from fastapi.telemetry import TelemetryConfig
 from starlette.middleware.cors import CORSMiddleware
 
 from server import catalog
-from server.access import Access, Door
-from server.api import clients as client_routes
-from server.api import (
-    cohere,
-    health,
-    infer,
-    kserve,
-    lifecycle,
-    models,
-    openai,
-    reference,
-    rerank,
-    tei,
-)
-from server.api import keys as key_routes
+from server.api import cohere, health, reference
 from server.api.compression import Decompression
-from server.api.kserve_inference import Inference
+from server.api.kserve import rest as kserve
+from server.api.kserve.inference import Inference
+from server.api.openai import routes as openai
+from server.api.options import ReadOptions
+from server.api.rheostat import clients as client_routes
+from server.api.rheostat import infer, lifecycle, models, rerank
+from server.api.rheostat import keys as key_routes
+from server.api.tei import routes as tei
 from server.backends import make_backend
 from server.clients.clients import Clients
 from server.clients.keys import Scope
-from server.cors import cors
-from server.decoder import Decoder
-from server.direct import Direct
 from server.engine import load
 from server.engine.cache import ContentCache
 from server.engine.engine import Engine
-from server.forms import Forms
-from server.forms import install as install_forms
+from server.http.auth import Access, Door
+from server.http.cors import cors
+from server.http.direct import Direct
+from server.http.forms import Forms
+from server.http.forms import install as install_forms
+from server.http.middleware import BodyLimit, BodyTimeout, RequestId, Shedding
+from server.http.openapi import DocumentedApp
+from server.http.paths import Head, Methods, Prefix
+from server.http.routed import route_path
+from server.http.scopes import SCOPES
+from server.inputs.decoder import Decoder
 from server.lifecycle import Lifecycle
-from server.logs import PROBES
-from server.metrics import Metrics
-from server.middleware import BodyLimit, BodyTimeout, RequestId, Shedding
-from server.openapi import DocumentedApp
-from server.options import ReadOptions
-from server.paths import Head, Methods, Prefix
+from server.observe.logs import PROBES
+from server.observe.metrics import Metrics
+from server.observe.watchdog import Pulse
 from server.profiles import Profiles
-from server.pulse import Pulse
-from server.routed import route_path
-from server.scopes import SCOPES
 from server.service import Service
 from server.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
-    from server.tracing import Tracing
+    from server.observe.tracing import Tracing
 
 FORMS = openai.FORMS | tei.FORMS | cohere.FORMS | kserve.FORMS
 _MAX_DECODE_THREADS = 4
@@ -220,7 +213,7 @@ def make_tracing(settings: Settings) -> Tracing | None:
     if settings.traces is None:
         return None
     try:
-        from server.tracing import Tracing
+        from server.observe.tracing import Tracing
     except ModuleNotFoundError as error:
         raise SettingsError(
             f"traces={settings.traces}: {error.name} is missing: pip install 'rheostat[otel]'"
@@ -248,8 +241,8 @@ def _grpc_server(
     if settings.grpc_port is None:
         return nullcontext()
     try:
-        from server.api.grpc_calls import Calls  # the extra `grpc` may not be installed
-        from server.api.kserve_grpc import GrpcServer
+        from server.api.kserve.grpc import GrpcServer
+        from server.api.kserve.grpc_calls import Calls  # the extra `grpc` may not be installed
     except ImportError as error:
         raise SettingsError(f"grpc_port needs the extra grpc: {error}") from None
     return GrpcServer(

@@ -6,9 +6,9 @@ import logging
 
 import torch
 
-from models.backends.graphs import GraphBackend
+from models.backends.cuda.graphs import GraphBackend
 from models.backends.torch import TorchBackend
-from models.execution import Backend
+from models.run.execution import Backend
 from server.settings import Settings, SettingsError
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ def make_backend(settings: Settings) -> Backend:
     if settings.backend == "torch" or (settings.backend == "auto" and kind != "cpu"):
         return on_torch
     try:
-        from models.backends.onnx import OnnxBackend
+        from models.backends.onnx.backend import OnnxBackend
     except ModuleNotFoundError as error:
         if settings.backend == "auto":
             log.info("%s is missing, so torch runs everything", error.name)

@@ -15,11 +15,11 @@ from models import checkpoint
 from models.checkpoint import MANIFEST, CheckpointError, Manifest
 from models.core import Elastic, Shape, Subnet, Value, with_raw
 from models.files import reading
-from models.inputs import ModelInput
-from models.text import MAX_TEXT_CHARS, TextInput
+from models.inputs.image import ModelInput
+from models.inputs.text import MAX_TEXT_CHARS, TextInput
 from search.find import Finder, Selection
-from search.profile import Profile
-from search.table import TABLE, Table, TableError
+from search.quality.table import TABLE, Table, TableError
+from search.timing.profile import Profile
 from server.engine.work import Prepared
 from server.errors import InvalidRequestError, UnknownModelError, shown
 

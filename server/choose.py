@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from models.core import Shape, Value
 from search.budget import Budget, InfeasibleBudgetError, TooSlowError
 from search.find import TOLERANCE, Selection, Terms
-from search.profile import Timing, Workload
-from server.caller import ANYONE, Caller
+from search.timing.profile import Timing, Workload
 from server.catalog import Served
+from server.clients.caller import ANYONE, Caller
 from server.engine.engine import Engine
 from server.engine.flows import Room
 from server.engine.load import Moment, Policy

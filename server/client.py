@@ -23,8 +23,8 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 import httpx
 
 from server import client_calls
-from server.api.schema import BudgetBody as Budget
-from server.api.text_schema import CascadeBody as Cascade
+from server.api.rheostat.schema import BudgetBody as Budget
+from server.api.rheostat.text_schema import CascadeBody as Cascade
 from server.client_calls import Call, Embeddings
 from server.client_errors import (
     APIError,

@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel
 
-from server.api.models_schema import ModelDetail, ModelEntry, ModelList
-from server.api.schema import BudgetBody as Budget
-from server.api.schema import InferAnswer, PlanAnswer, PlanReceipt, Receipt
-from server.api.text_schema import (
+from server.api.rheostat.models_schema import ModelDetail, ModelEntry, ModelList
+from server.api.rheostat.schema import BudgetBody as Budget
+from server.api.rheostat.schema import InferAnswer, PlanAnswer, PlanReceipt, Receipt
+from server.api.rheostat.text_schema import (
     CascadeBody,
     EmbeddingsAnswer,
     RerankAnswer,

@@ -1,4 +1,4 @@
-"""Every error a client can see; `server.forms` turns them into responses.
+"""Every error a client can see; `server.http.forms` turns them into responses.
 
 RheostatError                    500  internal
 ├── ClientError                  400  bad_request
@@ -27,8 +27,8 @@ RheostatError                    500  internal
 ├── DeadlineError                504  deadline_exceeded
 └── InferenceError               500  inference_failed
 
-`models` and `search` raise their own exceptions and know nothing of HTTP; `server.forms.translate`
-maps them.
+`models` and `search` raise their own exceptions and know nothing of HTTP;
+`server.http.forms.translate` maps them.
 """
 
 from __future__ import annotations

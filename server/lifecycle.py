@@ -15,9 +15,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from models.checkpoint import CheckpointError, read_manifest
-from models.text import MAX_TEXT_CHARS
-from search.profile import Profile
-from server import garbage
+from models.inputs.text import MAX_TEXT_CHARS
+from search.timing.profile import Profile
 from server.catalog import CatalogError, Served, find_checkpoints, load_one
 from server.engine.engine import Engine
 from server.errors import (
@@ -26,6 +25,7 @@ from server.errors import (
     UnknownModelError,
     shown,
 )
+from server.http import garbage
 from server.service import Service
 
 log = logging.getLogger(__name__)

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from models.execution import Backend
 from models.files import read_json, reading, replacing
-from search.calibrate import calibrate, functions
-from search.profile import Profile
+from models.run.execution import Backend
+from search.timing.calibrate import calibrate, functions
+from search.timing.profile import Profile
 from server.catalog import Served
 
 log = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ class Profiles:
 
         Args:
             served: The model.
-            max_s: As for `search.calibrate.calibrate`.
+            max_s: As for `search.timing.calibrate.calibrate`.
         """
         log.info("measuring the steps of %s with %s, once", served.name, self.backend.name)
         start = self.clock()

@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 import torch
 
 from models.core import Shape, Subnet, plan_cost, rest_after
-from models.text import Continued
+from models.inputs.text import Continued
 from server.catalog import Served
 from server.choose import Choice, Question
-from server.decode import Source
 from server.engine.work import Prepared, Result
 from server.errors import InvalidRequestError
-from server.metrics import Stage
+from server.inputs.sources import Source
+from server.observe.metrics import Stage
 from server.service import Service
 
 

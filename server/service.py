@@ -13,26 +13,26 @@ from torch import Tensor
 
 from models.core import Shape, Subnet
 from search.find import Selection
-from server.caller import ANYONE, Caller
 from server.catalog import Catalog, Served
 from server.choose import Choice, Chooser, Progress, Question
+from server.clients.caller import ANYONE, Caller
 from server.clients.inherit import inherited
 from server.clients.quotas import Quotas
-from server.decode import Source
-from server.decoder import Decoder
 from server.engine.engine import Engine
 from server.engine.flows import Flow
 from server.engine.load import Fixed, Policy
 from server.engine.reservation import Reservation
 from server.engine.work import Prepared, Result, Work
 from server.errors import DeadlineError
-from server.logs import note_model
-from server.metrics import Metrics, Stage
+from server.inputs.decoder import Decoder
+from server.inputs.sources import Source
+from server.observe.logs import note_model
+from server.observe.metrics import Metrics, Stage
 from server.sound import blaming, check_answers, examples
 from server.uses import Uses
 
 if TYPE_CHECKING:
-    from server.tracing import Tracing  # needs an extra
+    from server.observe.tracing import Tracing  # needs an extra
 
 _UNDONE = 1.5  # times what a request took that was given up, it would have taken
 _OWN = Flow(priority=-1)  # of the server's own runs: a reload does not wait behind requests

@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from models.core import Subnet
-from models.inputs import ModelInput
-from models.task import Task
+from models.inputs.image import ModelInput
+from models.tasks import Task
 from server.catalog import Served
 from server.errors import InferenceError, ModelLoadError
 

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import models
-from server.metrics import Metrics
+from server.observe.metrics import Metrics
 from server.settings import PREFIX, Settings
 
 ROOT = Path(models.__file__).parent.parent

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from models.core import Value
-from server.api import schema
+from server.api.rheostat import schema
 from tests.server.listening import ROOT, free_port, unread
 from tests.server.samples import image
 from tests.tiny import write_checkpoint

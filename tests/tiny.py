@@ -9,8 +9,8 @@ import torch
 
 from models import checkpoint
 from models.families.slimmable import Slimmable, SlimmableConfig
-from models.inputs import ImageInput
-from search.table import TABLE, Cells, Table
+from models.inputs.image import ImageInput
+from search.quality.table import TABLE, Cells, Table
 
 TASKS = {
     "fish": ("flatfish", "ray", "shark", "trout"),

@@ -14,12 +14,12 @@ from tokenizers.processors import TemplateProcessing
 from torch import Tensor, nn
 
 from models import checkpoint
-from models.architecture import TransformerConfig
 from models.families.exits import Exits, ExitsConfig
-from models.ragged import Ragged
-from models.text import TOKENIZER, TextConfig
-from search.embeddings import Measured, table_of
-from search.table import TABLE
+from models.inputs.text import TOKENIZER, TextConfig
+from models.nn.architecture import TransformerConfig
+from models.nn.ragged import Ragged
+from search.quality.embeddings import Measured, table_of
+from search.quality.table import TABLE
 
 VOCABULARY = 60
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")

@@ -21,10 +21,10 @@ from bench.peers.process import HOST, PATH
 from models import checkpoint
 from models.core import Subnet
 from models.families.exits import Exits
-from models.inputs import ImageInput
-from models.text import TOKENIZER
+from models.inputs.image import ImageInput
+from models.inputs.text import TOKENIZER
 from models.train import texts
-from search.table import TABLE, Cells, Table
+from search.quality.table import TABLE, Cells, Table
 from server.settings import data_folder
 
 Content = str | bytes  # a text, or an encoded image

@@ -20,7 +20,7 @@ from bench.peers.load import collect
 from bench.peers.process import Running
 from models.train import texts
 from models.train.texts import ScoredPair
-from server.converting import convert
+from search.offline.converting import convert
 from server.settings import data_folder
 
 LEAST_COSINE = 0.9999

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bench.trace.bound import Point
 from models.backends.torch import TorchBackend
-from models.text import TextInput
+from models.inputs.text import TextInput
 from search.find import Selection
 from server.catalog import Served
 

@@ -6,7 +6,7 @@ from random import Random
 
 from tokenizers import Tokenizer
 
-from models.text import TOKENIZER, TextInput
+from models.inputs.text import TOKENIZER, TextInput
 from server.catalog import Served
 
 _TRIED = 4000

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from itertools import cycle, islice
 from typing import NamedTuple, TypeAlias
 
-from models.execution import Value
-from models.ragged import Ragged
+from models.nn.ragged import Ragged
+from models.run.execution import Value
 
 Clock: TypeAlias = Callable[[], float]
 

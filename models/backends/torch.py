@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from models.core import Step
-from models.execution import Backend, StoppedError, Value, never
-from models.ragged import Ragged
+from models.nn.ragged import Ragged
+from models.run.execution import Backend, StoppedError, Value, never
 
 
 class TorchBackend(Backend):
@@ -51,7 +51,7 @@ class TorchBackend(Backend):
     def run_chain(
         self, steps: Sequence[Step], values: Mapping[str, Value], stop: Callable[[], bool] = never
     ) -> Value:
-        """Run steps; see `models.execution.Backend.run_chain`."""
+        """Run steps; see `models.run.execution.Backend.run_chain`."""
         seen = dict(values)
         for step in steps:
             if stop():

@@ -23,13 +23,13 @@ import torch.nn.functional as F
 from pydantic import ConfigDict
 from torch import Tensor, nn
 
-from models.architecture import TransformerConfig
 from models.core import Axis, Cost, Plan, Shape, Space, Step, Subnet, Value
 from models.families import Family
-from models.ragged import Ragged
-from models.task import Metric, Task, wanted_tasks
-from models.text import TOKENIZER, TextConfig, TextInput
-from models.transformer import Embedding, Layer, make_norm
+from models.inputs.text import TOKENIZER, TextConfig, TextInput
+from models.nn.architecture import TransformerConfig
+from models.nn.ragged import Ragged
+from models.nn.transformer import Embedding, Layer, make_norm
+from models.tasks import Metric, Task, wanted_tasks
 
 FLOAT_BYTES = 4
 

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 
 from models.core import Axis, Cost, Plan, Shape, Space, Step, Subnet
 from models.families import Family
-from models.inputs import ImageInput
-from models.layers import GROUP_SIZE, SlimConv2d, SlimGroupNorm, SlimLinear
-from models.task import Task, wanted_tasks
+from models.inputs.image import ImageInput
+from models.nn.layers import GROUP_SIZE, SlimConv2d, SlimGroupNorm, SlimLinear
+from models.tasks import Task, wanted_tasks
 
 FLOAT_BYTES = 4
 _MAX_BLOCKS, _MAX_STRIDE = 1000, 64

@@ -17,7 +17,7 @@ from models.files import reading, replacing
 from models.formats import huggingface, modular_star, sentence_transformers
 from models.formats.folder import Fields, FormatError
 from models.formats.huggingface import Choices
-from models.text import TOKENIZER
+from models.inputs.text import TOKENIZER
 
 __all__ = ["Choices", "FormatError", "read", "write"]
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from models.architecture import TransformerConfig
 from models.formats.folder import Fields, Tensors
+from models.nn.architecture import TransformerConfig
 
 
 @dataclass(frozen=True)

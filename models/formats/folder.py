@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from models.files import read_json, reading
-from models.text import TOKENIZER
+from models.inputs.text import TOKENIZER
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"

@@ -16,8 +16,8 @@ from models.formats.folder import Fields, FormatError, Tensors
 from models.formats.known import check_known
 from models.formats.model_types import MODEL_TYPES
 from models.formats.tokenizer import read_tokenizer
-from models.task import Metric
-from models.text import TextConfig, TextInput
+from models.inputs.text import TextConfig, TextInput
+from models.tasks import Metric
 
 CONFIG = "config.json"
 # What else the public libraries would read, and what would change the model.

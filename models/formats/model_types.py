@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from models.architecture import Activation, TransformerConfig
 from models.formats.architecture import Architecture
 from models.formats.folder import Fields, FormatError
+from models.nn.architecture import Activation, TransformerConfig
 
 ACTIVATIONS: dict[str, Activation] = {
     "gelu": "gelu",

@@ -23,7 +23,7 @@ from models.files import reading
 from models.formats.folder import Fields, FormatError, check_tokenizer
 from models.formats.known import TOKENIZER_CONFIG, check_known
 from models.formats.tokens import Tokens, add_tokens, own_tokens, special_tokens
-from models.text import TOKENIZER
+from models.inputs.text import TOKENIZER
 
 CONFIG = "tokenizer_config.json"
 NO_LIMIT = 10**9  # tokenizers without a limit are written with 1e30

@@ -13,7 +13,7 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer
 
 from models.formats.folder import Fields, FormatError
-from models.text import TOKENIZER
+from models.inputs.text import TOKENIZER
 
 SPECIAL_TOKENS = "special_tokens_map.json"
 ADDED_TOKENS = "added_tokens.json"

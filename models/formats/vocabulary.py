@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 
 from models.families.exits import Exits
 from models.formats.folder import FormatError
-from models.text import TOKENIZER, TextInput
+from models.inputs.text import TOKENIZER, TextInput
 
 
 def is_unused(token: str) -> bool:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from models.inputs import ImageInput
+from models.inputs.image import ImageInput
 
 INPUT = ImageInput(32, 32, mean=(0.5072, 0.4866, 0.4407), std=(0.2674, 0.2565, 0.2762))
 VALIDATION_PER_CLASS = 50

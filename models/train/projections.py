@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.families.exits import Exits
-from models.ragged import Ragged
+from models.nn.ragged import Ragged
 from models.train.text import pooled_exits
 
 _BATCH_SIZE = 64

@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from models.core import Subnet
 from models.families.slimmable import Slimmable
-from models.layers import SlimLinear
+from models.nn.layers import SlimLinear
 from models.train.cifar100 import Images
 from models.train.losses import configuration_invariance, task_loss
 from models.train.run import LOG_FILE, RunState, cosine_schedule

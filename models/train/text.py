@@ -26,7 +26,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
 from models.families.exits import Exits
-from models.ragged import Ragged
+from models.nn.ragged import Ragged
 from models.train import losses
 from models.train.examples import Distances, Examples, base_loss, tokens_of
 from models.train.run import LOG_FILE, RunState, cosine_schedule

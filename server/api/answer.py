@@ -9,11 +9,11 @@ from typing import Any, TypeVar
 from fastapi import Request
 
 from search.find import Selection
-from server.api.schema import Milliseconds, PlanReceipt, Receipt, TaskReceipt
+from server.api.rheostat.schema import Milliseconds, PlanReceipt, Receipt, TaskReceipt
 from server.catalog import Served
 from server.choose import Choice
 from server.errors import ClientGoneError
-from server.metrics import Stage
+from server.observe.metrics import Stage
 from server.service import Answer
 
 T = TypeVar("T")

@@ -12,15 +12,15 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from server.api.json_size import check_json
-from server.api.schema import InferBody, PlanBody
-from server.decode import Upload
+from server.api.rheostat.schema import InferBody, PlanBody
 from server.errors import (
     ClientGoneError,
     InvalidRequestError,
     UnsupportedMediaError,
     shown,
 )
-from server.forms import invalid
+from server.http.forms import invalid
+from server.inputs.sources import Upload
 
 _JSON = "application/json"
 _FORM = "multipart/form-data"

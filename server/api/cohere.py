@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 from server.api.documentation import Spelling
 from server.api.ranking import unit_score
-from server.api.text_schema import DocumentText, RankingReceipt
+from server.api.rheostat.text_schema import DocumentText, RankingReceipt
 from server.errors import RheostatError
 from server.rerank import Ranking
 

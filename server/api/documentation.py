@@ -12,7 +12,7 @@ from typing import Any
 from fastapi import Response
 from pydantic import BaseModel
 
-from server.api.schema import ErrorAnswer, PlanBody
+from server.api.rheostat.schema import ErrorAnswer, PlanBody
 from server.errors import (
     AuthenticationError,
     ClientGoneError,
@@ -39,7 +39,7 @@ from server.errors import (
     UnknownPathError,
     UnsupportedMediaError,
 )
-from server.forms import Form, own_form
+from server.http.forms import Form, own_form
 
 _REQUEST_ID = "8f14e45fceea467aa3a1b2f4c1f0a9d2"
 _FRAMEWORKS = ("content-length", "content-type")

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 from fastapi import Request, Response
 
-from models.text import TextInput
+from models.inputs.text import TextInput
 from server.api.answer import milliseconds, plan_receipt, receipt_headers, unless_gone
-from server.api.schema import BudgetBody
-from server.api.text_schema import Preferences, RankingReceipt
-from server.caller import caller_of
+from server.api.options import options_of
+from server.api.rheostat.schema import BudgetBody
+from server.api.rheostat.text_schema import Preferences, RankingReceipt
 from server.catalog import Served
-from server.decode import Passage
-from server.metrics import Tally
-from server.options import options_of
+from server.clients.caller import caller_of
+from server.inputs.sources import Passage
+from server.observe.metrics import Tally
 from server.rerank import Cascade, Ranking, rerank
 from server.service import Service
 

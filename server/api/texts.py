@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from models.text import Side
+from models.inputs.text import Side
 from server.api.body import check_count
-from server.decode import Passage
 from server.errors import InvalidRequestError
+from server.inputs.sources import Passage
 
 Content = str | Sequence[int]
 

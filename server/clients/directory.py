@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Collection
 from contextlib import suppress
 
-from server.caller import Caller
+from server.clients.caller import Caller
 from server.clients.keys import Key, id_of
 from server.clients.patience import patience
 from server.clients.store import Store

@@ -14,7 +14,7 @@ merge the first two into a `Question`; this file merges in the third:
 - A **model** that the client may not use is not there: protocols choose among those of
   `Service.models_of`, and none gets past here with another.
 
-Priority and weight are the caller's (`server.caller`); a request can step back, never ahead.
+Priority and weight are the caller's (`server.clients.caller`). A request can step back, not ahead.
 """
 
 from __future__ import annotations

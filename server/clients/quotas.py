@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import NamedTuple, Protocol
 
-from server.caller import Caller
 from server.clients.bucket import Limit
+from server.clients.caller import Caller
 from server.clients.counters import ClientCounters
 from server.clients.profile import Quota, QuotaName
 from server.errors import InvalidRequestError, QuotaExceededError

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from models.core import KeyPath
-from models.jobs import Job
+from models.run.jobs import Job
 from server.engine.cache import Key
 from server.engine.flows import Room
 from server.engine.predict import Share

@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 from torch import nn
 
 from models.core import Step
-from models.execution import Backend, NotFiniteError, StoppedError
-from models.jobs import Done
-from search.profile import Workload
+from models.run.execution import Backend, NotFiniteError, StoppedError
+from models.run.jobs import Done
+from search.timing.profile import Workload
 from server.engine.admission import Admission
 from server.engine.batch import Waiting, by_task, jobs_of
 from server.engine.cache import ContentCache

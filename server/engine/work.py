@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from models.core import KeyPath, Plan, plan_cost
-from models.inputs import ModelInput
-from search.profile import Profile, Workload
+from models.inputs.image import ModelInput
+from search.timing.profile import Profile, Workload
 from server.engine.predict import Share
 from server.engine.schedule import Ticket
 

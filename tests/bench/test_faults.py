@@ -19,9 +19,9 @@ from bench.faults.arena import AbsentError, Arena, Row
 from bench.faults.slow import drip
 from bench.faults.witness import PHASES, Seen, witness
 from bench.peers.process import PATH, ServerError
-from server.forms import Forms
-from server.middleware import BodyTimeout, RequestId
-from server.serving import configured
+from server.http.forms import Forms
+from server.http.middleware import BodyTimeout, RequestId
+from server.http.serving import configured
 from server.settings import Settings
 from tests.server.listening import listening
 from tests.tiny_text import write_text_checkpoint

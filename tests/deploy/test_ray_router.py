@@ -22,8 +22,8 @@ from deploy.exchange import Answered, Asked, ask
 from deploy.ray_app import Model, deployment
 from deploy.ray_router import router_app
 from deploy.ray_settings import RaySettings
-from models.inputs import ImageInput
-from models.text import TextInput
+from models.inputs.image import ImageInput
+from models.inputs.text import TextInput
 from server.app import create_app
 from server.clients.database import Database
 from server.clients.keys import Scope, new_key

@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from models import checkpoint
 from models.checkpoint import MANIFEST, WEIGHTS, CheckpointError
-from models.text import TOKENIZER
-from search.table import TABLE
+from models.inputs.text import TOKENIZER
+from search.quality.table import TABLE
 from tests.tiny import tiny_model, write_checkpoint
 from tests.tiny_text import write_text_checkpoint
 

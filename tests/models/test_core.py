@@ -19,7 +19,7 @@ from models.core import (
     merge,
     plan_cost,
 )
-from models.task import Task
+from models.tasks import Task
 
 
 class Chain:

@@ -16,9 +16,9 @@ from models import checkpoint
 from models.checkpoint import CheckpointError
 from models.core import Plan, Subnet, merge, plan_cost
 from models.families.exits import FLOAT_BYTES, Exits
-from models.ragged import Ragged
-from models.text import TOKENIZER, TextConfig
-from tests.models.test_transformer import cut
+from models.inputs.text import TOKENIZER, TextConfig
+from models.nn.ragged import Ragged
+from tests.models.nn.test_transformer import cut
 from tests.tiny_text import (
     ARCHITECTURES,
     embed,

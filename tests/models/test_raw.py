@@ -8,9 +8,9 @@ import torch.nn.functional as F
 
 from models.backends.torch import TorchBackend
 from models.core import with_raw
-from models.jobs import Done, Job
-from models.ragged import Ragged
-from search.profile import function_of
+from models.nn.ragged import Ragged
+from models.run.jobs import Done, Job
+from search.timing.profile import function_of
 from tests.tiny import tiny_model
 from tests.tiny_text import ARCHITECTURES, tiny_exits, token_rows
 

@@ -15,7 +15,7 @@ from models import checkpoint
 from models.backends.torch import TorchBackend
 from models.core import Subnet, plan_cost
 from models.families.slimmable import Slimmable, SlimmableConfig, axis_of_stage, axis_of_task
-from models.inputs import ImageInput
+from models.inputs.image import ImageInput
 from tests.tiny import tiny_model
 
 ZOO = Path(checkpoint.__file__).parent / "zoo" / "cifar100-mtl"

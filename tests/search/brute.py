@@ -9,8 +9,8 @@ import numpy as np
 from search.budget import Budget
 from search.find import Request
 from search.grid import Grid
-from search.profile import Timing
-from search.table import FloatArray
+from search.quality.table import FloatArray
+from search.timing.profile import Timing
 
 
 class BruteForce:

@@ -13,10 +13,11 @@ import pytest
 from models import checkpoint
 from models.core import plan_cost
 from models.families.slimmable import Slimmable
-from search import grid, measure
+from search import grid
 from search.budget import Budget, InfeasibleBudgetError
 from search.find import TOLERANCE, Finder, RequestError
-from search.table import TABLE, Table
+from search.quality import measure
+from search.quality.table import TABLE, Table
 from tests.search.brute import BruteForce
 from tests.tiny import tiny_model, tiny_table
 

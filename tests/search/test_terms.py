@@ -11,7 +11,7 @@ from models.families.slimmable import Slimmable
 from search.budget import Budget, InfeasibleBudgetError
 from search.find import TOLERANCE, Finder, Terms
 from search.grid import build_grid
-from search.profile import Profile, Timing, Workload
+from search.timing.profile import Profile, Timing, Workload
 from tests.search.brute import BruteForce
 from tests.tiny import tiny_model, tiny_table
 

@@ -8,10 +8,10 @@ from contextlib import asynccontextmanager
 
 from models.backends.torch import TorchBackend
 from server.catalog import Catalog, Served
-from server.decoder import Decoder
 from server.engine.engine import Engine
 from server.engine.load import Policy
-from server.metrics import Metrics
+from server.inputs.decoder import Decoder
+from server.observe.metrics import Metrics
 from server.service import Service
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from models.backends.torch import TorchBackend
 from models.core import Step
-from models.execution import Value, never
+from models.run.execution import Value, never
 
 WAIT_S = 20
 

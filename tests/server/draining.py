@@ -12,9 +12,10 @@ import sys
 
 from fastapi import FastAPI, Request, Response
 
-from server import addresses, logs, serving
-from server.forms import Forms
-from server.middleware import RequestId
+from server.http import addresses, serving
+from server.http.forms import Forms
+from server.http.middleware import RequestId
+from server.observe import logs
 from server.settings import Settings
 
 

@@ -124,7 +124,7 @@ def test_onnx_runtime_answers_as_torch_does(
 def test_a_back_end_that_is_not_installed_is_refused(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "models.backends.onnx", None)
+    monkeypatch.setitem(sys.modules, "models.backends.onnx.backend", None)
     with pytest.raises(SettingsError, match=r"backend=onnx: .* is missing"):
         create_app(settings.model_copy(update={"backend": "onnx"}))
 
@@ -134,7 +134,7 @@ def test_by_default_the_processor_runs_onnx_runtime_where_it_is_installed(
 ) -> None:
     monkeypatch.delenv("RHEOSTAT_BACKEND")
     chosen = settings.model_copy(update={"backend": Settings().backend, "num_threads": None})
-    monkeypatch.setitem(sys.modules, "models.backends.onnx", None)
+    monkeypatch.setitem(sys.modules, "models.backends.onnx.backend", None)
     assert make_backend(chosen).name == "torch-cpu"
     monkeypatch.undo()
     pytest.importorskip("onnxscript")

@@ -11,9 +11,9 @@ import pytest
 
 from models.checkpoint import MANIFEST, WEIGHTS
 from models.core import plan_cost
-from models.inputs import ImageInput
-from models.text import TextInput
-from search.table import TABLE
+from models.inputs.image import ImageInput
+from models.inputs.text import TextInput
+from search.quality.table import TABLE
 from server import catalog
 from server.catalog import Catalog, CatalogError, Served
 from server.errors import InvalidRequestError, UnknownModelError

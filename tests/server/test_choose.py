@@ -11,7 +11,7 @@ import pytest
 
 from search.budget import Budget, InfeasibleBudgetError
 from search.grid import build_grid
-from search.profile import Profile
+from search.timing.profile import Profile
 from server.catalog import Served
 from server.choose import Choice, Chooser, Progress, Question
 from server.engine.engine import Engine

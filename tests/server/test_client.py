@@ -14,8 +14,8 @@ import httpx
 import numpy as np
 import pytest
 
-from server.api.schema import InferAnswer
-from server.api.text_schema import RerankAnswer
+from server.api.rheostat.schema import InferAnswer
+from server.api.rheostat.text_schema import RerankAnswer
 from server.client import (
     APIError,
     AsyncClient,

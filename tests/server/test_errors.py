@@ -14,7 +14,7 @@ from search.budget import InfeasibleBudgetError
 from search.find import RequestError
 from server import errors
 from server.api.documentation import SAMPLES
-from server.api.schema import InferBody, PlanBody
+from server.api.rheostat.schema import InferBody, PlanBody
 from server.app import FORMS
 from server.errors import (
     ClientError,
@@ -24,7 +24,7 @@ from server.errors import (
     RheostatError,
     shown,
 )
-from server.forms import Form, Forms, invalid, own_form, translate
+from server.http.forms import Form, Forms, invalid, own_form, translate
 
 
 def respond(error: Exception, request_id: str) -> Response:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from models.backends.torch import TorchBackend
-from search.profile import Profile, Workload
+from search.timing.profile import Profile, Workload
 from server.catalog import Served
 from server.profiles import Profiles
 

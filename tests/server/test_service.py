@@ -12,11 +12,9 @@ import pytest
 from models.backends.torch import TorchBackend
 from search.budget import Budget, InfeasibleBudgetError
 from server import catalog
-from server.caller import Caller
 from server.catalog import Served
 from server.choose import Question
-from server.decode import Passage, Upload
-from server.decoder import Decoder
+from server.clients.caller import Caller
 from server.engine.load import HIGHEST_PRICE, Load, Moment, Policy
 from server.errors import (
     DeadlineError,
@@ -24,7 +22,9 @@ from server.errors import (
     ModelNotReadyError,
     OverloadedError,
 )
-from server.metrics import Stage
+from server.inputs.decoder import Decoder
+from server.inputs.sources import Passage, Upload
+from server.observe.metrics import Stage
 from server.rerank import Cascade, rerank
 from server.service import Service
 from server.settings import Settings

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 import models
-from models.text import MAX_TEXT_CHARS
+from models.inputs.text import MAX_TEXT_CHARS
 from server.settings import MIB, Settings
 
 

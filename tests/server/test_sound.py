@@ -14,8 +14,8 @@ from fastapi.testclient import TestClient
 
 from models import checkpoint
 from models.families.exits import Exits
-from models.text import TOKENIZER
-from search.table import TABLE
+from models.inputs.text import TOKENIZER
+from search.quality.table import TABLE
 from server import catalog
 from server.app import create_app
 from server.catalog import Served

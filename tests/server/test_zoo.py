@@ -8,9 +8,9 @@ import pytest
 
 from models.backends.torch import TorchBackend
 from models.core import plan_cost
-from models.inputs import ImageInput
-from models.ragged import Ragged
-from models.text import TextInput
+from models.inputs.image import ImageInput
+from models.inputs.text import TextInput
+from models.nn.ragged import Ragged
 from server import catalog
 from server.catalog import Catalog, Served
 from server.settings import Settings

@@ -13,8 +13,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanContext, SpanKind
 
 from server.app import create_app
+from server.observe.tracing import Tracing
 from server.settings import Settings
-from server.tracing import Tracing
 
 
 class Traced:

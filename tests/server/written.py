@@ -6,7 +6,7 @@ import io
 import json
 from typing import Any
 
-from server.logs import Format
+from server.observe.logs import Format
 
 FORMS: tuple[Format, ...] = ("console", "json")
 

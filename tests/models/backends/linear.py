@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from onnx import GraphProto, TensorProto, helper
 from torch import Tensor
 
-from models.backends.export import OUTPUT, Graph
-from models.backends.onnx import OnnxBackend
+from models.backends.onnx.backend import OnnxBackend
+from models.backends.onnx.export import OUTPUT, Graph
 from models.backends.timing import Clock
 from models.core import Cost, Step
-from models.execution import Value
+from models.run.execution import Value
 
 WIDTH = 64
 

@@ -15,13 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.backends.chains import Run
-from models.backends.export import Exporter, Graph
-from models.backends.onnx import OnnxBackend
-from models.backends.records import Policy
+from models.backends.onnx.backend import OnnxBackend
+from models.backends.onnx.export import Exporter, Graph
+from models.backends.onnx.records import Policy
 from models.backends.timing import Clock
 from models.core import Cost, Step
-from models.execution import Value
+from models.run.chain import Run
+from models.run.execution import Value
 from tests.models.backends.linear import (
     WIDTH,
     ByHand,

@@ -13,8 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from models.backends.torch import TorchBackend
 from models.core import plan_cost, rest_after
-from models.jobs import Done, Job
-from models.ragged import Ragged
+from models.nn.ragged import Ragged
+from models.run.jobs import Done, Job
 from tests.tiny_text import ARCHITECTURES, tiny_exits, token_rows
 
 LENGTHS = (5, 2, 7, 7, 1)

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from models.backends.timing import SIZES, Compared, compared, lengths, size_of
-from models.execution import Value
-from models.ragged import Layout, Ragged
+from models.nn.ragged import Layout, Ragged
+from models.run.execution import Value
 
 
 class Watch:

@@ -15,7 +15,7 @@ from torch import nn
 from models import checkpoint
 from models.formats import FormatError, huggingface, read, write
 from models.formats.folder import INDEX, WEIGHTS
-from models.text import TOKENIZER
+from models.inputs.text import TOKENIZER
 from tests.models.formats.public import (
     MODEL_TYPES,
     PRE_NORM,

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from models.formats import FormatError, read
 from models.formats.folder import INDEX, WEIGHTS
-from models.text import TOKENIZER
+from models.inputs.text import TOKENIZER
 from tests.models.formats.public import change_json, write_folder
 
 

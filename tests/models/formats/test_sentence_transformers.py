@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from models import checkpoint
 from models.families.exits import Exits
 from models.formats import FormatError, read, write
-from models.text import TOKENIZER
+from models.inputs.text import TOKENIZER
 from tests.models.formats.public import change_json, write_folder
 from tests.tiny_text import embed, write_tokenizer
 

@@ -17,7 +17,7 @@ from tokenizers.trainers import UnigramTrainer
 from models import checkpoint
 from models.families.exits import Exits
 from models.formats import FormatError, read, write
-from models.text import TOKENIZER
+from models.inputs.text import TOKENIZER
 from tests.models.formats.public import change_json
 from tests.tiny_text import embed, randomise
 

@@ -9,7 +9,7 @@ from tokenizers.models import BPE
 
 from models.formats.folder import FormatError
 from models.formats.vocabulary import prune
-from models.text import TextInput
+from models.inputs.text import TextInput
 from tests.tiny_text import embed, tiny_exits, write_tokenizer
 
 TEXTS = ["w3 w4 w9", "w50", "w1 w2 w3 w5 w8 w13"]

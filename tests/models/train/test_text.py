@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.families.exits import Exits
-from models.ragged import Ragged
+from models.nn.ragged import Ragged
 from models.train import text as recipe_module
 from models.train.examples import Distances, Examples, Partners, Rated
 from models.train.projections import fit_projections

@@ -16,8 +16,8 @@ from PIL import Image
 
 from server.app import create_app
 from server.settings import Settings
-from tests.models.image_files import chunk, encoded, exif_of, stored_for
-from tests.server.api.kserve_samples import HEADER, answered, binary, framed, tensor
+from tests.models.inputs.image_files import chunk, encoded, exif_of, stored_for
+from tests.server.api.kserve.samples import HEADER, answered, binary, framed, tensor
 from tests.server.listening import free_port, listening
 from tests.server.samples import Connection, form, run, text_of
 

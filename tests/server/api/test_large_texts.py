@@ -12,7 +12,7 @@ import httpx
 import pytest
 from fastapi.testclient import TestClient
 
-from models.text import MAX_TEXT_CHARS
+from models.inputs.text import MAX_TEXT_CHARS
 
 LONG = "w1 w2 w3 " * 200_000
 SHORT = "w1 w2 w3 " * 20  # more than the model takes, too

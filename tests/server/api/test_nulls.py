@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from server.api.kserve_inference import Parameters
+from server.api.kserve.inference import Parameters
 from server.app import create_app
 from server.settings import Settings
 from tests.server.samples import form, image, text_of

@@ -12,7 +12,7 @@ from fastapi.testclient import TestClient
 
 from server.app import create_app
 from server.clients.keys import Scope
-from server.scopes import SCOPES
+from server.http.scopes import SCOPES
 from server.settings import Settings
 from tests.server.samples import image, text_of
 from tests.tiny import write_checkpoint

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from server.caller import ANYONE, Caller
+from server.clients.caller import ANYONE, Caller
 from server.clients.counters import ClientCounters
 from server.clients.database import Database
 from server.clients.ledger import Ledger

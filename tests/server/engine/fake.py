@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from models.core import Cost, Step
-from models.execution import Backend, Value, never
-from models.inputs import ImageInput
+from models.inputs.image import ImageInput
+from models.run.execution import Backend, Value, never
 from server.engine.engine import Engine
 from server.engine.work import Prepared, Result, Work
 

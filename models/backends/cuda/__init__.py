@@ -1,0 +1,1 @@
+"""Torch on CUDA with hot chains recorded."""

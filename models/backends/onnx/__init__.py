@@ -1,0 +1,1 @@
+"""ONNX Runtime: export, sessions, and when one is worth its building."""

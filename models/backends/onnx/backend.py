@@ -1,0 +1,239 @@
+"""Run chains of steps with ONNX Runtime, on the CPU or a CUDA device.
+
+Building a session takes seconds. A thread does it, with a process that exports
+(`models.backends.onnx.process`), while torch runs the steps. A step that is called again gets a
+session, a chain that is called often one for all its steps. What cannot be exported, or whose
+session does not give torch's results, torch runs for good. A session runs the sizes of batches for
+which it was faster than what ran them before; one that was faster for none is given up.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from queue import Queue
+from typing import NamedTuple
+
+import onnxruntime as ort
+import torch
+from torch import nn
+
+from models.backends.onnx.building import Builder
+from models.backends.onnx.export import Exporter, Graph
+from models.backends.onnx.layouts import LayoutTensors
+from models.backends.onnx.process import ExportProcess
+from models.backends.onnx.records import Policy, Records, Stats
+from models.backends.onnx.sessions import Held, Session, share_pools
+from models.backends.timing import SIZES, Clock, lengths, size_of
+from models.backends.torch import TorchBackend
+from models.core import Step
+from models.run.chain import Chain, Run, Sample, bound_to, function_key
+from models.run.execution import Built, StoppedError, Value, never
+
+log = logging.getLogger(__name__)
+
+
+_MAX_BUILT = 1024  # of which nobody has asked
+
+
+class _Wanted(NamedTuple):
+    key: Hashable
+    chain: Chain
+    sample: Sample
+
+
+class OnnxBackend(TorchBackend):
+    """Runs chains of steps: by session where that is faster, by torch where it is not.
+
+    Sessions are kept until they hold more than a bound. Then those not used for longest go, and
+    must be called for as often as at first to come back.
+    """
+
+    levels = frozenset({"refused", "slower", "waiting", "sessions", "bytes"})
+
+    def __init__(
+        self,
+        device: str = "cpu",
+        *,
+        max_bytes: int,
+        threads: int = 1,
+        policy: Policy | None = None,
+        pack: bool = False,
+        exporter: Exporter | None = None,
+        clock: Clock = time.perf_counter,
+    ) -> None:
+        """Make a back end without sessions.
+
+        Args:
+            device: ``cpu``, ``cuda`` or ``cuda:N``.
+            max_bytes: What the sessions may hold together, beside the weights they share.
+            threads: Of the one pool of all sessions in this process.
+            policy: When to build sessions.
+            pack: Whether each session rearranges its weights for the processor: a fifth faster for
+                one short text, no faster for a full batch, but a copy of the weights for each.
+            exporter: Closed with the back end; None for a process that starts when it is needed.
+            clock: Seconds, by which sessions are timed.
+
+        Raises:
+            ValueError: If this ONNX Runtime cannot use the device, or has other threads already.
+        """
+        super().__init__(device)
+        if self.device == torch.device("cuda"):
+            self.device = torch.device("cuda", 0)
+        provider = f"{self.device.type.upper()}ExecutionProvider"
+        if provider not in (available := ort.get_available_providers()):
+            raise ValueError(f"device={device!r} needs {provider}; this runtime has {available}")
+        share_pools(threads)
+        self._layouts = LayoutTensors()
+        self._records = Records(max_bytes, policy or Policy())
+        self._exporter = exporter or ExportProcess()
+        self._builder = Builder(self.device, pack, max_bytes, clock, self.wait)
+        self._queue: Queue[_Wanted | None] = Queue()  # what is waited for, and some no longer
+        self._built: deque[Built] = deque(maxlen=_MAX_BUILT)
+        self._thread_lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    @property
+    def name(self) -> str:
+        """What receipts call this back end, for example ``onnx-cpu``."""
+        return f"onnx-{self.device.type}"
+
+    @property
+    def baseline(self) -> TorchBackend:
+        """Torch: who measures every step of a model wants no session of each."""
+        return TorchBackend(str(self.device))
+
+    @property
+    def stats(self) -> Stats:
+        """Counters and levels at this moment."""
+        return self._records.stats
+
+    def run_chain(
+        self, steps: Sequence[Step], values: Mapping[str, Value], stop: Callable[[], bool] = never
+    ) -> Value:
+        """Run steps; see `models.run.execution.Backend.run_chain`.
+
+        A session of several steps asks ``stop`` once, before it starts.
+        """
+        return self._run(steps, values, stop, self._called)
+
+    @torch.inference_mode()
+    def warm(self, steps: Sequence[Step], values: Mapping[str, Value]) -> None:
+        """Build the sessions of a chain and of its steps now; `stats` tells what came of it.
+
+        Args:
+            steps: As for `run_chain`.
+            values: As for `run_chain`, any small batch.
+        """
+        chain = Chain(steps)
+        inputs = chain.inputs(values)
+        if len(steps) > 1:
+            seen = dict(values)
+            for step in steps:
+                self.warm((step,), seen)
+                seen[step.emits] = step.run(*(seen[name] for name in step.takes))
+        key = chain.key(inputs)
+        if self._records.want(key):
+            self._build(_Wanted(key, chain, Sample(inputs)))
+
+    def take_built(self, model: nn.Module) -> list[Built]:
+        """Return the chains of a model that have got sessions, and the times of these."""
+        found: list[Built] = []
+        if self._built:
+            is_own = bound_to(model)
+            for _ in range(len(self._built)):
+                built = self._built.popleft()
+                is_its = any(is_own(step.run) for step in built.steps)
+                (found if is_its else self._built).append(built)
+        return found
+
+    def forget(self, model: nn.Module) -> None:
+        """Give up all that is kept for a model; it would keep the weights alive."""
+        self._records.forget(bound_to(model))
+        self.take_built(model)
+
+    def close(self) -> None:
+        """End the thread and the exporter; the session that is being built is dropped."""
+        self._records.close()
+        with self._thread_lock:
+            self._closed = True
+        self._exporter.close()
+        if self._thread is not None:
+            self._queue.put(None)
+            self._thread.join()
+
+    def _run(
+        self,
+        steps: Sequence[Step],
+        values: Mapping[str, Value],
+        stop: Callable[[], bool],
+        find: Callable[[Chain, Sequence[Value]], Session | None],
+    ) -> Value:
+        chain = Chain(steps)
+        inputs = chain.inputs(values)
+        session = find(chain, inputs)
+        if session is None and len(steps) > 1:
+            seen = dict(values)
+            for step in steps:
+                seen[step.emits] = self._run((step,), seen, stop, find)
+            return seen[steps[-1].emits]
+        if stop():
+            raise StoppedError
+        return session.run(inputs, self._layouts) if session else chain.run(inputs)
+
+    def _held(self, chain: Chain, inputs: Sequence[Value]) -> Session | None:
+        """Return the session that runs a chain at present."""
+        return self._records.session(chain.key(inputs), size_of(inputs))
+
+    def _called(self, chain: Chain, inputs: Sequence[Value]) -> Session | None:
+        """Return the same, and see to it that there will be a session if it is worth it."""
+        key = chain.key(inputs)
+        session, is_wanted = self._records.call(key, size_of(inputs), len(chain.steps) == 1)
+        if is_wanted:
+            self._queue.put(_Wanted(key, chain, Sample(inputs)))
+            with self._thread_lock:
+                if self._thread is None and not self._closed:
+                    self._thread = threading.Thread(target=self._work, name="onnx", daemon=True)
+                    self._thread.start()
+        return session
+
+    def _work(self) -> None:
+        while (wanted := self._queue.get()) is not None:
+            self._build(wanted)
+            del wanted  # or it would keep its model alive until the next one comes
+
+    def _build(self, wanted: _Wanted) -> None:
+        key, chain, sample = wanted
+        if not self._records.is_waiting(key):
+            return
+        held: Held | None = None
+        made: dict[Hashable, Graph] = {}
+
+        def graph_of(run: Run, args: Sequence[Value]) -> Graph:
+            function = function_key(run, args)
+            graph = made.get(function) or self._records.graph(function)
+            if graph is None:
+                graph = made[function] = self._exporter.export(run, args)
+            return graph
+
+        def without(inputs: Sequence[Value]) -> Value:
+            # The chain has no session yet, so this runs its steps, each by its own or by torch.
+            values = dict(zip(chain.names, inputs, strict=True))
+            return self._run(chain.steps, values, never, self._held)
+
+        try:
+            held = self._builder.build(chain, sample, graph_of, without)
+        except Exception as error:  # noqa: BLE001 - exporter and runtime raise whatever they like
+            if not self._closed:
+                keys = [step.key for step in chain.steps]
+                log.warning("torch keeps %s: %s", keys, str(error)[:500])
+        if self._records.enter(key, held, made) and held is not None:
+            is_packed = sample.is_packed
+            for rows, size in zip(SIZES, held.sizes, strict=True):
+                if size.is_faster and size.seconds is not None:
+                    num_tokens = sum(lengths(rows)) if is_packed else 0
+                    self._built.append(Built(chain.steps, rows, num_tokens, size.seconds))

@@ -1,0 +1,98 @@
+"""Make a session of a chain: export its functions, join them, check the answers, take the time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from models.backends.onnx.export import Graph, join
+from models.backends.onnx.layouts import LayoutTensors
+from models.backends.onnx.sessions import Held, Session
+from models.backends.timing import Clock, compared
+from models.nn.ragged import Ragged
+from models.run.chain import Chain, Run, Sample
+from models.run.execution import Value
+
+_EXAMPLE = (3, 5, 4)  # lengths of the rows that a function is traced with
+_CHECKS = ((4, 1, 6, 2), (1,), (3, 3))  # of batches on which a session must be right
+_TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Builder:
+    """Makes sessions for one device.
+
+    Attributes:
+        device: Where they run.
+        pack: As for `Session`.
+        max_bytes: That one may hold.
+        clock: For `compared`.
+        wait: Returns once the device is idle.
+    """
+
+    device: torch.device
+    pack: bool
+    max_bytes: int
+    clock: Clock
+    wait: Callable[[], None]
+
+    def build(
+        self,
+        chain: Chain,
+        sample: Sample,
+        graph_of: Callable[[Run, Sequence[Value]], Graph],
+        without: Callable[[Sequence[Value]], Value],
+    ) -> Held:
+        """Build a session, compare its answers with torch's and its time with what runs now.
+
+        Args:
+            chain: What it is to compute.
+            sample: Of the chain's inputs.
+            graph_of: Exports a function, given example arguments.
+            without: Runs the chain as it is run without the session.
+
+        Raises:
+            Exception: Of any type, if there can be no session for this chain.
+        """
+        # Tracing is not made for inference mode, which `OnnxBackend.warm` may be called in.
+        with torch.inference_mode(False), torch.no_grad():
+            session = Session(_join(chain, sample, graph_of), self.device, self.pack)
+            if session.num_bytes > self.max_bytes:
+                raise ValueError(f"its session takes {session.num_bytes} of {self.max_bytes} bytes")
+            for lengths in _CHECKS:
+                inputs = sample.batch(lengths)
+                results = (session.run(inputs, LayoutTensors()), chain.run(inputs))
+                found, expected = (r.values if isinstance(r, Ragged) else r for r in results)
+                torch.testing.assert_close(found, expected, atol=_TOLERANCE, rtol=_TOLERANCE)
+        layouts = LayoutTensors()
+        with torch.inference_mode():
+            sizes = compared(
+                self._to_the_end(lambda inputs: session.run(inputs, layouts)),
+                self._to_the_end(without),
+                sample.batch,
+                self.clock,
+            )
+        return Held(session, sizes)
+
+    def _to_the_end(
+        self, run: Callable[[Sequence[Value]], Value]
+    ) -> Callable[[Sequence[Value]], None]:
+        def finish(inputs: Sequence[Value]) -> None:
+            run(inputs)
+            self.wait()
+
+        return finish
+
+
+def _join(chain: Chain, sample: Sample, graph_of: Callable[[Run, Sequence[Value]], Graph]) -> Graph:
+    """Return the chain's functions as one graph."""
+    graphs = []
+
+    def call(run: Run, args: Sequence[Value]) -> Value:
+        graphs.append(graph_of(run, args))
+        return run(*args)  # type: ignore[no-any-return]
+
+    chain.run(sample.batch(_EXAMPLE), call)
+    return join(graphs, chain.sources) if len(graphs) > 1 else graphs[0]

@@ -1,0 +1,156 @@
+"""A batch's layout as tensors: inputs of a graph that serves every batch.
+
+Which token is whose (`models.nn.ragged.Layout`) is known before the first layer runs. So indices
+and masks are computed once a batch and every graph takes those that it reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from operator import attrgetter
+from typing import TypeAlias
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from models.nn.ragged import Layout, Ragged
+from models.run.execution import Value
+
+OfLayout: TypeAlias = Callable[[Layout], Tensor]
+
+
+def one_layout(values: Iterable[Value]) -> Layout | None:
+    """Return the layout of the packed values, None if there are none.
+
+    Raises:
+        ValueError: If they have several; a graph takes one.
+    """
+    layouts = {value.layout for value in values if isinstance(value, Ragged)}
+    if len(layouts) > 1:
+        raise ValueError(f"{len(layouts)} layouts in one call")
+    return layouts.pop() if layouts else None
+
+
+def _cells(layout: Layout) -> Tensor:
+    """Return the token of each cell of the padded batch; after a row's end, its last one."""
+    lengths = np.array(layout.lengths)
+    starts = np.cumsum(lengths) - lengths
+    place = np.minimum(np.arange(layout.longest), lengths[:, None] - 1)
+    return layout.placed(starts[:, None] + place)
+
+
+def _present(layout: Layout) -> Tensor:
+    """Return which cells hold a token, bool, shape [rows, longest]."""
+    return layout.placed(_is_token(layout))
+
+
+def _places(layout: Layout) -> Tensor:
+    """Return the cell of each token, int64, shape [tokens]; undoes `_cells`."""
+    return layout.placed(np.flatnonzero(_is_token(layout)))
+
+
+def _is_token(layout: Layout) -> NDArray[np.bool_]:
+    return np.arange(layout.longest) < np.array(layout.lengths)[:, None]
+
+
+def _mask(layout: Layout, causal: bool, window: int | None) -> Tensor:
+    """Return the mask in full: ONNX Runtime's attention broadcasts it over heads only."""
+    shape = (len(layout.lengths), 1, layout.longest, layout.longest)
+    mask = layout.mask(causal, window)
+    if mask is None:
+        return torch.ones(shape, dtype=torch.bool, device=layout.device)
+    return mask.expand(shape)
+
+
+# No lambdas: graphs come from another process, and these with them.
+OF_LAYOUT: dict[str, OfLayout] = {
+    "counts": attrgetter("counts"),
+    "starts": attrgetter("starts"),
+    "rows": attrgetter("rows"),
+    "positions": attrgetter("positions"),
+    "cells": _cells,
+    "present": _present,
+    "places": _places,
+}
+
+
+def _mask_name(causal: bool, window: int | None) -> str:
+    return f"mask_{'causal' if causal else 'both'}_{'any' if window is None else window}"
+
+
+class ProbeLayout(Layout):
+    """A layout that notes which masks it is asked for."""
+
+    def __init__(self, lengths: Sequence[int], device: torch.device) -> None:
+        super().__init__(lengths, device)
+        self.asked: dict[str, OfLayout] = {}
+
+    @property
+    def is_one_block(self) -> bool:
+        """True, as of a traced layout."""
+        return True
+
+    def mask(self, causal: bool = False, window: int | None = None) -> Tensor | None:
+        """Note the question and answer it."""
+        self.asked[_mask_name(causal, window)] = partial(_mask, causal=causal, window=window)
+        return super().mask(causal, window)
+
+
+class TracedLayout(Layout):
+    """A layout made of a graph's inputs.
+
+    It has no ``lengths``. Whatever reads them would write this batch into the graph; it fails
+    instead, and is not exported.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        self._tensors = tensors
+        self.device = tensors["cells"].device
+        self.longest = tensors["cells"].shape[1]
+        self.is_uniform = False
+        for name in ("counts", "starts", "rows", "positions"):
+            vars(self)[name] = tensors[name]  # where the cached property would put it
+
+    @property
+    def is_one_block(self) -> bool:
+        """True: the graph is for any lengths."""
+        return True
+
+    def pad(self, values: Tensor) -> Tensor:
+        """Gather, and repeat a row's last token after its end where `Layout.pad` puts zeros.
+
+        Zeros would take 3 to 6 % of a layer's time, and attention masks those cells anyway. A step
+        that lets them count gives other results than torch, so its session is refused.
+        """
+        return values[self._tensors["cells"]]
+
+    def unpad(self, padded: Tensor) -> Tensor:
+        """Gather by one index instead of two."""
+        return padded.flatten(0, 1)[self._tensors["places"]]
+
+    def mask(self, causal: bool = False, window: int | None = None) -> Tensor | None:
+        """Return the input that holds the mask."""
+        return self._tensors[_mask_name(causal, window)]
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Sum padded rows; `Layout.mean` scatters, which is slow in ONNX Runtime."""
+        is_token = self._tensors["present"][..., None]
+        return torch.where(is_token, self.pad(values), 0).sum(1) / self.counts[:, None]
+
+
+class LayoutTensors:
+    """Tensors of layouts that are in use, for all layers and sessions of a batch."""
+
+    def __init__(self) -> None:
+        self._of: WeakKeyDictionary[Layout, dict[str, Tensor]] = WeakKeyDictionary()
+
+    def get(self, layout: Layout, name: str, of_layout: OfLayout) -> Tensor:
+        """Return a tensor of a layout, computed the first time."""
+        tensors = self._of.setdefault(layout, {})
+        if name not in tensors:
+            tensors[name] = of_layout(layout).contiguous()
+        return tensors[name]

@@ -1,0 +1,199 @@
+"""Functions and graphs as bytes for another process, their weights apart.
+
+Tracing a function needs the values of the weights that it reads, and of the others no more than
+their shapes: a method of a model carries the whole model. What comes back names weights by where
+they lie, so the graph's weights are views of the model's parameters again.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from multiprocessing.connection import Connection
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, UntypedStorage, nn
+from torch.overrides import TorchFunctionMode
+
+from models.run.chain import Run
+from models.run.execution import Value
+
+Where: TypeAlias = tuple[int, torch.dtype, int, tuple[int, ...], tuple[int, ...]]
+
+
+class Storages:
+    """The memory of tensors, by number.
+
+    Attributes:
+        all: In the order of their numbers.
+    """
+
+    def __init__(self, known: Sequence[UntypedStorage] = ()) -> None:
+        self.all = list(known)
+        self._numbers = {_address(storage): n for n, storage in enumerate(known)}
+
+    def find(self, storage: UntypedStorage) -> int | None:
+        """Return a storage's number, None if it has none."""
+        return self._numbers.get(_address(storage))
+
+    def add(self, storage: UntypedStorage) -> int:
+        """Return a storage's number, a new one if it has none."""
+        number = self._numbers.setdefault(_address(storage), len(self.all))
+        if number == len(self.all):
+            self.all.append(storage)
+        return number
+
+
+def _address(storage: UntypedStorage) -> tuple[str, int]:
+    return str(storage.device), storage.data_ptr()
+
+
+def send_function(connection: Connection[Any, Any], run: Run, args: Sequence[Value]) -> Storages:
+    """Send a function and its arguments.
+
+    Args:
+        connection: To the process that calls `receive_function`.
+        run: Anything that pickle can name or take apart.
+        args: Example arguments.
+
+    Returns:
+        What `loads` needs to understand the answer.
+
+    Raises:
+        Exception: Of any type, if the function cannot be pickled or called.
+    """
+    reads = _Reads()
+    with reads, torch.no_grad():
+        run(*args)
+    storages = Storages()
+    parts = [dumps(tuple(args), storages, adds=True)]
+    needed = set(range(len(storages.all)))
+    parts.append(dumps(run, storages, adds=True))
+    needed |= {number for s in reads.storages if (number := storages.find(s)) is not None}
+    sizes = [(storage.nbytes(), n in needed) for n, storage in enumerate(storages.all)]
+    connection.send_bytes(pickle.dumps((parts, sizes)))
+    for n in sorted(needed):
+        connection.send_bytes(_flat(storages.all[n]).cpu().numpy().data)
+    return storages
+
+
+def receive_function(
+    connection: Connection[Any, Any],
+) -> tuple[Callable[[], tuple[Run, Sequence[Value]]], Storages]:
+    """Receive what `send_function` sends; weights that are never read are zeros.
+
+    Returns:
+        What makes the function and its arguments, on the CPU, and what `dumps` needs to answer.
+    """
+    (args, run), sizes = pickle.loads(connection.recv_bytes())
+    memory = [torch.zeros(num_bytes, dtype=torch.uint8) for num_bytes, _ in sizes]
+    for content, (_, is_needed) in zip(memory, sizes, strict=True):
+        if is_needed:
+            connection.recv_bytes_into(content.numpy())
+    storages = Storages([content.untyped_storage() for content in memory])
+    return lambda: (loads(run, storages), loads(args, storages)), storages
+
+
+def dumps(value: object, storages: Storages, adds: bool = False) -> bytes:
+    """Pickle a value, its tensors as places in storages.
+
+    Args:
+        value: To pickle.
+        storages: Of tensors that the other side has.
+        adds: Whether other tensors are added to them; if not, they are pickled.
+    """
+    file = io.BytesIO()
+    _Pickler(file, storages, adds).dump(value)
+    return file.getvalue()
+
+
+def loads(message: bytes, storages: Storages) -> Any:
+    """Undo `dumps`, given storages of the same numbers."""
+    return _Unpickler(io.BytesIO(message), storages).load()
+
+
+class _Pickler(pickle.Pickler):
+    def __init__(self, file: io.BytesIO, storages: Storages, adds: bool) -> None:
+        super().__init__(file, pickle.HIGHEST_PROTOCOL)
+        self._storages, self._adds = storages, adds
+
+    def persistent_id(self, value: Any) -> Where | None:
+        """Return where a tensor lies, None for what is pickled."""
+        if not isinstance(value, Tensor):
+            return None
+        storage = value.untyped_storage()
+        number = self._storages.add(storage) if self._adds else self._storages.find(storage)
+        if number is None:
+            return None
+        offset = int(value.storage_offset())
+        return number, value.dtype, offset, tuple(value.shape), value.stride()
+
+    def reducer_override(self, value: Any) -> Any:
+        """Pickle devices as the CPU, and modules without what they have computed for later.
+
+        They compute it again if asked for. Some of it cannot be pickled.
+        """
+        if isinstance(value, torch.device):
+            return torch.device, ("cpu",)
+        if not isinstance(value, nn.Module):
+            return NotImplemented
+        reduced = value.__reduce_ex__(pickle.HIGHEST_PROTOCOL)
+        assert isinstance(reduced, tuple)
+        make, args, state, *rest = reduced
+        if isinstance(state, dict):
+            kind = type(value)
+            state = {
+                name: part
+                for name, part in state.items()
+                if not isinstance(getattr(kind, name, None), cached_property)
+            }
+        return make, args, state, *rest
+
+
+class _Unpickler(pickle.Unpickler):
+    def __init__(self, file: io.BytesIO, storages: Storages) -> None:
+        super().__init__(file)
+        self._storages = storages
+
+    def persistent_load(self, where: Where) -> Tensor:
+        """Return the tensor that lies at a place; a view."""
+        number, dtype, offset, shape, strides = where
+        storage = self._storages.all[number]
+        return torch.empty(0, dtype=dtype, device=storage.device).set_(
+            storage, offset, shape, strides
+        )
+
+
+class _Reads(TorchFunctionMode):
+    """Notes the storages of all tensors that torch is called with.
+
+    Attributes:
+        storages: Noted so far.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.storages: list[UntypedStorage] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Note the arguments and call the function."""
+        kwargs = kwargs or {}
+        self.storages += (tensor.untyped_storage() for tensor in _tensors((args, kwargs)))
+        return func(*args, **kwargs)
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, dict):
+        yield from _tensors(tuple(value.values()))
+    elif isinstance(value, tuple | list):
+        for part in value:
+            yield from _tensors(part)
+
+
+def _flat(storage: UntypedStorage) -> Tensor:
+    return torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage)

@@ -1,0 +1,1 @@
+"""What models take: one type per kind of input."""

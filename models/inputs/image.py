@@ -1,0 +1,174 @@
+"""What a model takes: how client bytes become the tensor its plan starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from pydantic import ConfigDict
+from torch import Tensor
+
+from models.core import Shape
+from models.inputs import pixels as images
+
+
+class InvalidInputError(ValueError):
+    """The client's bytes are not an input of the model. The message says why and what is."""
+
+
+class ModelInput(Protocol):
+    """How single inputs of a model become what its plans start from.
+
+    Attributes:
+        has_length: Whether inputs are sequences of tokens; the first size of their shape is then
+            their length.
+    """
+
+    has_length: ClassVar[bool]
+
+    def shape_of(self, item: Any) -> Shape:
+        """Return the shape that plans for this input are made for."""
+
+    def plan_shape(self, num_tokens: int | None) -> Shape:
+        """Return the shape to plan for without an input; ValueError if there is none such."""
+
+    def bucket(self, item: Any) -> Hashable:
+        """Return what must be equal for two inputs to share a batch."""
+
+    def num_tokens(self, item: Any) -> int:
+        """Return what the input adds to a batch's token budget; 0 where only rows count."""
+
+    def collate(self, items: Sequence[Any]) -> Mapping[str, Any]:
+        """Return the named values of a batch."""
+
+    def example(self, num_tokens: int | None = None) -> Any:
+        """Return an input to warm up with, short or of a length."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageInput:
+    """An RGB image of fixed size, normalised per channel.
+
+    An image of another size is scaled with bicubic interpolation so that its shorter side fits,
+    then cut at the centre.
+
+    Attributes:
+        height: Pixels.
+        width: Pixels.
+        mean: Subtracted per channel, of values in 0..1.
+        std: Divided by, per channel.
+    """
+
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
+    has_length: ClassVar[bool] = False
+
+    height: int
+    width: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape of one input: [3, height, width]."""
+        return (3, self.height, self.width)
+
+    def decode(self, data: bytes) -> Tensor:
+        """Turn an encoded image into the model's input, as a viewer shows it.
+
+        Returns:
+            float32, shape [3, height, width].
+
+        Raises:
+            InvalidInputError: If the bytes are empty, not PNG, JPEG or WebP, truncated, or more
+                than 40 million pixels.
+        """
+        try:
+            return self._normalised(images.displayed(data, self.width, self.height))
+        except images.InvalidImageError as error:
+            raise InvalidInputError(str(error)) from None
+
+    def from_pixels(self, pixels: NDArray[np.uint8]) -> Tensor:
+        """Turn RGB pixels into the model's input, as if they had come encoded.
+
+        Args:
+            pixels: uint8, shape [height, width, 3], no size 0.
+
+        Returns:
+            float32, shape [3, height, width].
+
+        Raises:
+            InvalidInputError: If there are more than 40 million pixels.
+        """
+        height, width, _ = pixels.shape
+        try:
+            images.check_size(width, height)
+        except images.InvalidImageError as error:
+            raise InvalidInputError(str(error)) from None
+        return self._normalised(images.fit(Image.fromarray(pixels), self.width, self.height))
+
+    def check_normalised(self, values: NDArray[np.float32]) -> Tensor:
+        """Return what a caller has normalised itself, once it is seen to be that.
+
+        Resampling in floating point overshoots black and white, so one range of colours is allowed
+        on either side. Pixels of 0..255 that nobody normalised are far outside.
+
+        Args:
+            values: float32, shape [3, height, width] of the model.
+
+        Returns:
+            The same values.
+
+        Raises:
+            InvalidInputError: If one is NaN or cannot be a normalised colour.
+        """
+        colours = np.array([[-1.0], [2.0]])
+        least, most = (colours - np.array(self.mean)) / np.array(self.std)
+        flat = values.reshape(3, -1)
+        is_sound = (flat >= least[:, None]) & (flat <= most[:, None])  # also not with a NaN
+        if not is_sound.all():
+            channel, at = np.argwhere(~is_sound)[0]
+            raise InvalidInputError(
+                f"channel {channel} holds {flat[channel, at]:g}; normalised, it must lie between "
+                f"{least[channel]:.6g} and {most[channel]:.6g}"
+            )
+        return torch.tensor(values)
+
+    def shape_of(self, item: Tensor) -> Shape:
+        """Return the one shape there is."""
+        return self.shape
+
+    def plan_shape(self, num_tokens: int | None) -> Shape:
+        """Return the one shape there is; ValueError if tokens are given."""
+        if num_tokens is not None:
+            raise InvalidInputError(f"tokens={num_tokens}: this model takes images, not text")
+        return self.shape
+
+    def bucket(self, item: Tensor) -> Hashable:
+        """Return the item's shape: tensors are stacked."""
+        return tuple(item.shape)
+
+    def num_tokens(self, item: Tensor) -> int:
+        """Return 0: images are counted by rows."""
+        return 0
+
+    def collate(self, items: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Return ``image``, float32, shape [batch, 3, height, width]."""
+        return {"image": torch.stack(list(items))}
+
+    def example(self, num_tokens: int | None = None) -> Tensor:
+        """Return a grey image."""
+        return torch.zeros(self.shape)
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """Scale uint8 pixels, shape [..., 3, height, width], to the model's range, float32."""
+        mean = torch.tensor(self.mean, device=pixels.device).view(3, 1, 1)
+        std = torch.tensor(self.std, device=pixels.device).view(3, 1, 1)
+        return (pixels.float() / 255 - mean) / std
+
+    def _normalised(self, image: Image.Image) -> Tensor:
+        return self.normalise(torch.from_numpy(np.array(image)).permute(2, 0, 1))

@@ -1,0 +1,323 @@
+"""From text to packed token ids: what a model that reads text takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, NamedTuple
+
+import torch
+from pydantic import ConfigDict
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from models.files import reading
+from models.inputs.image import InvalidInputError
+from models.inputs.long_texts import LongTexts, Side
+from models.nn.ragged import Ragged
+
+__all__ = ["MAX_TEXT_CHARS", "TOKENIZER", "Continued", "Side", "TextConfig", "TextInput", "Token"]
+
+TOKENIZER = "tokenizer.json"
+MAX_TEXT_CHARS = 2**17
+_PROBE = "a Word, 1 \u00e9 \u6f22 \u2603"  # a vocabulary must have something for what it lacks
+
+
+class TokenizerError(ValueError):
+    """A file is no tokenizer, or one that cannot read every text. The message names it."""
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """How text becomes tokens; kept in the checkpoint's manifest.
+
+    Attributes:
+        max_length: Most tokens of one input, special tokens included.
+        prompts: Templates by name, each with ``{text}`` where the text goes.
+        default_prompt: Name of the one used where a request names none; None for the bare text.
+    """
+
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
+
+    max_length: int
+    prompts: Mapping[str, str] = field(default_factory=dict)
+    default_prompt: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what could not be followed.
+
+        Raises:
+            ValueError: Naming the field, its value and what is allowed.
+        """
+        if self.max_length < 3:
+            raise ValueError(f"max_length={self.max_length} must be 3 or more")
+        for name, template in self.prompts.items():
+            if template.count("{text}") != 1:
+                raise ValueError(f"prompts.{name}={template!r} must contain {{text}} once")
+        if self.default_prompt is not None and self.default_prompt not in self.prompts:
+            raise ValueError(
+                f"default_prompt={self.default_prompt!r} is not one of {list(self.prompts)}"
+            )
+
+
+class Token(NamedTuple):
+    """One token of a text.
+
+    Attributes:
+        id: In the vocabulary.
+        text: The characters it stands for; of a special token its name.
+        is_special: Whether the tokenizer added it.
+        start: Its first character in the text; None for a special token.
+        stop: One after its last; None for a special token.
+    """
+
+    id: int
+    text: str
+    is_special: bool
+    start: int | None
+    stop: int | None
+
+
+class TextInput:
+    """Tokenises; safe to call from several threads at once.
+
+    Attributes:
+        max_text_chars: Most characters that are tokenised of one text.
+    """
+
+    has_length: ClassVar[bool] = True
+
+    def __init__(
+        self, config: TextConfig, tokenizer: Tokenizer, max_text_chars: int = MAX_TEXT_CHARS
+    ) -> None:
+        """Take over a tokenizer; its own truncation and padding are switched off.
+
+        Raises:
+            ValueError: If special tokens alone fill ``max_length``.
+        """
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        self.config = config
+        self._tokenizer = tokenizer
+        self._num_special = tokenizer.num_special_tokens_to_add(is_pair=False)
+        if config.max_length <= self._num_special:
+            raise ValueError(
+                f"max_length={config.max_length} leaves no room beside the tokenizer's "
+                f"{self._num_special} special tokens"
+            )
+        self.max_text_chars = max_text_chars
+        self._long = LongTexts(tokenizer)
+        # Ids may have gaps, so that a count would be too low.
+        self.vocab_size = 1 + max(tokenizer.get_vocab().values(), default=-1)
+
+    def to_json(self) -> str:
+        """Return what ``tokenizer.json`` must hold."""
+        text: str = self._tokenizer.to_str()
+        return text
+
+    @classmethod
+    def load(cls, config: TextConfig, folder: Path) -> TextInput:
+        """Read ``tokenizer.json`` from a checkpoint's folder.
+
+        Raises:
+            ValueError: If the file is missing or no tokenizer, or ``max_length`` does not suit it.
+        """
+        path = folder / TOKENIZER
+        if not path.is_file():
+            raise ValueError(f"{path} does not exist")
+        with reading(path, TokenizerError):
+            try:
+                tokenizer = Tokenizer.from_file(str(path))
+            except Exception as error:  # noqa: BLE001  # the library raises bare Exception
+                raise TokenizerError(f"{path} is no tokenizer: {error}") from None
+            made = cls(config, tokenizer)
+            made.tokens(_PROBE)
+        return made
+
+    def encode(
+        self,
+        text: str,
+        prompt: str | None = None,
+        truncate: Side | None = None,
+        max_tokens: int | None = None,
+    ) -> Tensor:
+        """Return the token ids of a text, special tokens included, int64, shape [length].
+
+        Args:
+            text: Not empty.
+            prompt: Name of a template; None for the model's default.
+            truncate: Which end to cut where the text is too long; None to refuse it.
+            max_tokens: What is too long, where the model itself takes more.
+
+        Raises:
+            InvalidInputError: If the text is empty or too long, there is no such prompt, or
+                ``max_text_chars`` characters do not decide which tokens are the text's.
+        """
+        limit = self._limit(max_tokens)
+        room = limit - self._num_special
+        text = self._templated(text, prompt)
+        encoding, is_whole = self._long.read(text, room, truncate, self.max_text_chars)
+        if len(encoding) > room:
+            if truncate is None:
+                count = len(encoding) + self._num_special if is_whole else f"more than {limit}"
+                raise InvalidInputError(
+                    f"the text has {count} tokens; at most {limit} are allowed, unless it may be "
+                    "truncated"
+                )
+            encoding.truncate(room, direction=truncate)
+        # Special tokens come last, so that truncation never removes one.
+        ids = self._tokenizer.post_process(encoding).ids
+        if not ids:
+            raise InvalidInputError("the text has no tokens")
+        return torch.tensor(ids)
+
+    def check_ids(
+        self, ids: Sequence[int], truncate: Side | None = None, max_tokens: int | None = None
+    ) -> Tensor:
+        """Return token ids that the caller made, as they are: no special token is added.
+
+        Raises:
+            InvalidInputError: If there are none, too many, or one is not of the vocabulary.
+        """
+        if len(ids) == 0:
+            raise InvalidInputError("the list of token ids is empty")
+        limit = self._limit(max_tokens)
+        if len(ids) > limit:  # the others are not even looked at: there may be millions
+            if truncate is None:
+                raise InvalidInputError(f"{len(ids)} token ids; at most {limit} are allowed")
+            ids = ids[:limit] if truncate == "right" else ids[-limit:]
+        self._check_vocabulary(ids)
+        return torch.tensor(list(ids))
+
+    def tokens(
+        self, text: str, prompt: str | None = None, add_special_tokens: bool = True
+    ) -> list[Token]:
+        """Return the tokens of a text of up to ``max_text_chars`` characters, template included.
+
+        Raises:
+            InvalidInputError: If the text is empty or has more characters, or there is no such
+                prompt.
+        """
+        text = self._templated(text, prompt)
+        if len(text) > self.max_text_chars:
+            raise InvalidInputError(
+                f"the text has {len(text)} characters; at most {self.max_text_chars} "
+                "(max_text_chars)"
+            )
+        (found,) = self._tokenizer.encode_batch([text], add_special_tokens=add_special_tokens)
+        return [
+            Token(id_, name, True, None, None)
+            if is_special
+            else Token(id_, text[start:stop], False, start, stop)
+            for id_, name, is_special, (start, stop) in zip(
+                found.ids, found.tokens, found.special_tokens_mask, found.offsets, strict=True
+            )
+        ]
+
+    def text_of(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
+        """Return the text that token ids stand for.
+
+        Raises:
+            InvalidInputError: If one is not of the vocabulary.
+        """
+        self._check_vocabulary(ids)
+        text: str
+        # Alone it would hold the interpreter's lock.
+        (text,) = self._tokenizer.decode_batch([list(ids)], skip_special_tokens=skip_special_tokens)
+        return text
+
+    def _templated(self, text: str, prompt: str | None) -> str:
+        if not text:
+            raise InvalidInputError("the text is empty")
+        name = prompt if prompt is not None else self.config.default_prompt
+        if name is None:
+            return text
+        if name not in self.config.prompts:
+            known = list(self.config.prompts)
+            raise InvalidInputError(f"prompt {name!r} is not known; one of {known}")
+        return self.config.prompts[name].replace("{text}", text)
+
+    def _limit(self, max_tokens: int | None) -> int:
+        if max_tokens is None:
+            return self.config.max_length
+        if max_tokens <= self._num_special:
+            raise InvalidInputError(
+                f"{max_tokens} tokens leave no room beside the {self._num_special} special ones"
+            )
+        return min(max_tokens, self.config.max_length)
+
+    def _check_vocabulary(self, ids: Sequence[int]) -> None:
+        for token in ids:
+            if not 0 <= token < self.vocab_size:
+                raise InvalidInputError(f"token id {token} is not in 0..{self.vocab_size - 1}")
+
+    def shape_of(self, item: Tensor) -> tuple[int]:
+        """Return the shape that plans of this input are made for: (tokens,)."""
+        return (len(item),)
+
+    def plan_shape(self, num_tokens: int | None) -> tuple[int]:
+        """Return (tokens,), by default the longest; InvalidInputError if it is too long."""
+        limit = self.config.max_length
+        if num_tokens is not None and not 1 <= num_tokens <= limit:
+            raise InvalidInputError(f"tokens={num_tokens} must be 1 to {limit}")
+        return (num_tokens or limit,)
+
+    def bucket(self, item: Tensor) -> int:
+        """Return the length's power of two, from 64 on."""
+        return _bucket(item.shape[0])
+
+    def num_tokens(self, item: Tensor) -> int:
+        """Return the length."""
+        return item.shape[0]  # not `len`, which takes ten times as long
+
+    def collate(self, items: Sequence[Tensor]) -> dict[str, Ragged]:
+        """Return the named values of a batch: ``tokens``, packed."""
+        return {"tokens": Ragged.pack(items)}
+
+    def example(self, num_tokens: int | None = None) -> Tensor:
+        """Return an input to warm up with, by default a short one, of tokens far apart."""
+        length = num_tokens or min(8, self.config.max_length)
+        return torch.linspace(0, self.vocab_size - 1, length).long()
+
+
+def _bucket(length: int) -> int:
+    # Only attention pads its rows; below 64 tokens that costs less than a smaller batch.
+    return max(6, (length - 1).bit_length())
+
+
+@dataclass(frozen=True, slots=True)
+class Continued:
+    """Packed rows that an earlier run kept, as inputs of the steps that go on from there.
+
+    Attributes:
+        name: Of the value that was kept.
+    """
+
+    has_length: ClassVar[bool] = True
+
+    name: str
+
+    def shape_of(self, item: Ragged) -> tuple[int]:
+        """Return (tokens,) of the one row."""
+        return (item.layout.longest,)
+
+    def plan_shape(self, num_tokens: int | None) -> tuple[int]:
+        """Raise: what is continued has a length already."""
+        raise TypeError("a continued run is not planned anew")
+
+    def bucket(self, item: Ragged) -> int:
+        """Return the length's power of two, as for tokens."""
+        return _bucket(item.layout.longest)
+
+    def num_tokens(self, item: Ragged) -> int:
+        """Return the length."""
+        return item.layout.longest
+
+    def collate(self, items: Sequence[Ragged]) -> dict[str, Ragged]:
+        """Return the rows, packed together."""
+        return {self.name: Ragged.join(items)}
+
+    def example(self, num_tokens: int | None = None) -> Ragged:
+        """Raise: states are made by runs, not by hand."""
+        raise TypeError("a continued run has no example input")

@@ -1,0 +1,1 @@
+"""Layers that can be narrowed, the transformer, and batches of packed rows."""

@@ -1,0 +1,223 @@
+"""Transformer encoder layers whose heads and feed-forward units can be narrowed.
+
+Weights are laid out so that keeping the first heads, or the first units, is one leading slice: the
+query, key and value rows of a group of heads lie together. Slices are views. Every width follows
+from the call. Inputs are packed (`models.nn.ragged`), so nothing is computed for padding.
+
+One layer covers post-norm encoders (BERT, RoBERTa, DistilBERT, MPNet, MiniLM) and pre-norm ones
+with rotary positions and grouped keys (StarCoder2, ModernBERT).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.nn.architecture import Activation, TransformerConfig
+from models.nn.layers import SlimLinear
+from models.nn.positions import relative_buckets, rotary_tables, rotate
+from models.nn.ragged import Layout, Ragged
+
+_ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+    "relu": F.relu,
+    "silu": F.silu,
+}
+
+
+def make_norm(config: TransformerConfig) -> nn.LayerNorm:
+    """Return a layer norm over the residual stream."""
+    return nn.LayerNorm(config.hidden, config.norm_eps, bias=config.norm_bias)
+
+
+class Embedding(nn.Module):
+    """Token embeddings, plus learned positions where there are any.
+
+    Constant terms of the original model (its type embedding, its position offset) are folded into
+    the position table when a checkpoint is read.
+    """
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.token = nn.Embedding(config.vocab_size, config.hidden)
+        learned = config.positions != "rotary"
+        self.position = nn.Embedding(config.max_positions, config.hidden) if learned else None
+        self.norm = make_norm(config) if config.embedding_norm else nn.Identity()
+
+    def forward(self, tokens: Ragged) -> Ragged:
+        """Map token ids to vectors of shape [tokens, hidden]."""
+        x = self.token(tokens.values)
+        if self.position is not None:
+            x = x + self.position(tokens.layout.positions)
+        return tokens.replace(self.norm(x))
+
+    def num_weights(self, length: int) -> int:
+        """Return the parameters that a row of ``length`` different tokens reads."""
+        rows = length if self.position is None else 2 * length
+        count = rows * self.token.embedding_dim
+        return count + sum(parameter.numel() for parameter in self.norm.parameters())
+
+
+class Attention(nn.Module):
+    """Multi-head attention over packed rows, with the leading groups of heads."""
+
+    cos: Tensor
+    sin: Tensor
+
+    def __init__(self, config: TransformerConfig, layer: int) -> None:
+        super().__init__()
+        self.config = config
+        self.window = None if config.is_global(layer) else config.window
+        rows = (config.group + 2) * config.head_dim  # queries, then the key, then the value
+        self.qkv = nn.Parameter(torch.empty(config.kv_heads, rows, config.hidden))
+        nn.init.normal_(self.qkv, std=0.02)
+        self.qkv_bias = (
+            nn.Parameter(torch.zeros(config.kv_heads, rows)) if config.attention_bias else None
+        )
+        inner = config.heads * config.head_dim
+        self.out = SlimLinear(inner, config.hidden, bias=config.attention_bias)
+        self.relative_bias: nn.Parameter | None = None
+        if config.positions == "relative":
+            self.relative_bias = nn.Parameter(torch.zeros(config.relative_buckets, config.heads))
+        if config.positions == "rotary":
+            theta = config.rotary_theta if config.is_global(layer) else config.local_theta
+            cos, sin = rotary_tables(config.max_positions, config.head_dim, theta)
+            self.register_buffer("cos", cos, persistent=False)
+            self.register_buffer("sin", sin, persistent=False)
+
+    def forward(self, x: Ragged, groups: int) -> Tensor:
+        """Attend with the first ``groups`` groups of heads.
+
+        Args:
+            x: Values of shape [tokens, hidden].
+            groups: 1..kv_heads.
+
+        Returns:
+            Shape [tokens, hidden].
+        """
+        config, layout = self.config, x.layout
+        bias = None if self.qkv_bias is None else self.qkv_bias[:groups].flatten()
+        qkv = F.linear(x.values, self.qkv[:groups].flatten(0, 1), bias)
+        qkv = qkv.view(-1, groups, config.group + 2, config.head_dim)
+        query = qkv[:, :, : config.group].flatten(1, 2)
+        key, value = qkv[:, :, config.group], qkv[:, :, config.group + 1]
+        if config.positions == "rotary":
+            cos, sin = self.cos[layout.positions, None], self.sin[layout.positions, None]
+            query, key = rotate(query, cos, sin), rotate(key, cos, sin)
+        parts = [
+            self._attend(block, groups, query[tokens], key[tokens], value[tokens])
+            for tokens, block in layout.blocks
+        ]
+        return self.out(parts[0] if len(parts) == 1 else torch.cat(parts))  # type: ignore[no-any-return]
+
+    def _attend(
+        self, layout: Layout, groups: int, query: Tensor, key: Tensor, value: Tensor
+    ) -> Tensor:
+        """Attend within each row; from [tokens, heads, head_dim] to [tokens, inner]."""
+        # [rows, heads, longest, head_dim]
+        q, k, v = (layout.pad(part).transpose(1, 2) for part in (query, key, value))
+        attended = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=self._mask(layout, groups), enable_gqa=self.config.group > 1
+        )
+        return layout.unpad(attended.transpose(1, 2)).flatten(1)
+
+    def _mask(self, layout: Layout, groups: int) -> Tensor | None:
+        mask = layout.mask(self.config.causal, self.window)
+        if self.relative_bias is None:
+            return mask
+        place = torch.arange(layout.longest, device=layout.device)
+        buckets = relative_buckets(place[None, :] - place[:, None], self.config.relative_buckets)
+        bias = self.relative_bias[buckets][..., :groups].permute(2, 0, 1)[None]
+        return bias if mask is None else bias.masked_fill(~mask, -torch.inf)
+
+    def macs(self, groups: int, length: int) -> int:
+        """Return the multiply-accumulates of one row, attention products included."""
+        config = self.config
+        inner = groups * config.group * config.head_dim
+        rows = groups * self.qkv.shape[1]
+        products = 2 * length * inner
+        return length * (rows * config.hidden + products + inner * config.hidden)
+
+    def num_weights(self, groups: int) -> int:
+        """Return the parameters that a call reads."""
+        inner = groups * self.config.group * self.config.head_dim
+        count = (groups * self.qkv.shape[1] + inner) * self.config.hidden
+        if self.qkv_bias is not None:
+            count += groups * self.qkv.shape[1] + self.config.hidden
+        if self.relative_bias is not None:
+            count += self.config.relative_buckets * groups
+        return count
+
+
+class FeedForward(nn.Module):
+    """Two linear layers around an activation, with the leading units."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.up = nn.Linear(config.hidden, config.ffn, bias=config.ffn_bias)
+        self.gate = (
+            nn.Linear(config.hidden, config.ffn, bias=config.ffn_bias) if config.gated else None
+        )
+        self.down = SlimLinear(config.ffn, config.hidden, bias=config.ffn_bias)
+        self.activation = _ACTIVATIONS[config.activation]
+        self.has_bias = config.ffn_bias
+
+    def forward(self, x: Tensor, units: int) -> Tensor:
+        """Map [..., hidden] to [..., hidden] through the first ``units`` units."""
+        inner = self._leading(self.up, x, units)
+        if self.gate is None:
+            inner = self.activation(inner)
+        else:
+            inner = self.activation(self._leading(self.gate, x, units)) * inner
+        return self.down(inner)  # type: ignore[no-any-return]
+
+    def _leading(self, linear: nn.Linear, x: Tensor, rows: int) -> Tensor:
+        return F.linear(x, linear.weight[:rows], linear.bias[:rows] if self.has_bias else None)
+
+    def macs(self, units: int, length: int) -> int:
+        """Return the multiply-accumulates of one row."""
+        return length * units * self.up.in_features * (2 if self.gate is None else 3)
+
+    def num_weights(self, units: int) -> int:
+        """Return the parameters that a call reads."""
+        projections = 1 if self.gate is None else 2
+        count = (projections + 1) * units * self.up.in_features
+        return count + (projections * units + self.up.in_features if self.has_bias else 0)
+
+
+class Layer(nn.Module):
+    """Attention and feed-forward with residual sums and norms."""
+
+    def __init__(self, config: TransformerConfig, layer: int) -> None:
+        super().__init__()
+        self.is_post = config.norm == "post"
+        self.attention = Attention(config, layer)
+        self.ffn = FeedForward(config)
+        has_norm = self.is_post or layer > 0 or config.first_attention_norm
+        self.attention_norm = make_norm(config) if has_norm else nn.Identity()
+        self.ffn_norm = make_norm(config)
+
+    def forward(self, groups: int, units: int, x: Ragged) -> Ragged:
+        """Map values of shape [tokens, hidden] with the first groups of heads and units."""
+        h = x.values
+        if self.is_post:
+            h = self.attention_norm(h + self.attention(x, groups))
+            h = self.ffn_norm(h + self.ffn(h, units))
+        else:
+            h = h + self.attention(x.replace(self.attention_norm(h)), groups)
+            h = h + self.ffn(self.ffn_norm(h), units)
+        return x.replace(h)
+
+    def macs(self, groups: int, units: int, length: int) -> int:
+        """Return the multiply-accumulates of one row."""
+        return self.attention.macs(groups, length) + self.ffn.macs(units, length)
+
+    def num_weights(self, groups: int, units: int) -> int:
+        """Return the parameters that a call reads."""
+        norms = sum(p.numel() for n in (self.attention_norm, self.ffn_norm) for p in n.parameters())
+        return self.attention.num_weights(groups) + self.ffn.num_weights(units) + norms

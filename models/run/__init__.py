@@ -1,0 +1,1 @@
+"""Runs batches of plans: the graph of distinct values, chains, jobs."""

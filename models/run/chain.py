@@ -1,0 +1,161 @@
+"""What a chain of steps computes, as a key, and small batches to try it on."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import partial
+from types import FunctionType
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from models.core import Step
+from models.nn.ragged import Layout, Ragged
+from models.run.execution import Value
+
+Run: TypeAlias = Callable[..., Any]
+Call: TypeAlias = Callable[[Run, Sequence[Value]], Value]
+
+_SAMPLE = 16  # tokens or rows that are kept of a batch
+
+
+def _call(run: Run, args: Sequence[Value]) -> Value:
+    return run(*args)  # type: ignore[no-any-return]
+
+
+class Chain:
+    """Functions that run one after the other on the same rows.
+
+    Attributes:
+        steps: What it was made of.
+        runs: The functions.
+        names: Of the chain's inputs.
+        sources: Of each function's arguments: 0.. is the function that emits it, -1, -2 .. the
+            first, second .. input of the chain.
+    """
+
+    def __init__(self, steps: Sequence[Step]) -> None:
+        """Wire steps by number, in the order in which they run."""
+        self.steps = tuple(steps)
+        self.runs: tuple[Run, ...] = tuple(step.run for step in steps)
+        emitted: dict[str, int] = {}
+        names: dict[str, int] = {}
+        sources = []
+        for number, step in enumerate(steps):
+            sources.append(
+                tuple(
+                    emitted[name] if name in emitted else names.setdefault(name, -1 - len(names))
+                    for name in step.takes
+                )
+            )
+            emitted[step.emits] = number
+        self.names = tuple(names)
+        self.sources = tuple(sources)
+
+    def inputs(self, values: Mapping[str, Value]) -> list[Value]:
+        """Return the chain's inputs; KeyError if one is missing."""
+        return [values[name] for name in self.names]
+
+    def key(self, inputs: Sequence[Value]) -> Hashable:
+        """Return what is equal for chains that compute the same of inputs of the same kind."""
+        layouts = {value.layout for value in inputs if isinstance(value, Ragged)}
+        kinds = tuple(map(_kind, inputs))
+        return tuple(map(_identity, self.runs)), self.sources, kinds, len(layouts)
+
+    def run(self, inputs: Sequence[Value], call: Call = _call) -> Value:
+        """Return what the last function emits.
+
+        Args:
+            inputs: Of the chain.
+            call: Calls a function with its arguments.
+        """
+        emitted: list[Value] = []
+        for run, where in zip(self.runs, self.sources, strict=True):
+            emitted.append(call(run, [emitted[i] if i >= 0 else inputs[-1 - i] for i in where]))
+        return emitted[-1]
+
+
+def function_key(run: Run, args: Sequence[Value]) -> Hashable:
+    """Return what is equal for calls of one function with arguments of the same kind."""
+    return _identity(run), tuple(map(_kind, args))
+
+
+def _identity(run: Run) -> Hashable:
+    """Return what tells a function from others, also from those of another model.
+
+    Plans make their partial functions anew; modules and methods compare by the object they are of.
+    """
+    if not isinstance(run, partial):
+        return run
+    parts = (run.func, run.args, tuple(run.keywords.items()))
+    try:
+        hash(parts)
+    except TypeError:
+        return run
+    return parts
+
+
+def bound_to(model: nn.Module) -> Callable[[object], bool]:
+    """Return a test of whether a key has a function that reads a model's weights.
+
+    It finds what functions are bound to: methods and modules of the model, its tensors, and these
+    among the arguments of partial functions and the variables of inner ones.
+    """
+    modules = set(model.modules())
+    tensors = itertools.chain(model.parameters(), model.buffers())
+    storages = {tensor.untyped_storage().data_ptr() for tensor in tensors}
+
+    def is_bound(part: object) -> bool:
+        if isinstance(part, Tensor):
+            return part.untyped_storage().data_ptr() in storages
+        if isinstance(part, partial):
+            return is_bound((part.func, part.args, tuple(part.keywords.values())))
+        if isinstance(part, tuple | list):
+            return any(map(is_bound, part))
+        if isinstance(part, FunctionType):
+            return any(is_bound(cell.cell_contents) for cell in part.__closure__ or ())
+        owner = getattr(part, "__self__", part)
+        return isinstance(owner, nn.Module) and owner in modules
+
+    return is_bound
+
+
+def _kind(value: Value) -> Hashable:
+    """Return all of a value's shape that does not follow the batch."""
+    if isinstance(value, Ragged):
+        return "packed", value.values.dtype, value.values.shape[1:]
+    return "rows", value.dtype, value.shape[1:]
+
+
+class Sample:
+    """A few tokens or rows of a batch, out of which batches of any lengths are made."""
+
+    def __init__(self, inputs: Sequence[Value]) -> None:
+        # Next to each tensor the layout it had, None for one that is not packed.
+        self._parts: list[tuple[int | None, Tensor]] = []
+        for value in inputs:
+            if isinstance(value, Ragged):
+                self._parts.append((id(value.layout), value.values[:_SAMPLE].clone()))
+            else:
+                self._parts.append((None, value[:_SAMPLE].clone()))
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether there are rows of different length among the inputs."""
+        return any(layout is not None for layout, _ in self._parts)
+
+    def batch(self, lengths: Sequence[int]) -> list[Value]:
+        """Return inputs of ``len(lengths)`` rows: what there is, over and over."""
+        layouts: dict[int, Layout] = {}
+        inputs: list[Value] = []
+        for group, part in self._parts:
+            count = len(lengths) if group is None else sum(lengths)
+            values = part[torch.arange(count, device=part.device) % len(part)]
+            if group is None:
+                inputs.append(values)
+            else:
+                layout = layouts.setdefault(group, Layout(lengths, part.device))
+                inputs.append(Ragged(values, layout))
+        return inputs

@@ -1,0 +1,1 @@
+"""A multiple-choice knapsack: convex hulls, greedy LP, Lagrangian bound, exact close."""

@@ -1,0 +1,131 @@
+"""The arrays of a set of tasks, packed for `search.knapsack.solve`, shared by their questions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from search.grid import IntArray, Priced
+from search.quality.table import FloatArray
+
+# Clearly falling slopes only: weighing a task must not turn two of its steps around.
+_FALLING = 1 + 1e-9
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Costs and values of every option, and of the steps along their upper convex hulls.
+
+    A row's task starts at its cheapest option; each step replaces an option by the next on the hull
+    of value over cost. Steps are numbered position x tasks + task; a hull with fewer positions than
+    the others ends in steps of zero cost and value.
+
+    Costs are in MACs, or in another resource.
+
+    Attributes:
+        trunk: Cost of each row without its tasks, shape [rows].
+        cost: Of each option, shape [rows, columns, tasks].
+        value: Expected retention of each option, likewise.
+        columns: Column at each hull position, shape [rows, positions, tasks].
+        lowest_cost: Of each row with every task at its cheapest, shape [rows].
+        highest_cost: Of each row with every task at its best, shape [rows].
+        cost_range: Of all steps of a row together, 1 where there is none, shape [rows].
+        ends: Value of each task at its cheapest in every row, then at its best in every row; shape
+            [tasks, 2 x rows].
+        each: 0, 1, ..., shape [tasks].
+        step_cost: Shape [rows, steps].
+        step_value: Shape [rows, steps].
+        slope: Value per cost, 0 for the steps that do nothing; shape [rows, steps].
+        cost_by_step: ``step_cost`` transposed in memory, shape [steps, rows].
+        value_by_step: Likewise.
+    """
+
+    trunk: FloatArray
+    cost: FloatArray
+    value: FloatArray
+    columns: IntArray
+    lowest_cost: FloatArray
+    highest_cost: FloatArray
+    cost_range: FloatArray
+    ends: FloatArray
+    each: IntArray
+    step_cost: FloatArray
+    step_value: FloatArray
+    slope: FloatArray
+    cost_by_step: FloatArray
+    value_by_step: FloatArray
+
+    @classmethod
+    def of(cls, priced: Priced, retention: FloatArray, tasks: IntArray, columns: IntArray) -> Asked:
+        """Pack the arrays of some tasks.
+
+        Args:
+            priced: Every cell in the resource that is limited.
+            retention: Expected, shape [rows, columns, tasks].
+            tasks: Positions of the tasks, shape [tasks].
+            columns: From `hulls`, for all tasks of the grid.
+        """
+        trunk = priced.trunk
+        cost = np.ascontiguousarray(priced.branch[..., tasks])
+        value = np.ascontiguousarray(retention[..., tasks])
+        columns = np.ascontiguousarray(columns[..., tasks])
+        along_cost = np.take_along_axis(cost, columns, axis=1)
+        along_value = np.take_along_axis(value, columns, axis=1)
+        step_cost = np.diff(along_cost, axis=1).reshape(len(trunk), -1)
+        step_value = np.diff(along_value, axis=1).reshape(len(trunk), -1)
+        total = step_cost.sum(axis=1)
+        slope = np.zeros_like(step_cost)
+        np.divide(step_value, step_cost, out=slope, where=step_cost > 0)
+        return cls(
+            trunk=trunk,
+            cost=cost,
+            value=value,
+            columns=columns,
+            lowest_cost=trunk + along_cost[:, 0].sum(axis=1),
+            highest_cost=trunk + along_cost[:, -1].sum(axis=1),
+            cost_range=np.where(total > 0, total, 1.0),
+            ends=np.ascontiguousarray(np.concatenate([along_value[:, 0], along_value[:, -1]]).T),
+            each=np.arange(len(tasks)),
+            step_cost=step_cost,
+            step_value=step_value,
+            slope=slope,
+            cost_by_step=np.ascontiguousarray(step_cost.T),
+            value_by_step=np.ascontiguousarray(step_value.T),
+        )
+
+
+def hulls(cost: FloatArray, value: FloatArray) -> IntArray:
+    """Find the upper convex hull of value over cost of every (row, task).
+
+    Args:
+        cost: Of each option, shape [rows, columns, tasks].
+        value: Likewise.
+
+    Returns:
+        Column at each hull position, cheapest first, shape [rows, positions, tasks]; a shorter
+        hull has its last repeated. There are at least two positions, so that there is a step.
+    """
+    rows, depth, tasks = cost.shape
+    depth = max(depth, 2)
+    columns = np.zeros((rows, depth, tasks), dtype=np.int64)
+    for r in range(rows):
+        for t in range(tasks):
+            chain = _hull(cost[r, :, t].tolist(), value[r, :, t].tolist())
+            columns[r, :, t] = chain + [chain[-1]] * (depth - len(chain))
+    return columns
+
+
+def _hull(cost: list[float], value: list[float]) -> list[int]:
+    chain: list[int] = []
+    for c in sorted(range(len(cost)), key=lambda c: (cost[c], -value[c])):
+        if chain and value[c] <= value[chain[-1]]:
+            continue
+        while len(chain) > 1:
+            a, b = chain[-2], chain[-1]
+            rise, run = value[b] - value[a], cost[b] - cost[a]
+            if rise * (cost[c] - cost[b]) > _FALLING * (value[c] - value[b]) * run:
+                break
+            chain.pop()
+        chain.append(c)
+    return chain

@@ -1,0 +1,1 @@
+"""What is done before serving: train, convert, measure, write checkpoints."""

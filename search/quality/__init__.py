@@ -1,0 +1,1 @@
+"""What subnets are worth: measured tables, smoothing, measuring."""

@@ -1,0 +1,232 @@
+"""Measure what vectors are worth: rank correlation with ratings, and retrieval."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.stats import spearmanr
+from torch import Tensor
+
+from models.backends.torch import TorchBackend
+from models.core import Elastic, KeyPath, Plan, Subnet, merge
+from models.inputs.text import TextInput
+from models.train.texts import Retrieval, ScoredPair
+from search.quality.table import Cells, FloatArray, Table
+
+_MAX_LEAVES = 64  # run together; bounds the vectors held at once
+_MAX_TOKENS = 4096
+_NO_COLUMN = (Subnet({}),)
+
+
+class Measured(NamedTuple):
+    """One score.
+
+    Attributes:
+        value: In the task's metric.
+        n: Pairs or queries it was measured on.
+        stderr: Standard error.
+    """
+
+    value: float
+    n: int
+    stderr: float
+
+
+class Evaluation(Protocol):
+    """Texts, and what their vectors are worth."""
+
+    @property
+    def texts(self) -> Sequence[str]:
+        """To be embedded, each once."""
+
+    def score(self, vectors: FloatArray) -> Measured:
+        """Score the texts' unit vectors, shape [texts, dim]."""
+
+
+class Similarity:
+    """Spearman's rank correlation of cosines with people's ratings."""
+
+    def __init__(self, pairs: Sequence[ScoredPair]) -> None:
+        """Index the texts of rated pairs."""
+        self.texts = list(dict.fromkeys(text for pair in pairs for text in pair[:2]))
+        position = {text: i for i, text in enumerate(self.texts)}
+        self._first = np.array([position[pair.first] for pair in pairs])
+        self._second = np.array([position[pair.second] for pair in pairs])
+        self._ratings = np.array([pair.score for pair in pairs])
+
+    def score(self, vectors: FloatArray) -> Measured:
+        """Return the correlation.
+
+        Its standard error is the usual approximation for ranks, (1 + r^2 / 2) (1 - r^2)^2 / (n - 3)
+        under the root (Bonett and Wright 2000, Psychometrika 65(1), on Fisher's scale).
+        """
+        cosines = (vectors[self._first] * vectors[self._second]).sum(axis=1)
+        value = float(spearmanr(cosines, self._ratings).statistic)
+        n = len(self._ratings)
+        stderr = (1 - value**2) * np.sqrt((1 + value**2 / 2) / max(1, n - 3))
+        return Measured(value, n, float(stderr))
+
+
+class Ranking:
+    """The mean over queries of how well the right documents rank by cosine."""
+
+    def __init__(self, retrieval: Retrieval, metric: str) -> None:
+        """Index the texts.
+
+        Args:
+            retrieval: Queries, documents and judgements.
+            metric: ``mrr@10``, ``recall@1``, ``ndcg@10`` or ``map``.
+
+        Raises:
+            ValueError: If the metric is another.
+        """
+        if metric not in _PER_QUERY:
+            raise ValueError(f"metric={metric!r} must be one of {sorted(_PER_QUERY)}")
+        self._data = retrieval
+        self._per_query = _PER_QUERY[metric]
+        self.texts = list(dict.fromkeys((*retrieval.queries, *retrieval.documents)))
+        position = {text: i for i, text in enumerate(self.texts)}
+        self._queries = np.array([position[text] for text in retrieval.queries])
+        self._documents = np.array([position[text] for text in retrieval.documents])
+
+    def score(self, vectors: FloatArray) -> Measured:
+        """Return the mean and its standard error over queries."""
+        documents = vectors[self._documents]
+        found = []
+        for q, query in enumerate(self._queries):
+            own = self._data.candidates
+            candidates = np.arange(len(documents)) if own is None else np.array(own[q])
+            order = candidates[np.argsort(-(documents[candidates] @ vectors[query]), kind="stable")]
+            found.append(self._per_query(np.isin(order, list(self._data.relevant[q]))))
+        values = np.array(found)
+        stderr = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else 0.0
+        return Measured(float(values.mean()), len(values), float(stderr))
+
+
+def _reciprocal_rank(right: NDArray[np.bool_]) -> float:
+    places = np.flatnonzero(right[:10])
+    return 1.0 / (places[0] + 1) if len(places) else 0.0
+
+
+def _first_is_right(right: NDArray[np.bool_]) -> float:
+    return float(right[0])
+
+
+def _ndcg(right: NDArray[np.bool_]) -> float:
+    gains = 1 / np.log2(np.arange(2, 12))
+    top = right[:10]
+    return float((top * gains[: len(top)]).sum() / gains[: min(10, int(right.sum()))].sum())
+
+
+def _average_precision(right: NDArray[np.bool_]) -> float:
+    places = np.flatnonzero(right)
+    return float((np.arange(1, len(places) + 1) / (places + 1)).mean())
+
+
+_PER_QUERY: dict[str, Callable[[NDArray[np.bool_]], float]] = {
+    "mrr@10": _reciprocal_rank,
+    "recall@1": _first_is_right,
+    "ndcg@10": _ndcg,
+    "map": _average_precision,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    position: int
+    tokens: Tensor
+
+
+def scores(
+    model: Elastic,
+    backend: TorchBackend,
+    text_input: TextInput,
+    evaluation: Evaluation,
+    subnets: Sequence[Subnet],
+    report: Callable[[], object] = lambda: None,
+) -> list[Measured]:
+    """Score subnets on one evaluation; see `scores_by`."""
+    (found,) = scores_by(model, backend, text_input, [evaluation], subnets, report)
+    return found
+
+
+def scores_by(
+    model: Elastic,
+    backend: TorchBackend,
+    text_input: TextInput,
+    evaluations: Sequence[Evaluation],
+    subnets: Sequence[Subnet],
+    report: Callable[[], object] = lambda: None,
+) -> list[list[Measured]]:
+    """Score subnets in several ways on the same texts; what they share is computed once.
+
+    Args:
+        model: Prepared by the backend, without axes of single tasks.
+        backend: Runs the plans.
+        text_input: Of the model; a text that is too long is cut at its end.
+        evaluations: Of the same texts.
+        subnets: To be scored.
+        report: Called after each batch.
+
+    Returns:
+        Per evaluation, the score of each subnet.
+    """
+    texts = evaluations[0].texts
+    assert all(evaluation.texts == texts for evaluation in evaluations), "of the same texts"
+    task = next(iter(model.tasks))
+    items = [_Item(i, text_input.encode(text, truncate="right")) for i, text in enumerate(texts)]
+    items.sort(key=lambda item: len(item.tokens))
+    shape = text_input.shape_of(items[0].tokens)
+    plans = {subnet: model.plan(subnet, shape, [task]) for subnet in subnets}
+    found: list[dict[Subnet, Measured]] = [{} for _ in evaluations]
+    ordered = sorted(plans.items(), key=lambda entry: repr(entry[1][-1].path))
+    for start in range(0, len(ordered), _MAX_LEAVES):
+        part = dict(ordered[start : start + _MAX_LEAVES])
+        vectors = _embed(part.values(), backend, text_input, items, report)
+        for subnet, plan in part.items():
+            for own, evaluation in zip(found, evaluations, strict=True):
+                own[subnet] = evaluation.score(vectors[plan[-1].path])
+    return [[own[subnet] for subnet in subnets] for own in found]
+
+
+def _embed(
+    plans: Iterable[Plan],
+    backend: TorchBackend,
+    text_input: TextInput,
+    items: Sequence[_Item],
+    report: Callable[[], object],
+) -> dict[KeyPath, FloatArray]:
+    steps = tuple(merge(plans).values())
+    parts: dict[KeyPath, list[Tensor]] = {}
+    batch: list[_Item] = []
+    for i, item in enumerate(items):
+        batch.append(item)
+        is_last = i + 1 == len(items)
+        if is_last or len(batch) * len(items[i + 1].tokens) > _MAX_TOKENS:
+            inputs = text_input.collate([one.tokens for one in batch])
+            for path, vectors in backend.run(steps, inputs).items():
+                parts.setdefault(path, []).append(vectors.float())
+            batch = []
+            report()
+    back = np.argsort([item.position for item in items])
+    return {path: torch.cat(rows).numpy()[back].astype(np.float64) for path, rows in parts.items()}
+
+
+def table_of(subnets: Sequence[Subnet], found: Mapping[str, Sequence[Measured]]) -> Table:
+    """Return the table of measured scores, one row per subnet, the largest last."""
+    cells = {}
+    for task, measured in found.items():
+        column = np.array([[m.value] for m in measured])
+        cells[task] = Cells(
+            columns=_NO_COLUMN,
+            value=column,
+            n=np.array([[m.n] for m in measured]),
+            stderr=np.array([[m.stderr] for m in measured]),
+            measured=np.ones(column.shape, dtype=np.bool_),
+        )
+    return Table(tuple(subnets), cells)

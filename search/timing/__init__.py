@@ -1,0 +1,1 @@
+"""How long steps take: latency profiles, and measuring them."""

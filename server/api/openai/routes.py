@@ -1,0 +1,94 @@
+"""`POST /v1/embeddings`: OpenAI's protocol, with our budget beside its own fields.
+
+The budget comes in the body (the SDK's ``extra_body``) or in ``x-rheostat-*`` headers; a limit in
+the body goes before the same one in a header. The receipt goes back in both.
+"""
+
+from __future__ import annotations
+
+import base64
+
+from fastapi import APIRouter, Request, Response
+from torch import Tensor
+
+from models.inputs.text import TextInput
+from server.api.answer import receipt_headers, receipt_of, unless_gone
+from server.api.body import read_json
+from server.api.dimensions import fixed_dimensions
+from server.api.documentation import errors, inlined, request_docs
+from server.api.openai.form import OPENAI, form
+from server.api.options import options_of
+from server.api.rheostat.text_schema import EmbeddingEntry, EmbeddingsAnswer, EmbeddingsBody, Usage
+from server.api.texts import passages
+from server.clients.caller import caller_of
+from server.inputs.sources import Passage
+from server.service import Service
+
+PATHS = ("/v1/embeddings", "/embeddings")
+FORMS = dict.fromkeys(PATHS, form)
+_STATUSES = (400, 404, 413, 415, 429, 504)
+
+
+def routes(service: Service, max_texts: int) -> APIRouter:
+    """Return the routes of this protocol.
+
+    Args:
+        service: Answers.
+        max_texts: Most texts in one request.
+    """
+    router = APIRouter(tags=["embeddings"])
+
+    async def embeddings(request: Request, response: Response) -> EmbeddingsAnswer:
+        """Embed texts with the best subnet that the budget allows."""
+        with service.metrics.request() as tally:
+            body = await read_json(request, EmbeddingsBody)
+            served = service.models_of(caller_of(request)).choose(body.model, TextInput)
+            tally.model = served.name
+            texts = _passages(body, max_texts)
+            question = options_of(request).question(
+                caller_of(request),
+                body.budget,
+                preferences=body.preferences,
+                fixed=fixed_dimensions(served, body.dimensions or None),
+                priority=body.priority,
+                raw=not body.normalize,
+            )
+            answer = await unless_gone(request, service.infer(served, question, texts))
+        receipt = receipt_of(served, answer)
+        response.headers.update(receipt_headers(receipt))
+        vectors = [next(iter(outputs.values())) for outputs in answer.outputs]
+        num_tokens = sum(answer.num_tokens)
+        return EmbeddingsAnswer(
+            data=[
+                EmbeddingEntry(index=i, embedding=_encoded(vector, body.encoding_format))
+                for i, vector in enumerate(vectors)
+            ],
+            model=served.name,
+            usage=Usage(prompt_tokens=num_tokens, total_tokens=num_tokens),
+            receipt=receipt,
+        )
+
+    for path in PATHS:
+        router.add_api_route(
+            path,
+            embeddings,
+            methods=["POST"],
+            openapi_extra=request_docs(json=inlined(EmbeddingsBody)),
+            responses=errors(*_STATUSES, by=[OPENAI]),
+        )
+    return router
+
+
+def _passages(body: EmbeddingsBody, max_texts: int) -> list[Passage]:
+    side, most = body.truncate, body.truncate_prompt_tokens
+    if most is not None:
+        side = side or "right"
+        most = None if most == -1 else most
+    return passages("input", body.input, max_texts, body.prompt, side, most)
+
+
+def _encoded(vector: Tensor, form: str) -> list[float] | str:
+    if form == "float":
+        return vector.tolist()
+    little_endian = vector.float().numpy().astype("<f4", copy=False)
+    return base64.b64encode(little_endian.tobytes()).decode()

@@ -1,0 +1,1 @@
+"""Rheostat's own protocol."""

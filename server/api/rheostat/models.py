@@ -1,0 +1,119 @@
+"""`GET /v1/models`: what is served, readable by OpenAI clients."""
+
+from __future__ import annotations
+
+import math
+
+from fastapi import APIRouter, Request
+
+from models.core import Cost, Subnet, plan_cost
+from models.inputs.image import ImageInput, ModelInput
+from models.inputs.pixels import FORMATS
+from models.inputs.text import TextInput
+from server.api.dimensions import allowed_dimensions
+from server.api.documentation import errors
+from server.api.openai.form import OPENAI, form
+from server.api.rheostat.models_schema import (
+    AxisEntry,
+    CostEntry,
+    FrontEntry,
+    ImageEntry,
+    ModelDetail,
+    ModelEntry,
+    ModelList,
+    TaskEntry,
+    TextEntry,
+)
+from server.catalog import Served
+from server.clients.caller import caller_of
+from server.service import Service
+
+
+def routes(service: Service) -> APIRouter:
+    """Return the routes that describe the models that there are for a client."""
+    router = APIRouter(prefix="/v1/models", tags=["models"])
+
+    @router.get("", responses=errors())
+    async def list_models(request: Request) -> ModelList:
+        """List the models served."""
+        found = service.models_of(caller_of(request))
+        return ModelList(data=[_entry(served, name) for name, served in found.names])
+
+    @router.get("/{model:path}", responses=errors() | errors(404, by=[OPENAI], public=True))
+    async def describe_model(request: Request, model: str) -> ModelDetail:
+        """Describe one model: its axes, tasks, input, cost and Pareto front."""
+        request.scope["state"]["form"] = form
+        return _detail(service.models_of(caller_of(request)).choose(model), model)
+
+    return router
+
+
+def _entry(served: Served, name: str) -> ModelEntry:
+    return ModelEntry(
+        id=name,
+        root=served.name,
+        created=served.created_s,
+        family=served.manifest.family,
+        version=served.manifest.version,
+        tasks=list(served.elastic.tasks),
+        num_subnets=math.prod(len(axis.values) for axis in served.elastic.space.axes),
+        matryoshka_dimensions=allowed_dimensions(served),
+    )
+
+
+def _detail(served: Served, name: str) -> ModelDetail:
+    space = served.elastic.space
+    return ModelDetail(
+        **_entry(served, name).model_dump(),
+        axes=[
+            AxisEntry(name=a.name, values=list(a.values), kind=a.kind, when=a.when, task=a.task)
+            for a in space.axes
+        ],
+        task_details={
+            name: TaskEntry(
+                kind=task.kind,
+                labels=list(task.labels),
+                metric=task.metric,
+                score=float(served.table.cells[name].value[-1, -1]),
+            )
+            for name, task in served.elastic.tasks.items()
+        },
+        input=_input_entry(served.input),
+        cheapest=_cost_entry(_cost(served, space.smallest)),
+        largest=_cost_entry(_cost(served, space.largest)),
+        front=[
+            FrontEntry(
+                macs=point.cost.macs,
+                flops=point.cost.flops,
+                fraction=point.fraction,
+                quality=point.quality,
+                subnet=dict(point.subnet),
+            )
+            for point in served.front
+        ],
+    )
+
+
+def _input_entry(model_input: ModelInput) -> ImageEntry | TextEntry:
+    if isinstance(model_input, TextInput):
+        config = model_input.config
+        return TextEntry(
+            max_length=config.max_length,
+            prompts=dict(config.prompts),
+            default_prompt=config.default_prompt,
+        )
+    assert isinstance(model_input, ImageInput)
+    return ImageEntry(
+        formats=list(FORMATS),
+        height=model_input.height,
+        width=model_input.width,
+        resize="bicubic until the shorter side fits, then cut at the centre",
+    )
+
+
+def _cost(served: Served, subnet: Subnet) -> Cost:
+    return plan_cost(served.prepare(subnet, served.elastic.tasks).plan)
+
+
+def _cost_entry(cost: Cost) -> CostEntry:
+    return CostEntry(macs=cost.macs, flops=cost.flops)

@@ -1,0 +1,97 @@
+"""The JSON of `/v1/models`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+from server.api.rheostat.schema import Value
+
+
+class ModelEntry(BaseModel):
+    """One model, in short."""
+
+    id: str = Field(description="A name that requests may use.")
+    object: Literal["model"] = "model"
+    root: str = Field(description="The model's own name, which answers have.")
+    created: int = Field(description="When its checkpoint was written, Unix time.")
+    owned_by: str = "rheostat"
+    family: str
+    version: str
+    tasks: list[str]
+    num_subnets: int = Field(description="Size of the product of its axes.")
+    matryoshka_dimensions: list[int] | None = Field(
+        description="What `dimensions` may be; null where vectors are not cut, or there are none."
+    )
+
+
+class ModelList(BaseModel):
+    """All models."""
+
+    object: Literal["list"] = "list"
+    data: list[ModelEntry]
+
+
+class AxisEntry(BaseModel):
+    """One thing that can be chosen."""
+
+    name: str
+    values: list[Value] = Field(description="Cheapest first.")
+    kind: str
+    when: str
+    task: str | None = Field(description="The only task whose answer depends on it; null: all.")
+
+
+class TaskEntry(BaseModel):
+    """One question the model answers."""
+
+    kind: str
+    labels: list[str]
+    metric: str
+    score: float = Field(description="Of the largest subnet, in the metric.")
+
+
+class ImageEntry(BaseModel):
+    """What an image may be and what becomes of it."""
+
+    kind: Literal["image"] = "image"
+    formats: list[str]
+    height: int
+    width: int
+    resize: str
+
+
+class TextEntry(BaseModel):
+    """What a text may be and what it is put into."""
+
+    kind: Literal["text"] = "text"
+    max_length: int = Field(description="Most tokens, special tokens included.")
+    prompts: dict[str, str] = Field(description="Templates by name.")
+    default_prompt: str | None
+
+
+class CostEntry(BaseModel):
+    """Compute for one input, all tasks; for text, of the greatest length."""
+
+    macs: int
+    flops: int
+
+
+class FrontEntry(CostEntry):
+    """A subnet that no other beats in both cost and quality."""
+
+    fraction: float
+    quality: float
+    subnet: dict[str, Value]
+
+
+class ModelDetail(ModelEntry):
+    """One model, in full."""
+
+    axes: list[AxisEntry]
+    task_details: dict[str, TaskEntry]
+    input: ImageEntry | TextEntry
+    cheapest: CostEntry
+    largest: CostEntry
+    front: list[FrontEntry] = Field(description="Equal weights, cheapest first.")

@@ -1,0 +1,199 @@
+"""The JSON of Text Embeddings Inference: what is asked and what is answered.
+
+Like TEI, and unlike every other protocol here, a body may have fields that are not known: its
+clients send such. ``model``, ``budget`` and ``priority`` are ours.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from models.inputs.text import Side
+from server.api.request_body import RequestBody
+from server.api.rheostat.schema import BudgetBody, Name, Priority
+from server.api.rheostat.text_schema import Ids, Text, Texts
+
+
+class _Lenient(RequestBody):
+    model_config = ConfigDict(extra="ignore", strict=True, allow_inf_nan=False)
+
+
+class _Asked(_Lenient):
+    model: Name | None = Field(
+        default=None, description="May be left out where one model takes texts."
+    )
+    budget: BudgetBody | None = Field(default=None, description="For each text.")
+    priority: Priority = None
+
+
+class _Cut(_Lenient):
+    truncate: bool | None = Field(
+        default=None, description="Cut a text that is too long; if false, refuse it. Default: cut."
+    )
+    truncation_direction: Literal["Left", "Right", "left", "right"] = Field(
+        default="Right", description="Which end to cut."
+    )
+
+    @property
+    def side(self) -> Side | None:
+        """Which end to cut; None for none."""
+        if self.truncate is False:
+            return None
+        return "left" if self.truncation_direction in ("Left", "left") else "right"
+
+
+class EmbedBody(_Asked, _Cut):
+    """Texts to embed."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"inputs": ["one text", "two"], "dimensions": 128}]}
+    )
+
+    inputs: Texts
+    prompt_name: Name | None = Field(
+        default=None, description="Name of one of the model's templates."
+    )
+    normalize: bool = Field(
+        default=True,
+        description="Vectors have length 1. If false, they are as pooled, and cut to `dimensions`.",
+    )
+    dimensions: int | None = Field(
+        default=None,
+        gt=0,
+        description="Leading dimensions, one of `matryoshka_dimensions` of `/info`.",
+    )
+
+
+class SentencesBody(_Lenient):
+    """One text and those to compare it with."""
+
+    source_sentence: str
+    sentences: Annotated[list[str], Field(fail_fast=True)]
+
+
+class SimilarityParameters(_Cut):
+    """How to read the texts."""
+
+    prompt_name: Name | None = Field(
+        default=None, description="Name of one of the model's templates."
+    )
+
+
+class TeiSimilarityBody(_Asked):
+    """Sentences to compare."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"inputs": {"source_sentence": "a cat", "sentences": ["a kitten"]}}]
+        }
+    )
+
+    inputs: SentencesBody
+    parameters: SimilarityParameters | None = None
+
+
+class TeiRerankBody(_Asked, _Cut):
+    """A query and the texts to put in order."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"query": "a cat", "texts": ["a bond", "a kitten"]}]}
+    )
+
+    query: str
+    texts: Annotated[list[str], Field(fail_fast=True)]
+    raw_scores: bool = Field(default=False, description="Cosines, -1..1, as scores.")
+    return_text: bool = Field(default=False, description="Repeat the texts in the answer.")
+
+
+class TokenizeBody(_Lenient):
+    """Texts to cut into tokens."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"inputs": ["one text", "two"]}]})
+
+    model: Name | None = None
+    inputs: Text | Annotated[list[Text], Field(fail_fast=True)]
+    add_special_tokens: bool = True
+    prompt_name: Name | None = Field(
+        default=None, description="Name of one of the model's templates."
+    )
+
+
+class DecodeBody(_Lenient):
+    """Token ids to turn into text."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"ids": [[101, 2028, 102]]}]})
+
+    model: Name | None = None
+    ids: Ids | Annotated[list[Ids], Field(fail_fast=True)]
+    skip_special_tokens: bool = True
+
+
+class TeiRank(BaseModel):
+    """One text of a ranking."""
+
+    index: int
+    score: float = Field(description="(1 + cosine with the query) / 2, or the cosine itself.")
+    text: str | None = Field(default=None, description="With `return_text`.")
+
+
+class SimpleToken(BaseModel):
+    """One token."""
+
+    id: int
+    text: str
+    special: bool
+    start: int | None
+    stop: int | None
+
+
+class Pooling(BaseModel):
+    """How token vectors become one."""
+
+    pooling: str | None
+
+
+class ModelType(BaseModel):
+    """What the model is for."""
+
+    embedding: Pooling
+
+
+class TeiInfo(BaseModel):
+    """The model and the limits."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    model_id: str
+    model_sha: str | None = Field(description="SHA-256 of its weights.")
+    model_dtype: str
+    served_model_name: str
+    model_type: ModelType
+    max_concurrent_requests: int = Field(description="Inputs admitted and not yet answered.")
+    max_input_length: int = Field(description="Tokens.")
+    max_batch_tokens: int
+    max_batch_requests: int | None
+    max_client_batch_size: int
+    auto_truncate: bool = True
+    tokenization_workers: int
+    version: str
+    sha: str | None = None
+    docker_label: str | None = None
+    matryoshka_dimensions: list[int] | None = Field(
+        description="What `dimensions` may be; null where vectors are not cut."
+    )
+
+
+class TeiError(BaseModel):
+    """Body of every error but 401, which has none."""
+
+    error: str
+    error_type: Literal["Unhealthy", "Backend", "Overloaded", "Validation", "Tokenizer", "Empty"]
+    field: str | None
+    feasible: float | None = Field(
+        default=None, description="Of a budget that cannot be met: the nearest value that can."
+    )
+    details: list[dict[str, str | None]] | None = Field(
+        default=None, description="Every fault found, where there are several."
+    )

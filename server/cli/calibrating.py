@@ -1,0 +1,74 @@
+"""What `rheostat calibrate` does: measure profiles, then predict runs that were not measured."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from random import Random
+
+import numpy as np
+import torch
+
+from models.run.execution import Backend
+from search.timing.profile import Profile, Workload
+from server import catalog
+from server.backends import make_backend
+from server.catalog import Served
+from server.profiles import Profiles
+from server.settings import Settings
+
+_SUBNETS, _RUNS = 24, 3
+_ROWS = (1, 2, 8, 24)
+_SHORTEST, _LONGEST = 4, 96  # tokens of the texts that are compared
+
+
+def calibrate(settings: Settings, seed: int) -> Iterator[str]:
+    """Measure and keep the profile of every model, and compare it with whole runs.
+
+    Yields:
+        A line per model: what was measured, and the relative error of predictions for random
+        subnets, batch sizes and lengths, median and 95th percentile.
+
+    Raises:
+        SettingsError: If the device or the runtime is not there.
+        CatalogError: If the models cannot be loaded.
+    """
+    backend = make_backend(settings)
+    loaded = catalog.load(settings.models_folder)
+    profiles = Profiles(settings.profiles_folder, backend, time.perf_counter)
+    for served in loaded.values():
+        backend.prepare(served.model)
+        start = time.perf_counter()
+        profile = profiles.measure(served, math.inf)
+        taken = time.perf_counter() - start
+        errors = _errors(served, profile, backend.baseline, Random(seed))
+        middle, high = np.quantile(np.abs(errors), (0.5, 0.95))
+        yield (
+            f"{served.name}: {len(profile.seconds)} curves for {len(profile.curves)} steps in "
+            f"{taken:.1f} s; {len(errors)} runs predicted with an error of {middle:.0%} (median), "
+            f"{high:.0%} (95th percentile), {np.mean(errors):+.0%} on average"
+        )
+    backend.close()
+
+
+def _errors(served: Served, profile: Profile, backend: Backend, rng: Random) -> list[float]:
+    """Return predicted over actual time, less one, of random batches."""
+    shape = served.input.plan_shape(None)
+    errors = []
+    for _ in range(_SUBNETS):
+        plan = served.elastic.plan(served.elastic.space.sample(rng), shape)
+        for rows in _ROWS:
+            lengths = [0] * rows
+            if served.input.has_length:
+                lengths = [rng.randint(_SHORTEST, min(_LONGEST, shape[0])) for _ in lengths]
+            inputs = served.input.collate([served.input.example(n or None) for n in lengths])
+            runs = []
+            with torch.inference_mode():
+                for _ in range(_RUNS):
+                    start = time.perf_counter()
+                    backend.run(plan, inputs)
+                    runs.append(time.perf_counter() - start)
+            predicted = profile.total(plan, Workload(rows, sum(lengths) / rows))
+            errors.append(predicted / float(np.median(runs)) - 1)
+    return errors

@@ -1,0 +1,195 @@
+"""`rheostat train`, one subcommand per family, and `rheostat convert`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, cast, get_args
+
+import typer
+
+from models.core import Subnet
+from models.formats import Choices
+from models.train.slimmable import Recipe
+from models.train.text import Strategy, TextRecipe
+from search.offline.training import train_slimmable
+from server.settings import data_folder
+
+train = typer.Typer(help="Train an elastic model.", no_args_is_help=True)
+
+_DEFAULT = Recipe()
+_TEXT_DEFAULT = TextRecipe()
+
+
+@train.callback()
+def _group() -> None:
+    """Train an elastic model."""
+
+
+@train.command()
+def slimmable(
+    out: Annotated[Path, typer.Option(help="Folder of the checkpoint; reruns go on in it.")],
+    data: Annotated[str, typer.Option(help="Data set: cifar100.")] = "cifar100",
+    name: Annotated[str, typer.Option(help="What clients will ask for.")] = "cifar100-mtl",
+    epochs: Annotated[int, typer.Option(min=1)] = _DEFAULT.epochs,
+    batch_size: Annotated[int, typer.Option(min=1)] = _DEFAULT.batch_size,
+    learning_rate: Annotated[float, typer.Option(min=0)] = _DEFAULT.learning_rate,
+    ci_kd: Annotated[float, typer.Option(min=0, help="Weight of CI-KD; 0: none.")] = _DEFAULT.ci_kd,
+    random_subnets: Annotated[int, typer.Option(min=0)] = _DEFAULT.random_subnets,
+    only: Annotated[
+        str | None,
+        typer.Option(help='A static network: JSON of every axis, {"encoder.stage1": 0.5, ...}.'),
+    ] = None,
+    auxiliary: Annotated[
+        float, typer.Option(min=0, help="Weight of the training-only classifier; 0: none.")
+    ] = _DEFAULT.auxiliary,
+    init: Annotated[
+        Path | None, typer.Option(help="--out of an earlier run, to start from its last weights.")
+    ] = None,
+    seed: Annotated[int, typer.Option()] = _DEFAULT.seed,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+) -> None:
+    """Train the slimmable multi-task classifier and write a checkpoint with its table."""
+    recipe = Recipe(
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        ci_kd=ci_kd,
+        auxiliary=auxiliary,
+        random_subnets=random_subnets,
+        only=Subnet(json.loads(only)) if only else None,
+        seed=seed,
+    )
+    try:
+        if data != "cifar100":
+            raise ValueError(f"--data={data}: the slimmable recipe reads cifar100")
+        train_slimmable(data_folder() / data, out, name, recipe, device, init)
+    except (ValueError, FileNotFoundError) as error:
+        typer.echo(f"rheostat: {error}", err=True)
+        raise typer.Exit(2) from None
+    typer.echo(f"done; serve it with: rheostat serve --models {out}")
+
+
+@train.command()
+def text(
+    source: Annotated[Path, typer.Argument(help="sentence-transformers or Hugging Face folder.")],
+    out: Annotated[Path, typer.Option(help="Folder of the checkpoint; reruns go on in it.")],
+    data: Annotated[
+        str, typer.Option(help="general (similarity of sentences) or pydoc-code (code search).")
+    ] = "general",
+    name: Annotated[str, typer.Option(help="What clients will ask for.")] = "minilm-2d",
+    strategy: Annotated[
+        str, typer.Option(help="Which exits learn in a step: random, pairs or hierarchical.")
+    ] = _TEXT_DEFAULT.strategy,
+    pairs: Annotated[
+        str | None, typer.Option(help="Of the strategy pairs: depth:dim, such as 2:32,4:64.")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1)] = _TEXT_DEFAULT.steps,
+    batch_size: Annotated[int, typer.Option(min=2)] = _TEXT_DEFAULT.batch_size,
+    learning_rate: Annotated[float, typer.Option(min=0)] = _TEXT_DEFAULT.learning_rate,
+    narrow: Annotated[
+        int, typer.Option(min=0, help="Draws of fewer heads and units per step.")
+    ] = _TEXT_DEFAULT.narrow,
+    exit_power: Annotated[
+        float, typer.Option(help="Exit i of N weighs (i / N) to this power; hierarchical only.")
+    ] = _TEXT_DEFAULT.exit_power,
+    max_tokens: Annotated[
+        int, typer.Option(min=3, help="Training texts are cut there.")
+    ] = _TEXT_DEFAULT.max_tokens,
+    init: Annotated[
+        Path | None, typer.Option(help="--out of an earlier run, to start from its last weights.")
+    ] = None,
+    only_last: Annotated[
+        bool, typer.Option(help="Train the last exit alone: the control.")
+    ] = _TEXT_DEFAULT.only_last,
+    bfloat16: Annotated[
+        bool, typer.Option(help="Compute matrix products in bfloat16; twice as fast where it can.")
+    ] = _TEXT_DEFAULT.bfloat16,
+    seed: Annotated[int, typer.Option()] = _TEXT_DEFAULT.seed,
+) -> None:
+    """Make a public text encoder elastic by distilling it into all of its exits."""
+    try:
+        from search.offline import text_data, text_training
+    except ModuleNotFoundError as error:
+        raise _without_extra(error) from None
+    try:
+        if strategy not in get_args(Strategy):
+            raise ValueError(f"--strategy={strategy} must be one of {list(get_args(Strategy))}")
+        if (strategy == "pairs") != (pairs is not None):
+            raise ValueError("--pairs belongs to --strategy=pairs, and it needs them")
+        recipe = TextRecipe(
+            strategy=cast(Strategy, strategy),
+            steps=steps,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            narrow=narrow,
+            exit_power=exit_power,
+            max_tokens=max_tokens,
+            only_last=only_last,
+            bfloat16=bfloat16,
+            pairs=_pairs(pairs or ""),
+            seed=seed,
+        )
+        if data not in text_data.DATA:
+            raise ValueError(f"--data={data} must be one of {list(text_data.DATA)}")
+        read = text_data.DATA[data]
+        text_training.train_text(source, read(data_folder()), out, name, recipe, init)
+    except (ValueError, OSError) as error:
+        typer.echo(f"rheostat: {error}", err=True)
+        raise typer.Exit(2) from None
+    typer.echo(f"done; serve it with: rheostat serve --models {out}")
+
+
+def _pairs(text: str) -> tuple[tuple[int, int], ...]:
+    try:
+        found = [part.split(":") for part in text.split(",") if part]
+        return tuple((int(depth), int(dim)) for depth, dim in found)
+    except ValueError:
+        raise ValueError(f"--pairs={text} must be depth:dim, such as 2:32,4:64") from None
+
+
+def _without_extra(error: ModuleNotFoundError) -> typer.Exit:
+    typer.echo(f"rheostat: {error.name} is missing: pip install 'rheostat[train]'", err=True)
+    return typer.Exit(2)
+
+
+def convert(
+    source: Annotated[Path, typer.Argument(help="sentence-transformers or Hugging Face folder.")],
+    out: Annotated[Path, typer.Option(help="Folder of the checkpoint.")],
+    pairs: Annotated[
+        Path,
+        typer.Option(help="Rated pairs to measure on: TSV with sentence1, sentence2, score."),
+    ],
+    name: Annotated[str | None, typer.Option(help="What clients will ask for.")] = None,
+    depths: Annotated[
+        str | None, typer.Option(help="Exit layers, such as 2,4,6. Default: every layer.")
+    ] = None,
+    dims: Annotated[
+        str | None, typer.Option(help="Leading dimensions on offer. Default: the whole vector.")
+    ] = None,
+) -> None:
+    """Make a public text encoder servable: read it, measure its subnets, write a checkpoint."""
+    try:
+        # Rank correlation comes with the extra train, which serving does without.
+        from search.offline import converting
+    except ModuleNotFoundError as error:
+        raise _without_extra(error) from None
+    choices: Choices = {}
+    try:
+        if depths is not None:
+            choices["depths"] = _numbers("depths", depths)
+        if dims is not None:
+            choices["dims"] = _numbers("dims", dims)
+        rated = converting.read_pairs(pairs)
+        converting.convert(source, out, name or source.resolve().name, rated, **choices)
+    except (ValueError, OSError) as error:
+        typer.echo(f"rheostat: {error}", err=True)
+        raise typer.Exit(2) from None
+    typer.echo(f"done; serve it with: rheostat serve --models {out}")
+
+
+def _numbers(option: str, text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(f"--{option}={text} must be whole numbers, such as 2,4,6") from None

@@ -1,0 +1,1 @@
+"""Sockets to routes: connections, heads, middleware, paths, scopes, errors as responses."""

@@ -1,0 +1,1 @@
+"""Inputs of requests, and the threads that read them."""

@@ -1,0 +1,225 @@
+"""When sessions are built, kept and left alone; of hand-made graphs, which are ready at once."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from models.backends.onnx.backend import OnnxBackend
+from models.backends.onnx.export import Exporter, Graph
+from models.backends.onnx.records import Policy
+from models.core import Cost, Step
+from models.run.execution import StoppedError, Value
+from tests.models.backends.linear import (
+    WIDTH,
+    ByHand,
+    linear_chain,
+    linear_step,
+    run,
+    session_wins,
+    wait_for_builds,
+    warm,
+)
+
+OWN_BYTES = 650_000
+SESSION_BYTES = OWN_BYTES + 4 * WIDTH * WIDTH
+
+
+def make(
+    max_bytes: int = 10**8,
+    policy: Policy | None = None,
+    exporter: Exporter | None = None,
+    pack: bool = True,
+) -> OnnxBackend:
+    return OnnxBackend(
+        max_bytes=max_bytes,
+        policy=policy,
+        pack=pack,
+        exporter=exporter or ByHand(),
+        clock=session_wins(),
+    )
+
+
+@pytest.fixture
+def backend() -> Iterator[OnnxBackend]:
+    backend = make(policy=Policy(step_after=2, fuse_after=3))
+    yield backend
+    backend.close()
+
+
+def test_steps_and_chains_run_by_session_once_warm(backend: OnnxBackend) -> None:
+    steps = linear_chain(3)
+    warm(backend, steps)
+    assert backend.stats._replace(bytes=0) == (0, 0, 4, 0, 0, 0, 0, 4, 0)
+    run(backend, steps)
+    assert (backend.stats.hits, backend.stats.misses) == (1, 0)
+    run(backend, steps[:2])  # a chain that was not warmed, of steps that were
+    run(backend, steps[1:2])
+    assert (backend.stats.hits, backend.stats.misses) == (4, 0)
+
+
+def test_torch_runs_a_step_until_its_session_is_there() -> None:
+    may_finish = threading.Event()
+
+    class Slow(ByHand):
+        def export(self, run: Any, args: Sequence[Value]) -> Graph:
+            assert may_finish.wait(10)
+            return super().export(run, args)
+
+    backend = make(exporter=Slow())
+    step = linear_chain(1)
+    run(backend, step)
+    assert backend.stats.waiting == 0  # one call is not worth it
+    run(backend, step)
+    run(backend, step)
+    assert (backend.stats.waiting, backend.stats.hits, backend.stats.misses) == (1, 0, 3)
+    may_finish.set()
+    wait_for_builds(backend, 1)
+    run(backend, step)
+    assert (backend.stats.waiting, backend.stats.hits, backend.stats.builds) == (0, 1, 1)
+    backend.close()
+
+
+def test_a_chain_gets_one_session_when_it_is_called_often(backend: OnnxBackend) -> None:
+    steps = linear_chain(2)
+    warm(backend, steps[:1])
+    warm(backend, steps[1:])
+    run(backend, steps)
+    run(backend, steps)
+    assert (backend.stats.waiting, backend.stats.builds, backend.stats.hits) == (0, 2, 4)
+    run(backend, steps)
+    wait_for_builds(backend, 3)
+    run(backend, steps)
+    assert backend.stats.hits == 7
+
+
+def test_close_ends_the_thread_and_stops_building() -> None:
+    before = threading.active_count()
+    backend = make(policy=Policy(step_after=1))
+    steps = linear_chain(4)
+    run(backend, steps)
+    assert threading.active_count() == before + 1
+    backend.close()
+    backend.close()
+    assert threading.active_count() == before
+    assert backend.stats.waiting == 0
+    late = linear_chain(1)
+    run(backend, late)
+    run(backend, late)
+    assert (threading.active_count(), backend.stats.waiting) == (before, 0)
+
+
+def test_sessions_stay_within_their_bytes_and_the_unused_go_first() -> None:
+    backend = make(2 * SESSION_BYTES + 1)
+    first, second, third = ([linear_step(name)] for name in "abc")
+    for step in (first, second):
+        warm(backend, step)
+    assert backend.stats.bytes == 2 * SESSION_BYTES
+    run(backend, first)
+    warm(backend, third)
+    stats = backend.stats
+    assert (stats.sessions, stats.bytes, stats.evictions) == (2, 2 * SESSION_BYTES, 1)
+    for step in (first, second, third):
+        run(backend, step)
+    assert (backend.stats.hits, backend.stats.misses) == (3, 1)
+    backend.close()
+
+
+@pytest.mark.parametrize("pack", [True, False])
+def test_a_session_counts_what_it_does_not_share(pack: bool) -> None:
+    backend = make(pack=pack)
+    step = linear_chain(1)
+    warm(backend, step)
+    assert backend.stats.bytes == (SESSION_BYTES if pack else OWN_BYTES)
+    run(backend, step)
+
+
+def test_a_session_reads_the_parameter_itself() -> None:
+    backend = make(pack=False)
+    weight = torch.randn(2 * WIDTH, WIDTH)
+    rows = partial(F.linear, weight=weight[:WIDTH])
+    step = Step("rows", rows, Cost(), None, ("x",), "x")
+    warm(backend, [step])
+    weight.mul_(2)
+    run(backend, [step])
+    assert backend.stats.hits == 1
+
+
+def test_a_session_too_large_for_the_bound_is_refused() -> None:
+    backend = make(SESSION_BYTES - 1)
+    step = linear_chain(1)
+    warm(backend, step)
+    assert (backend.stats.refused, backend.stats.sessions) == (1, 0)
+    run(backend, step)
+
+
+def test_a_session_with_other_results_than_torch_is_refused() -> None:
+    class Wrong(ByHand):
+        def export(self, run: Any, args: Sequence[Value]) -> Graph:
+            graph = super().export(run, args)
+            weight = run.keywords["weight"] + 1e-3
+            return Graph(graph.proto, {"weight": weight}, {}, is_packed=False)
+
+    backend = make(exporter=Wrong())
+    step = linear_chain(1)
+    for _ in range(2):
+        warm(backend, step)
+        run(backend, step)
+    assert (backend.stats.refused, backend.stats.sessions, backend.stats.hits) == (1, 0, 0)
+    assert backend.stats.misses == 2
+
+
+def test_equal_functions_of_two_plans_share_a_session_and_others_do_not(
+    backend: OnnxBackend,
+) -> None:
+    step, other = linear_step("a"), linear_step("a")
+    again = Step("b", partial(F.linear, **step.run.keywords), Cost(), None, ("y",), "z")  # type: ignore[attr-defined]
+    warm(backend, [step])
+    backend.run_chain([again], {"y": torch.randn(2, WIDTH)})
+    assert (backend.stats.hits, backend.stats.misses) == (1, 0)
+    run(backend, [other])
+    assert (backend.stats.hits, backend.stats.misses) == (1, 1)
+
+
+def test_a_value_nobody_emitted_is_an_error(backend: OnnxBackend) -> None:
+    with pytest.raises(KeyError, match="x"):
+        backend.run_chain(linear_chain(2), {"y": torch.ones(1)})
+
+
+def test_a_run_is_left_between_two_steps_or_before_a_session(backend: OnnxBackend) -> None:
+    steps, x = linear_chain(3), torch.randn(1, WIDTH)
+    answers = iter([False, True])
+    with pytest.raises(StoppedError):
+        backend.run_chain(steps, {"x": x}, lambda: next(answers))
+    backend.warm(steps, {"x": x})
+    with pytest.raises(StoppedError):
+        backend.run_chain(steps, {"x": x}, lambda: True)
+
+
+def test_all_sessions_share_one_pool_of_threads(backend: OnnxBackend) -> None:
+    tasks = Path("/proc/self/task")
+    before = len(list(tasks.iterdir()))
+    for _ in range(5):
+        step = linear_chain(1)
+        warm(backend, step)
+        run(backend, step, rows=500)
+    assert backend.stats.sessions == 5
+    assert len(list(tasks.iterdir())) == before
+    with pytest.raises(ValueError, match="has a pool of 1 already"):
+        OnnxBackend(max_bytes=1, threads=2)
+
+
+def test_an_unknown_device_is_refused() -> None:
+    with pytest.raises(ValueError, match="needs MPSExecutionProvider"):
+        OnnxBackend("mps", max_bytes=1)
+
+
+def test_names_say_where_it_runs(backend: OnnxBackend) -> None:
+    assert backend.name == "onnx-cpu"
