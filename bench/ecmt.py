@@ -18,8 +18,9 @@ import numpy as np
 from bench import report
 from bench.curves import hypervolume, spearman
 from models.backends.torch import TorchBackend
-from models.core import Subnet, merge
+from models.core import merge
 from models.families.slimmable import Slimmable, axis_of_stage
+from models.space import Subnet
 from models.train.cifar100 import Images
 from search.budget import Budget, InfeasibleBudgetError
 from search.ecmt import find_by_rule

@@ -19,8 +19,8 @@ from bench import report
 from models import checkpoint, formats
 from models.backends.torch import TorchBackend
 from models.checkpoint import MANIFEST
-from models.core import Subnet
 from models.families.exits import Exits, ExitsConfig
+from models.space import Subnet
 from models.train import texts
 from models.train.texts import Retrieval, ScoredPair
 from search.quality.embeddings import Evaluation, Measured, Ranking, Similarity, scores_by

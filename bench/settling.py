@@ -8,7 +8,7 @@ from functools import partial
 from urllib.request import urlopen
 
 from bench.peers.process import HOST, Running
-from models.run.execution import Backend
+from models.run.backend import Backend
 
 ASKING_S = 0.7  # of lone requests: a path has a session of its own after 50 calls
 _TIMEOUT_S = 60

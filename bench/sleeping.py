@@ -18,7 +18,9 @@ from deploy.ray_app import Model
 from deploy.ray_settings import RaySettings
 from models.backends.torch import TorchBackend
 from models.core import Step
-from models.run.execution import Backend, Value, never
+from models.nn.ragged import Value
+from models.run.backend import Backend
+from models.run.execution import never
 from server import app as server_app
 
 

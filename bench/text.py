@@ -20,11 +20,12 @@ from torch import Tensor
 from bench import report
 from models import checkpoint
 from models.backends.torch import TorchBackend
-from models.core import Plan, Subnet, plan_cost
+from models.core import Plan, plan_cost
 from models.families.exits import Exits, ExitsConfig
 from models.inputs.text import TextConfig
 from models.nn.architecture import TransformerConfig
 from models.nn.ragged import Ragged
+from models.space import Subnet
 
 BATCH_SIZES = (1, 8, 32)
 _SHORTEST, _LONGEST, _MEAN, _SPREAD = 5, 60, 2.5, 0.45  # of a log-normal length

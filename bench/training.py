@@ -17,8 +17,9 @@ import torch
 
 from bench import report
 from models.backends.torch import TorchBackend
-from models.core import Subnet, plan_cost
+from models.core import plan_cost
 from models.families.slimmable import Slimmable, SlimmableConfig
+from models.space import Subnet
 from models.train import cifar100
 from models.train.cifar100 import Images
 from models.train.slimmable import Recipe, recipe_json, train

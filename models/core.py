@@ -1,214 +1,44 @@
 """The types every elastic model is described by: axes, subnets, costs and plans.
 
-An elastic model has *axes*. A *subnet* picks one value on each axis. A subnet and an input shape
-make a *plan*: a tree of *steps*, each with a key that says exactly which function it is. Whatever
-the server does (price a subnet, batch requests, share an encoder, stop early) is read off plans, so
-no family ever mentions batching, budgets, back ends or HTTP. No tensor library is imported here.
+An elastic model has *axes*. A *subnet* picks one value on each axis. A subnet and the shapes of an
+item's inputs make a *plan*: a dataflow graph of *steps*. A step names its function and the values
+it takes, each an input or an earlier step. From these follows its *identity* (value numbering).
+Equal identity is one kernel call; equal identity and equal inputs is one computation. Whatever the
+server does (price a subnet, batch requests, share an encoder, deepen an answer) is read off plans,
+so no family mentions batches, budgets, back ends or HTTP. No tensor library is imported here.
+
+Source: Alpern, Wegman and Zadeck 1988, Detecting Equality of Variables in Programs, POPL, for value
+numbering.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 if TYPE_CHECKING:
-    from random import Random
-
+    from models.inputs import Inputs
+    from models.space import Space, Subnet
     from models.tasks import Task
 
-Value: TypeAlias = int | float | str
 Shape: TypeAlias = tuple[int, ...]
-KeyPath: TypeAlias = tuple[Hashable, ...]
-
-_MAX_SAMPLE_TRIES = 10_000
-_MAX_PARTS = 256  # sets of tasks whose spaces are kept
-
-
-@dataclass(frozen=True, slots=True)
-class Axis:
-    """One thing that can be chosen about a model.
-
-    Attributes:
-        name: Dotted, unique within the model, for example ``encoder.stage1``.
-        values: Allowed values, cheapest first.
-        kind: What a choice changes. ``compute``: FLOPs. ``output``: bytes given back.
-            ``preference``: neither, only which answer is best. ``given``: set by the request.
-        when: ``call``: any request may choose. ``load``: other weights must be built first.
-        task: The only task whose answer depends on this axis, or None for all tasks. A request
-            that does not ask for the task neither chooses nor pays for it.
-    """
-
-    name: str
-    values: tuple[Value, ...]
-    kind: Literal["compute", "output", "preference", "given"] = "compute"
-    when: Literal["call", "load"] = "call"
-    task: str | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse an axis without values or with a value twice."""
-        if not self.values or len(set(self.values)) != len(self.values):
-            raise ValueError(f"axis {self.name!r} must have distinct values: {list(self.values)}")
-
-    def index(self, value: object) -> int:
-        """Return the position of a value, 0 = cheapest; ValueError if there is no such value."""
-        for i, allowed in enumerate(self.values):
-            # bool is an int and 1 == 1.0; only the second of these is meant to pass.
-            if value == allowed and not isinstance(value, bool):
-                return i
-        raise ValueError(f"{self.name}={value!r} is not allowed; one of {list(self.values)}")
-
-
-class Subnet(Mapping[str, Value]):
-    """One value per axis: immutable, hashable, printed as ``encoder.stage1=0.5 depth=4``."""
-
-    __slots__ = ("_choices", "_hash")
-
-    def __init__(self, choices: Mapping[str, Value] | Iterable[tuple[str, Value]]) -> None:
-        self._choices: dict[str, Value] = dict(choices)
-        self._hash = hash(frozenset(self._choices.items()))
-
-    def __getitem__(self, axis: str) -> Value:
-        return self._choices[axis]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._choices)
-
-    def __len__(self) -> int:
-        return len(self._choices)
-
-    def __hash__(self) -> int:
-        return self._hash
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Subnet) and self._choices == other._choices
-
-    def __or__(self, other: Mapping[str, Value]) -> Subnet:
-        """Return a copy with the other's choices added or replaced."""
-        return Subnet({**self._choices, **other})
-
-    def __repr__(self) -> str:
-        return " ".join(f"{name}={value}" for name, value in self._choices.items())
-
-
-def _everything(_: Subnet) -> bool:
-    return True
-
-
-@dataclass(frozen=True)
-class Space:
-    """All subnets of a model: the product of its axes, less what ``valid`` refuses.
-
-    Raises:
-        ValueError: If two axes share a name or the largest or smallest subnet is not valid.
-    """
-
-    axes: tuple[Axis, ...]
-    valid: Callable[[Subnet], bool] = _everything
-
-    def __post_init__(self) -> None:
-        """Check what every later call relies on."""
-        if len(self._by_name) != len(self.axes):
-            raise ValueError(f"axis names repeat: {[axis.name for axis in self.axes]}")
-        for name, subnet in (("smallest", self.smallest), ("largest", self.largest)):
-            if not self.valid(subnet):
-                raise ValueError(f"the {name} subnet is not valid: {subnet}")
-
-    @cached_property
-    def _by_name(self) -> dict[str, Axis]:
-        return {axis.name: axis for axis in self.axes}
-
-    @cached_property
-    def _parts(self) -> dict[frozenset[str | None], Space]:
-        return {}
-
-    @cached_property
-    def smallest(self) -> Subnet:
-        """The cheapest value on every axis."""
-        return Subnet((axis.name, axis.values[0]) for axis in self.axes)
-
-    @cached_property
-    def largest(self) -> Subnet:
-        """The last value on every axis: the supernet itself."""
-        return Subnet((axis.name, axis.values[-1]) for axis in self.axes)
-
-    def __iter__(self) -> Iterator[Subnet]:
-        """Yield every valid subnet, the last axis changing fastest."""
-        names = [axis.name for axis in self.axes]
-        for values in itertools.product(*(axis.values for axis in self.axes)):
-            subnet = Subnet(zip(names, values, strict=True))
-            if self.valid(subnet):
-                yield subnet
-
-    def select(self, tasks: Collection[str | None]) -> Space:
-        """Return the space of the axes that belong to ``tasks`` (None: to no single task)."""
-        key = frozenset(tasks)
-        if self.valid is not _everything:
-            if all(axis.task in key for axis in self.axes):
-                return self
-            raise ValueError("a space with a validity rule cannot be split by task")
-        if key not in self._parts:
-            if len(self._parts) >= _MAX_PARTS:
-                self._parts.clear()
-            self._parts[key] = Space(tuple(axis for axis in self.axes if axis.task in key))
-        return self._parts[key]
-
-    def check(self, choices: Mapping[str, object]) -> Subnet:
-        """Return the choices as a subnet, in the axes' order and spelling.
-
-        Raises:
-            ValueError: If an axis is missing or unknown, or a value or the whole is not allowed.
-        """
-        if unknown := sorted(choices.keys() - self._by_name.keys()):
-            raise ValueError(f"unknown axis {unknown[0]!r}; one of {list(self._by_name)}")
-        if missing := [name for name in self._by_name if name not in choices]:
-            raise ValueError(f"axis {missing[0]!r} has no value")
-        subnet = Subnet((a.name, a.values[a.index(choices[a.name])]) for a in self.axes)
-        if not self.valid(subnet):
-            raise ValueError(f"these values do not go together: {subnet}")
-        return subnet
-
-    def sample(self, rng: Random) -> Subnet:
-        """Draw a valid subnet, uniformly; ValueError if 10,000 draws met none."""
-        for _ in range(_MAX_SAMPLE_TRIES):
-            subnet = Subnet((axis.name, rng.choice(axis.values)) for axis in self.axes)
-            if self.valid(subnet):
-                return subnet
-        raise ValueError(f"no valid subnet in {_MAX_SAMPLE_TRIES} draws; is the space empty?")
-
-    def neighbours(self, subnet: Subnet) -> Iterator[Subnet]:
-        """Yield the valid subnets one position away on one axis."""
-        for axis in self.axes:
-            position = axis.index(subnet[axis.name])
-            for near in (position - 1, position + 1):
-                if 0 <= near < len(axis.values):
-                    other = subnet | {axis.name: axis.values[near]}
-                    if self.valid(other):
-                        yield other
-
-    def encode(self, subnet: Subnet) -> tuple[float, ...]:
-        """Return each axis's position, 0 (cheapest) .. 1, for predictors."""
-        return tuple(
-            axis.index(subnet[axis.name]) / max(1, len(axis.values) - 1) for axis in self.axes
-        )
+Shapes: TypeAlias = Mapping[str, Shape]
+"""Of the inputs of an item that are there, by name, without the batch."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a step costs for one input. Milliseconds never follow from this; they are measured.
+    """What a step costs for one item. Milliseconds never follow from this; they are measured.
 
     Attributes:
         macs: Multiply-accumulates of convolutions, linear layers and attention products; not
             element-wise work, norms and pooling. One MAC is two FLOPs.
-        weight_bytes: Bytes of weights read, once per batch.
-        output_bytes: Bytes given back to the client.
     """
 
     macs: int = 0
-    weight_bytes: int = 0
-    output_bytes: int = 0
 
     @property
     def flops(self) -> int:
@@ -216,74 +46,201 @@ class Cost:
         return 2 * self.macs
 
     def __add__(self, other: Cost) -> Cost:
-        return Cost(
-            self.macs + other.macs,
-            self.weight_bytes + other.weight_bytes,
-            self.output_bytes + other.output_bytes,
-        )
+        return Cost(self.macs + other.macs)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Step:
-    """One function of a plan.
+    """One function of a plan, and the value that it gives.
 
     Attributes:
-        key: Says which function of its model this is, the chosen widths included. Two steps with
-            the same path of keys are one kernel call; with the same inputs, one computation.
-        run: Batched function of the values named in ``takes``; a slice of the weights is bound in.
-        cost: For one input of the plan's shape.
-        after: The step this one follows, None at the root. It sees what its ancestors emitted.
-        takes: Names of values: inputs of the request, or emitted by an ancestor.
-        emits: Name of the value returned. A step that emits a task's name answers the task.
-        raw: Of a step that emits unit vectors, the same function without the last division.
+        key: Says which function of its model this is, the chosen widths included: texts, numbers
+            and tuples of them, since two keys are equal if their ``repr`` is.
+        run: Batched function of the values it takes; a slice of the weights is bound in. It must
+            not look at rows other than the one that it makes.
+        takes: The values it takes: inputs by name, or steps.
+        cost: For one item of the plan's shapes.
+        raw: Of a step that gives unit vectors, the same function without the last division.
         timed_as: Key of the step whose time this one's is; None for its own.
-        path: The keys from the root down to this step.
+        identity: Of the value: equal for equal keys and equal identities of what they take.
+        inputs: Names of the inputs that the value depends on, sorted.
     """
 
     key: Hashable
     run: Callable[..., Any]
-    cost: Cost
-    after: Step | None
-    takes: tuple[str, ...]
-    emits: str
+    takes: tuple[Step | str, ...]
+    cost: Cost = Cost()  # immutable
     raw: Callable[..., Any] | None = None
     timed_as: Hashable | None = None
-    path: KeyPath = field(init=False)
+    identity: bytes = field(init=False)
+    inputs: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Extend the parent's path."""
-        object.__setattr__(self, "path", (*(self.after.path if self.after else ()), self.key))
+        """Number the value; ValueError for a step that takes nothing."""
+        if not self.takes:
+            raise ValueError(f"step {self.key!r} takes nothing; an input or a step is needed")
+        digest = blake2b(repr(self.key).encode(), digest_size=16)
+        names: set[str] = set()
+        for one in self.takes:
+            if isinstance(one, Step):
+                digest.update(b"s" + one.identity)
+                names.update(one.inputs)
+            else:
+                digest.update(b"i%d:%s" % (len(one), one.encode()))
+                names.add(one)
+        object.__setattr__(self, "identity", digest.digest())
+        object.__setattr__(self, "inputs", tuple(sorted(names)))
+
+    @property
+    def operands(self) -> tuple[Step, ...]:
+        """The steps it takes."""
+        return tuple(one for one in self.takes if isinstance(one, Step))
+
+    def __repr__(self) -> str:
+        return f"Step({self.key!r})"
 
 
-Plan: TypeAlias = tuple[Step, ...]
+class Plan:
+    """A dataflow graph that answers tasks.
+
+    Attributes:
+        answers: By task, the step that answers it.
+        steps: Each value once, those that a step takes before it.
+    """
+
+    def __init__(self, answers: Mapping[str, Step]) -> None:
+        """Collect what the answers need; ValueError if there are none."""
+        if not answers:
+            raise ValueError("a plan needs at least one answer")
+        self.steps = tuple(distinct(answers.values()))
+        by_identity = {step.identity: step for step in self.steps}
+        self.answers = {task: by_identity[step.identity] for task, step in answers.items()}
+
+    def __iter__(self) -> Iterator[Step]:
+        return iter(self.steps)
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    @cached_property
+    def cost(self) -> Cost:
+        """Of one item, with nothing shared or known."""
+        return plan_cost(self.steps)
+
+    @cached_property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the inputs that the answers depend on, sorted."""
+        return tuple(sorted({name for step in self.answers.values() for name in step.inputs}))
+
+    @cached_property
+    def identities(self) -> frozenset[bytes]:
+        """Of all values."""
+        return frozenset(step.identity for step in self.steps)
+
+    @cached_property
+    def joints(self) -> tuple[Step, ...]:
+        """Inner values that meet other inputs in a later step, such as an encoded context.
+
+        Items that share some of their inputs share these, so they are worth keeping.
+        """
+        met = {
+            operand.identity
+            for step in self.steps
+            for operand in step.operands
+            if operand.inputs != step.inputs
+        }
+        return tuple(step for step in self.steps if step.identity in met)
+
+    def with_raw(self) -> Plan:
+        """Return the plan whose vectors keep the length that they had before they became unit ones.
+
+        Answers that are no unit vectors stay as they are.
+        """
+        return Plan({task: _raw(step) for task, step in self.answers.items()})
+
+    def last_common(self, other: Plan) -> tuple[Step, ...]:
+        """Return the values of this plan that ``other`` has too and that its own rest goes on from.
+
+        Nothing below them needs to run again where they are known.
+        """
+        shared = self.identities & other.identities
+        gone_on = {
+            operand.identity
+            for step in self.steps
+            if step.identity not in shared
+            for operand in step.operands
+        }
+        return tuple(step for step in self.steps if step.identity in shared & gone_on)
+
+    def rest(self, known: Collection[bytes]) -> list[Step]:
+        """Return the steps that must still run where some values are known."""
+        return distinct(self.answers.values(), known)
 
 
-def plan_cost(plan: Iterable[Step]) -> Cost:
-    """Return the summed cost of a plan's steps."""
-    return sum((step.cost for step in plan), Cost())
+def _raw(step: Step) -> Step:
+    if step.raw is None:
+        return step
+    return Step((step.key, "raw"), step.raw, step.takes, step.cost, timed_as=step.key)
 
 
-def merge(plans: Iterable[Plan]) -> dict[KeyPath, Step]:
-    """Return the steps of several plans of one model, each path once, parents before children."""
-    return {step.path: step for plan in plans for step in plan}
+def distinct(ends: Iterable[Step], known: Collection[bytes] = ()) -> list[Step]:
+    """Return the steps that some values need, each identity once, operands before users.
+
+    Args:
+        ends: Steps whose values are wanted.
+        known: Identities of values that are there already, with all that only they need.
+    """
+    found: dict[bytes, Step] = {}
+    seen = set(known)
+    for end in ends:
+        stack = [end]
+        while stack:
+            step = stack[-1]
+            if step.identity in seen:
+                stack.pop()
+                continue
+            missing = [one for one in step.operands if one.identity not in seen]
+            if missing:
+                stack += reversed(missing)
+            else:
+                seen.add(step.identity)
+                found[step.identity] = step
+                stack.pop()
+    return list(found.values())
 
 
-def rest_after(plan: Plan, path: KeyPath) -> Plan:
-    """Return the steps still to run once those down to ``path`` have; ValueError if not on it."""
-    if path and path not in {step.path for step in plan}:
-        raise ValueError(f"the plan does not pass {path}")
-    return tuple(step for step in plan if step.path != path[: len(step.path)])
+def plan_cost(steps: Iterable[Step]) -> Cost:
+    """Return the summed cost of steps."""
+    return Cost(sum(step.cost.macs for step in steps))
+
+
+def shared_cost(items: Iterable[tuple[Plan, Mapping[str, Hashable]]]) -> Cost:
+    """Return the cost of items that run together: of each distinct value once.
+
+    Args:
+        items: Of each its plan, for its own shapes, and by input what is equal for equal contents.
+    """
+    values: dict[tuple[bytes, tuple[Hashable, ...]], int] = {}
+    for plan, contents in items:
+        for step in plan:
+            key = (step.identity, tuple(contents[name] for name in step.inputs))
+            values[key] = step.cost.macs
+    return Cost(sum(values.values()))
 
 
 class Elastic(Protocol):
     """A model with many subnets in one set of weights.
 
     Immutable once loaded: the subnet is an argument of every call, so that overlapping requests
-    cannot disturb one another. Clients ask for its name; its space has the axes of every task.
+    cannot disturb one another. Clients ask for its name; its space has the axes of every task. A
+    model with axes of ``when="load"`` has a method ``variant`` besides (`models.variants`).
     """
 
     @property
     def name(self) -> str: ...  # noqa: D102
+
+    @property
+    def inputs(self) -> Inputs: ...  # noqa: D102
 
     @property
     def tasks(self) -> Mapping[str, Task]: ...  # noqa: D102
@@ -291,27 +248,17 @@ class Elastic(Protocol):
     @property
     def space(self) -> Space: ...  # noqa: D102
 
-    def plan(self, subnet: Subnet, shape: Shape, tasks: Collection[str] | None = None) -> Plan:
-        """Return the steps that answer ``tasks`` (None: all), parents before children.
+    def plan(self, subnet: Subnet, shapes: Shapes, tasks: Collection[str] | None = None) -> Plan:
+        """Return the plan that answers ``tasks`` (None: all).
+
+        What the steps run does not depend on lengths, only what they cost: a polynomial of degree
+        two in the length of each input.
 
         Args:
             subnet: A value for every axis without a task and for the axes of ``tasks``.
-            shape: Shape of one input, without the batch.
+            shapes: Of the inputs that are there.
             tasks: Names out of ``self.tasks``.
 
         Raises:
-            ValueError: If the subnet, the shape or a task is not one of the model's.
+            ValueError: If the subnet, a shape or a task is not one of the model's.
         """
-
-
-def with_raw(plan: Plan) -> Plan:
-    """Return a plan whose vectors keep the length that they had before they became unit vectors.
-
-    Steps that emit no unit vectors stay as they are.
-    """
-    return tuple(
-        step
-        if step.raw is None
-        else replace(step, key=(step.key, "raw"), run=step.raw, raw=None, timed_as=step.key)
-        for step in plan
-    )

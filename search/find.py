@@ -9,7 +9,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from models.core import Cost, Elastic, Shape, Subnet, Value
+from models.core import Cost, Elastic, Shape
+from models.space import Subnet, Value
 from search.budget import Budget
 from search.choose import ROUNDING, Choice, Chooser, Terms
 from search.grid import Grid, build_grid

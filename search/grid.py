@@ -16,7 +16,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from models.core import Cost, Elastic, Plan, Shape, Step, Subnet, Value
+from models.core import Cost, Elastic, Plan, Shape, Step
+from models.space import Subnet, Value
 from search.quality.table import FloatArray, Score, Table
 from search.timing.profile import Function, function_of
 

@@ -8,7 +8,7 @@ import torch
 
 from models.backends.cuda.graphs import GraphBackend
 from models.backends.torch import TorchBackend
-from models.run.execution import Backend
+from models.run.backend import Backend
 from server.settings import Settings, SettingsError
 
 log = logging.getLogger(__name__)

@@ -13,10 +13,11 @@ from typing import Any
 
 from models import checkpoint
 from models.checkpoint import MANIFEST, CheckpointError, Manifest
-from models.core import Elastic, Shape, Subnet, Value, with_raw
+from models.core import Elastic, Shape, with_raw
 from models.files import reading
 from models.inputs.image import ModelInput
 from models.inputs.text import MAX_TEXT_CHARS, TextInput
+from models.space import Subnet, Value
 from search.find import Finder, Selection
 from search.quality.table import TABLE, Table, TableError
 from search.timing.profile import Profile

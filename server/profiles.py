@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from models.files import read_json, reading, replacing
-from models.run.execution import Backend
+from models.run.backend import Backend
 from search.timing.calibrate import calibrate, functions
 from search.timing.profile import Profile
 from server.catalog import Served

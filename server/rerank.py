@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from models.core import Shape, Subnet, plan_cost, rest_after
+from models.core import Shape, plan_cost, rest_after
 from models.inputs.text import Continued
+from models.space import Subnet
 from server.catalog import Served
 from server.choose import Choice, Question
 from server.engine.work import Prepared, Result

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import Tensor
 
-from models.core import Shape, Subnet
+from models.core import Shape
+from models.space import Subnet
 from search.find import Selection
 from server.catalog import Catalog, Served
 from server.choose import Choice, Chooser, Progress, Question

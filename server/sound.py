@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from models.core import Subnet
 from models.inputs.image import ModelInput
+from models.space import Subnet
 from models.tasks import Task
 from server.catalog import Served
 from server.errors import InferenceError, ModelLoadError

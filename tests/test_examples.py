@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from models.core import Value
+from models.space import Value
 from server.api.rheostat import schema
 from tests.server.listening import ROOT, free_port, unread
 from tests.server.samples import image

@@ -28,7 +28,8 @@ from bench.limit.cases import Content
 from bench.settling import settle_backend
 from models import checkpoint
 from models.backends.torch import TorchBackend
-from models.core import KeyPath, Plan, Subnet, Value
+from models.core import KeyPath, Plan
+from models.space import Subnet, Value
 
 BATCH_SIZE = 32
 BACKENDS = ("torch", "onnx")

@@ -19,10 +19,10 @@ from tokenizers import Tokenizer
 
 from bench.peers.process import HOST, PATH
 from models import checkpoint
-from models.core import Subnet
 from models.families.exits import Exits
 from models.inputs.image import ImageInput
 from models.inputs.text import TOKENIZER
+from models.space import Subnet
 from models.train import texts
 from search.quality.table import TABLE, Cells, Table
 from server.settings import data_folder

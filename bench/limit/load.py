@@ -22,7 +22,7 @@ from bench.limit import threads
 from bench.limit.cases import Case, Content
 from bench.peers.connection import Connection
 from bench.peers.process import HOST, Running, ServerError
-from models.core import Value
+from models.space import Value
 
 T = TypeVar("T")
 _LIMIT_S = 120

@@ -10,7 +10,7 @@ from typing import Any
 from bench import report
 from bench.limit.bare import Alone, Throughput
 from bench.limit.load import STAGES, Window
-from models.core import Value
+from models.space import Value
 
 _MAX_SHOWN = 4  # axes
 _QUIET = 0.95

@@ -11,8 +11,7 @@ from collections.abc import Callable, Sequence
 from itertools import cycle, islice
 from typing import NamedTuple, TypeAlias
 
-from models.nn.ragged import Ragged
-from models.run.execution import Value
+from models.nn.ragged import Ragged, Value
 
 Clock: TypeAlias = Callable[[], float]
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
 
-from models.core import Step
-from models.nn.ragged import Ragged
-from models.run.execution import Backend, StoppedError, Value, never
+from models.nn.ragged import Ragged, Value
+from models.run.backend import Backend
+from models.run.chain import Chain, Run
+from models.run.execution import StoppedError, never
 
 
 class TorchBackend(Backend):
@@ -49,12 +50,13 @@ class TorchBackend(Backend):
             torch.cuda.synchronize(self.device)
 
     def run_chain(
-        self, steps: Sequence[Step], values: Mapping[str, Value], stop: Callable[[], bool] = never
+        self, chain: Chain, inputs: Sequence[Value], stop: Callable[[], bool] = never
     ) -> Value:
-        """Run steps; see `models.run.execution.Backend.run_chain`."""
-        seen = dict(values)
-        for step in steps:
+        """Run steps; see `models.run.backend.Backend.run_chain`."""
+
+        def call(run: Run, args: Sequence[Value]) -> Value:
             if stop():
                 raise StoppedError
-            seen[step.emits] = step.run(*(seen[name] for name in step.takes))
-        return seen[steps[-1].emits]
+            return run(*args)  # type: ignore[no-any-return]
+
+        return chain.run(inputs, call)

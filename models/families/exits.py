@@ -23,15 +23,15 @@ import torch.nn.functional as F
 from pydantic import ConfigDict
 from torch import Tensor, nn
 
-from models.core import Axis, Cost, Plan, Shape, Space, Step, Subnet, Value
+from models.core import Cost, Plan, Shapes, Step
 from models.families import Family
+from models.inputs import Inputs
 from models.inputs.text import TOKENIZER, TextConfig, TextInput
 from models.nn.architecture import TransformerConfig
 from models.nn.ragged import Ragged
 from models.nn.transformer import Embedding, Layer, make_norm
+from models.space import Axis, Space, Subnet, Value
 from models.tasks import Metric, Task, wanted_tasks
-
-FLOAT_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -149,15 +149,6 @@ class Exit(nn.Module):
                 pooled = pooled.tanh()
         return pooled[:, :dim]
 
-    def num_weights(self, dim: int, final_norm: nn.Module | None) -> int:
-        """Return the parameters that a call reads."""
-        norm = self.norm or final_norm
-        count = sum(p.numel() for p in norm.parameters()) if norm is not None else 0
-        if self.projection is not None:
-            count += dim * (self.projection.in_features + 1)
-            count += 0 if self.condition is None else self.condition.numel()
-        return count
-
     def macs(self, dim: int) -> int:
         """Return the multiply-accumulates of one row."""
         return 0 if self.projection is None else dim * self.projection.in_features
@@ -181,7 +172,7 @@ class Exits(nn.Module):
         has_final = encoder.norm == "pre" and config.exit_norm in ("final", "last")
         self.final_norm = make_norm(encoder) if has_final else None
         self.exits = nn.ModuleDict({str(depth): Exit(config, depth) for depth in config.depths})
-        self._input: TextInput | None = None
+        self._text: TextInput | None = None
         # Planning is on the path of requests; there are only so many widths, exits and lengths.
         self._costs: dict[tuple[object, ...], Cost] = {}
 
@@ -198,14 +189,19 @@ class Exits(nn.Module):
         rows = self.config.encoder.vocab_size
         if text.vocab_size > rows:
             raise ValueError(f"{folder / TOKENIZER}: {text.vocab_size} ids, vocab_size={rows}")
-        self._input = text
+        self._text = text
 
     @property
-    def input(self) -> TextInput:
+    def text(self) -> TextInput:
         """What text must become; RuntimeError before `attach`."""
-        if self._input is None:
+        if self._text is None:
             raise RuntimeError(f"{self.name} has no tokenizer yet: attach a folder first")
-        return self._input
+        return self._text
+
+    @property
+    def inputs(self) -> Inputs:
+        """A text; RuntimeError before `attach`."""
+        return Inputs.of("text", self.text)
 
     @cached_property
     def tasks(self) -> Mapping[str, Task]:
@@ -252,34 +248,29 @@ class Exits(nn.Module):
             raise ValueError(f"{self.name} has no projections")
         return projection
 
-    def plan(self, subnet: Subnet, shape: Shape, tasks: Collection[str] | None = None) -> Plan:
-        """Return the embedding, one step per layer and an exit; ``shape`` is (tokens,).
-
-        What the steps run does not depend on the shape, only what they cost.
-        """
+    def plan(self, subnet: Subnet, shapes: Shapes, tasks: Collection[str] | None = None) -> Plan:
+        """Return the embedding, one step per layer and an exit; see `models.core.Elastic`."""
         subnet = self.space.check(subnet)
-        if len(shape) != 1 or not 1 <= shape[0] <= self.config.text.max_length:
+        most = self.config.text.max_length
+        is_one = shapes.keys() == {"text"} and len(shapes["text"]) == 1
+        if not is_one or not 1 <= shapes["text"][0] <= most:
             raise ValueError(
-                f"shape={shape} must be (tokens,), 1 to {self.config.text.max_length} of them"
+                f"shapes={dict(shapes)} must be {{'text': (tokens,)}}, 1 to {most} of them"
             )
-        wanted = wanted_tasks(self.tasks, tasks)
-        cost = self._cost(self._embedding_cost, shape[0])
-        step = Step(("embed",), self.embedding, cost, None, ("tokens",), "hidden")
-        steps = [step]
+        (length,) = shapes["text"]
+        step = Step(("embed",), self.embedding, ("text",))
         groups, units = self.widths(subnet)
         depth, dim = int(subnet["depth"]), int(subnet["dim"])
+        cost = Cost()
         for i in range(depth):
             if i < 2:  # from the second on all alike; the first may lack a norm
-                cost = self._cost(self._layer_cost, i, groups, units, shape[0])
+                cost = self._cost(self._layer_cost, i, groups, units, length)
             run = partial(self.layers[i], groups, units)
-            step = Step(("layer", i, groups, units), run, cost, step, ("hidden",), "hidden")
-            steps.append(step)
-        cost = self._cost(self._exit_cost, depth, dim)
+            step = Step(("layer", i, groups, units), run, (step,), cost)
         run, raw = partial(self.run_exit, depth, dim), partial(self.pool, depth, dim)
-        for task in wanted:
-            key = ("exit", depth, dim, task)
-            steps.append(Step(key, run, cost, step, ("hidden",), task, raw))
-        return tuple(steps)
+        cost = Cost(self._exit(depth).macs(dim))
+        answer = Step(("exit", depth, dim), run, (step,), cost, raw)
+        return Plan(dict.fromkeys(wanted_tasks(self.tasks, tasks), answer))
 
     def _cost(self, count: Callable[..., Cost], *where: int) -> Cost:
         key = (count.__name__, *where)
@@ -287,20 +278,10 @@ class Exits(nn.Module):
             self._costs[key] = count(*where)
         return self._costs[key]
 
-    def _embedding_cost(self, length: int) -> Cost:
-        return Cost(weight_bytes=FLOAT_BYTES * self.embedding.num_weights(length))
-
-    def _exit_cost(self, depth: int, dim: int) -> Cost:
-        exit_ = self._exit(depth)
-        weights = exit_.num_weights(dim, self._final_norm(depth))
-        return Cost(exit_.macs(dim), FLOAT_BYTES * weights, FLOAT_BYTES * dim)
-
     def _layer_cost(self, i: int, groups: int, units: int, length: int) -> Cost:
         layer = self.layers[i]
         assert isinstance(layer, Layer)
-        return Cost(
-            layer.macs(groups, units, length), FLOAT_BYTES * layer.num_weights(groups, units)
-        )
+        return Cost(layer.macs(groups, units, length))
 
     def _exit(self, depth: int) -> Exit:
         exit_ = self.exits[str(depth)]

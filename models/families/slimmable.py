@@ -18,13 +18,14 @@ import torch.nn.functional as F
 from pydantic import ConfigDict
 from torch import Tensor, nn
 
-from models.core import Axis, Cost, Plan, Shape, Space, Step, Subnet
+from models.core import Cost, Plan, Shapes, Step
 from models.families import Family
+from models.inputs import Inputs
 from models.inputs.image import ImageInput
 from models.nn.layers import GROUP_SIZE, SlimConv2d, SlimGroupNorm, SlimLinear
+from models.space import Axis, Space, Subnet
 from models.tasks import Task, wanted_tasks
 
-FLOAT_BYTES = 4
 _MAX_BLOCKS, _MAX_STRIDE = 1000, 64
 
 
@@ -169,17 +170,16 @@ class Slimmable(nn.Module):
         # Planning is on the path of every request; there are only so many widths.
         self._costs: dict[tuple[object, ...], Cost] = {}
 
-    @property
-    def input(self) -> ImageInput:
-        """What an image must become."""
-        return self.config.input
+    @cached_property
+    def inputs(self) -> Inputs:
+        """An image."""
+        return Inputs.of("image", self.config.input)
 
     @cached_property
     def tasks(self) -> Mapping[str, Task]:
         """One classification task per decoder."""
         return {
-            name: Task(name, "classification", tuple(labels))
-            for name, labels in self.config.tasks.items()
+            name: Task(name, "classes", tuple(labels)) for name, labels in self.config.tasks.items()
         }
 
     @cached_property
@@ -227,40 +227,35 @@ class Slimmable(nn.Module):
         """Return the channels of a task's decoder under a subnet."""
         return self._channels(self.config.decoder_channels, subnet[axis_of_task(task)])
 
-    def plan(self, subnet: Subnet, shape: Shape, tasks: Collection[str] | None = None) -> Plan:
+    def plan(self, subnet: Subnet, shapes: Shapes, tasks: Collection[str] | None = None) -> Plan:
         """Return one step per encoder stage, then one per task; see `models.core.Elastic`."""
         wanted = wanted_tasks(self.tasks, tasks)
         subnet = self.space.select({None, *wanted}).check(subnet)
-        if shape != self.input.shape:
-            raise ValueError(f"shape={shape} is not the model's input; it takes {self.input.shape}")
-        steps: list[Step] = []
-        in_channels, (_, height, width) = 3, shape
+        expected = {"image": self.config.input.shape}
+        if dict(shapes) != expected:
+            raise ValueError(f"shapes={dict(shapes)} must be {expected}")
+        feature: Step | str = "image"
+        in_channels, (_, height, width) = 3, shapes["image"]
         for stage, channels in enumerate(self.stage_widths(subnet), start=1):
             stride = self.config.strides[stage - 1]
             height, width = -(-height // stride), -(-width // stride)
-            step = Step(
+            feature = Step(
                 key=("stage", stage, channels),
                 run=partial(self.run_stage, stage, channels),
+                takes=(feature,),
                 cost=self._cost(self._stage_cost, stage, in_channels, channels, height * width),
-                after=steps[-1] if steps else None,
-                takes=("feature" if steps else "image",),
-                emits="feature",
             )
-            steps.append(step)
             in_channels = channels
-        trunk = steps[-1]
+        answers = {}
         for task in wanted:
             channels = self.decoder_width(task, subnet)
-            step = Step(
+            answers[task] = Step(
                 key=("decoder", task, channels),
                 run=partial(self.run_decoder, task, channels),
+                takes=(feature,),
                 cost=self._cost(self._decoder_cost, task, in_channels, channels, height * width),
-                after=trunk,
-                takes=("feature",),
-                emits=task,
             )
-            steps.append(step)
-        return tuple(steps)
+        return Plan(answers)
 
     def _decoder(self, task: str) -> Decoder:
         decoder = self.decoders[self._position[task]]
@@ -279,29 +274,20 @@ class Slimmable(nn.Module):
         return self._costs[key]
 
     def _stage_cost(self, stage: int, in_channels: int, width: int, pixels: int) -> Cost:
-        macs = weights = 0
+        macs = 0
         if stage == 1:
             macs += self.stem.macs(in_channels, width, pixels)
-            weights += self.stem.macs(in_channels, width, 1) + 2 * width
             in_channels = width
         blocks = self.stages[stage - 1]
         assert isinstance(blocks, nn.ModuleList)
         for block in blocks:
             assert isinstance(block, Block)
             macs += block.macs(in_channels, width, pixels)
-            weights += block.macs(in_channels, width, 1) + 4 * width
             in_channels = width
-        return Cost(macs=macs, weight_bytes=FLOAT_BYTES * weights)
+        return Cost(macs)
 
     def _decoder_cost(self, task: str, in_channels: int, width: int, pixels: int) -> Cost:
-        decoder = self._decoder(task)
-        classes = decoder.head.out_features
-        weights = decoder.macs(in_channels, width, 1) + 4 * width + classes
-        return Cost(
-            macs=decoder.macs(in_channels, width, pixels),
-            weight_bytes=FLOAT_BYTES * weights,
-            output_bytes=FLOAT_BYTES * classes,
-        )
+        return Cost(self._decoder(task).macs(in_channels, width, pixels))
 
 
 FAMILY = Family(SlimmableConfig, Slimmable)

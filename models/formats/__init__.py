@@ -57,5 +57,5 @@ def write(model: Exits, out: Path, dtype: torch.dtype = torch.float16) -> checkp
     """
     out.mkdir(parents=True, exist_ok=True)
     with replacing(out / TOKENIZER) as part:
-        part.write_text(model.input.to_json())
+        part.write_text(model.text.to_json())
     return checkpoint.save(out, model, "exits", dtype, files=(TOKENIZER,))

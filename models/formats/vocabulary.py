@@ -45,7 +45,7 @@ def prune(model: Exits, out: Path, drop: Callable[[str], bool] = is_unused) -> E
     Raises:
         FormatError: If the tokenizer is not a list of whole words or word pieces.
     """
-    tokenizer = json.loads(model.input.to_json())
+    tokenizer = json.loads(model.text.to_json())
     vocabulary = tokenizer["model"].get("vocab")
     if tokenizer["model"].get("type") not in ("WordPiece", "WordLevel"):
         raise FormatError(

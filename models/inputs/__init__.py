@@ -1,1 +1,225 @@
-"""What models take: one type per kind of input."""
+"""What models take: one type per modality, several of them by name in one model.
+
+An *item* is what a model answers for at once: some of its inputs, each with the digest of its
+content. Nothing outside this folder asks what type an input is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias
+
+from models.core import Shape, Shapes
+from models.inputs.content import Content, InvalidInputError
+from models.nn.ragged import Value
+from models.space import Axis
+from models.space import Value as Choice
+
+__all__ = ["Content", "Given", "InputType", "Inputs", "InvalidInputError", "Item", "Slot"]
+
+
+class InputType(Protocol):
+    """How single inputs of one kind become what plans start from.
+
+    Attributes:
+        kind: ``image``, ``text`` or ``tensor``.
+        has_length: Whether inputs are sequences; the first size of their shape is their length.
+    """
+
+    kind: ClassVar[str]
+
+    @property
+    def has_length(self) -> bool: ...  # noqa: D102
+
+    def decode(self, content: Content) -> Any:
+        """Return the model's input; InvalidInputError if the content is none."""
+
+    def shape_of(self, value: Any) -> Shape:
+        """Return the shape that plans for this input are made for."""
+
+    def plan_shape(self, length: int | None) -> Shape:
+        """Return the shape of a length, or the largest; InvalidInputError if there is none such."""
+
+    def bucket(self, value: Any) -> Hashable:
+        """Return what must be equal for two inputs to share a batch."""
+
+    def size(self, value: Any) -> int:
+        """Return what the input adds to a batch's token budget; 0 where only rows count."""
+
+    def digest(self, value: Any) -> Hashable:
+        """Return what is equal for equal contents and for no others."""
+
+    def collate(self, values: Sequence[Any]) -> Value:
+        """Return several inputs as one batch."""
+
+    def example(self, length: int | None = None) -> Any:
+        """Return an input to warm up with, short or of a length."""
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a client must know to make one, as JSON values."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A named place for an input.
+
+    Attributes:
+        type: What goes there.
+        required: Whether every item has it.
+    """
+
+    type: InputType
+    required: bool = True
+
+
+class Given(NamedTuple):
+    """One input of an item.
+
+    Attributes:
+        value: What the type has made of it, without a batch dimension.
+        digest: Equal for equal contents.
+        size: Tokens; 0 where inputs have no length.
+    """
+
+    value: Any
+    digest: Hashable
+    size: int
+
+
+Item: TypeAlias = Mapping[str, Given]
+
+
+class Inputs(Mapping[str, Slot]):
+    """All inputs of a model, by name, in the model's order."""
+
+    def __init__(self, slots: Mapping[str, Slot]) -> None:
+        """Index the inputs; ValueError if there is none that is required."""
+        if not any(slot.required for slot in slots.values()):
+            raise ValueError(f"inputs={list(slots)}: at least one must be required")
+        self._slots = dict(slots)
+
+    @classmethod
+    def of(cls, name: str, input_type: InputType) -> Inputs:
+        """Return the inputs of a model that takes one thing."""
+        return cls({name: Slot(input_type)})
+
+    def __getitem__(self, name: str) -> Slot:
+        return self._slots[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._slots)
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    @property
+    def has_length(self) -> bool:
+        """Whether any input is a sequence."""
+        return any(slot.type.has_length for slot in self._slots.values())
+
+    @property
+    def only(self) -> str | None:
+        """The name of the one input that is required; None if there are several."""
+        required = [name for name, slot in self._slots.items() if slot.required]
+        return required[0] if len(required) == 1 else None
+
+    def of_kind(self, kind: str) -> list[str]:
+        """Return the names of the inputs of a kind."""
+        return [name for name, slot in self._slots.items() if slot.type.kind == kind]
+
+    def check(self, names: Iterable[str]) -> None:
+        """Refuse an item that lacks an input or has one that the model does not take.
+
+        Raises:
+            InvalidInputError: Naming the input.
+        """
+        found = set(names)
+        if unknown := sorted(found - self._slots.keys()):
+            raise InvalidInputError(f"input {unknown[0]!r} is not known; one of {list(self)}")
+        for name, slot in self._slots.items():
+            if slot.required and name not in found:
+                raise InvalidInputError(f"input {name!r} is required")
+
+    def item(self, values: Mapping[str, Any]) -> Item:
+        """Return an item of decoded inputs."""
+        return {name: self.given(name, value) for name, value in values.items()}
+
+    def given(self, name: str, value: Any) -> Given:
+        """Return one decoded input as part of an item."""
+        of = self._slots[name].type
+        return Given(value, of.digest(value), of.size(value))
+
+    def shapes(self, item: Item) -> Shapes:
+        """Return the shapes that plans for an item are made for."""
+        return {name: self._slots[name].type.shape_of(one.value) for name, one in item.items()}
+
+    def upper(self, items: Iterable[Item]) -> Shapes:
+        """Return shapes that no item exceeds: of each input, of each size, the largest."""
+        found: dict[str, Shape] = {}
+        for item in items:
+            for name, shape in self.shapes(item).items():
+                known = found.get(name, shape)
+                found[name] = tuple(map(max, known, shape))
+        return found
+
+    def plan_shapes(self, length: int | None = None, names: Iterable[str] | None = None) -> Shapes:
+        """Return shapes to plan for without an item.
+
+        Args:
+            length: Of each input that has one; None for the largest.
+            names: Of the inputs that are there; None for all.
+
+        Raises:
+            InvalidInputError: If no input has a length, or one cannot have this one.
+        """
+        if length is not None and not self.has_length:
+            raise InvalidInputError(f"tokens={length}: this model takes images, not text")
+        return {
+            name: self._slots[name].type.plan_shape(
+                length if self._slots[name].type.has_length else None
+            )
+            for name in (self if names is None else names)
+        }
+
+    def bucket(self, item: Item) -> Hashable:
+        """Return what must be equal for two items to share a batch."""
+        if len(item) == 1:
+            ((name, one),) = item.items()
+            return (name, self._slots[name].type.bucket(one.value))
+        return tuple((n, self._slots[n].type.bucket(item[n].value)) for n in sorted(item))
+
+    def collate(self, name: str, values: Sequence[Any]) -> Value:
+        """Return several inputs of one name as a batch."""
+        return self._slots[name].type.collate(values)
+
+    def example(self, length: int | None = None, names: Iterable[str] | None = None) -> Item:
+        """Return an item to warm up with, short or of a length, with all inputs or some."""
+        found = {}
+        for name in self if names is None else names:
+            of = self._slots[name].type
+            found[name] = of.example(length if of.has_length else None)
+        return self.item(found)
+
+    def given_choices(self, axes: Iterable[Axis], names: Iterable[str]) -> dict[str, Choice]:
+        """Return what the inputs that are there fix on axes of kind ``given``.
+
+        Raises:
+            InvalidInputError: If the model has no subnet for these inputs.
+        """
+        present = set(names)
+        value = "+".join(name for name in self if name in present)
+        found: dict[str, Choice] = {}
+        for axis in axes:
+            if axis.kind == "given":
+                if value not in axis.values:
+                    raise InvalidInputError(
+                        f"inputs {value!r} do not go together; one of {list(axis.values)}"
+                    )
+                found[axis.name] = value
+        return found
+
+
+def num_tokens(item: Item) -> int:
+    """Return the tokens of an item; 0 where its inputs have no length."""
+    return sum(one.size for one in item.values())

@@ -1,10 +1,10 @@
-"""What a model takes: how client bytes become the tensor its plan starts from."""
+"""Images: how client bytes become the tensor that a plan starts from."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -15,39 +15,8 @@ from torch import Tensor
 
 from models.core import Shape
 from models.inputs import pixels as images
-
-
-class InvalidInputError(ValueError):
-    """The client's bytes are not an input of the model. The message says why and what is."""
-
-
-class ModelInput(Protocol):
-    """How single inputs of a model become what its plans start from.
-
-    Attributes:
-        has_length: Whether inputs are sequences of tokens; the first size of their shape is then
-            their length.
-    """
-
-    has_length: ClassVar[bool]
-
-    def shape_of(self, item: Any) -> Shape:
-        """Return the shape that plans for this input are made for."""
-
-    def plan_shape(self, num_tokens: int | None) -> Shape:
-        """Return the shape to plan for without an input; ValueError if there is none such."""
-
-    def bucket(self, item: Any) -> Hashable:
-        """Return what must be equal for two inputs to share a batch."""
-
-    def num_tokens(self, item: Any) -> int:
-        """Return what the input adds to a batch's token budget; 0 where only rows count."""
-
-    def collate(self, items: Sequence[Any]) -> Mapping[str, Any]:
-        """Return the named values of a batch."""
-
-    def example(self, num_tokens: int | None = None) -> Any:
-        """Return an input to warm up with, short or of a length."""
+from models.inputs.content import Array, Content, Encoded, InvalidInputError, refuse
+from models.inputs.digest import digest_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +34,7 @@ class ImageInput:
     """
 
     __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
+    kind: ClassVar[str] = "image"
     has_length: ClassVar[bool] = False
 
     height: int
@@ -77,7 +47,25 @@ class ImageInput:
         """Shape of one input: [3, height, width]."""
         return (3, self.height, self.width)
 
-    def decode(self, data: bytes) -> Tensor:
+    def decode(self, content: Content) -> Tensor:
+        """Turn an encoded image, its pixels, or what the client has normalised, into the input.
+
+        Returns:
+            float32, shape [3, height, width].
+
+        Raises:
+            InvalidInputError: As `from_file`, `from_pixels` and `check_normalised`; or if the
+                content is no image.
+        """
+        if isinstance(content, Encoded):
+            return self.from_file(content.data)
+        if not isinstance(content, Array):
+            refuse("images", content)
+        if content.values.dtype == np.uint8:
+            return self.from_pixels(content.values)
+        return self.check_normalised(content.values)
+
+    def from_file(self, data: bytes) -> Tensor:
         """Turn an encoded image into the model's input, as a viewer shows it.
 
         Returns:
@@ -138,31 +126,45 @@ class ImageInput:
             )
         return torch.tensor(values)
 
-    def shape_of(self, item: Tensor) -> Shape:
+    def shape_of(self, value: Tensor) -> Shape:
         """Return the one shape there is."""
         return self.shape
 
-    def plan_shape(self, num_tokens: int | None) -> Shape:
-        """Return the one shape there is; ValueError if tokens are given."""
-        if num_tokens is not None:
-            raise InvalidInputError(f"tokens={num_tokens}: this model takes images, not text")
+    def plan_shape(self, length: int | None) -> Shape:
+        """Return the one shape there is; InvalidInputError for a length."""
+        if length is not None:
+            raise InvalidInputError(f"tokens={length}: this model takes images, not text")
         return self.shape
 
-    def bucket(self, item: Tensor) -> Hashable:
-        """Return the item's shape: tensors are stacked."""
-        return tuple(item.shape)
+    def bucket(self, value: Tensor) -> Hashable:
+        """Return the shape: tensors are stacked."""
+        return tuple(value.shape)
 
-    def num_tokens(self, item: Tensor) -> int:
+    def size(self, value: Tensor) -> int:
         """Return 0: images are counted by rows."""
         return 0
 
-    def collate(self, items: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Return ``image``, float32, shape [batch, 3, height, width]."""
-        return {"image": torch.stack(list(items))}
+    def digest(self, value: Tensor) -> Hashable:
+        """Return a digest of the normalised pixels."""
+        return digest_of(value)
 
-    def example(self, num_tokens: int | None = None) -> Tensor:
+    def collate(self, values: Sequence[Tensor]) -> Tensor:
+        """Return a batch, float32, shape [batch, 3, height, width]."""
+        return torch.stack(list(values))
+
+    def example(self, length: int | None = None) -> Tensor:
         """Return a grey image."""
         return torch.zeros(self.shape)
+
+    def describe(self) -> dict[str, Any]:
+        """Return formats and size."""
+        return {
+            "kind": self.kind,
+            "formats": list(images.FORMATS),
+            "height": self.height,
+            "width": self.width,
+            "resize": "bicubic until the shorter side fits, then cut at the centre",
+        }
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """Scale uint8 pixels, shape [..., 3, height, width], to the model's range, float32."""

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from tokenizers import Tokenizer
 
+from models.inputs.content import InvalidInputError, Side
 from models.inputs.cutting import Cuts
-from models.inputs.image import InvalidInputError
-
-Side = Literal["left", "right"]
 
 _BRIEF = 512  # characters that take less than a millisecond
 _CHARACTERS_PER_TOKEN = 8  # more than text has, so that the first part mostly is enough

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from pydantic import ConfigDict
@@ -13,11 +13,12 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from models.files import reading
-from models.inputs.image import InvalidInputError
-from models.inputs.long_texts import LongTexts, Side
+from models.inputs.content import Content, InvalidInputError, Side, Text, refuse
+from models.inputs.digest import digest_of
+from models.inputs.long_texts import LongTexts
 from models.nn.ragged import Ragged
 
-__all__ = ["MAX_TEXT_CHARS", "TOKENIZER", "Continued", "Side", "TextConfig", "TextInput", "Token"]
+__all__ = ["MAX_TEXT_CHARS", "TOKENIZER", "Side", "TextConfig", "TextInput", "Token", "text_input"]
 
 TOKENIZER = "tokenizer.json"
 MAX_TEXT_CHARS = 2**17
@@ -86,6 +87,7 @@ class TextInput:
         max_text_chars: Most characters that are tokenised of one text.
     """
 
+    kind: ClassVar[str] = "text"
     has_length: ClassVar[bool] = True
 
     def __init__(
@@ -134,6 +136,20 @@ class TextInput:
             made = cls(config, tokenizer)
             made.tokens(_PROBE)
         return made
+
+    def decode(self, content: Content) -> Tensor:
+        """Return the token ids of a text, or those that the client made.
+
+        Raises:
+            InvalidInputError: As `encode` and `check_ids`; or if the content is no text.
+        """
+        if not isinstance(content, Text):
+            refuse("text", content)
+        if isinstance(content.content, str):
+            return self.encode(
+                content.content, content.prompt, content.truncate, content.max_tokens
+            )
+        return self.check_ids(content.content, content.truncate, content.max_tokens)
 
     def encode(
         self,
@@ -252,72 +268,60 @@ class TextInput:
             if not 0 <= token < self.vocab_size:
                 raise InvalidInputError(f"token id {token} is not in 0..{self.vocab_size - 1}")
 
-    def shape_of(self, item: Tensor) -> tuple[int]:
+    def shape_of(self, value: Tensor) -> tuple[int]:
         """Return the shape that plans of this input are made for: (tokens,)."""
-        return (len(item),)
+        return (value.shape[0],)
 
-    def plan_shape(self, num_tokens: int | None) -> tuple[int]:
+    def plan_shape(self, length: int | None) -> tuple[int]:
         """Return (tokens,), by default the longest; InvalidInputError if it is too long."""
         limit = self.config.max_length
-        if num_tokens is not None and not 1 <= num_tokens <= limit:
-            raise InvalidInputError(f"tokens={num_tokens} must be 1 to {limit}")
-        return (num_tokens or limit,)
+        if length is not None and not 1 <= length <= limit:
+            raise InvalidInputError(f"tokens={length} must be 1 to {limit}")
+        return (length or limit,)
 
-    def bucket(self, item: Tensor) -> int:
+    def bucket(self, value: Tensor) -> int:
         """Return the length's power of two, from 64 on."""
-        return _bucket(item.shape[0])
+        # Only attention pads its rows; below 64 tokens that costs less than a smaller batch.
+        return max(6, (value.shape[0] - 1).bit_length())
 
-    def num_tokens(self, item: Tensor) -> int:
+    def size(self, value: Tensor) -> int:
         """Return the length."""
-        return item.shape[0]  # not `len`, which takes ten times as long
+        return value.shape[0]  # not `len`, which takes ten times as long
 
-    def collate(self, items: Sequence[Tensor]) -> dict[str, Ragged]:
-        """Return the named values of a batch: ``tokens``, packed."""
-        return {"tokens": Ragged.pack(items)}
+    def digest(self, value: Tensor) -> Hashable:
+        """Return a digest of the ids."""
+        return digest_of(value)
 
-    def example(self, num_tokens: int | None = None) -> Tensor:
+    def collate(self, values: Sequence[Tensor]) -> Ragged:
+        """Return a batch, packed."""
+        return Ragged.pack(values)
+
+    def example(self, length: int | None = None) -> Tensor:
         """Return an input to warm up with, by default a short one, of tokens far apart."""
-        length = num_tokens or min(8, self.config.max_length)
+        length = length or min(8, self.config.max_length)
         return torch.linspace(0, self.vocab_size - 1, length).long()
 
+    def describe(self) -> dict[str, Any]:
+        """Return the greatest length and the prompts."""
+        return {
+            "kind": self.kind,
+            "max_length": self.config.max_length,
+            "prompts": dict(self.config.prompts),
+            "default_prompt": self.config.default_prompt,
+        }
 
-def _bucket(length: int) -> int:
-    # Only attention pads its rows; below 64 tokens that costs less than a smaller batch.
-    return max(6, (length - 1).bit_length())
 
+def text_input(inputs: Mapping[str, Any], name: str | None = None) -> TextInput:
+    """Return what a model does with its text.
 
-@dataclass(frozen=True, slots=True)
-class Continued:
-    """Packed rows that an earlier run kept, as inputs of the steps that go on from there.
+    Args:
+        inputs: Of the model.
+        name: Of the input; None for the first that takes text.
 
-    Attributes:
-        name: Of the value that was kept.
+    Raises:
+        InvalidInputError: If the model takes none.
     """
-
-    has_length: ClassVar[bool] = True
-
-    name: str
-
-    def shape_of(self, item: Ragged) -> tuple[int]:
-        """Return (tokens,) of the one row."""
-        return (item.layout.longest,)
-
-    def plan_shape(self, num_tokens: int | None) -> tuple[int]:
-        """Raise: what is continued has a length already."""
-        raise TypeError("a continued run is not planned anew")
-
-    def bucket(self, item: Ragged) -> int:
-        """Return the length's power of two, as for tokens."""
-        return _bucket(item.layout.longest)
-
-    def num_tokens(self, item: Ragged) -> int:
-        """Return the length."""
-        return item.layout.longest
-
-    def collate(self, items: Sequence[Ragged]) -> dict[str, Ragged]:
-        """Return the rows, packed together."""
-        return {self.name: Ragged.join(items)}
-
-    def example(self, num_tokens: int | None = None) -> Ragged:
-        """Raise: states are made by runs, not by hand."""
-        raise TypeError("a continued run has no example input")
+    for own, slot in inputs.items():
+        if isinstance(slot.type, TextInput) and name in (None, own):
+            return slot.type
+    raise InvalidInputError("this model takes images, not text")

@@ -38,6 +38,14 @@ class Layout:
         self.is_uniform = len(set(self.lengths)) == 1
         self.longest = max(self.lengths)
         self._masks: dict[tuple[bool, int | None], Tensor | None] = {}
+        self._parts: dict[tuple[int, ...], Layout] = {}
+
+    def part(self, rows: Sequence[int]) -> Layout:
+        """Return the layout of some rows: one object for all values that are narrowed alike."""
+        key = tuple(rows)
+        if key not in self._parts:
+            self._parts[key] = Layout([self.lengths[row] for row in key], self.device)
+        return self._parts[key]
 
     @cached_property
     def counts(self) -> Tensor:
@@ -195,15 +203,14 @@ class Ragged:
 
     def __getitem__(self, rows: slice) -> Ragged:
         """Return rows that lie side by side, as a view; ``rows`` has a start and a stop."""
-        lengths = self.layout.lengths
-        first = sum(lengths[: rows.start])
-        part = lengths[rows.start : rows.stop]
-        return Ragged(self.values[first : first + sum(part)], Layout(part, self.layout.device))
+        layout = self.layout.part(range(rows.start, rows.stop))
+        first = sum(self.layout.lengths[: rows.start])
+        return Ragged(self.values[first : first + sum(layout.lengths)], layout)
 
     def select(self, rows: Sequence[int]) -> Ragged:
         """Return some of the rows, in the order given."""
         parts = torch.split(self.values, list(self.layout.lengths))
-        return Ragged.pack([parts[row] for row in rows])
+        return Ragged(torch.cat([parts[row] for row in rows]), self.layout.part(rows))
 
 
 Value: TypeAlias = Tensor | Ragged

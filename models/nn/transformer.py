@@ -56,12 +56,6 @@ class Embedding(nn.Module):
             x = x + self.position(tokens.layout.positions)
         return tokens.replace(self.norm(x))
 
-    def num_weights(self, length: int) -> int:
-        """Return the parameters that a row of ``length`` different tokens reads."""
-        rows = length if self.position is None else 2 * length
-        count = rows * self.token.embedding_dim
-        return count + sum(parameter.numel() for parameter in self.norm.parameters())
-
 
 class Attention(nn.Module):
     """Multi-head attention over packed rows, with the leading groups of heads."""
@@ -143,16 +137,6 @@ class Attention(nn.Module):
         products = 2 * length * inner
         return length * (rows * config.hidden + products + inner * config.hidden)
 
-    def num_weights(self, groups: int) -> int:
-        """Return the parameters that a call reads."""
-        inner = groups * self.config.group * self.config.head_dim
-        count = (groups * self.qkv.shape[1] + inner) * self.config.hidden
-        if self.qkv_bias is not None:
-            count += groups * self.qkv.shape[1] + self.config.hidden
-        if self.relative_bias is not None:
-            count += self.config.relative_buckets * groups
-        return count
-
 
 class FeedForward(nn.Module):
     """Two linear layers around an activation, with the leading units."""
@@ -183,12 +167,6 @@ class FeedForward(nn.Module):
         """Return the multiply-accumulates of one row."""
         return length * units * self.up.in_features * (2 if self.gate is None else 3)
 
-    def num_weights(self, units: int) -> int:
-        """Return the parameters that a call reads."""
-        projections = 1 if self.gate is None else 2
-        count = (projections + 1) * units * self.up.in_features
-        return count + (projections * units + self.up.in_features if self.has_bias else 0)
-
 
 class Layer(nn.Module):
     """Attention and feed-forward with residual sums and norms."""
@@ -216,8 +194,3 @@ class Layer(nn.Module):
     def macs(self, groups: int, units: int, length: int) -> int:
         """Return the multiply-accumulates of one row."""
         return self.attention.macs(groups, length) + self.ffn.macs(units, length)
-
-    def num_weights(self, groups: int, units: int) -> int:
-        """Return the parameters that a call reads."""
-        norms = sum(p.numel() for n in (self.attention_norm, self.ffn_norm) for p in n.parameters())
-        return self.attention.num_weights(groups) + self.ffn.num_weights(units) + norms

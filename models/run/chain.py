@@ -1,9 +1,12 @@
-"""What a chain of steps computes, as a key, and small batches to try it on."""
+"""Chains: runs of steps on the same rows, each the only user of the one before.
+
+A chain is what back ends are given: what it computes as a key, and small batches to try it on.
+"""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import partial
 from types import FunctionType
 from typing import Any, TypeAlias
@@ -12,11 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from models.core import Step
-from models.nn.ragged import Layout, Ragged
-from models.run.execution import Value
+from models.nn.ragged import Layout, Ragged, Value
 
 Run: TypeAlias = Callable[..., Any]
 Call: TypeAlias = Callable[[Run, Sequence[Value]], Value]
+External: TypeAlias = bytes | str
+"""Identity of a step's value, or the name of an input."""
 
 _SAMPLE = 16  # tokens or rows that are kept of a batch
 
@@ -29,40 +33,35 @@ class Chain:
     """Functions that run one after the other on the same rows.
 
     Attributes:
-        steps: What it was made of.
+        steps: What it was made of, each after those of the chain that it takes.
         runs: The functions.
-        names: Of the chain's inputs.
-        sources: Of each function's arguments: 0.. is the function that emits it, -1, -2 .. the
-            first, second .. input of the chain.
+        externals: What the chain takes: identities of values, and inputs by name.
+        sources: Of each function's arguments: 0.. is the function that gives it, -1, -2 .. the
+            first, second .. of ``externals``.
     """
 
     def __init__(self, steps: Sequence[Step]) -> None:
         """Wire steps by number, in the order in which they run."""
         self.steps = tuple(steps)
         self.runs: tuple[Run, ...] = tuple(step.run for step in steps)
-        emitted: dict[str, int] = {}
-        names: dict[str, int] = {}
+        given: dict[External, int] = {}
+        found: dict[External, int] = {}
         sources = []
         for number, step in enumerate(steps):
-            sources.append(
-                tuple(
-                    emitted[name] if name in emitted else names.setdefault(name, -1 - len(names))
-                    for name in step.takes
-                )
-            )
-            emitted[step.emits] = number
-        self.names = tuple(names)
+            places = []
+            for one in step.takes:
+                name = one if isinstance(one, str) else one.identity
+                place = given.get(name)
+                places.append(found.setdefault(name, -1 - len(found)) if place is None else place)
+            sources.append(tuple(places))
+            given[step.identity] = number
+        self.externals = tuple(found)
         self.sources = tuple(sources)
-
-    def inputs(self, values: Mapping[str, Value]) -> list[Value]:
-        """Return the chain's inputs; KeyError if one is missing."""
-        return [values[name] for name in self.names]
 
     def key(self, inputs: Sequence[Value]) -> Hashable:
         """Return what is equal for chains that compute the same of inputs of the same kind."""
-        layouts = {value.layout for value in inputs if isinstance(value, Ragged)}
         kinds = tuple(map(_kind, inputs))
-        return tuple(map(_identity, self.runs)), self.sources, kinds, len(layouts)
+        return tuple(map(_identity, self.runs)), self.sources, kinds, shared_layouts(inputs)
 
     def run(self, inputs: Sequence[Value], call: Call = _call) -> Value:
         """Return what the last function emits.
@@ -77,9 +76,18 @@ class Chain:
         return emitted[-1]
 
 
+def shared_layouts(values: Iterable[Value]) -> tuple[int, ...]:
+    """Return which packed values have a layout in common: its number, by first use; -1: none."""
+    numbers: dict[Layout, int] = {}
+    return tuple(
+        numbers.setdefault(value.layout, len(numbers)) if isinstance(value, Ragged) else -1
+        for value in values
+    )
+
+
 def function_key(run: Run, args: Sequence[Value]) -> Hashable:
     """Return what is equal for calls of one function with arguments of the same kind."""
-    return _identity(run), tuple(map(_kind, args))
+    return _identity(run), tuple(map(_kind, args)), shared_layouts(args)
 
 
 def _identity(run: Run) -> Hashable:

@@ -1,28 +1,30 @@
-"""Runs a batch whose rows follow different plans: a path that rows share is run once for all.
+"""Runs a batch of plans: equal functions are one call, equal values are computed once.
 
-Plans of one model merge into a tree. Rows are put in the tree's order, so that those of any path
-lie side by side and leaving the others behind costs a view, not a copy. A row is answered as soon
-as its own steps are done: exits come before deeper layers.
+The values of all plans form one graph (`models.run.graph`). It is walked along chains. Operands
+reach a chain as views where their rows lie side by side, else by one index. An item is answered as
+soon as its own values are there: exits come before deeper layers.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import isfinite
 from time import perf_counter
-from typing import Any, ClassVar, NamedTuple, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from models.core import KeyPath, Step
-from models.nn.ragged import Ragged, rows_of
-from models.nn.ragged import Value as Value  # what back ends pass on
-from models.run.jobs import Done, Job, Pending, share_out
-from models.run.tree import Node, narrowed
+from models.core import Plan, Step
+from models.inputs import Given
+from models.nn.ragged import Ragged, Value, rows_of
+from models.run.chain import Chain, External
+from models.run.gather import gathered, joined
+from models.run.graph import Graph, Node
+from models.run.jobs import Done, Job
 
-Collate: TypeAlias = Callable[[Sequence[Any]], Mapping[str, Value]]
+Collate: TypeAlias = Callable[[str, Sequence[object]], Value]
+"""Puts several inputs of one name together; see `models.inputs.Inputs.collate`."""
 Observe: TypeAlias = Callable[[Sequence[Step], int, int, float], None]
 """Told of a call: its steps, rows, tokens of all rows together (0 without length), seconds."""
 
@@ -40,260 +42,261 @@ def never() -> bool:
     return False
 
 
-class Built(NamedTuple):
-    """A faster way to run steps that a back end has found, as timed.
+class Runner(Protocol):
+    """What computes chains; the part of a back end that a run needs."""
 
-    Attributes:
-        steps: One after the other.
-        rows: Of the batch.
-        num_tokens: Of all rows together; 0 where inputs have no length.
-        seconds: They take now.
+    is_synchronous: bool
+
+    def place(self, value: Value) -> Value: ...  # noqa: D102
+
+    def run_chain(  # noqa: D102
+        self, chain: Chain, inputs: Sequence[Value], stop: Callable[[], bool] = never
+    ) -> Value: ...
+
+
+class _Call(NamedTuple):
+    """Values that are computed as one chain."""
+
+    nodes: list[Node]
+    chain: Chain
+
+
+def execute(
+    runner: Runner,
+    jobs: Sequence[Job],
+    collate: Collate,
+    stop: Callable[[], bool] = never,
+    observe: Observe | None = None,
+    clock: Callable[[], float] = perf_counter,
+) -> Iterator[list[tuple[int, Done | Exception]]]:
+    """Run jobs of one model; see `models.run.backend.Backend.execute`."""
+    graph = Graph(jobs)
+    yield [(j, one.answer) for j, one in enumerate(graph.pending) if one.is_done]
+    run = _Run(runner, graph, collate)
+    for node in run.known():
+        yield from run.deliver([node])
+    for call in run.calls():
+        try:
+            # Entered for each chain, not around the yield: others run between two of them.
+            with torch.inference_mode():
+                start = clock()
+                inputs = run.inputs(call)
+                result = runner.run_chain(call.chain, inputs, stop)
+                if observe is not None and runner.is_synchronous:
+                    observe(call.chain.steps, len(inputs[0]), _tokens(inputs), clock() - start)
+                run.enter(call, result)
+        except StoppedError:
+            raise
+        except Exception as error:  # noqa: BLE001  # it is for those who need the value
+            yield run.fail(call, error)
+            continue
+        yield from run.deliver(call.nodes)
+
+
+def run_plans(
+    runner: Runner, plans: Sequence[Plan], inputs: Mapping[str, Value]
+) -> list[dict[str, Tensor]]:
+    """Run plans on a batch of which every item takes every step; errors are raised.
+
+    Args:
+        runner: Computes.
+        plans: Of one model.
+        inputs: By name, each of shape [batch, ...] or packed rows, on any device.
+
+    Returns:
+        Of each plan its answers by task, on the CPU, each of shape [batch, ...].
     """
+    batch = {name: runner.place(value) for name, value in inputs.items()}
+    # One job for each plan, all on one item, which stands for the batch.
+    item = {name: Given(None, name, 0) for name in inputs}
+    graph = Graph([Job(plan, item) for plan in plans])
+    found: list[dict[str, Tensor]] = [{} for _ in plans]
+    run = _Run(runner, graph, lambda name, _: batch[name])
+    for call in run.calls():
+        with torch.inference_mode():
+            result = runner.run_chain(call.chain, run.inputs(call))
+        node = call.nodes[-1]
+        run.values[node] = result
+        for j in node.concerned:
+            for task, step in plans[j].answers.items():
+                if step.identity == node.step.identity:
+                    found[j][task] = _on_cpu(result)
+        run.release(call.nodes)
+    return found
 
-    steps: tuple[Step, ...]
-    rows: int
-    num_tokens: int
-    seconds: float
 
+class _Run:
+    """A walk over a graph, with the values that are still needed."""
 
-class Backend(ABC):
-    """What computes the steps of plans on one device. Not for several threads at once.
+    def __init__(self, runner: Runner, graph: Graph, collate: Collate) -> None:
+        self._runner = runner
+        self._graph = graph
+        self._collate = collate
+        self.values: dict[Node, Value] = {}
+        self._rows: dict[Node, Sequence[int]] = {}
+        self._inputs: dict[str, tuple[Value, Sequence[int]]] = {}
+        self._needed = {node: len(node.users) for node in graph.nodes.values()}
+        self._is_gone: set[Node] = set()
+        self._names = self._users_of_inputs()
 
-    Attributes:
-        is_synchronous: Whether a call has been computed when it returns, so that it can be timed.
-        levels: Fields of `stats` that may fall.
-    """
+    def known(self) -> Iterator[Node]:
+        """Yield the values of which nothing must be computed, once they have been entered."""
+        for node in self._graph.nodes.values():
+            if node.known and not node.rows:
+                self._enter(node, None)
+                yield node
 
-    is_synchronous = True
-    levels: ClassVar[frozenset[str]] = frozenset()
-
-    @property
-    @abstractmethod
-    def name(self) -> str:
-        """What receipts call it, for example ``torch-cpu``."""
-
-    @property
-    def hardware(self) -> str:
-        """What is known of the device beyond its kind; empty where that is the processor."""
-        return ""
-
-    @property
-    def stats(self) -> NamedTuple | None:
-        """Counters and levels of what it keeps beside the models, if it keeps anything."""
-        return None
-
-    @property
-    def baseline(self) -> Backend:
-        """What runs steps from the first call on: profiles start from its times."""
-        return self
-
-    @abstractmethod
-    def prepare(self, model: nn.Module) -> None:
-        """Put a model's weights where the steps will run."""
-
-    @abstractmethod
-    def place(self, value: Value) -> Value:
-        """Return a value of a batch on the device."""
-
-    @abstractmethod
-    def run_chain(
-        self, steps: Sequence[Step], values: Mapping[str, Value], stop: Callable[[], bool] = never
-    ) -> Value:
-        """Run steps one after the other and return what the last one emitted.
-
-        Args:
-            steps: Each the parent of the next.
-            values: By name, what the request gave and what ancestors emitted, on the device.
-            stop: Asked between steps.
-
-        Raises:
-            KeyError: If a step takes a value that is not there.
-            StoppedError: If ``stop`` said so.
-        """
-
-    def wait(self) -> None:  # noqa: B027  # on the CPU a call is done when it returns
-        """Return once everything asked of the device is done."""
-
-    def take_built(self, model: nn.Module) -> Sequence[Built]:
-        """Return what of a model runs faster since this was last asked, and how fast."""
-        return ()
-
-    def forget(self, model: nn.Module) -> None:  # noqa: B027  # most keep nothing
-        """Give up what is kept for a model, which is not run any more."""
-
-    def close(self) -> None:  # noqa: B027  # most have nothing to end
-        """End what the back end does beside runs; it is not used any more."""
-
-    def run(self, steps: Iterable[Step], inputs: Mapping[str, Value]) -> dict[KeyPath, Tensor]:
-        """Run a plan, or several merged, on a batch of which every row takes every step.
-
-        Args:
-            steps: Of prepared models, parents before children.
-            inputs: By name, each of shape [batch, ...] or packed rows, on any device.
-
-        Returns:
-            What every leaf emitted, by path, on the CPU, each of shape [batch, ...].
-        """
-        root = Node(None)
-        nodes = root.insert(tuple(steps))
-        root.rows = list(range(len(next(iter(inputs.values())))))
-        for node in nodes.values():
-            node.rows = root.rows
-        leaves: dict[KeyPath, Tensor] = {}
-        for node, value in self._walk(root, self._placed(inputs), never):
-            if isinstance(value, Exception):
-                raise value
-            if not node.children:
-                leaves[node.path] = _on_cpu(value)
-        return leaves
-
-    def execute(
-        self,
-        jobs: Sequence[Job],
-        items: Sequence[Any],
-        collate: Collate,
-        stop: Callable[[], bool] = never,
-        observe: Observe | None = None,
-        clock: Callable[[], float] = perf_counter,
-    ) -> Iterator[list[tuple[int, Done | Exception]]]:
-        """Run jobs of one model that start, or go on, at the same place.
-
-        Args:
-            jobs: With steps of a prepared model.
-            items: The rows' inputs, without a batch dimension, or what an earlier run kept.
-            collate: Puts items together; see `models.inputs.image.ModelInput.collate`.
-            stop: Asked between steps.
-            observe: Told of each call of several steps, if the back end is synchronous.
-            clock: Times them.
-
-        Yields:
-            Whatever jobs are done, as soon as they are: the index of each and what it gave, or the
-            error of a step that it takes; other jobs go on.
-
-        Raises:
-            ValueError: If the jobs do not start at one place.
-            StoppedError: If ``stop`` said so; jobs not yet yielded have no answer.
-        """
-        if len({job.resume for job in jobs}) != 1:
-            raise ValueError("the jobs of a batch must start at the same step")
-        root = Node(None)
-        plans: dict[int, dict[KeyPath, Node]] = {}
-        waiting = []
-        for job in jobs:
-            if id(job.plan) not in plans:
-                plans[id(job.plan)] = root.insert(job.plan)
-            waiting.append(Pending(root.take(plans[id(job.plan)], job.row), job))
-        number = root.number()
-        first_leaf = {one.job.row: number[one.leaves[0]] for one in reversed(waiting)}
-        # Rows of one length side by side are computed without padding.
-        order = sorted(first_leaf, key=lambda row: (first_leaf[row], _length(items[row]), row))
-        place_of = {row: place for place, row in enumerate(order)}
-        root.arrange(place_of)
-        inputs = self._placed(collate([items[row] for row in order]))
-        concerned: dict[Node, list[int]] = {}
-        for i, one in enumerate(waiting):
-            for node in one.wanted:
-                node.is_wanted = True
-                concerned.setdefault(node, []).append(i)
-        if len(order) < len(jobs):
-            share_out(waiting, order)
-        for node, value in self._walk(root, inputs, stop, observe, clock):
-            if isinstance(value, Exception):
-                below = {i for n in node.subtree() for i in concerned.get(n, ())}
-                failed = sorted(i for i in below if not waiting[i].has_failed)
-                for i in failed:
-                    waiting[i].has_failed = True
-                yield [(i, value) for i in failed]
+    def calls(self) -> Iterator[_Call]:
+        """Yield chains; each when what it takes has been entered."""
+        computed: set[Node] = set()
+        for node in self._graph.order:
+            if node in computed or node in self._is_gone or not node.rows:
                 continue
-            if not node.children:
+            nodes = self._chain(node, computed)
+            computed.update(nodes)
+            yield _Call(nodes, Chain([one.step for one in nodes]))
+
+    def _chain(self, node: Node, computed: set[Node]) -> list[Node]:
+        """Return a value and those after it that run on the same rows, as one call."""
+        chain = [node]
+        while len(node.users) == 1 and not (node.concerned or node.known):
+            (user,) = node.users
+            others = [one for one in user.operands if one is not node]
+            if user.rows != node.rows or not all(one in computed or not one.rows for one in others):
+                break
+            chain.append(user)
+            node = user
+        return chain
+
+    def inputs(self, call: _Call) -> list[Value]:
+        """Return what a chain takes, for its rows."""
+        rows = call.nodes[0].rows
+        found = []
+        for external in call.chain.externals:
+            value, own = self._external(external)
+            if isinstance(external, str):
+                wanted = self._graph.rows((external,), rows)
+            else:
+                wanted = self._graph.rows(self._graph.nodes[external].step.inputs, rows)
+            found.append(gathered(value, own, wanted))
+        return found
+
+    def _external(self, external: External) -> tuple[Value, Sequence[int]]:
+        if not isinstance(external, str):
+            node = self._graph.nodes[external]
+            return self.values[node], self._rows.get(node, node.rows)
+        if external not in self._inputs:
+            rows = sorted(
+                {
+                    row
+                    for node in self._names[external]
+                    for row in self._graph.rows((external,), node.rows)
+                }
+            )
+            given = [self._graph.items[row][external].value for row in rows]
+            value = self._runner.place(self._collate(external, given))
+            self._inputs[external] = (value, rows)
+        return self._inputs[external]
+
+    def _users_of_inputs(self) -> dict[str, list[Node]]:
+        found: dict[str, list[Node]] = {}
+        for node in self._graph.order:
+            for one in node.step.takes:
+                if isinstance(one, str):
+                    found.setdefault(one, []).append(node)
+        return found
+
+    def enter(self, call: _Call, result: Value) -> None:
+        """Take in what a chain gave.
+
+        Raises:
+            ValueError: If it has another number of rows.
+        """
+        node = call.nodes[-1]
+        if len(result) != len(node.rows):
+            raise ValueError(f"{len(node.rows)} rows gave {len(result)} rows of {node.step.key}")
+        self._enter(node, result)
+
+    def _enter(self, node: Node, result: Value | None) -> None:
+        """Keep a value's computed rows together with those that were known."""
+        if node.known:
+            known = [self._runner.place(value) for value in node.known.values()]
+            self.values[node] = joined(result, known)
+            self._rows[node] = [*node.rows, *node.known]
+        else:
+            assert result is not None
+            self.values[node] = result
+
+    def deliver(self, nodes: Sequence[Node]) -> Iterator[list[tuple[int, Done | Exception]]]:
+        """Yield the jobs that a chain completes or breaks; let go of what nobody needs."""
+        pending, graph, node = self._graph.pending, self._graph, nodes[-1]
+        if node.concerned:
+            value, rows = self.values[node], self._rows.get(node, node.rows)
+            if node.answers:
                 value = _on_cpu(value)
-                if broken := _broken(value, node.rows):
-                    yield _refused(node, concerned[node], waiting, place_of, broken)
-            row_at = dict(zip(node.rows, rows_of(value), strict=True))
-            path = node.path
-            for i in concerned[node]:
-                waiting[i].collect(path, row_at[place_of[waiting[i].job.row]])
-            done = [i for i in concerned[node] if waiting[i].is_done]
-            yield [(i, waiting[i].answer) for i in done]
+                if broken := _broken(value, rows):
+                    yield self._refused(node, broken)
+            row_at = dict(zip(rows, rows_of(value), strict=True))
+            for j in node.concerned:
+                row = graph.row(node.step.inputs, graph.place_of[j])
+                pending[j].collect(node.step.identity, row_at[row])
+            yield [(j, pending[j].answer) for j in node.concerned if pending[j].is_done]
+        self.release(nodes)
 
-    def _placed(self, values: Mapping[str, Value]) -> dict[str, Value]:
-        return {name: self.place(value) for name, value in values.items()}
+    def release(self, nodes: Sequence[Node]) -> None:
+        """Let go of the values that only a chain still needed."""
+        for node in nodes:
+            for operand in node.operands:
+                self._needed[operand] -= 1
+                if not self._needed[operand]:
+                    self.values.pop(operand, None)
+        if not self._needed[nodes[-1]]:
+            self.values.pop(nodes[-1], None)
 
-    def _walk(
-        self,
-        root: Node,
-        inputs: Mapping[str, Value],
-        stop: Callable[[], bool],
-        observe: Observe | None = None,
-        clock: Callable[[], float] = perf_counter,
-    ) -> Iterator[tuple[Node, Value | Exception]]:
-        """Yield each leaf and each wanted node with what it emitted.
+    def fail(self, call: _Call, error: Exception) -> list[tuple[int, Done | Exception]]:
+        """Give up a chain and all that needs it; return the jobs that this breaks."""
+        gone = call.nodes[0].below()
+        self._is_gone |= gone
+        concerned = {j for node in gone for j in node.concerned}
+        return self._broken_jobs(sorted(concerned), error)
 
-        An error is yielded with the first node of its chain; nothing below that is run.
-        """
-        stack = [(child, root.rows, dict(inputs)) for child in root.in_order()[::-1]]
-        while stack:
-            node, rows, values = stack.pop()
-            chain = node.chain()
-            try:
-                # Entered for each chain, not around the yield: others run between two of them.
-                with torch.inference_mode():
-                    values = narrowed(values, node, rows)
-                    steps = [n.step for n in chain]
-                    start = clock()
-                    result = self.run_chain(steps, values, stop)
-                if observe is not None and self.is_synchronous:
-                    first = values[steps[0].takes[0]]
-                    num_tokens = len(first.values) if isinstance(first, Ragged) else 0
-                    observe(steps, len(first), num_tokens, clock() - start)
-            except StoppedError:
-                raise
-            except Exception as error:  # noqa: BLE001  # it is for those who asked for the step
-                yield node, error
-                continue
-            last = chain[-1]
-            if len(result) != len(last.rows):
-                lost = f"{len(last.rows)} rows gave {len(result)} rows of {last.path}"
-                yield node, ValueError(lost)
-                continue
-            if last.is_wanted or not last.children:
-                yield last, result
-            values = {**values, last.step.emits: result}
-            stack += [(child, last.rows, values) for child in last.in_order()[::-1]]
+    def _refused(self, node: Node, broken: set[int]) -> list[tuple[int, Done | Exception]]:
+        """Fail the jobs that asked for an answer that is no number."""
+        graph = self._graph
+        inputs, places = node.step.inputs, graph.place_of
+        hit = [j for j in node.concerned if graph.row(inputs, places[j]) in broken]
+        tasks = {
+            task
+            for j in hit
+            for task, step in graph.pending[j].job.plan.answers.items()
+            if step.identity == node.step.identity
+        }
+        named = ", ".join(map(repr, sorted(tasks)))
+        return self._broken_jobs(hit, NotFiniteError(f"task {named}: the answer is not finite"))
+
+    def _broken_jobs(
+        self, jobs: Sequence[int], error: Exception
+    ) -> list[tuple[int, Done | Exception]]:
+        new = [j for j in jobs if not self._graph.pending[j].has_failed]
+        for j in new:
+            self._graph.pending[j].has_failed = True
+        return [(j, error) for j in new]
 
 
-def _length(item: Any) -> int:
-    if isinstance(item, Ragged):
-        return item.layout.longest
-    return item.shape[0] if isinstance(item, Tensor) and item.ndim else 0
+def _tokens(inputs: Sequence[Value]) -> int:
+    """Return the tokens of packed values; 0 where there are none."""
+    return sum(len(value.values) for value in inputs if isinstance(value, Ragged))
 
 
-def _broken(value: Tensor, places: Sequence[int]) -> set[int]:
-    """Return the places of the rows, of an answer on the CPU, that are not all numbers."""
+def _broken(value: Tensor, rows: Sequence[int]) -> set[int]:
+    """Return the rows, of an answer on the CPU, that are not all numbers."""
     if isfinite(value.sum().item()):  # which it is nearly always, and one look is cheap
         return set()
     is_sound = value.isfinite().flatten(1).all(1).tolist()
-    return {place for place, sound in zip(places, is_sound, strict=True) if not sound}
-
-
-def _refused(
-    node: Node,
-    concerned: Sequence[int],
-    waiting: Sequence[Pending],
-    place_of: Mapping[int, int],
-    broken: Collection[int],
-) -> list[tuple[int, Done | Exception]]:
-    """Fail the jobs that asked for an answer that is no number."""
-    error = NotFiniteError(f"task {node.step.emits!r}: the answer is not finite")
-    refused: list[tuple[int, Done | Exception]] = []
-    for i in concerned:
-        if place_of[waiting[i].job.row] in broken and not waiting[i].has_failed:
-            waiting[i].has_failed = True
-            refused.append((i, error))
-    return refused
+    return {row for row, sound in zip(rows, is_sound, strict=True) if not sound}
 
 
 def _on_cpu(value: Value) -> Tensor:
     if not isinstance(value, Tensor):
-        raise TypeError("the last step of a plan must emit a tensor")
+        raise TypeError("what answers a task must be a tensor")
     return value.cpu()

@@ -1,48 +1,56 @@
-"""What a batch is asked for, row by row, and what is there of the answers."""
+"""What a batch is asked for, item by item, and what it gives."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor
 
-from models.core import KeyPath, Plan
+from models.core import Plan, Step, distinct
+from models.inputs import Item
 from models.nn.ragged import Value
-from models.run.tree import Node
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Job:
-    """One plan to be run on one row of a batch.
+    """One plan to be run on one item of a batch.
 
     Attributes:
-        plan: All its steps, or those still to run from ``resume`` on.
-        row: Index of its input; jobs with equal inputs may name the same one.
-        resume: Path of the step that made the input; empty for a plan from its start.
-        keep: Path of an inner step whose value is wanted too; or empty.
+        plan: Of the item.
+        item: Its inputs; equal digests are equal contents.
+        known: Values that are there already, by identity: tensors without a batch dimension on the
+            CPU or the device, or packed values of one row. Nothing that only they need is run.
+        keep: Identities of inner values that are wanted too.
     """
 
     plan: Plan
-    row: int
-    resume: KeyPath = ()
-    keep: KeyPath = ()
+    item: Item
+    known: Mapping[bytes, Value] = field(default_factory=dict)
+    keep: frozenset[bytes] = frozenset()
+
+    @property
+    def rest(self) -> tuple[Step, ...]:
+        """The steps that must run for it, those that others take first."""
+        if not self.known:
+            return self.plan.steps
+        kept = (step for step in self.plan if step.identity in self.keep)
+        return tuple(distinct((*self.plan.answers.values(), *kept), self.known))
 
 
 class Done(NamedTuple):
     """What a job gave.
 
     Attributes:
-        outputs: By path of the answering step, on the CPU, without the batch dimension.
-        kept: What the step to keep emitted for this row, on the device; None if there is none.
-        shared: Part of the job's MACs, 0..1, that jobs on the same row took off it.
+        outputs: By task, on the CPU, without the batch dimension.
+        kept: By identity, what was to be kept, on the device.
+        macs: Its part of what the batch computed: of values that several share, an equal part each.
     """
 
-    outputs: dict[KeyPath, Tensor]
-    kept: Any
-    shared: float = 0.0
+    outputs: dict[str, Tensor]
+    kept: dict[bytes, Value]
+    macs: float
 
 
 @dataclass(slots=True)
@@ -50,60 +58,43 @@ class Pending:
     """A job and what is there of its answer.
 
     Attributes:
-        nodes: Of its plan in the merged tree, by path.
         job: What is asked.
-        leaves: Nodes that answer tasks.
-        outputs: There so far, by path of the leaf.
-        kept: What the step to keep emitted, once it has.
-        has_failed: Whether a step that it takes failed.
-        shared: See `Done`.
+        macs: See `Done`.
+        outputs: There so far, by task.
+        kept: There so far, by identity.
+        has_failed: Whether a value that it needs cannot be had.
     """
 
-    nodes: dict[KeyPath, Node]
     job: Job
-    leaves: list[Node] = field(init=False)
-    outputs: dict[KeyPath, Tensor] = field(default_factory=dict)
-    kept: Any = None
+    macs: float = 0.0
+    outputs: dict[str, Tensor] = field(default_factory=dict)
+    kept: dict[bytes, Value] = field(default_factory=dict)
     has_failed: bool = False
-    shared: float = 0.0
-
-    def __post_init__(self) -> None:
-        parents = {step.after.path for step in self.job.plan if step.after}
-        self.leaves = [node for path, node in self.nodes.items() if path not in parents]
 
     @property
-    def wanted(self) -> list[Node]:
-        """Nodes whose values it needs."""
-        keep = [self.nodes[self.job.keep]] if self.job.keep else []
-        return [*self.leaves, *keep]
+    def wanted(self) -> set[bytes]:
+        """Identities of the values that are for it."""
+        return {step.identity for step in self.job.plan.answers.values()} | self.job.keep
 
     @property
     def is_done(self) -> bool:
         """Whether everything is there."""
-        has_kept = not self.job.keep or self.kept is not None
-        return has_kept and not self.has_failed and len(self.outputs) == len(self.leaves)
+        return (
+            not self.has_failed
+            and len(self.outputs) == len(self.job.plan.answers)
+            and len(self.kept) == len(self.job.keep)
+        )
 
     @property
     def answer(self) -> Done:
         """What the job gave; once it is done."""
-        return Done(self.outputs, self.kept, self.shared)
+        return Done(self.outputs, self.kept, self.macs)
 
-    def collect(self, path: KeyPath, value: Value) -> None:
-        """Add what a step that it wants emitted for its row."""
-        if path == self.job.keep:
-            self.kept = value
-        else:
-            assert isinstance(value, Tensor)
-            self.outputs[path] = value
-
-
-def share_out(waiting: Sequence[Pending], rows: Sequence[int]) -> None:
-    """Divide what jobs on one row compute together among them."""
-    takers = {row: [one for one in waiting if one.job.row == row] for row in rows}
-    for together in takers.values():
-        count = Counter(node for one in together for node in one.nodes.values())
-        for one in together:
-            macs = [(node.step.cost.macs, count[node]) for node in one.nodes.values()]
-            whole = sum(cost for cost, _ in macs)
-            if whole:
-                one.shared = 1 - sum(cost / number for cost, number in macs) / whole
+    def collect(self, identity: bytes, value: Value) -> None:
+        """Add a value that it wants."""
+        if identity in self.job.keep:
+            self.kept[identity] = value
+        for task, step in self.job.plan.answers.items():
+            if step.identity == identity:
+                assert isinstance(value, Tensor)
+                self.outputs[task] = value.cpu()

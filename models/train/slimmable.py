@@ -23,9 +23,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from models.core import Subnet
 from models.families.slimmable import Slimmable
 from models.nn.layers import SlimLinear
+from models.space import Subnet
 from models.train.cifar100 import Images
 from models.train.losses import configuration_invariance, task_loss
 from models.train.run import LOG_FILE, RunState, cosine_schedule
@@ -206,7 +206,7 @@ def _batches(
         picked = order[start : start + recipe.batch_size]
         picked = picked[torch.argsort(data.task[picked], stable=True)]
         pixels = augment(data.pixels[picked], recipe.crop_padding, recipe.cutout, generator)
-        images = model.input.normalise(pixels).contiguous(memory_format=torch.channels_last)
+        images = model.config.input.normalise(pixels).contiguous(memory_format=torch.channels_last)
         yield Images(images.to(device), data.task[picked].to(device), data.label[picked].to(device))
 
 

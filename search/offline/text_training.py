@@ -16,11 +16,11 @@ from tqdm import tqdm
 
 from models import checkpoint, formats
 from models.backends.torch import TorchBackend
-from models.core import Subnet
 from models.families.exits import Exits
 from models.formats.vocabulary import is_unused, prune, rare
 from models.inputs.text import TOKENIZER, TextInput
 from models.nn.ragged import Ragged
+from models.space import Subnet
 from models.train.examples import (
     Distances,
     Examples,

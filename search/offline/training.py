@@ -13,9 +13,10 @@ from tqdm import tqdm
 
 from models import checkpoint
 from models.backends.torch import TorchBackend
-from models.core import Subnet, plan_cost
+from models.core import plan_cost
 from models.families.slimmable import Slimmable, SlimmableConfig
 from models.files import read_json, reading
+from models.space import Subnet
 from models.train import cifar100
 from models.train.run import LOG_FILE, STATE_FILE, StateError, load_state
 from models.train.slimmable import Recipe, recipe_json, train

@@ -13,8 +13,9 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from models.backends.torch import TorchBackend
-from models.core import Elastic, KeyPath, Plan, Subnet, merge
+from models.core import Elastic, KeyPath, Plan, merge
 from models.inputs.text import TextInput
+from models.space import Subnet
 from models.train.texts import Retrieval, ScoredPair
 from search.quality.table import Cells, FloatArray, Table
 

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from models.core import Axis, Space, Subnet
 from models.files import reading, replacing
+from models.space import Axis, Space, Subnet
 
 TABLE = "table.safetensors"
 FloatArray = NDArray[np.float64]

@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from models.core import Elastic, Plan, Step, Subnet
+from models.core import Elastic, Plan, Step
 from models.inputs.image import ModelInput
-from models.run.execution import Backend, Value
+from models.nn.ragged import Value
+from models.run.backend import Backend
+from models.space import Subnet
 from search.quality.table import FloatArray, Table
 from search.timing.profile import Function, Profile, function_of
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from models.core import Value
+from models.space import Value
 from server.catalog import Served
 from server.errors import InvalidRequestError
 

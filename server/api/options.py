@@ -16,7 +16,7 @@ from fastapi import Request
 from pydantic import ValidationError
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from models.core import Value
+from models.space import Value
 from search.budget import Budget
 from server.api.rheostat.schema import MAX_PRIORITY, BudgetBody
 from server.choose import Question

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from models.inputs.text import Side
+from models.inputs.content import Side
 from server.api.body import check_count
 from server.errors import InvalidRequestError
 from server.inputs.sources import Passage

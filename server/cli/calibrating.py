@@ -10,7 +10,7 @@ from random import Random
 import numpy as np
 import torch
 
-from models.run.execution import Backend
+from models.run.backend import Backend
 from search.timing.profile import Profile, Workload
 from server import catalog
 from server.backends import make_backend

@@ -8,8 +8,8 @@ from typing import Annotated, cast, get_args
 
 import typer
 
-from models.core import Subnet
 from models.formats import Choices
+from models.space import Subnet
 from models.train.slimmable import Recipe
 from models.train.text import Strategy, TextRecipe
 from search.offline.training import train_slimmable

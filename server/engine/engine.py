@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 from torch import nn
 
 from models.core import Step
-from models.run.execution import Backend, NotFiniteError, StoppedError
+from models.run.backend import Backend
+from models.run.execution import NotFiniteError, StoppedError
 from models.run.jobs import Done
 from search.timing.profile import Workload
 from server.engine.admission import Admission

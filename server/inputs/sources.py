@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.inputs import pixels
-from models.inputs.image import ImageInput, InvalidInputError, ModelInput
-from models.inputs.text import Side, TextInput
+from models.inputs import InvalidInputError, pixels
+from models.inputs.content import Side
+from models.inputs.image import ImageInput, ModelInput
+from models.inputs.text import TextInput
 from server.errors import InvalidRequestError
 
 _CHARACTERS_PER_TOKEN = 4  # of English in WordPiece, about

@@ -14,10 +14,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from models import checkpoint
 from models.checkpoint import CheckpointError
-from models.core import Plan, Subnet, merge, plan_cost
+from models.core import Plan, merge, plan_cost
 from models.families.exits import FLOAT_BYTES, Exits
 from models.inputs.text import TOKENIZER, TextConfig
 from models.nn.ragged import Ragged
+from models.space import Subnet
 from tests.models.nn.test_transformer import cut
 from tests.tiny_text import (
     ARCHITECTURES,

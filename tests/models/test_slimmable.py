@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from models import checkpoint
 from models.backends.torch import TorchBackend
-from models.core import Subnet, plan_cost
+from models.core import plan_cost
 from models.families.slimmable import Slimmable, SlimmableConfig, axis_of_stage, axis_of_task
 from models.inputs.image import ImageInput
+from models.space import Subnet
 from tests.tiny import tiny_model
 
 ZOO = Path(checkpoint.__file__).parent / "zoo" / "cifar100-mtl"

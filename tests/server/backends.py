@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from models.backends.torch import TorchBackend
 from models.core import Step
-from models.run.execution import Value, never
+from models.nn.ragged import Value
+from models.run.execution import never
 
 WAIT_S = 20
 

@@ -15,7 +15,7 @@ from PIL import Image
 from starlette.types import ASGIApp, Message, Scope
 
 from models.backends.torch import TorchBackend
-from models.core import Subnet, Value
+from models.space import Subnet, Value
 from server.catalog import Served
 
 Probabilities = dict[str, dict[str, float]]

@@ -27,9 +27,9 @@ from torch import Tensor, nn
 from models.backends.cuda.recording import CudaRecorder, Recorder
 from models.backends.torch import TorchBackend
 from models.core import Step
-from models.nn.ragged import Layout, Ragged
+from models.nn.ragged import Layout, Ragged, Value
 from models.run.chain import Chain, bound_to
-from models.run.execution import StoppedError, Value, never
+from models.run.execution import StoppedError, never
 
 log = logging.getLogger(__name__)
 

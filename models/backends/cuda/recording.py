@@ -7,7 +7,7 @@ from typing import Protocol
 
 import torch
 
-from models.run.execution import Value
+from models.nn.ragged import Value
 
 
 class Recorder(Protocol):

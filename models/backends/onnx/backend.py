@@ -30,8 +30,10 @@ from models.backends.onnx.sessions import Held, Session, share_pools
 from models.backends.timing import SIZES, Clock, lengths, size_of
 from models.backends.torch import TorchBackend
 from models.core import Step
+from models.nn.ragged import Value
+from models.run.backend import Built
 from models.run.chain import Chain, Run, Sample, bound_to, function_key
-from models.run.execution import Built, StoppedError, Value, never
+from models.run.execution import StoppedError, never
 
 log = logging.getLogger(__name__)
 

@@ -11,9 +11,8 @@ from models.backends.onnx.export import Graph, join
 from models.backends.onnx.layouts import LayoutTensors
 from models.backends.onnx.sessions import Held, Session
 from models.backends.timing import Clock, compared
-from models.nn.ragged import Ragged
+from models.nn.ragged import Ragged, Value
 from models.run.chain import Chain, Run, Sample
-from models.run.execution import Value
 
 _EXAMPLE = (3, 5, 4)  # lengths of the rows that a function is traced with
 _CHECKS = ((4, 1, 6, 2), (1,), (3, 3))  # of batches on which a session must be right

@@ -21,9 +21,8 @@ from torch.export.graph_signature import InputKind, InputSpec, TensorArgument
 from torch.fx.node import Node, map_arg
 
 from models.backends.onnx.layouts import OF_LAYOUT, OfLayout, ProbeLayout, TracedLayout, one_layout
-from models.nn.ragged import Ragged
+from models.nn.ragged import Ragged, Value
 from models.run.chain import Run
-from models.run.execution import Value
 
 OPSET = 23  # the first with attention as one operator
 OUTPUT = "output"

@@ -17,8 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.nn.ragged import Layout, Ragged
-from models.run.execution import Value
+from models.nn.ragged import Layout, Ragged, Value
 
 OfLayout: TypeAlias = Callable[[Layout], Tensor]
 

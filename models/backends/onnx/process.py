@@ -24,8 +24,8 @@ import torch
 
 from models.backends.onnx.export import Graph, export
 from models.backends.onnx.sending import Storages, dumps, loads, receive_function, send_function
+from models.nn.ragged import Value
 from models.run.chain import Run
-from models.run.execution import Value
 
 _NICE = 10
 _EXIT_S = 10.0  # for a process that is ending

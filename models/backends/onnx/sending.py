@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, UntypedStorage, nn
 from torch.overrides import TorchFunctionMode
 
+from models.nn.ragged import Value
 from models.run.chain import Run
-from models.run.execution import Value
 
 Where: TypeAlias = tuple[int, torch.dtype, int, tuple[int, ...], tuple[int, ...]]
 

@@ -28,8 +28,7 @@ from torch import Tensor
 from models.backends.onnx.export import OPSET, OUTPUT, Graph, input_name
 from models.backends.onnx.layouts import LayoutTensors, one_layout
 from models.backends.timing import Compared
-from models.nn.ragged import Ragged
-from models.run.execution import Value
+from models.nn.ragged import Ragged, Value
 
 _IR_VERSION = 10
 _SESSION_BYTES = 650_000  # of a session without weights, measured

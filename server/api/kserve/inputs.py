@@ -11,7 +11,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from models.inputs.text import Side
+from models.inputs.content import Side
 from server.api.body import check_count
 from server.api.kserve.signature import inputs_of
 from server.api.kserve.tensors import Given, Rows

@@ -6,7 +6,8 @@ from fastapi import APIRouter, Request
 from torch import Tensor
 
 from models.core import Shape
-from models.inputs.image import ImageInput, InvalidInputError
+from models.inputs import InvalidInputError
+from models.inputs.image import ImageInput
 from models.inputs.text import TextInput
 from server.api.answer import plan_receipt, receipt_of, unless_gone
 from server.api.body import read_infer, read_json

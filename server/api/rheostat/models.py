@@ -6,10 +6,11 @@ import math
 
 from fastapi import APIRouter, Request
 
-from models.core import Cost, Subnet, plan_cost
+from models.core import Cost, plan_cost
 from models.inputs.image import ImageInput, ModelInput
 from models.inputs.pixels import FORMATS
 from models.inputs.text import TextInput
+from models.space import Subnet
 from server.api.dimensions import allowed_dimensions
 from server.api.documentation import errors
 from server.api.openai.form import OPENAI, form

@@ -12,7 +12,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from pydantic import ConfigDict
 
-from models.inputs.text import Side
+from models.inputs.content import Side
 from server.api import cohere
 from server.api.body import check_count, read_json
 from server.api.cohere import COHERE, CohereAnswer

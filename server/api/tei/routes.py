@@ -16,7 +16,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from models.checkpoint import WEIGHTS
-from models.inputs.image import InvalidInputError
+from models.inputs import InvalidInputError
 from models.inputs.text import TextInput
 from server.api.answer import receipt_headers, receipt_of, unless_gone
 from server.api.body import read_json

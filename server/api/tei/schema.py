@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from models.inputs.text import Side
+from models.inputs.content import Side
 from server.api.request_body import RequestBody
 from server.api.rheostat.schema import BudgetBody, Name, Priority
 from server.api.rheostat.text_schema import Ids, Text, Texts

@@ -17,7 +17,7 @@ from models.backends.onnx.backend import OnnxBackend
 from models.backends.onnx.export import OUTPUT, Graph
 from models.backends.timing import Clock
 from models.core import Cost, Step
-from models.run.execution import Value
+from models.nn.ragged import Value
 
 WIDTH = 64
 

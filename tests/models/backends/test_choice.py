@@ -20,8 +20,8 @@ from models.backends.onnx.export import Exporter, Graph
 from models.backends.onnx.records import Policy
 from models.backends.timing import Clock
 from models.core import Cost, Step
+from models.nn.ragged import Value
 from models.run.chain import Run
-from models.run.execution import Value
 from tests.models.backends.linear import (
     WIDTH,
     ByHand,

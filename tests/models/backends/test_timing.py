@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from models.backends.timing import SIZES, Compared, compared, lengths, size_of
-from models.nn.ragged import Layout, Ragged
-from models.run.execution import Value
+from models.nn.ragged import Layout, Ragged, Value
 
 
 class Watch:

@@ -14,9 +14,10 @@ from tokenizers.models import BPE, Unigram, WordLevel
 from tokenizers.trainers import BpeTrainer, UnigramTrainer
 
 import models
+from models.inputs import InvalidInputError
+from models.inputs.content import Side
 from models.inputs.cutting import Cuts
-from models.inputs.image import InvalidInputError
-from models.inputs.text import TOKENIZER, Side, TextConfig, TextInput
+from models.inputs.text import TOKENIZER, TextConfig, TextInput
 
 ZOO = Path(models.__file__).parent / "zoo"
 LENGTH = 100_000

@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from models.inputs.image import ImageInput, InvalidInputError
+from models.inputs import InvalidInputError
+from models.inputs.image import ImageInput
 
 INPUT = ImageInput(16, 24, mean=(0.5, 0.25, 0.0), std=(0.5, 0.25, 1.0))
 

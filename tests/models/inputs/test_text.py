@@ -8,7 +8,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
-from models.inputs.image import InvalidInputError
+from models.inputs import InvalidInputError
 from models.inputs.text import TOKENIZER, TextConfig, TextInput
 from tests.tiny_text import write_tokenizer
 

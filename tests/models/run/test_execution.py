@@ -11,8 +11,8 @@ from torch import Tensor
 
 from models.backends.torch import TorchBackend
 from models.core import Cost, Plan, Step
-from models.nn.ragged import Ragged
-from models.run.execution import NotFiniteError, StoppedError, Value, never
+from models.nn.ragged import Ragged, Value
+from models.run.execution import NotFiniteError, StoppedError, never
 from models.run.jobs import Done, Job
 from tests.tiny import tiny_model
 from tests.tiny_text import ARCHITECTURES, tiny_exits, token_rows

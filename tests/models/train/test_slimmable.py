@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import models.train.slimmable as recipe_module
-from models.core import Subnet
 from models.families.slimmable import Slimmable
+from models.space import Subnet
 from models.train.cifar100 import Images
 from models.train.slimmable import (
     Recipe,

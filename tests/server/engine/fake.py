@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 from models.core import Cost, Step
 from models.inputs.image import ImageInput
-from models.run.execution import Backend, Value, never
+from models.nn.ragged import Value
+from models.run.backend import Backend
+from models.run.execution import never
 from server.engine.engine import Engine
 from server.engine.work import Prepared, Result, Work
 

@@ -12,8 +12,8 @@ from models.backends.cuda.graphs import GraphBackend, Policy
 from models.backends.torch import TorchBackend
 from models.core import Plan
 from models.families.exits import Exits
-from models.nn.ragged import Ragged
-from models.run.execution import StoppedError, Value
+from models.nn.ragged import Ragged, Value
+from models.run.execution import StoppedError
 from tests.tiny import tiny_model
 from tests.tiny_text import tiny_exits, token_rows
 

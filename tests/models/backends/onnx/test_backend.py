@@ -16,7 +16,8 @@ from models.backends.onnx.backend import OnnxBackend
 from models.backends.onnx.export import Exporter, Graph
 from models.backends.onnx.records import Policy
 from models.core import Cost, Step
-from models.run.execution import StoppedError, Value
+from models.nn.ragged import Value
+from models.run.execution import StoppedError
 from tests.models.backends.linear import (
     WIDTH,
     ByHand,

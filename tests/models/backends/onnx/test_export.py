@@ -14,9 +14,8 @@ from torch import Tensor
 from models.backends.onnx.backend import OnnxBackend
 from models.backends.onnx.export import Graph, export
 from models.core import Cost, Plan, Step, with_raw
-from models.nn.ragged import Layout, Ragged
+from models.nn.ragged import Layout, Ragged, Value
 from models.run.chain import Run
-from models.run.execution import Value
 from tests.models.backends.linear import session_wins
 from tests.tiny import tiny_model
 from tests.tiny_text import tiny_exits, token_rows

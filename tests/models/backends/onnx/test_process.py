@@ -15,8 +15,7 @@ from models.backends.onnx.backend import OnnxBackend
 from models.backends.onnx.export import Graph
 from models.backends.onnx.process import ExportProcess
 from models.core import Plan
-from models.nn.ragged import Ragged
-from models.run.execution import Value
+from models.nn.ragged import Ragged, Value
 from tests.models.backends.linear import session_wins
 from tests.tiny import tiny_model
 from tests.tiny_text import tiny_exits, token_rows

@@ -13,8 +13,8 @@ from fastapi.testclient import TestClient
 from numpy.typing import NDArray
 
 from models.backends.torch import TorchBackend
-from models.core import Subnet
 from models.families.exits import Exits
+from models.space import Subnet
 from server.catalog import Served
 from tests.server.api.kserve.samples import (
     HEADER,

@@ -10,7 +10,8 @@ import pytest
 import torch
 from fastapi.testclient import TestClient
 
-from models.core import Subnet, plan_cost
+from models.core import plan_cost
+from models.space import Subnet
 from server.app import create_app
 from server.catalog import Served
 from server.settings import Settings
