@@ -69,7 +69,7 @@ class Graph:
         group_of, rests = self._grouped(jobs)
         for group, rest in enumerate(rests):
             for step in rest:
-                self._node(step).groups.append(group)
+                self._computed(step).groups.append(group)
         self.order = list(self._ordered())
         number = {node.step.identity: i for i, node in enumerate(self.order)}
         first = [min(number.get(end, -1) for end in one.wanted) for one in self.pending]
@@ -105,21 +105,20 @@ class Graph:
             group_of.append(group)
         return group_of, rests
 
-    def _node(self, step: Step) -> Node:
-        """Return the value of a step, new if it is the first of its identity."""
-        node = self.nodes.get(step.identity)
-        if node is None:
-            node = self.nodes[step.identity] = Node(step)
-            for identity in dict.fromkeys(one.identity for one in step.operands):
-                # What a step takes and nobody computes is known to whoever needs the step.
-                operand = self.nodes.get(identity) or self._known(step, identity)
+    def _computed(self, step: Step) -> Node:
+        """Return the value of a step that some job needs computed."""
+        node = self._node(step)
+        if not node.groups:
+            for operand in dict.fromkeys(self._node(one) for one in step.operands):
                 node.operands.append(operand)
                 operand.users.append(node)
         return node
 
-    def _known(self, user: Step, identity: bytes) -> Node:
-        step = next(one for one in user.operands if one.identity == identity)
-        node = self.nodes[identity] = Node(step)
+    def _node(self, step: Step) -> Node:
+        """Return the value of a step; one that nobody computes is known to whoever needs it."""
+        node = self.nodes.get(step.identity)
+        if node is None:
+            node = self.nodes[step.identity] = Node(step)
         return node
 
     def _ordered(self) -> Iterator[Node]:
