@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-from models.backends.onnx.export import Graph, join
+from models.backends.onnx.export import Graph
+from models.backends.onnx.joining import join
 from models.backends.onnx.layouts import LayoutTensors
 from models.backends.onnx.sessions import Held, Session
 from models.backends.timing import Clock, compared
@@ -94,4 +95,4 @@ def _join(chain: Chain, sample: Sample, graph_of: Callable[[Run, Sequence[Value]
         return run(*args)  # type: ignore[no-any-return]
 
     chain.run(sample.batch(_EXAMPLE), call)
-    return join(graphs, chain.sources) if len(graphs) > 1 else graphs[0]
+    return join(graphs, chain.sources, sample.layouts) if len(graphs) > 1 else graphs[0]
