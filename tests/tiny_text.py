@@ -144,15 +144,21 @@ def embed(
     return answers_of(plan, {"text": Ragged.pack(rows)})[next(iter(model.tasks))]
 
 
+def write_text_weights(folder: Path, name: str = "tiny-text") -> Exits:
+    """Write a checkpoint without scores; return its model."""
+    write_tokenizer(folder)
+    model = Exits(name, exits_config("post", text=_PROMPTED))
+    randomise(model)
+    checkpoint.save(folder, model, "exits", torch.float32, [TOKENIZER])
+    return model
+
+
 def write_text_checkpoint(folder: Path, name: str = "tiny-text") -> Path:
     """Write a servable checkpoint with made-up scores; return the folder."""
     from search.quality.embeddings import Measured, table_of
     from search.quality.table import TABLE
 
-    write_tokenizer(folder)
-    model = Exits(name, exits_config("post", text=_PROMPTED))
-    randomise(model)
-    checkpoint.save(folder, model, "exits", torch.float32, [TOKENIZER])
+    model = write_text_weights(folder, name)
     subnets = list(model.space)
     # Deeper and wider is better, but the last dimensions only hurt.
     worth = [

@@ -95,4 +95,4 @@ def _join(chain: Chain, sample: Sample, graph_of: Callable[[Run, Sequence[Value]
         return run(*args)  # type: ignore[no-any-return]
 
     chain.run(sample.batch(_EXAMPLE), call)
-    return join(graphs, chain.sources, sample.layouts) if len(graphs) > 1 else graphs[0]
+    return join(graphs, chain.sources, sample.layouts)

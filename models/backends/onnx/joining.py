@@ -54,7 +54,7 @@ def _append(whole: GraphProto, part: GraphProto, outer: Mapping[str, str], prefi
     for node in part.node:
         added = whole.node.add()
         added.CopyFrom(node)
-        added.name = prefix + node.name
+        added.name = node.name and prefix + node.name  # some have none
         added.input[:] = [outer.get(name, prefix + name) for name in node.input]
         added.output[:] = [outer.get(name, prefix + name) for name in node.output]
     for constant in part.initializer:
@@ -67,3 +67,4 @@ def _append(whole: GraphProto, part: GraphProto, outer: Mapping[str, str], prefi
             declared = whole.input.add()
             declared.CopyFrom(value)
             declared.name = name
+            inputs.add(name)
