@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from models.inputs import Inputs
-    from models.space import Space, Subnet
+    from models.space import Axis, Space, Subnet
     from models.tasks import Task
 
 Shape: TypeAlias = tuple[int, ...]
@@ -262,3 +262,25 @@ class Elastic(Protocol):
         Raises:
             ValueError: If the subnet, a shape or a task is not one of the model's.
         """
+
+
+def nesting_axis(model: Elastic, shapes: Shapes) -> Axis | None:
+    """Return the axis whose smaller values are ways out of one chain of steps; None if none is.
+
+    A plan with a smaller value runs some of the steps of the plan with a larger one, and an answer
+    of its own: the depth of a multi-exit model, for example. So an answer can be deepened.
+    """
+    space = model.space
+    whole = _inner(model.plan(space.largest, shapes))
+    for axis in space.axes:
+        if axis.kind != "compute" or axis.when != "call" or axis.task is not None:
+            continue
+        for value in axis.values[:-1]:
+            subnet = space.largest | {axis.name: value}
+            if space.valid(subnet) and _inner(model.plan(subnet, shapes)) < whole:
+                return axis
+    return None
+
+
+def _inner(plan: Plan) -> frozenset[bytes]:
+    return plan.identities - {step.identity for step in plan.answers.values()}

@@ -154,7 +154,7 @@ def create_app(settings: Settings) -> FastAPI:
         service, engine, profiles.get, settings.models_folder, settings.max_text_chars
     )
     routers = (
-        infer.routes(service, settings.max_images),
+        infer.routes(service, settings.max_images, settings.max_texts),
         openai.routes(service, settings.max_texts),
         rerank.routes(service, settings.max_texts),
         tei.routes(service, settings),

@@ -4,31 +4,35 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from models import checkpoint
 from models.checkpoint import MANIFEST, CheckpointError, Manifest
-from models.core import Elastic, Shape, with_raw
+from models.core import Elastic, Shape, Shapes, nesting_axis
 from models.files import reading
-from models.inputs.image import ModelInput
-from models.inputs.text import MAX_TEXT_CHARS, TextInput
-from models.space import Subnet, Value
+from models.inputs import Inputs
+from models.inputs.text import MAX_TEXT_CHARS, limit_texts
+from models.space import Axis, Subnet, Value
 from search.find import Finder, Selection
 from search.quality.table import TABLE, Table, TableError
 from search.timing.profile import Profile
 from server.engine.work import Prepared
 from server.errors import InvalidRequestError, UnknownModelError, shown
+from server.inputs.sources import Source
 
 log = logging.getLogger(__name__)
 
 _MAX_FINDERS = 256  # per model: shapes and fixed values
 _TAKEN = re.compile(r".*/(load|reload|unload|config|ready|infer|versions/[^/]*)", re.DOTALL)
 _MAX_PLANS = 4096  # per model; a plan is a few kilobytes of steps, without weights
+
+
+_Shapes: TypeAlias = tuple[tuple[str, Shape], ...]
 
 
 class CatalogError(ValueError):
@@ -63,33 +67,32 @@ class Served:
         elastic: Elastic = self.model
         return elastic
 
-    @property
-    def input(self) -> ModelInput:
-        """What an input must become."""
-        model_input: ModelInput = self.model.input
-        return model_input
+    @cached_property
+    def inputs(self) -> Inputs:
+        """What items must have."""
+        return self.elastic.inputs
 
     @property
     def finder(self) -> Finder:
-        """The search for an input of the model's usual shape; for text, the longest allowed."""
-        return self.finder_for(self.input.plan_shape(None))
+        """The search for an item of the model's usual shapes; for text, the longest allowed."""
+        return self.finder_for(self.inputs.plan_shapes())
 
-    def finder_for(self, shape: Shape, fixed: Mapping[str, Value] | None = None) -> Finder:
-        """Return the search for inputs of a shape; those of the last few hundred are kept.
+    def finder_for(self, shapes: Shapes, fixed: Mapping[str, Value] | None = None) -> Finder:
+        """Return the search for items of some shapes; those of the last few hundred are kept.
 
         Args:
-            shape: Of one input.
+            shapes: Of the inputs that are there.
             fixed: Values on shared axes that the client has chosen itself.
 
         Raises:
             ValueError: If no subnet has the fixed values.
         """
-        return self._finder(shape, tuple(sorted((fixed or {}).items())))
+        return self._finder(tuple(sorted(shapes.items())), tuple(sorted((fixed or {}).items())))
 
     @cached_property
-    def _finder(self) -> Callable[[Shape, tuple[tuple[str, Value], ...]], Finder]:
+    def _finder(self) -> Callable[[_Shapes, tuple[tuple[str, Value], ...]], Finder]:
         return lru_cache(_MAX_FINDERS)(
-            lambda shape, fixed: Finder(self.elastic, shape, self.table, dict(fixed))
+            lambda shapes, fixed: Finder(self.elastic, dict(shapes), self.table, dict(fixed))
         )
 
     @cached_property
@@ -112,27 +115,54 @@ class Served:
         return found
 
     @cached_property
+    def exits(self) -> Axis | None:
+        """The axis along which an answer can be deepened; None if there is none."""
+        return nesting_axis(self.elastic, self.inputs.plan_shapes())
+
+    @cached_property
+    def output_axis(self) -> Axis | None:
+        """The axis of the size of vectors; None where they are not cut."""
+        axes = (axis for axis in self.elastic.space.axes if axis.kind == "output")
+        return next((axis for axis in axes if len(axis.values) > 1), None)
+
+    def named(self, kind: str, sources: Iterable[Source]) -> list[dict[str, Source]]:
+        """Return items of one input each, under the name that the model has for the kind."""
+        name = self.inputs.name_for(kind)
+        return [{name: source} for source in sources]
+
+    @cached_property
     def _rows(self) -> frozenset[Subnet]:
         return frozenset(self.table.rows)
 
-    def prepare(self, subnet: Subnet, tasks: Collection[str], raw: bool = False) -> Prepared:
+    def prepare(
+        self,
+        subnet: Subnet,
+        tasks: Collection[str],
+        raw: bool = False,
+        names: Collection[str] | None = None,
+    ) -> Prepared:
         """Return the plan of a subnet, from a cache of the last few thousand.
 
         Args:
             subnet: Chosen.
             tasks: To answer.
             raw: Whether vectors keep the length that they had before they became unit vectors.
+            names: Of the inputs that are there; None for all.
         """
-        return self._prepare(subnet, tuple(tasks), raw)
+        return self._prepare(subnet, tuple(tasks), raw, None if names is None else tuple(names))
 
     @cached_property
-    def _prepare(self) -> Callable[[Subnet, tuple[str, ...], bool], Prepared]:
-        def prepare(subnet: Subnet, tasks: tuple[str, ...], raw: bool) -> Prepared:
-            # Only costs depend on the shape, and a plan to run is not asked for its cost.
-            shape = self.input.plan_shape(None)
-            plan = self.elastic.plan(subnet, shape, tasks)
-            plan = with_raw(plan) if raw else plan
-            return Prepared(self.name, plan, self.input, profile=self.profile, owner=self.model)
+    def _prepare(
+        self,
+    ) -> Callable[[Subnet, tuple[str, ...], bool, tuple[str, ...] | None], Prepared]:
+        def prepare(
+            subnet: Subnet, tasks: tuple[str, ...], raw: bool, names: tuple[str, ...] | None
+        ) -> Prepared:
+            # Only costs depend on lengths, and a plan to run is not asked for its cost.
+            shapes = self.inputs.plan_shapes(names=names)
+            plan = self.elastic.plan(subnet, shapes, tasks)
+            plan = plan.with_raw() if raw else plan
+            return Prepared(self.name, plan, self.inputs, profile=self.profile, owner=self.model)
 
         return lru_cache(_MAX_PLANS)(prepare)
 
@@ -217,12 +247,18 @@ class Catalog(Mapping[str, Served]):
         profiled = [replace(served, profile=measure(served)) for served in self.values()]
         return Catalog(profiled, self._defaults, self._aliases)
 
-    def choose(self, name: str | None, takes: type[ModelInput] | None = None) -> Served:
+    def choose(
+        self,
+        name: str | None,
+        takes: str | None = None,
+        names: Collection[str] | None = None,
+    ) -> Served:
         """Return the model a request names, or the one it means if it names none.
 
         Args:
             name: Of the model.
-            takes: What the request's inputs become; None for any.
+            takes: The kind of input that the request has; None for any.
+            names: Of the inputs that the request has; None for any.
 
         Raises:
             UnknownModelError: If there is none of that name, or none at all.
@@ -231,9 +267,7 @@ class Catalog(Mapping[str, Served]):
         if name is None:
             if not self:  # as somebody sees it whose models have gone
                 raise UnknownModelError("none of this client's models is served now", "model")
-            fit = [
-                key for key, one in self.items() if takes is None or isinstance(one.input, takes)
-            ]
+            fit = [key for key, one in self.items() if one.inputs.fits(takes, names)]
             return self[meant(fit or list(self), self._defaults)]
         if (own := self.named(name)) not in self:
             names = [name for name, _ in self.names]
@@ -325,11 +359,10 @@ def load_one(folder: Path, max_text_chars: int = MAX_TEXT_CHARS) -> Served:
                 raise CatalogError(
                     f"{folder} has no {TABLE} in its manifest, so nothing can be chosen"
                 )
-            table = Table.load(folder / TABLE, model.space, tuple(model.tasks))
+            table = Table.load(folder / TABLE, model.space, model.tasks)
         except (CheckpointError, TableError) as error:
             raise CatalogError(str(error)) from None  # these name the file
-        if isinstance(model.input, TextInput):
-            model.input.max_text_chars = max_text_chars
+        limit_texts(model.inputs, max_text_chars)
         created_s = int((folder / MANIFEST).stat().st_mtime)
         served = Served(folder, model.name, loaded.manifest, model, table, created_s)
         _ = served.finder  # built now, so that a table that does not factorise is refused here

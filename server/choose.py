@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from models.core import Shape
+from models.core import Shapes
 from models.space import Value
 from search.budget import Budget, InfeasibleBudgetError, TooSlowError
 from search.find import TOLERANCE, Selection, Terms
@@ -99,7 +99,7 @@ class Chooser:
         self,
         served: Served,
         question: Question,
-        shape: Shape,
+        shapes: Shapes,
         num_works: int = 1,
         reading_s: float | None = None,
     ) -> Selection:
@@ -108,7 +108,7 @@ class Chooser:
         Args:
             served: The model.
             question: What is wanted of it.
-            shape: Of its longest input.
+            shapes: Of its items; each at least as large as that of any.
             num_works: Inputs, and what comes on top of them.
             reading_s: What reading its inputs took; None for what it usually takes.
 
@@ -129,9 +129,9 @@ class Chooser:
         left_s = math.inf
         if latency_ms is not None and self._policy.heeds_latency:
             left_s = latency_ms / 1000 - reading_s
-        terms = self._terms(served, shape, num_works, left_s)
+        terms = self._terms(served, shapes, num_works, left_s)
         try:
-            return self._find(served, question, shape, terms)
+            return self._find(served, question, shapes, terms)
         except TooSlowError as error:
             assert latency_ms is not None
             assert served.profile is not None, "or nothing would be too slow"
@@ -146,21 +146,21 @@ class Chooser:
         self._promises.note_total(served.name, choice.predicted_s, seconds)
 
     def choose(
-        self, served: Served, question: Question, shape: Shape, progress: Progress
+        self, served: Served, question: Question, shapes: Shapes, progress: Progress
     ) -> Choice:
         """Return what a request gets now.
 
         Args:
             served: As in `wanted`.
             question: Likewise.
-            shape: Likewise.
+            shapes: Likewise.
             progress: How far it has come.
 
         Raises:
             OverloadedError: If its latency budget could be met but for those who wait, or its
                 client will have stopped waiting by then.
         """
-        wanted = self._in_time(served, question, shape, progress)
+        wanted = self._in_time(served, question, shapes, progress)
         own_s = (wanted.seconds or 0.0) / self._engine.pace
         delay_s = self._engine.delay_s(progress.room, own_s, progress.deadline)
         latency_ms = question.budget.latency_ms
@@ -169,8 +169,8 @@ class Chooser:
         selection = wanted
         is_free = load.price == 0 and load.max_seconds == left_s
         if self._policy.heeds_latency and not question.budget.strict and not is_free:
-            terms = self._terms(served, shape, progress.num_works, load.max_seconds)
-            selection = self._slimmed(served, question, shape, terms._replace(price=load.price))
+            terms = self._terms(served, shapes, progress.num_works, load.max_seconds)
+            selection = self._slimmed(served, question, shapes, terms._replace(price=load.price))
         run_s = selection.seconds or 0.0
         self._check_time(question, progress, delay_s, run_s)
         return Choice(
@@ -180,16 +180,16 @@ class Chooser:
         )
 
     def _in_time(
-        self, served: Served, question: Question, shape: Shape, progress: Progress
+        self, served: Served, question: Question, shapes: Shapes, progress: Progress
     ) -> Selection:
         """Return what is wanted; a latency that waiting for others breaks is refused for now."""
         num_works, reading_s = progress.num_works, progress.spent_s - progress.waited_s
         self._promises.note_reading(served.name, reading_s)
         try:
-            return self.wanted(served, question, shape, num_works, progress.spent_s)
+            return self.wanted(served, question, shapes, num_works, progress.spent_s)
         except TooSlowError as error:
             if progress.waited_s:
-                self.wanted(served, question, shape, num_works, reading_s)
+                self.wanted(served, question, shapes, num_works, reading_s)
                 raise OverloadedError(
                     f"budget.latency_ms={error.latency_ms:g} could be met, but the request waited "
                     f"{1000 * progress.waited_s:.3g} ms to be read",
@@ -216,24 +216,26 @@ class Chooser:
                     delay_s - max(0.0, left_s - run_s) / _DOUBT,
                 )
 
-    def _slimmed(self, served: Served, question: Question, shape: Shape, terms: Terms) -> Selection:
+    def _slimmed(
+        self, served: Served, question: Question, shapes: Shapes, terms: Terms
+    ) -> Selection:
         """Return the best subnet under the terms, or the cheapest if they cannot be met."""
         try:
-            return self._find(served, question, shape, terms)
+            return self._find(served, question, shapes, terms)
         except InfeasibleBudgetError:
             cheapest = terms._replace(price=_ANY_PRICE, max_seconds=math.inf)
-            return self._find(served, question, shape, cheapest)
+            return self._find(served, question, shapes, cheapest)
 
-    def _terms(self, served: Served, shape: Shape, num_works: int, max_seconds: float) -> Terms:
+    def _terms(self, served: Served, shapes: Shapes, num_works: int, max_seconds: float) -> Terms:
         if served.profile is None:
             return Terms()
-        length = shape[0] if served.input.has_length else 0
-        timing = Timing.of(served.profile, Workload(num_works, length))
+        num_tokens = served.inputs.num_tokens(shapes)
+        timing = Timing.of(served.profile, Workload(num_works, num_tokens))
         pace = _STEP ** round(math.log(self._engine.pace, _STEP))
         if _LEAST_S < max_seconds < math.inf:
             max_seconds = _STEP ** math.floor(math.log(max_seconds, _STEP))
         return Terms(0.0, timing, max_seconds, pace)
 
-    def _find(self, served: Served, question: Question, shape: Shape, terms: Terms) -> Selection:
-        finder = served.finder_for(shape, question.fixed)
+    def _find(self, served: Served, question: Question, shapes: Shapes, terms: Terms) -> Selection:
+        finder = served.finder_for(shapes, question.fixed)
         return finder.find(question.tasks, question.preferences, question.budget, terms=terms)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Hashable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
-from typing import TYPE_CHECKING, Any, TypeVar
+from types import MappingProxyType
+from typing import TYPE_CHECKING, TypeVar
 
 from torch import Tensor
 
-from models.core import Shape
+from models.core import Shapes, shared_cost
+from models.inputs import InvalidInputError, Item, num_tokens
+from models.nn.ragged import Value
 from models.space import Subnet
 from search.find import Selection
 from server.catalog import Catalog, Served
@@ -24,9 +26,9 @@ from server.engine.flows import Flow
 from server.engine.load import Fixed, Policy
 from server.engine.reservation import Reservation
 from server.engine.work import Prepared, Result, Work
-from server.errors import DeadlineError
+from server.errors import DeadlineError, InvalidRequestError
 from server.inputs.decoder import Decoder
-from server.inputs.sources import Source
+from server.inputs.sources import Source, Sources
 from server.observe.logs import note_model
 from server.observe.metrics import Metrics, Stage
 from server.sound import blaming, check_answers, examples
@@ -35,6 +37,7 @@ from server.uses import Uses
 if TYPE_CHECKING:
     from server.observe.tracing import Tracing  # needs an extra
 
+_NOTHING: Mapping[bytes, Value] = MappingProxyType({})
 _UNDONE = 1.5  # times what a request took that was given up, it would have taken
 _OWN = Flow(priority=-1)  # of the server's own runs: a reload does not wait behind requests
 
@@ -48,13 +51,14 @@ class Answer:
 
     Attributes:
         selection: The subnet that ran and what is known about it.
-        outputs: Per input and task: logits, or a unit vector.
-        num_tokens: Of each input; 0 where inputs have no length.
+        outputs: Per item and task, without the batch dimension.
+        num_tokens: Of each item; 0 where inputs have no length.
         backend: What ran it.
-        batch_sizes: Of the batch each input was in.
-        seconds: Per stage; queue and run are those of the input that took longest.
+        batch_sizes: Of the batch each item was in.
+        seconds: Per stage; queue and run are those of the item that took longest.
         choice: How the subnet was chosen.
-        shared: Part of the FLOPs, 0..1, that were computed for other inputs as well.
+        flops: Of the request, each value that its items share counted once.
+        shared: Part of the FLOPs, 0..1, that were computed for others as well.
     """
 
     selection: Selection
@@ -64,6 +68,7 @@ class Answer:
     batch_sizes: list[int]
     seconds: Mapping[Stage, float]
     choice: Choice
+    flops: int
     shared: float
 
 
@@ -74,18 +79,20 @@ class Admitted:
     Attributes:
         room: For its works.
         question: What was asked, and by whom.
-        items: The decoded inputs.
+        items: Decoded.
         choice: The subnet chosen, and how.
+        flops: Of the request, each value that its items share counted once.
         deadline: Of its works, on the engine's clock.
         seconds: Per stage so far; ``run`` adds to it.
-        shared: Part of the FLOPs of the last run that were computed for other inputs as well.
+        shared: Part of the FLOPs of the last run that were computed for others as well.
         on_ran: Told of each run that ends: its slowest result, and of how many works.
     """
 
     room: Reservation
     question: Question
-    items: list[Tensor]
+    items: list[Item]
     choice: Choice
+    flops: int
     deadline: float
     seconds: dict[Stage, float]
     shared: float = 0.0
@@ -96,12 +103,13 @@ class Admitted:
         """The subnet chosen."""
         return self.choice.selection
 
-    def work(self, prepared: Prepared, item: Any) -> Work:
-        """Return an input, or what an earlier run kept of it, as work for the engine."""
+    def work(self, prepared: Prepared, item: Item, known: Mapping[bytes, Value]) -> Work:
+        """Return an item as work for the engine."""
         flow = self.room.room.flow
         return Work(
             prepared,
             item,
+            known,
             deadline=self.deadline,
             flops=self.selection.cost.flops,
             client=flow.client,
@@ -109,10 +117,21 @@ class Admitted:
             priority=flow.priority,
         )
 
-    async def run(self, prepared: Prepared, items: Sequence[Any]) -> list[Result]:
-        """Run inputs, or what earlier runs kept of them, and add the times of the slowest."""
-        results = await self.room.submit([self.work(prepared, item) for item in items])
-        self.shared = statistics.fmean(result.shared for result in results)
+    async def run(
+        self, prepared: Prepared, going_on: Mapping[int, Mapping[bytes, Value]] | None = None
+    ) -> list[Result]:
+        """Run items and add the times of the slowest.
+
+        Args:
+            prepared: The plan.
+            going_on: What an earlier run kept, by the number of the item; only these items run.
+                None to run all from the start.
+        """
+        known = dict.fromkeys(range(len(self.items)), _NOTHING) if going_on is None else going_on
+        works = [self.work(prepared, self.items[i], kept) for i, kept in known.items()]
+        results = await self.room.submit(works)
+        whole = _macs(prepared, [work.item for work in works])
+        self.shared = 1 - sum(result.macs for result in results) / whole if whole else 0.0
         slowest = max(results, key=lambda result: result.queue_s + result.run_s)
         self.seconds[Stage.QUEUE] += slowest.queue_s
         self.seconds[Stage.RUN] += slowest.run_s
@@ -221,57 +240,61 @@ class Service:
         space = served.elastic.space
         for subnet in (space.smallest, space.largest):
             prepared = served.prepare(subnet, served.elastic.tasks)
-            for item in examples(served.input):
+            for item in examples(served.inputs):
                 with self._engine.reserve(1, flow=_OWN) as room, blaming(served, subnet, item):
                     (result,) = await room.submit([Work(prepared, item, priority=_OWN.priority)])
                     check_answers(served.elastic.tasks, result.outputs)
         self.metrics.watch_model(served)  # with its front, which takes a moment
 
-    def select(self, served: Served, question: Question, shape: Shape) -> Selection:
-        """Choose a subnet for one input of a shape, as if nobody waited, without running it.
+    def select(self, served: Served, question: Question, shapes: Shapes) -> Selection:
+        """Choose a subnet for one item of some shapes, as if nobody waited, without running it.
 
         Raises:
+            InvalidRequestError: If there is no subnet for these inputs.
             RequestError: If tasks, preferences or fixed values make no sense.
             InfeasibleBudgetError: If no subnet meets the budget.
             ClientError: If the caller may not ask this.
         """
         note_model(served.name)
-        question = inherited(question, served, self._slims_all)
-        return self._chooser.wanted(served, question, shape)
+        question = _for_inputs(inherited(question, served, self._slims_all), served, shapes)
+        return self._chooser.wanted(served, question, shapes)
 
-    async def infer(self, served: Served, question: Question, sources: Sequence[Source]) -> Answer:
-        """Choose one subnet for all inputs, run it on each, and say what was done.
+    async def infer(self, served: Served, question: Question, items: Sequence[Sources]) -> Answer:
+        """Choose one subnet for all items, run it on each, and say what was done.
 
-        The budget is for each input; the longest decides.
+        The budget is for each item; the longest decides.
 
         Raises:
             RheostatError: As `admit`; InferenceError if the model failed.
         """
-        async with self.admit(served, question, sources) as admitted:
+        async with self.admit(served, question, items) as admitted:
             selection = admitted.selection
-            prepared = served.prepare(selection.subnet, selection.scores, question.raw)
-            results = await admitted.run(prepared, admitted.items)
+            prepared = served.prepare(
+                selection.subnet, selection.scores, question.raw, admitted.items[0]
+            )
+            results = await admitted.run(prepared)
         return Answer(
             selection=selection,
             outputs=[result.outputs for result in results],
-            num_tokens=[served.input.num_tokens(item) for item in admitted.items],
+            num_tokens=[num_tokens(item) for item in admitted.items],
             backend=self.backend_name,
             batch_sizes=[result.batch_size for result in results],
             seconds=admitted.seconds,
             choice=admitted.choice,
+            flops=admitted.flops,
             shared=admitted.shared,
         )
 
     def admit(
-        self, served: Served, question: Question, sources: Sequence[Source], num_more: int = 0
+        self, served: Served, question: Question, items: Sequence[Sources], num_more: int = 0
     ) -> AbstractAsyncContextManager[Admitted]:
         """Reserve room, decode the inputs and choose a subnet; record the request at the end.
 
         Args:
             served: The model.
             question: What is wanted of it.
-            sources: Its inputs.
-            num_more: Works to have room for beyond one per input.
+            items: Of the request.
+            num_more: Works to have room for beyond one per item.
 
         Raises:
             OverloadedError: If there is no room for all works.
@@ -283,24 +306,26 @@ class Service:
             QuotaExceededError: If one of the caller's quotas is used up.
         """
         note_model(served.name)
-        admission = self._admit(served, question, sources, num_more)
+        admission = self._admit(served, question, items, num_more)
         if self._tracing is None:
             return admission
         return self._tracing.follow(admission, served, self.backend_name)
 
     @asynccontextmanager
     async def _admit(
-        self, served: Served, question: Question, sources: Sequence[Source], num_more: int
+        self, served: Served, question: Question, asked: Sequence[Sources], num_more: int
     ) -> AsyncIterator[Admitted]:
+        _check_inputs(served, asked)
         question = inherited(question, served, self._slims_all)
         late_s = self._late_s()
         start = self._clock() - late_s  # when it arrived; its answer may wait as long to be sent
-        budget, num_works = question.budget, len(sources) + num_more
+        budget, num_works = question.budget, len(asked) + num_more
         latency_s = inf if budget.latency_ms is None else budget.latency_ms / 1000
         timeout_s = inf if question.timeout_s is None else question.timeout_s
         deadline = start + min(latency_s, timeout_s) - late_s
         is_timed = budget.latency_ms is not None
-        estimate_s, caller = _estimate(served, question, sources), question.caller
+        estimate_s, caller = _estimate(served, question, asked), question.caller
+        sources = [source for item in asked for source in item.values()]
         wait_s = self._decoder.wait_s(sources, caller.client, caller.weight)
         with (
             self.uses.hold(served),
@@ -308,15 +333,16 @@ class Service:
         ):
             if self._quotas is not None:
                 await self._quotas.charge_request(caller)
-            items = await self._decoder.decode(sources, served.input, caller.client, caller.weight)
+            items = await self._decoder.decode(asked, served.inputs, caller.client, caller.weight)
             decoded = self._clock()
-            shape = max(served.input.shape_of(item) for item in items)
+            shapes = served.inputs.upper(items)
+            question = _for_inputs(question, served, shapes)
             spent_s = decoded - start + late_s
             waited_s = 2 * late_s + min(wait_s, decoded - start - late_s)
             progress = Progress(num_works, spent_s, waited_s, room.room, deadline)
-            choice = self._chooser.choose(served, question, shape, progress)
+            choice = self._chooser.choose(served, question, shapes, progress)
+            flops = _flops(served, choice.selection, shapes, items)
             if self._quotas is not None:
-                flops = choice.selection.cost.flops * len(items)
                 await self._quotas.charge_flops(question.caller, flops)
             seconds = {
                 Stage.DECODE: decoded - start,
@@ -324,7 +350,7 @@ class Service:
                 Stage.QUEUE: 0.0,
                 Stage.RUN: 0.0,
             }
-            admitted = Admitted(room, question, items, choice, deadline, seconds)
+            admitted = Admitted(room, question, items, choice, flops, deadline, seconds)
             try:
                 yield admitted
             except DeadlineError:
@@ -335,9 +361,7 @@ class Service:
                 raise
         seconds[Stage.TOTAL] = self._clock() - start
         self._chooser.note_total(served, choice, seconds[Stage.TOTAL])
-        self.metrics.answered(
-            served, choice, len(items), admitted.shared, seconds, budget.latency_ms
-        )
+        self.metrics.answered(served, choice, flops, admitted.shared, seconds, budget.latency_ms)
 
 
 def _flow(question: Question) -> Flow:
@@ -346,8 +370,50 @@ def _flow(question: Question) -> Flow:
     return Flow(caller.client, caller.weight, max(caller.priority, question.priority or 0))
 
 
-def _estimate(served: Served, question: Question, sources: Sequence[Source]) -> float:
-    """Return the seconds that inputs may take at least, before they are decoded."""
+def _check_inputs(served: Served, items: Sequence[Sources]) -> None:
+    """Refuse items that lack an input, or that do not all have the same ones."""
+    try:
+        served.inputs.check(items[0])
+    except InvalidInputError as error:
+        raise InvalidRequestError(str(error), "inputs") from None
+    for i, item in enumerate(items):
+        if item.keys() != items[0].keys():
+            raise InvalidRequestError(
+                f"inputs[{i}] has {list(item)}, inputs[0] {list(items[0])}; all must have the same",
+                f"inputs[{i}]",
+            )
+
+
+def _for_inputs(question: Question, served: Served, names: Collection[str]) -> Question:
+    """Return a question about the subnets that there are for an item's inputs."""
+    try:
+        given = served.inputs.given_choices(served.elastic.space.axes, names)
+    except InvalidInputError as error:
+        raise InvalidRequestError(str(error), "inputs") from None
+    return replace(question, fixed={**question.fixed, **given}) if given else question
+
+
+def _flops(served: Served, selection: Selection, shapes: Shapes, items: Sequence[Item]) -> int:
+    """Return the FLOPs of a request: what its items share is counted once."""
+    if len(shapes) == 1:
+        return selection.cost.flops * len(items)
+    plan = served.elastic.plan(selection.subnet, shapes, list(selection.scores))
+    return shared_cost((plan, _contents(item)) for item in items).flops
+
+
+def _macs(prepared: Prepared, items: Sequence[Item]) -> float:
+    """Return the MACs of items by a plan of the model's own shapes, counted as `_flops` does."""
+    if len(items[0]) == 1 or prepared.known:
+        return float(prepared.macs * len(items))
+    return float(shared_cost((prepared.plan, _contents(item)) for item in items).macs)
+
+
+def _contents(item: Item) -> Mapping[str, Hashable]:
+    return {name: one.digest for name, one in item.items()}
+
+
+def _estimate(served: Served, question: Question, items: Sequence[Sources]) -> float:
+    """Return the seconds that items may take at least, before they are decoded."""
     space, budget = served.elastic.space, question.budget
     is_whole = budget.strict and not budget.names_limit
     subnet, tasks = space.largest if is_whole else space.smallest, list(served.elastic.tasks)
@@ -356,6 +422,9 @@ def _estimate(served: Served, question: Question, sources: Sequence[Source]) -> 
         tasks = [task for task in tasks if task in question.tasks] or tasks
         asked = {axis.name for axis in space.axes if axis.task is None or axis.task in tasks}
         subnet = Subnet({name: value for name, value in subnet.items() if name in asked})
-    prepared = served.prepare(subnet, tasks)
-    longest = served.input.plan_shape(None)[0]
-    return sum(prepared.share(min(longest, source.num_tokens)).more for source in sources)
+    names = tuple(items[0])
+    subnet = subnet | served.inputs.given_choices(space.axes, names)
+    prepared = served.prepare(subnet, tasks, names=names)
+    longest = served.inputs.max_tokens
+    lengths = (min(longest, sum(one.num_tokens for one in item.values())) for item in items)
+    return sum(prepared.share(length).more for length in lengths)

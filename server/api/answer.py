@@ -23,8 +23,8 @@ def receipt_of(served: Served, answer: Answer) -> Receipt:
     """Return the receipt of a run."""
     return Receipt(
         **_chosen(served, answer.selection),
-        total_flops=(total := answer.selection.cost.flops * len(answer.outputs)),
-        shared_flops=round(answer.shared * total),
+        total_flops=answer.flops,
+        shared_flops=round(answer.shared * answer.flops),
         slimmed=answer.choice.is_slimmed,
         backend=answer.backend,
         batch_sizes=answer.batch_sizes,

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from fastapi import Request, Response
 
-from models.inputs.text import TextInput
 from server.api.answer import milliseconds, plan_receipt, receipt_headers, unless_gone
 from server.api.options import options_of
 from server.api.rheostat.schema import BudgetBody
@@ -51,7 +50,7 @@ async def ranked(
     Raises:
         RheostatError: As `server.rerank.rerank`; UnknownModelError.
     """
-    served = service.models_of(caller_of(request)).choose(asked.model, TextInput)
+    served = service.models_of(caller_of(request)).choose(asked.model, "text")
     tally.model = served.name
     question = options_of(request).question(
         caller_of(request),

@@ -18,8 +18,8 @@ from models.run.execution import NotFiniteError, StoppedError
 from models.run.jobs import Done
 from search.timing.profile import Workload
 from server.engine.admission import Admission
-from server.engine.batch import Waiting, by_task, jobs_of
-from server.engine.cache import ContentCache
+from server.engine.batch import Waiting
+from server.engine.cache import ContentCache, answers_of
 from server.engine.errands import Errand
 from server.engine.flows import ANY_FLOW, Flow, Room
 from server.engine.predict import InTime, Pace, batch_seconds
@@ -214,9 +214,10 @@ class Engine:
                 work,
                 now,
                 self._loop.create_future(),
-                self._cache.key(work),
                 room,
                 work.share.more,
+                self._cache.recall(work),
+                work.prepared.keep | self._cache.wants(work),
             )
             for work in works
         ]
@@ -240,10 +241,13 @@ class Engine:
 
     def _recall(self, item: Waiting) -> bool:
         """Answer a work from the cache, if it can be."""
-        kept = None if item.key is None else self._cache.get(item.key)
-        if kept is None:
+        if item.work.prepared.keep - item.cached.keys():
             return False
-        item.future.set_result(Result(by_task(item.work, kept), None, 0.0, 0.0, 0, shared=1.0))
+        answers = answers_of(item.work, item.cached)
+        if answers is None:
+            return False
+        kept = {identity: item.cached[identity] for identity in item.work.prepared.keep}
+        item.future.set_result(Result(answers, kept, 0.0, 0.0, 0, shared=1.0))
         return True
 
     def _check_open(self) -> None:
@@ -321,16 +325,15 @@ class Engine:
     def _execute(
         self, batch: Sequence[Waiting], calls: list[tuple[Sequence[Step], Workload, float]]
     ) -> Iterator[list[tuple[int, Done | Exception]]]:
-        """Run a batch in which equal inputs are one row, and note each call and its seconds."""
-        works = [item.work for item in batch]
-        jobs, items = jobs_of(works)
-        collate = works[0].prepared.input.collate
+        """Run a batch, and note each call and its seconds."""
+        collate = batch[0].work.prepared.inputs.collate
         is_forsaken = lambda: all(item.future.done() for item in batch)  # noqa: E731
 
         def observe(steps: Sequence[Step], rows: int, num_tokens: int, seconds: float) -> None:
             calls.append((steps, Workload(rows, num_tokens / rows), seconds))
 
-        return self.backend.execute(jobs, items, collate, is_forsaken, observe, self._clock)
+        jobs = [item.job for item in batch]
+        return self.backend.execute(jobs, collate, is_forsaken, observe, self._clock)
 
     def _post(self, call: Callable[..., None], *args: object) -> None:
         # A loop that is gone took everybody who waited with it.
@@ -348,13 +351,10 @@ class Engine:
         self._admission.note(len(answered))
         for item, done in answered:
             item.release()
-            if item.key is not None:
-                self._cache.put(item.key, done.outputs)
+            self._cache.put(item.work, done)
             if not item.future.done():
-                outputs = by_task(item.work, done.outputs)
                 queue_s = started - item.since
-                result = Result(outputs, done.kept, queue_s, run_s, batch_size, done.shared)
-                item.future.set_result(result)
+                item.future.set_result(item.result(done, queue_s, run_s, batch_size))
 
     def _fail(self, batch: Sequence[Waiting], texts: Sequence[str] = ()) -> None:
         """Tell those of a batch that have no answer yet that it failed. On the event loop."""

@@ -287,7 +287,7 @@ class Metrics:
         self,
         served: Served,
         choice: Choice,
-        num_inputs: int,
+        flops: int,
         shared: float,
         seconds: Mapping[Stage, float],
         latency_ms: float | None,
@@ -297,13 +297,12 @@ class Metrics:
         Args:
             served: The model.
             choice: What ran.
-            num_inputs: Of the request.
-            shared: Part of the FLOPs, 0..1, that were computed for other inputs as well.
+            flops: Of the request.
+            shared: Part of the FLOPs, 0..1, that were computed for others as well.
             seconds: Per stage.
             latency_ms: Of the budget.
         """
         model, selection = served.name, choice.selection
-        flops = selection.cost.flops * num_inputs
         self._of(self._flops, model).inc(flops)
         self._of(self._shared, model).inc(flops * shared)
         self._of(self._quality, model).observe(selection.quality)

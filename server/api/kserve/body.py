@@ -14,7 +14,7 @@ from pydantic import ConfigDict, Field
 
 from server.api.body import parse
 from server.api.kserve.inference import Asked, Replied
-from server.api.kserve.signature import inputs_of
+from server.api.kserve.signature import forms_of
 from server.api.kserve.tensors import MAX_INT, Given, Output
 from server.api.request_body import RequestBody
 from server.api.rheostat.schema import Name
@@ -132,7 +132,7 @@ def read_inference(served: Served, body: bytes, header_length: str | None) -> Pa
     if header_length is None:
         fields, behind = parse(InferenceBody, body), None
     elif (length := _length(header_length, len(body))) == 0:
-        spec = next(iter(inputs_of(served).values()))
+        spec = next(iter(forms_of(served).values())).spec
         only = Given("the body", spec.name, spec.datatype, [1], [body])
         return Parsed(None, Asked({}, [only], {}), {None: False})
     else:

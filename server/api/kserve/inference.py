@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, ValidationError, create_model
 
@@ -24,6 +23,7 @@ from server.api.kserve.inputs import sources_of
 from server.api.kserve.signature import tasks_of
 from server.api.kserve.tensors import MAX_INT, Given, Output
 from server.api.options import Options
+from server.api.outputs import to_tensor
 from server.api.request_body import RequestBody
 from server.api.rheostat.schema import BudgetBody, Name, Receipt
 from server.catalog import Served
@@ -124,7 +124,7 @@ class Inference:
 
     def max_inputs(self, served: Served) -> int:
         """Return how many inputs one request may have."""
-        return self._max_texts if served.input.has_length else self._max_images
+        return self._max_texts if served.inputs.has_length else self._max_images
 
     async def run(
         self,
@@ -163,14 +163,14 @@ class Inference:
             priority=parameters.priority - 1 if parameters.priority else None,
             timeout_s=min((s for s in (timeout_s, left_s) if s is not None), default=None),
         )
-        sources = sources_of(
+        items = sources_of(
             served,
             asked.inputs,
             self.max_inputs(served),
             parameters.prompt,
             parameters.truncate,
         )
-        answer = await self.service.infer(served, question, sources)
+        answer = await self.service.infer(served, question, items)
         receipt = receipt_of(served, answer)
         short = receipt_headers(receipt)
         return Replied(
@@ -235,8 +235,7 @@ def _outputs(served: Served, asked: Mapping[str, int | None], answer: Answer) ->
     found = []
     for name in asked or by_output:
         task = by_output[name][0]
-        rows = torch.stack([outputs[task] for outputs in answer.outputs])
-        values: NDArray[np.float32] = rows.float().cpu().numpy()
+        values = to_tensor([outputs[task] for outputs in answer.outputs])
         num_classes = asked.get(name)
         if num_classes is None:
             found.append(Output(name, values, values.shape))

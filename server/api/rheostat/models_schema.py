@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from server.api.rheostat.schema import Value
 
@@ -46,29 +46,27 @@ class AxisEntry(BaseModel):
 class TaskEntry(BaseModel):
     """One question the model answers."""
 
-    kind: str
+    kind: str = Field(description="classes, embedding, score or map.")
     labels: list[str]
+    channels: list[str] = Field(description="Of a map of numbers.")
+    unit: str = Field(description="Of a map of numbers.")
     metric: str
     score: float = Field(description="Of the largest subnet, in the metric.")
 
 
-class ImageEntry(BaseModel):
-    """What an image may be and what becomes of it."""
+class InputEntry(BaseModel):
+    """One input of a model, and what a client must know to make it.
 
-    kind: Literal["image"] = "image"
-    formats: list[str]
-    height: int
-    width: int
-    resize: str
+    Further fields depend on the kind. ``image``: ``formats``, ``height``, ``width``, ``resize``,
+    ``mean``, ``std``. ``text``: ``max_length`` (most tokens, special ones included), ``prompts``
+    (templates by name), ``default_prompt``. ``tensor``: ``shape``, ``max_length``, ``least``,
+    ``most``.
+    """
 
+    model_config = ConfigDict(extra="allow")
 
-class TextEntry(BaseModel):
-    """What a text may be and what it is put into."""
-
-    kind: Literal["text"] = "text"
-    max_length: int = Field(description="Most tokens, special tokens included.")
-    prompts: dict[str, str] = Field(description="Templates by name.")
-    default_prompt: str | None
+    kind: str = Field(description="image, text or tensor.")
+    required: bool = Field(description="Whether every item must have it.")
 
 
 class CostEntry(BaseModel):
@@ -91,7 +89,7 @@ class ModelDetail(ModelEntry):
 
     axes: list[AxisEntry]
     task_details: dict[str, TaskEntry]
-    input: ImageEntry | TextEntry
+    inputs: dict[str, InputEntry] = Field(description="By name.")
     cheapest: CostEntry
     largest: CostEntry
     front: list[FrontEntry] = Field(description="Equal weights, cheapest first.")

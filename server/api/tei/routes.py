@@ -17,7 +17,7 @@ from fastapi.responses import JSONResponse
 
 from models.checkpoint import WEIGHTS
 from models.inputs import InvalidInputError
-from models.inputs.text import TextInput
+from models.inputs.text import TextInput, text_input
 from server.api.answer import receipt_headers, receipt_of, unless_gone
 from server.api.body import read_json
 from server.api.dimensions import allowed_dimensions, fixed_dimensions
@@ -118,7 +118,7 @@ def routes(service: Service, settings: Settings) -> APIRouter:
         """Embed texts with the best subnet that the budget allows."""
         with service.metrics.request() as tally:
             body = await read_json(request, EmbedBody)
-            served = service.models_of(caller_of(request)).choose(body.model, TextInput)
+            served = service.models_of(caller_of(request)).choose(body.model, "text")
             tally.model = served.name
             _check_any(request, "inputs", body.inputs)
             texts = passages("inputs", body.inputs, settings.max_texts, body.prompt_name, body.side)
@@ -129,7 +129,9 @@ def routes(service: Service, settings: Settings) -> APIRouter:
                 priority=body.priority,
                 raw=not body.normalize,
             )
-            answer = await unless_gone(request, service.infer(served, question, texts))
+            answer = await unless_gone(
+                request, service.infer(served, question, served.named("text", texts))
+            )
         response.headers.update(receipt_headers(receipt_of(served, answer)))
         response.headers.update(
             _timing(answer.seconds, answer.backend, texts, sum(answer.num_tokens))
@@ -277,10 +279,11 @@ async def rerank(
 
 
 def _text_model(service: Service, request: Request, name: str | None) -> tuple[Served, TextInput]:
-    served = service.models_of(caller_of(request)).choose(name, TextInput)
-    if not isinstance(served.input, TextInput):
-        raise InvalidRequestError(f"model={name}: this model takes images, not text", "model")
-    return served, served.input
+    served = service.models_of(caller_of(request)).choose(name, "text")
+    try:
+        return served, text_input(served.inputs)
+    except InvalidInputError as error:
+        raise InvalidRequestError(f"model={name}: {error}", "model") from None
 
 
 def _check_any(request: Request, field: str, given: Sequence[object]) -> None:
