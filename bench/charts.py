@@ -72,12 +72,13 @@ def quality() -> str:
         return round(left + share * (right - left)), round(y)
 
     body = [_text(14, 26, "Share of the whole model's test score", "text head")]
-    for kept in range(lowest, 101, 10):
-        y = place(0, kept / 100)[1]
+    for percent in range(lowest, 101, 10):
+        y = place(0, percent / 100)[1]
         body.append(f'<line class="line" x1="{left}" y1="{y}" x2="{right}" y2="{y}"/>')
-        body.append(_text(left - 8, y + 5, f"{kept} %", "faint", "end"))
-    for share in range(0, 101, 20):
-        body.append(_text(place(share / 100, 0)[0], bottom + 22, f"{share} %", "faint", "middle"))
+        body.append(_text(left - 8, y + 5, f"{percent} %", "faint", "end"))
+    for percent in range(0, 101, 20):
+        x = place(percent / 100, 0)[0]
+        body.append(_text(x, bottom + 22, f"{percent} %", "faint", "middle"))
     body.append(_text(right, bottom + 46, "share of its compute (MACs)", "faint", "end"))
     points: dict[str, list[tuple[int, int]]] = {}
     names: dict[str, str] = {}
