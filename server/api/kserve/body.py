@@ -88,7 +88,7 @@ class InferenceBody(StrictBody):
 
     id: str | None = Field(default=None, max_length=1000, description="Sent back.")
     parameters: dict[Name, Any] = Field(
-        default={}, description="Budget, preferences, timeout, priority: see the README."
+        default={}, description="Budget, preferences, timeout, priority: see the page Protocols."
     )
     inputs: Annotated[list[InputTensor], Field(fail_fast=True)] = Field(
         min_length=1, max_length=_MAX_TENSORS
