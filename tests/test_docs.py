@@ -30,7 +30,7 @@ def test_every_metric_is_in_the_readme_and_no_other() -> None:
 
 def test_every_file_that_the_architecture_page_names_exists() -> None:
     page = (ROOT / "docs" / "architecture.md").read_text()
-    for name in re.findall(r"`((?:models|search|server)/[\w/.*]+)`", page):
+    for name in re.findall(r"`((?:models|search|server|client)/[\w/.*]+)`", page):
         assert list(ROOT.glob(name)), name
 
 

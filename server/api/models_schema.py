@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from server.api.schema import Value
+from models.core import Value
 
 
 class ModelEntry(BaseModel):

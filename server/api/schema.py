@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from models.core import Value
 from server.api.request_body import RequestBody
 
 MAX_PRIORITY = 999
 
-# The client reads this file in programs that may have packages `models` and `search` of their own.
-Value: TypeAlias = int | float | str  # of an axis, as `models.core` has it
 Name = Annotated[str, Field(max_length=200)]
 Priority = Annotated[
     int | None,
