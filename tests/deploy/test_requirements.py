@@ -14,7 +14,7 @@ def test_requirements_are_those_of_server_client_and_extras(tmp_path: Path) -> N
     (tmp_path / "client").mkdir()
     for name in ("pyproject.toml", "client/pyproject.toml"):
         shutil.copyfile(ROOT / name, tmp_path / name)
-    command = [sys.executable, DEPLOY / "requirements.py", "cpu", "postgres"]
+    command = [sys.executable, str(DEPLOY / "requirements.py"), "cpu", "postgres"]
     done = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
     names = {line.partition(">=")[0] for line in done.stdout.splitlines()}
     assert {"torch", "httpx", "onnxruntime", "asyncpg"} <= names
