@@ -30,11 +30,11 @@ help:  ## List the targets
 install: $(STAMP)  ## Create .venv with everything needed to serve, train and test
 
 # Torch goes first and alone: its exact version decides which build everything else meets.
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml client/pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed" if sys.version_info < (3, 11) else 0)'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) $(PIP_ARGS) "$$(grep '^torch==' constraints.txt)"
-	$(PIP) $(PIP_ARGS) -e '.[cpu,train,dev]'
+	$(PIP) $(PIP_ARGS) -e '.[cpu,train,dev]' -e ./client
 	@touch $@
 
 serve: install  ## Start the server (HOST=127.0.0.1 PORT=8000)

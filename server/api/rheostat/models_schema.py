@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from server.api.rheostat.schema import Value
+from models.space import Value
 
 
 class ModelEntry(BaseModel):

@@ -6,12 +6,11 @@ from typing import Annotated, Any, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from models.space import Value
 from server.api.request_body import RequestBody
 
 MAX_PRIORITY = 999
 
-# The client reads this file in programs that may have packages `models` and `search` of their own.
-Value: TypeAlias = int | float | str  # of an axis, as `models.core` has it
 Name = Annotated[str, Field(max_length=200)]
 Priority = Annotated[
     int | None,

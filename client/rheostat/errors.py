@@ -1,4 +1,4 @@
-"""What the Python client raises, and when it tries again.
+"""What the client raises.
 
 APIError
 ├── InvalidRequestError      4xx: the request is at fault
@@ -7,15 +7,15 @@ APIError
 │   └── AuthenticationError      401, 403: the key is missing, wrong or not allowed to
 ├── OverloadedError          429: the server is full; ``retry_after_s`` says when to come back
 ├── DeadlineError            504: the deadline passed before the request's turn came
-└── ServerError              all else: the server failed, or is not ready
+├── ServerError              all else: the server failed, or is not ready
+└── InvalidAnswerError       a success that is not what Rheostat answers
 
 A server that cannot be reached is an ``httpx.TransportError``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -85,6 +85,10 @@ class ServerError(APIError):
     """The server failed, or is not ready."""
 
 
+class InvalidAnswerError(APIError):
+    """The answer cannot be read: something else is at that address, or another version."""
+
+
 _BY_TYPE: Mapping[str, type[APIError]] = {
     "infeasible_budget": InfeasibleBudgetError,
     "unknown_model": UnknownModelError,
@@ -96,7 +100,6 @@ _BY_STATUS: Mapping[int, type[APIError]] = {
     504: DeadlineError,
 }
 _OURS = {"model_not_found": "unknown_model"}  # OpenAI's word
-_PASSING = (429, 502, 503)  # 500 and 504 would most likely come again
 
 
 def error_of(response: httpx.Response) -> APIError:
@@ -114,6 +117,17 @@ def error_of(response: httpx.Response) -> APIError:
         found.get("feasible"),
         response.headers.get("x-request-id"),
         retry_after_s(response.headers),
+    )
+
+
+def invalid_answer(response: httpx.Response, fault: ValueError) -> InvalidAnswerError:
+    """Return the error for a success that cannot be read."""
+    request = response.request
+    return InvalidAnswerError(
+        response.status_code,
+        "invalid_answer",
+        f"{request.method} {request.url.path} was not answered as Rheostat does: {fault}",
+        request_id=response.headers.get("x-request-id"),
     )
 
 
@@ -140,52 +154,3 @@ def retry_after_s(headers: httpx.Headers) -> float | None:
         return max(0.0, (until - now).total_seconds())
     except (ValueError, KeyError, TypeError):
         return None
-
-
-@dataclass(frozen=True, slots=True)
-class Retries:
-    """When to send a request again; every request of this client may be.
-
-    Attributes:
-        most: Times; 0 for never.
-        max_wait_s: A server that asks for a longer wait is not asked again.
-        first_s: Wait before the first repetition where the server names none; it then doubles.
-        longest_s: To which it grows.
-    """
-
-    most: int = 2
-    max_wait_s: float = 60.0
-    first_s: float = 0.5
-    longest_s: float = 8.0
-
-    def wait_s(
-        self,
-        outcome: httpx.Response | httpx.TransportError,
-        attempt: int,
-        rng: Callable[[], float],
-    ) -> float:
-        """Return how long to wait before the next attempt.
-
-        Args:
-            outcome: Of the last one.
-            attempt: Its number, from 0.
-            rng: Returns numbers from 0 to 1; waits that the server does not name are shortened by
-                up to a half, so that clients do not return together.
-
-        Raises:
-            APIError: If there shall be no other attempt.
-            httpx.TransportError: Likewise.
-        """
-        backoff_s: float = min(self.longest_s, self.first_s * 2**attempt) * (1 - rng() / 2)
-        if isinstance(outcome, httpx.TransportError):
-            is_late = isinstance(outcome, httpx.ReadTimeout | httpx.WriteTimeout)
-            if attempt >= self.most or is_late:
-                raise outcome
-            return backoff_s
-        error = error_of(outcome)
-        should = outcome.headers.get("x-should-retry")
-        may = should == "true" or (should != "false" and error.status in _PASSING)
-        wait_s = backoff_s if error.retry_after_s is None else error.retry_after_s
-        if not may or attempt >= self.most or wait_s > self.max_wait_s:
-            raise error
-        return wait_s

@@ -1,64 +1,63 @@
-"""What the Python client sends and how it reads the answers: pure functions, no network."""
+"""What the client sends and how it reads the answers: pure functions, no network."""
 
 from __future__ import annotations
 
 import base64
 import json
+import sys
+from array import array
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Generic, Literal, NamedTuple, TypeVar
+from dataclasses import asdict, dataclass
+from typing import Any, Generic, Literal, TypeVar
 from urllib.parse import quote
 
 import httpx
-import numpy as np
-import numpy.typing as npt
-from pydantic import BaseModel
 
-from server.api.rheostat.models_schema import ModelDetail, ModelEntry, ModelList
-from server.api.rheostat.schema import BudgetBody as Budget
-from server.api.rheostat.schema import InferAnswer, PlanAnswer, PlanReceipt, Receipt
-from server.api.rheostat.text_schema import (
-    CascadeBody,
+from rheostat.answers import (
+    Embeddings,
     EmbeddingsAnswer,
+    InferAnswer,
+    PlanAnswer,
+    PlanReceipt,
     RerankAnswer,
     SimilarityAnswer,
-    Usage,
 )
+from rheostat.asked import Budget, Cascade
+from rheostat.errors import invalid_answer
+from rheostat.model_answers import ModelDetail, ModelEntry, ModelList
+from rheostat.reading import from_json
 
-T = TypeVar("T", covariant=True)
-BodyT = TypeVar("BodyT", bound=BaseModel)
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 Side = Literal["left", "right"]
 
 
 @dataclass(frozen=True, slots=True)
-class Call(Generic[T]):
+class Call(Generic[T_co]):
     """A request, and how to read its answer.
 
     Attributes:
         method: Of HTTP.
         path: From the server's root.
-        parse: Reads the response.
-        body: What httpx takes: ``json``, or ``files`` and ``data``.
+        parse: Reads the response; raises ValueError if it cannot.
+        body: What httpx takes: ``content`` and ``headers``, or ``files``.
     """
 
     method: str
     path: str
-    parse: Callable[[httpx.Response], T]
+    parse: Callable[[httpx.Response], T_co]
     body: Mapping[str, Any]
 
+    def read(self, response: httpx.Response) -> T_co:
+        """Return what a success says.
 
-class Embeddings(NamedTuple):
-    """Vectors of texts.
-
-    Attributes:
-        vectors: In the order of the texts, of length 1, shape [texts, dimensions].
-        usage: Tokens read.
-        receipt: What ran, and what it cost.
-    """
-
-    vectors: npt.NDArray[np.float32]
-    usage: Usage
-    receipt: Receipt
+        Raises:
+            InvalidAnswerError: If it says nothing that this call could be answered with.
+        """
+        try:
+            return self.parse(response)
+        except ValueError as fault:
+            raise invalid_answer(response, fault) from None
 
 
 def infer(
@@ -79,16 +78,22 @@ def infer(
         preferences: Weight of each task; None for equal weights.
         budget: For each image; None for the largest subnet.
         priority: 0 is the highest.
+
+    Raises:
+        TypeError: If an image is no file's bytes.
     """
-    images = [image] if isinstance(image, bytes) else image
+    images = [image] if isinstance(image, bytes) else list(image)
+    for i, one in enumerate(images):
+        if not isinstance(one, bytes):
+            raise TypeError(f"image[{i}] is {one!r}; an image is the bytes of its file")
     asked = _given(
         model=model, tasks=tasks, preferences=preferences, budget=budget, priority=priority
     )
-    body = {
-        "files": [("image", (f"image{i}", one)) for i, one in enumerate(images)],
-        "data": {"request": json.dumps(asked)},
-    }
-    return Call("POST", "/v1/infer", _reader(InferAnswer), body)
+    parts: list[tuple[str, tuple[str | None, str | bytes]]] = [
+        ("request", (None, json.dumps(asked))),
+        *(("image", (f"image{i}", one)) for i, one in enumerate(images)),
+    ]
+    return Call("POST", "/v1/infer", _reader(InferAnswer), {"files": parts})
 
 
 def plan(
@@ -110,7 +115,7 @@ def plan(
     """
     asked = _given(model=model, tasks=tasks, preferences=preferences, budget=budget, tokens=tokens)
     read = _reader(PlanAnswer)
-    return Call("POST", "/v1/plan", lambda response: read(response).receipt, {"json": asked})
+    return Call("POST", "/v1/plan", lambda response: read(response).receipt, _json(asked))
 
 
 def embed(
@@ -147,7 +152,7 @@ def embed(
         prompt=prompt,
         truncate=truncate,
     )
-    return Call("POST", "/v1/embeddings", _read_embeddings, {"json": asked})
+    return Call("POST", "/v1/embeddings", _read_embeddings, _json(asked))
 
 
 def rerank(
@@ -156,7 +161,7 @@ def rerank(
     *,
     model: str | None = None,
     top_n: int | None = None,
-    cascade: CascadeBody | None = None,
+    cascade: Cascade | None = None,
     preferences: Mapping[str, float] | None = None,
     budget: Budget | None = None,
     priority: int | None = None,
@@ -182,13 +187,16 @@ def rerank(
         max_tokens_per_doc: Cut longer documents.
         return_documents: Repeat the texts in the answer.
         truncate: Which end to cut of a text that is too long; None to refuse it.
+
+    Raises:
+        TypeError: If the documents are one text.
     """
     asked = _given(
         model=model,
         query=query,
-        documents=list(documents),
+        documents=_texts("documents", documents),
         top_n=top_n,
-        cascade=cascade and cascade.model_dump(),
+        cascade=cascade and asdict(cascade),
         preferences=preferences,
         budget=budget,
         priority=priority,
@@ -198,7 +206,7 @@ def rerank(
         return_documents=return_documents,
         truncate=truncate,
     )
-    return Call("POST", "/v1/rerank", _reader(RerankAnswer), {"json": asked})
+    return Call("POST", "/v1/rerank", _reader(RerankAnswer), _json(asked))
 
 
 def similarity(
@@ -215,13 +223,13 @@ def similarity(
     asked = _given(
         model=model,
         source=source,
-        texts=list(texts),
+        texts=_texts("texts", texts),
         preferences=preferences,
         budget=budget,
         priority=priority,
         truncate=truncate,
     )
-    return Call("POST", "/v1/similarity", _reader(SimilarityAnswer), {"json": asked})
+    return Call("POST", "/v1/similarity", _reader(SimilarityAnswer), _json(asked))
 
 
 def models() -> Call[list[ModelEntry]]:
@@ -237,17 +245,40 @@ def model(name: str) -> Call[ModelDetail]:
 
 def _given(*, budget: Budget | None, **fields: Any) -> dict[str, Any]:
     """Return the fields that are not None, a budget as its limits."""
-    limits = {name: limit for name, limit in budget.model_dump().items() if limit} if budget else {}
     found = {name: value for name, value in fields.items() if value is not None}
-    return {**found, "budget": limits} if limits else found
+    limits = {} if budget is None else asdict(budget)
+    given = {name: limit for name, limit in limits.items() if limit is not None}
+    return {**found, "budget": given} if given else found
 
 
-def _reader(model: type[BodyT]) -> Callable[[httpx.Response], BodyT]:
-    return lambda response: model.model_validate_json(response.content)
+def _texts(name: str, texts: Sequence[str]) -> list[str]:
+    """Return several texts; one alone would be taken for as many as it has characters."""
+    if isinstance(texts, str):
+        raise TypeError(f"{name} is one text; it must be a list of texts")
+    return list(texts)
+
+
+def _json(asked: Mapping[str, Any]) -> dict[str, Any]:
+    # httpx refuses NaN without a name; the server says where it stands.
+    return {
+        "content": json.dumps(asked).encode(),
+        "headers": {"content-type": "application/json"},
+    }
+
+
+def _reader(kind: type[T]) -> Callable[[httpx.Response], T]:
+    return lambda response: from_json(kind, response.content)
 
 
 def _read_embeddings(response: httpx.Response) -> Embeddings:
-    answer = EmbeddingsAnswer.model_validate_json(response.content)
-    packed = b"".join(base64.b64decode(str(entry.embedding)) for entry in answer.data)
-    flat = np.frombuffer(packed, dtype="<f4").astype(np.float32)
-    return Embeddings(flat.reshape(len(answer.data), -1), answer.usage, answer.receipt)
+    answer = from_json(EmbeddingsAnswer, response.content)
+    vectors: list[Sequence[float]] = [_vector(entry.embedding) for entry in answer.data]
+    return Embeddings(vectors=vectors, usage=answer.usage, receipt=answer.receipt)
+
+
+def _vector(packed: str) -> array[float]:
+    vector = array("f")
+    vector.frombytes(base64.b64decode(packed, validate=True))
+    if sys.byteorder == "big":
+        vector.byteswap()
+    return vector

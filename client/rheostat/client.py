@@ -1,11 +1,8 @@
-"""A Python client for Rheostat, blocking and asynchronous, in the server's own words.
+"""Sends what `rheostat.calls` builds: a client that blocks, and one for asyncio.
 
-    with Client("http://127.0.0.1:8000") as client:
-        answer = client.infer(photo, budget=Budget(flops=2e7), preferences={"fish": 1})
-        print(answer.outputs[0]["fish"].label, answer.receipt.flops)
-
-`server.client_calls` says once what each method sends and how its answer is read, and
-`server.client_errors` what is raised and when a request is sent again; here it is only sent.
+Methods are built from the functions of `rheostat.calls`, which say once what is sent and how its
+answer is read. `rheostat.errors` has what is raised, `rheostat.retries` when a request is sent
+again.
 """
 
 from __future__ import annotations
@@ -16,44 +13,15 @@ import itertools
 import random
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from importlib.metadata import version
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import httpx
 
-from server import client_calls
-from server.api.rheostat.schema import BudgetBody as Budget
-from server.api.rheostat.text_schema import CascadeBody as Cascade
-from server.client_calls import Call, Embeddings
-from server.client_errors import (
-    APIError,
-    AuthenticationError,
-    DeadlineError,
-    InfeasibleBudgetError,
-    InvalidRequestError,
-    OverloadedError,
-    Retries,
-    ServerError,
-    UnknownModelError,
-)
-
-__all__ = [
-    "APIError",
-    "AsyncClient",
-    "AuthenticationError",
-    "Budget",
-    "Cascade",
-    "Client",
-    "DeadlineError",
-    "Embeddings",
-    "InfeasibleBudgetError",
-    "InvalidRequestError",
-    "OverloadedError",
-    "Retries",
-    "ServerError",
-    "UnknownModelError",
-]
+from rheostat import calls
+from rheostat.calls import Call
+from rheostat.retries import Retries
+from rheostat.version import __version__
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -113,28 +81,31 @@ class Client:
         """Prepare; nothing is sent yet.
 
         Args:
-            url: The server's root, without ``/v1``.
+            url: The server's root, without ``/v1``, such as ``http://127.0.0.1:8000``.
             key: Sent as a bearer token.
             timeout_s: To wait for each answer.
             retries: When to send a request again; None for twice.
             transport: Of httpx, instead of its own.
             sleep: Waits for seconds between attempts.
             rng: Returns numbers from 0 to 1.
+
+        Raises:
+            ValueError: If the address is none of HTTP.
         """
         self._retries = retries or Retries()
         self._sleep = sleep
         self._rng = rng
         self._http = httpx.Client(
-            base_url=url, headers=_headers(key), timeout=timeout_s, transport=transport
+            base_url=_checked(url), headers=_headers(key), timeout=timeout_s, transport=transport
         )
 
-    infer = _blocking(client_calls.infer)
-    plan = _blocking(client_calls.plan)
-    embed = _blocking(client_calls.embed)
-    rerank = _blocking(client_calls.rerank)
-    similarity = _blocking(client_calls.similarity)
-    models = _blocking(client_calls.models)
-    model = _blocking(client_calls.model)
+    infer = _blocking(calls.infer)
+    plan = _blocking(calls.plan)
+    embed = _blocking(calls.embed)
+    rerank = _blocking(calls.rerank)
+    similarity = _blocking(calls.similarity)
+    models = _blocking(calls.models)
+    model = _blocking(calls.model)
 
     def close(self) -> None:
         """Close the connections."""
@@ -157,7 +128,7 @@ class Client:
             try:
                 outcome = self._http.request(call.method, call.path, **call.body)
                 if outcome.is_success:
-                    return call.parse(outcome)
+                    return call.read(outcome)
             except httpx.TransportError as error:
                 outcome = error
             self._sleep(self._retries.wait_s(outcome, attempt, self._rng))
@@ -183,16 +154,16 @@ class AsyncClient:
         self._sleep = sleep
         self._rng = rng
         self._http = httpx.AsyncClient(
-            base_url=url, headers=_headers(key), timeout=timeout_s, transport=transport
+            base_url=_checked(url), headers=_headers(key), timeout=timeout_s, transport=transport
         )
 
-    infer = _awaitable(client_calls.infer)
-    plan = _awaitable(client_calls.plan)
-    embed = _awaitable(client_calls.embed)
-    rerank = _awaitable(client_calls.rerank)
-    similarity = _awaitable(client_calls.similarity)
-    models = _awaitable(client_calls.models)
-    model = _awaitable(client_calls.model)
+    infer = _awaitable(calls.infer)
+    plan = _awaitable(calls.plan)
+    embed = _awaitable(calls.embed)
+    rerank = _awaitable(calls.rerank)
+    similarity = _awaitable(calls.similarity)
+    models = _awaitable(calls.models)
+    model = _awaitable(calls.model)
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -215,13 +186,20 @@ class AsyncClient:
             try:
                 outcome = await self._http.request(call.method, call.path, **call.body)
                 if outcome.is_success:
-                    return call.parse(outcome)
+                    return call.read(outcome)
             except httpx.TransportError as error:
                 outcome = error
             await self._sleep(self._retries.wait_s(outcome, attempt, self._rng))
         raise AssertionError("unreachable")
 
 
+def _checked(url: str) -> str:
+    parsed = httpx.URL(url)
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise ValueError(f"url is {url!r}; it must be like http://127.0.0.1:8000")
+    return url
+
+
 def _headers(key: str | None) -> dict[str, str]:
-    agent = {"user-agent": f"rheostat-python/{version('rheostat')}"}
+    agent = {"user-agent": f"rheostat-python/{__version__}"}
     return agent if key is None else {**agent, "authorization": f"Bearer {key}"}
