@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from fastapi import APIRouter, Request
+from pydantic import TypeAdapter
 
 from models.core import Cost
 from models.space import Subnet
@@ -24,6 +25,8 @@ from server.api.rheostat.models_schema import (
 from server.catalog import Served
 from server.clients.caller import caller_of
 from server.service import Service
+
+_INPUT: TypeAdapter[InputEntry] = TypeAdapter(InputEntry)
 
 
 def routes(service: Service) -> APIRouter:
@@ -78,7 +81,7 @@ def _detail(served: Served, name: str) -> ModelDetail:
             for name, task in served.elastic.tasks.items()
         },
         inputs={
-            name: InputEntry(required=slot.required, **slot.type.describe())
+            name: _INPUT.validate_python({"required": slot.required, **slot.type.describe()})
             for name, slot in served.inputs.items()
         },
         cheapest=_cost_entry(_cost(served, space.smallest)),
