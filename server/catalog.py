@@ -267,7 +267,7 @@ class Catalog(Mapping[str, Served]):
         if name is None:
             if not self:  # as somebody sees it whose models have gone
                 raise UnknownModelError("none of this client's models is served now", "model")
-            fit = [key for key, one in self.items() if one.inputs.fits(takes, names)]
+            fit = [key for key, one in self.items() if one.inputs.signature.fits(takes, names)]
             return self[meant(fit or list(self), self._defaults)]
         if (own := self.named(name)) not in self:
             names = [name for name, _ in self.names]

@@ -11,8 +11,6 @@ import pytest
 
 from models.checkpoint import MANIFEST, WEIGHTS
 from models.core import plan_cost
-from models.inputs.image import ImageInput
-from models.inputs.text import TextInput
 from search.quality.table import TABLE
 from server import catalog
 from server.catalog import Catalog, CatalogError, Served
@@ -139,8 +137,8 @@ def test_a_name_is_not_required_where_one_model_takes_such_inputs(
 ) -> None:
     text = catalog.load(write_text_checkpoint(tmp_path / "text")).choose(None)
     models = Catalog([served, text])
-    assert models.choose(None, ImageInput) is served
-    assert models.choose(None, TextInput) is text
+    assert models.choose(None, "image") is served
+    assert models.choose(None, "text") is text
     with pytest.raises(InvalidRequestError, match="model is required; one of"):
         models.choose(None)
 
@@ -155,8 +153,8 @@ def test_a_plan_is_made_once_and_holds_only_the_asked_tasks(served: Served) -> N
     one = served.prepare(space.select({None, "fish"}).largest, ["fish"])
     assert served.prepare(space.select({None, "fish"}).largest, ("fish",)) is one
     both = served.prepare(space.select({None, "fish", "people"}).largest, ["fish", "people"])
-    assert set(one.leaves) == {"fish"}
-    assert set(both.leaves) == {"fish", "people"}
+    assert set(one.plan.answers) == {"fish"}
+    assert set(both.plan.answers) == {"fish", "people"}
     assert plan_cost(one.plan).macs < plan_cost(both.plan).macs
 
 
@@ -176,10 +174,10 @@ def test_a_request_that_names_no_model_means_the_first_default_that_takes_its_in
     tiny, text = catalog.load(text_settings.models_folder).values()
     second = replace(text, name="second")
     models = Catalog([tiny, text, second], ["second", "tiny"])
-    assert models.choose(None, TextInput) is second
-    assert models.choose(None, ImageInput) is tiny
+    assert models.choose(None, "text") is second
+    assert models.choose(None, "image") is tiny
     assert models.choose(None) is second
     with pytest.raises(InvalidRequestError, match=r"one of \['tiny-text', 'second'\]"):
-        Catalog([tiny, text, second], ["tiny"]).choose(None, TextInput)
+        Catalog([tiny, text, second], ["tiny"]).choose(None, "text")
     with pytest.raises(CatalogError, match="default_models: 'other' is not served"):
         Catalog([tiny], ["other"])

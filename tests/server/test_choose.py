@@ -36,7 +36,7 @@ class FakeEngine:
 @pytest.fixture(scope="module")
 def timed(served: Served) -> Served:
     """The tiny model with a profile by which time follows MACs, 10 ms for the largest subnet."""
-    shape = served.input.plan_shape(None)
+    shape = served.inputs.plan_shapes()
     model, table = served.elastic, served.table
     grid = build_grid(model, shape, table)
     steps = {
@@ -74,7 +74,7 @@ def choose(
 ) -> Choice:
     chooser = chooser or chooser_of(policy, delay_s, pace)
     question = Question(None, None, budget or Budget(), timeout_s=timeout_s)
-    shape = served.input.plan_shape(None)
+    shape = served.inputs.plan_shapes()
     room = Flows().enter(ANY_FLOW, num_works, 0.0)
     return chooser.choose(served, question, shape, Progress(num_works, spent_s, waited_s, room))
 
@@ -152,7 +152,7 @@ def test_a_latency_named_for_a_plan_counts_what_reading_usually_takes(timed: Ser
         choose(timed, Price(TARGET_S), spent_s=0.03, chooser=chooser)
     question = Question(None, None, Budget(latency_ms=20))
     with pytest.raises(InfeasibleBudgetError) as caught:
-        chooser.wanted(timed, question, timed.input.plan_shape(None))
+        chooser.wanted(timed, question, timed.inputs.plan_shapes())
     assert caught.value.feasible > 30
     choose(timed, Price(TARGET_S), Budget(latency_ms=caught.value.feasible), spent_s=0.03)
 

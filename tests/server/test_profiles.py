@@ -40,7 +40,7 @@ def test_a_profile_is_measured_once_and_then_read(
     again = profiles(folder, served).get(served)
     assert again.curves == first.curves
     np.testing.assert_array_equal(again.seconds, first.seconds)
-    plan = served.elastic.plan(served.elastic.space.largest, served.input.plan_shape(None))
+    plan = served.elastic.plan(served.elastic.space.largest, served.inputs.plan_shapes())
     assert again.total(plan, Workload(3, 0)) == first.total(plan, Workload(3, 0))
 
 
