@@ -11,13 +11,13 @@ from models.space import Value
 from search.budget import Budget, InfeasibleBudgetError, TooSlowError
 from search.find import TOLERANCE, Selection, Terms
 from search.timing.profile import Timing, Workload
-from server.catalog import Served
 from server.clients.caller import ANYONE, Caller
 from server.engine.engine import Engine
 from server.engine.flows import Room
 from server.engine.load import Moment, Policy
 from server.errors import InvalidRequestError, OverloadedError
 from server.promises import Promises
+from server.served import Served
 
 _LEAST_S = 1e-6  # no subnet is faster
 _ANY_PRICE = 1e9  # at which the cheapest subnet wins

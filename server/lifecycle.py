@@ -17,7 +17,7 @@ from pathlib import Path
 from models.checkpoint import CheckpointError, read_manifest
 from models.inputs.text import MAX_TEXT_CHARS
 from search.timing.profile import Profile
-from server.catalog import CatalogError, Served, find_checkpoints, load_one
+from server.catalog import CatalogError, find_checkpoints, load_one
 from server.engine.engine import Engine
 from server.errors import (
     ConflictError,
@@ -26,6 +26,7 @@ from server.errors import (
     shown,
 )
 from server.http import garbage
+from server.served import Served
 from server.service import Service
 
 log = logging.getLogger(__name__)

@@ -19,7 +19,7 @@ from models.files import read_json, reading, replacing
 from models.run.backend import Backend
 from search.timing.calibrate import calibrate, functions
 from search.timing.profile import Profile
-from server.catalog import Served
+from server.served import Served
 
 log = logging.getLogger(__name__)
 

@@ -19,10 +19,10 @@ from torch import nn
 from models.core import Elastic
 from models.space import Subnet
 from models.variants import Choices, added_bytes, all_choices, build, choices_of, load_axes
-from server.catalog import Served
 from server.engine.engine import Engine
 from server.engine.work import Prepared
 from server.errors import ModelNotReadyError
+from server.served import Served
 
 log = logging.getLogger(__name__)
 

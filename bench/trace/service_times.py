@@ -13,7 +13,7 @@ from models.backends.torch import TorchBackend
 from models.inputs import Item
 from models.inputs.text import text_input
 from search.find import Selection
-from server.catalog import Served
+from server.served import Served
 
 BATCH_SIZES = (8, 32)
 _POINTS = 400  # budgets tried for the front; more find nothing new on the shipped model

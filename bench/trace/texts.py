@@ -8,7 +8,7 @@ from tokenizers import Tokenizer
 
 from models.inputs import InvalidInputError
 from models.inputs.text import TOKENIZER, text_input
-from server.catalog import Served
+from server.served import Served
 
 _TRIED = 4000
 _KEPT = 500

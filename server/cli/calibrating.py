@@ -15,8 +15,8 @@ from models.run.backend import Backend
 from search.timing.profile import Profile, Workload
 from server import catalog
 from server.backends import make_backend
-from server.catalog import Served
 from server.profiles import Profiles
+from server.served import Served
 from server.settings import Settings
 
 _SUBNETS, _RUNS = 24, 3

@@ -23,10 +23,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from search.budget import Budget
-from server.catalog import Served
 from server.choose import Question
 from server.clients.profile import CEILINGS, Profile, check_ceilings
 from server.errors import UnknownModelError
+from server.served import Served
 
 
 def inherited(question: Question, served: Served, slims_all: bool = False) -> Question:

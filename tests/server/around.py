@@ -7,11 +7,12 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from models.backends.torch import TorchBackend
-from server.catalog import Catalog, Served
+from server.catalog import Catalog
 from server.engine.engine import Engine
 from server.engine.load import Policy
 from server.inputs.decoder import Decoder
 from server.observe.metrics import Metrics
+from server.served import Served
 from server.service import Service
 
 

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Scope
 
 from models.backends.torch import TorchBackend
 from models.space import Subnet, Value
-from server.catalog import Served
+from server.served import Served
 
 Probabilities = dict[str, dict[str, float]]
 

@@ -13,8 +13,9 @@ from models.checkpoint import MANIFEST, WEIGHTS
 from models.core import plan_cost
 from search.quality.table import TABLE
 from server import catalog
-from server.catalog import Catalog, CatalogError, Served
+from server.catalog import Catalog, CatalogError
 from server.errors import InvalidRequestError, UnknownModelError
+from server.served import Served
 from server.settings import Settings
 from tests.tiny_text import write_text_checkpoint
 

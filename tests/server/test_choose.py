@@ -12,12 +12,12 @@ import pytest
 from search.budget import Budget, InfeasibleBudgetError
 from search.grid import build_grid
 from search.timing.profile import Profile
-from server.catalog import Served
 from server.choose import Choice, Chooser, Progress, Question
 from server.engine.engine import Engine
 from server.engine.flows import ANY_FLOW, Flows, Room
 from server.engine.load import Fixed, Policy, Price, SlackFit
 from server.errors import InvalidRequestError, OverloadedError
+from server.served import Served
 
 TARGET_S = 0.05
 

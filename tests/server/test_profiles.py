@@ -14,8 +14,8 @@ import pytest
 
 from models.backends.torch import TorchBackend
 from search.timing.profile import Profile, Workload
-from server.catalog import Served
 from server.profiles import Profiles
+from server.served import Served
 
 
 def profiles(folder: Path, served: Served) -> Profiles:

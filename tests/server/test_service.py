@@ -12,7 +12,6 @@ import pytest
 from models.backends.torch import TorchBackend
 from search.budget import Budget, InfeasibleBudgetError
 from server import catalog
-from server.catalog import Served
 from server.choose import Question
 from server.clients.caller import Caller
 from server.engine.load import HIGHEST_PRICE, Load, Moment, Policy
@@ -26,6 +25,7 @@ from server.inputs.decoder import Decoder
 from server.inputs.sources import Passage, Sources, Upload
 from server.observe.metrics import Stage
 from server.rerank import Cascade, rerank
+from server.served import Served
 from server.service import Service
 from server.settings import Settings
 from tests.server.around import service_around

@@ -10,7 +10,8 @@ from models.backends.torch import TorchBackend
 from models.core import plan_cost
 from models.nn.ragged import Ragged
 from server import catalog
-from server.catalog import Catalog, Served
+from server.catalog import Catalog
+from server.served import Served
 from server.settings import Settings
 
 CLOSE = ("A man is playing a guitar.", "Someone plays the guitar.")

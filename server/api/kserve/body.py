@@ -18,8 +18,8 @@ from server.api.kserve.signature import forms_of
 from server.api.kserve.tensors import MAX_INT, Given, Output
 from server.api.request_body import RequestBody
 from server.api.rheostat.schema import Name
-from server.catalog import Served
 from server.errors import InvalidRequestError, shown
+from server.served import Served
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 _BINARY_OUTPUT = "binary_data_output"

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, ValidationError, create_model
 
+from server.admitted import Answer
 from server.api.answer import receipt_headers, receipt_of
 from server.api.dimensions import fixed_dimensions
 from server.api.kserve.inputs import sources_of
@@ -26,11 +27,11 @@ from server.api.options import Options
 from server.api.outputs import to_tensor
 from server.api.request_body import RequestBody
 from server.api.rheostat.schema import BudgetBody, Name, Receipt
-from server.catalog import Served
 from server.clients.caller import Caller
 from server.errors import InvalidRequestError, UnknownModelError, shown
 from server.http.forms import invalid
-from server.service import Answer, Service
+from server.served import Served
+from server.service import Service
 
 Parameter = bool | int | float | str
 _BUDGET = "budget_"

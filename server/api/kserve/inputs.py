@@ -15,9 +15,9 @@ from models.inputs.content import Side
 from server.api.body import check_count
 from server.api.kserve.signature import Form, forms_of
 from server.api.kserve.tensors import Given, Rows
-from server.catalog import Served
 from server.errors import InvalidRequestError, shown
 from server.inputs.sources import Passage, Pixels, Source, Sources, Unread, Upload
+from server.served import Served
 
 
 def sources_of(

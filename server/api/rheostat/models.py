@@ -22,8 +22,8 @@ from server.api.rheostat.models_schema import (
     ModelList,
     TaskEntry,
 )
-from server.catalog import Served
 from server.clients.caller import caller_of
+from server.served import Served
 from server.service import Service
 
 _INPUT: TypeAdapter[InputEntry] = TypeAdapter(InputEntry)

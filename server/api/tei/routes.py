@@ -38,7 +38,6 @@ from server.api.tei.schema import (
     TokenizeBody,
 )
 from server.api.texts import passages
-from server.catalog import Served
 from server.clients.caller import caller_of
 from server.errors import (
     ClientError,
@@ -53,6 +52,7 @@ from server.errors import (
 from server.http.forms import Form
 from server.inputs.sources import Passage
 from server.observe.metrics import Stage, Tally
+from server.served import Served
 from server.service import Service
 from server.settings import Settings
 

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from search.budget import Budget
-from server.catalog import Served
 from server.choose import Question
 from server.clients.caller import Caller
 from server.clients.inherit import inherited
 from server.clients.profile import Profile, Quota, check_profile
 from server.errors import InvalidRequestError, UnknownModelError
+from server.served import Served
 
 TASKS = {"tiny": ("fish", "flowers", "people"), "small": ("fish",)}
 

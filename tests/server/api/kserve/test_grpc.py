@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from models.backends.torch import TorchBackend
 from server.api.kserve.inference import Inference
-from server.catalog import Served
 from server.clients.caller import ANYONE, Caller
 from server.clients.profile import Profile
 from server.errors import AuthenticationError, PermissionDeniedError
 from server.inputs.decoder import Decoder
+from server.served import Served
 from server.settings import SettingsError
 from tests.server.api.kserve.samples import IMAGES, pixels
 from tests.server.around import until

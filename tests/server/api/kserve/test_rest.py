@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from models.backends.torch import TorchBackend
 from models.families.exits import Exits
 from models.space import Subnet
-from server.catalog import Served
+from server.served import Served
 from tests.server.api.kserve.samples import (
     HEADER,
     IDS,

@@ -13,7 +13,7 @@ from fastapi.testclient import TestClient
 from models.core import plan_cost
 from models.space import Subnet
 from server.app import create_app
-from server.catalog import Served
+from server.served import Served
 from server.settings import Settings
 from tests.server.backends import HeldBackend
 from tests.server.samples import Connection, Probabilities, direct, form, image, run, text_of

@@ -6,7 +6,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from models.core import plan_cost
-from server.catalog import Served
+from server.served import Served
 from tests.tiny import TASKS
 
 
