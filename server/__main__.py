@@ -24,6 +24,7 @@ from server.errors import DatabaseError
 from server.http import addresses, serving
 from server.http.auth import check_exposure
 from server.observe import logs
+from server.observe.progress import Progress
 from server.settings import PREFIX, Settings, SettingsError
 
 Command = TypeVar("Command", bound=Callable[..., None])
@@ -81,18 +82,23 @@ def serve(**given: Any) -> None:
                 bound.enter_context(one)
             if settings.grpc_port is not None:
                 addresses.check_grpc(settings.host, settings.grpc_port)
-            app = create_app(settings)
+            # A bar would be no line of JSON.
+            progress = Progress.on_terminal() if settings.log_format == "console" else Progress()
+            app = create_app(settings, progress)
         except SettingsError as error:
             _stop(str(error), 2)
         except addresses.AddressError as error:
             _stop(str(error), STARTUP_FAILURE)
         except (CatalogError, DatabaseError) as error:
             _stop(str(error), 1)
-        names = ", ".join(app.state.models)
-        log.info("Rheostat serves %s on http://%s:%d", names, settings.url_host, settings.port)
-        if settings.grpc_port is not None:
-            log.info("gRPC on %s:%d", settings.url_host, settings.grpc_port)
-        serving.serve(app, settings, app.state.drain, sockets)
+
+        def announce() -> None:
+            names = ", ".join(app.state.models)
+            log.info("Rheostat serves %s on http://%s:%d", names, settings.url_host, settings.port)
+            if settings.grpc_port is not None:
+                log.info("gRPC on %s:%d", settings.url_host, settings.grpc_port)
+
+        serving.serve(app, settings, app.state.drain, sockets, announce)
 
 
 @cli.command()

@@ -114,6 +114,12 @@ class Served:
     def _rows(self) -> frozenset[Subnet]:
         return frozenset(self.table.rows)
 
+    def timed(self, profile: Profile) -> Served:
+        """Return the model with its profile, and with the searches made so far: they need none."""
+        timed = replace(self, profile=profile)
+        timed.__dict__["_finder"] = self._finder  # where the cached property looks
+        return timed
+
     def prepare(self, subnet: Subnet, tasks: Collection[str], raw: bool = False) -> Prepared:
         """Return the plan of a subnet, from a cache of the last few thousand.
 
@@ -213,7 +219,7 @@ class Catalog(Mapping[str, Served]):
 
     def profiled(self, measure: Callable[[Served], Profile]) -> Catalog:
         """Return the models with their profiles."""
-        profiled = [replace(served, profile=measure(served)) for served in self.values()]
+        profiled = [served.timed(measure(served)) for served in self.values()]
         return Catalog(profiled, self._defaults, self._aliases)
 
     def choose(self, name: str | None, takes: type[ModelInput] | None = None) -> Served:
