@@ -7,6 +7,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from shutil import get_terminal_size
+from typing import NoReturn
 
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
@@ -54,10 +56,12 @@ class Progress:
         """
         log.info("%s", what)
         if self._has_bar:
-            with (
-                logging_redirect_tqdm(),
-                tqdm(total=1.0, desc=what, bar_format=_BAR, leave=False) as bar,
-            ):
+            # A terminal may say that it has no lines, and then tqdm would draw nothing.
+            width, height = get_terminal_size()
+            drawn = tqdm(
+                total=1.0, desc=what, bar_format=_BAR, ncols=width, nrows=height, leave=False
+            )
+            with logging_redirect_tqdm(), drawn as bar:
                 yield lambda part: _draw(bar, part)
         else:
             yield self._lines(what)
@@ -75,5 +79,5 @@ class Progress:
         return tell
 
 
-def _draw(bar: tqdm[object], part: float) -> None:
+def _draw(bar: tqdm[NoReturn], part: float) -> None:
     bar.update(part - bar.n)
