@@ -19,6 +19,7 @@ from search.timing.profile import Function, Profile, function_of
 ROWS = (1, 4, 16)
 LENGTHS = (8, 32, 128)
 _MAX_TOKENS = 512  # beyond, time grows with the tokens, near enough until it is seen
+_ALMOST = 0.99  # done, when the time is up and the batch at hand still runs
 _MIN_RUNS, _MAX_RUNS, _ENOUGH_S, _ALIKE = 2, 8, 0.02, 1.25
 
 
@@ -63,7 +64,8 @@ def calibrate(
 
     def tell_cell(number: int, part: float) -> None:
         """Tell how much is done, by batches or by time, whichever is further."""
-        tell(min(1.0, max((number + part) / len(cells), (clock() - start) / max_s)))
+        done = max((number + part) / len(cells), (clock() - start) / max_s)
+        tell(min(done, _ALMOST))
 
     for number, (r, c) in enumerate(cells):
         if number and (ROWS[r] * lengths[c] > _MAX_TOKENS or clock() > end):
