@@ -17,6 +17,7 @@ from search.grid import Grid, build_grid
 from search.knapsack.solve import Answer
 from search.quality.table import Score, Table
 from search.request import Reader, Request, RequestError
+from search.timing.profile import Function
 
 __all__ = ["TOLERANCE", "Finder", "Request", "RequestError", "Selection", "Terms"]
 
@@ -84,6 +85,11 @@ class Finder:
     def grid(self) -> Grid:
         """Costs and retentions, without the rows that another beats in MACs."""
         return self._chooser.by_macs.grid
+
+    @property
+    def functions(self) -> Collection[Function]:
+        """What the steps of every subnet compute."""
+        return self._whole.functions
 
     @property
     def tasks(self) -> tuple[str, ...]:

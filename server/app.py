@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -46,6 +47,7 @@ from server.inputs.decoder import Decoder
 from server.lifecycle import Lifecycle
 from server.observe.logs import PROBES
 from server.observe.metrics import Metrics
+from server.observe.progress import Progress
 from server.observe.watchdog import Pulse
 from server.profiles import Profiles
 from server.service import Service
@@ -55,12 +57,17 @@ if TYPE_CHECKING:
     from server.observe.tracing import Tracing
 
 FORMS = openai.FORMS | tei.FORMS | cohere.FORMS | kserve.FORMS
+_IN_LOG = Progress()
 _MAX_DECODE_THREADS = 4
 _TURNS = 100  # of the event loop, at most, from a request to its answer
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: Settings, progress: Progress = _IN_LOG) -> FastAPI:
     """Load the models and wire the server around them; its lifespan runs the engine.
+
+    Args:
+        settings: Of the server.
+        progress: Tells how far the measuring of models is.
 
     Raises:
         CatalogError: If the models cannot be served.
@@ -74,7 +81,7 @@ def create_app(settings: Settings) -> FastAPI:
     for one in loaded.values():
         backend.prepare(one.model)
     profiles = Profiles(settings.profiles_folder, backend, time.perf_counter)
-    served = loaded.profiled(profiles.get)
+    served = loaded.profiled(partial(profiles.get, progress=progress))
     metrics = Metrics(served, settings.max_batch_size)
     cache = ContentCache(settings.max_cache_bytes)
     engine = Engine(

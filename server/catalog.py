@@ -6,7 +6,6 @@ import logging
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from copy import copy
-from dataclasses import replace
 from pathlib import Path
 
 from models import checkpoint
@@ -104,7 +103,7 @@ class Catalog(Mapping[str, Served]):
 
     def profiled(self, measure: Callable[[Served], Profile]) -> Catalog:
         """Return the models with their profiles."""
-        profiled = [replace(served, profile=measure(served)) for served in self.values()]
+        profiled = [served.timed(measure(served)) for served in self.values()]
         return Catalog(profiled, self._defaults, self._aliases)
 
     def choose(

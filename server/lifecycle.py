@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from models.checkpoint import CheckpointError, read_manifest
@@ -185,7 +185,7 @@ class Lifecycle:
 
         def prepared() -> Served:
             self._engine.backend.prepare(served.model)
-            return replace(served, profile=self._measure(served))
+            return served.timed(self._measure(served))
 
         try:
             timed = await self._engine.call(prepared)

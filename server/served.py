@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -117,6 +117,12 @@ class Served:
     @cached_property
     def _rows(self) -> frozenset[Subnet]:
         return frozenset(self.table.rows)
+
+    def timed(self, profile: Profile) -> Served:
+        """Return the model with its profile, and with the searches made so far: they need none."""
+        timed = replace(self, profile=profile)
+        timed.__dict__["_finder"] = self._finder  # where the cached property looks
+        return timed
 
     def prepare(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from math import inf
@@ -32,6 +33,8 @@ from server.uses import Uses
 
 if TYPE_CHECKING:
     from server.observe.tracing import Tracing  # needs an extra
+
+log = logging.getLogger(__name__)
 
 _UNDONE = 1.5  # times what a request took that was given up, it would have taken
 _OWN = Flow(priority=-1)  # of the server's own runs: a reload does not wait behind requests
@@ -127,7 +130,8 @@ class Service:
 
     async def warm_up(self) -> None:
         """Run the cheapest and the largest subnet of every model; errors as for `warm`."""
-        for served in self.catalog.values():
+        for number, served in enumerate(self.catalog.values(), 1):
+            log.info("warming up model %d of %d: %s", number, len(self.catalog), served.name)
             await self.warm(served)
         self._is_warm = True
 

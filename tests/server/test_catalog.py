@@ -7,11 +7,13 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from models.checkpoint import MANIFEST, WEIGHTS
 from models.core import plan_cost
 from search.quality.table import TABLE
+from search.timing.profile import Profile
 from server import catalog
 from server.catalog import Catalog, CatalogError
 from server.errors import InvalidRequestError, UnknownModelError
@@ -157,6 +159,17 @@ def test_a_plan_is_made_once_and_holds_only_the_asked_tasks(served: Served) -> N
     assert set(one.plan.answers) == {"fish"}
     assert set(both.plan.answers) == {"fish", "people"}
     assert plan_cost(one.plan).macs < plan_cost(both.plan).macs
+
+
+def test_a_measured_model_keeps_its_searches_and_runs_by_its_own_profile(served: Served) -> None:
+    finder, smallest = served.finder, served.elastic.space.smallest
+    _ = served.prepare(smallest, served.elastic.tasks)
+    seconds = np.ones((1, 1, 1))
+    profile = Profile(dict.fromkeys(finder.functions, 0), (1,), (0,), seconds)
+    timed = served.timed(profile)
+    assert timed.finder is finder
+    prepared = timed.prepare(smallest, served.elastic.tasks)
+    assert prepared.profile is profile
 
 
 def test_the_front_rises_from_cheapest_to_largest(served: Served) -> None:
