@@ -13,7 +13,7 @@ from typing import Protocol, TypeAlias, runtime_checkable
 
 from torch import nn
 
-from models.core import Elastic
+from models.elastic import Elastic
 from models.space import Axis, Space, Value
 
 Choices: TypeAlias = tuple[Value, ...]

@@ -9,7 +9,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from models.core import Cost, Elastic, Shape
+from models.core import Cost, Shape
+from models.elastic import Elastic
 from models.space import Subnet, Value
 from search.budget import Budget
 from search.choose import ROUNDING, Choice, Chooser, Terms

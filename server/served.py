@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from models.checkpoint import Manifest
-from models.core import Elastic, Shape, Shapes, nesting_axis
+from models.core import Shape, Shapes
+from models.elastic import Elastic, nesting_axis
 from models.inputs import Inputs
 from models.space import Axis, Subnet, Value
 from search.find import Finder, Selection

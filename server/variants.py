@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from models.core import Elastic
+from models.elastic import Elastic
 from models.space import Subnet
 from models.variants import Choices, added_bytes, all_choices, build, choices_of, load_axes
 from server.engine.engine import Engine

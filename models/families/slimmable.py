@@ -147,7 +147,7 @@ class Decoder(nn.Module):
 
 
 class Slimmable(nn.Module):
-    """The family as an `Elastic` model; see `models.core.Elastic` for the contract."""
+    """The family as an `Elastic` model; see `models.elastic.Elastic` for the contract."""
 
     def __init__(self, name: str, config: SlimmableConfig) -> None:
         super().__init__()
@@ -228,7 +228,7 @@ class Slimmable(nn.Module):
         return self._channels(self.config.decoder_channels, subnet[axis_of_task(task)])
 
     def plan(self, subnet: Subnet, shapes: Shapes, tasks: Collection[str] | None = None) -> Plan:
-        """Return one step per encoder stage, then one per task; see `models.core.Elastic`."""
+        """Return one step per encoder stage, then one per task; see `models.elastic.Elastic`."""
         wanted = wanted_tasks(self.tasks, tasks)
         subnet = self.space.select({None, *wanted}).check(subnet)
         expected = {"image": self.config.input.shape}

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from models.core import Elastic, Plan, Step
+from models.core import Plan, Step
+from models.elastic import Elastic
 from models.inputs.image import ModelInput
 from models.nn.ragged import Value
 from models.run.backend import Backend
