@@ -44,7 +44,7 @@ from server.http.cors import cors
 from server.http.forms import Forms
 from server.http.forms import install as install_forms
 from server.http.middleware import BodyLimit, RequestId
-from server.http.paths import Head
+from server.http.paths import HeadMethod
 from server.http.scopes import model_in
 
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
@@ -208,7 +208,7 @@ def router_app(
     # A model has to be found in bodies, so they go on as they were before compression.
     app.add_middleware(Decompression, max_bytes=settings.max_body_bytes)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
-    app.add_middleware(Head)
+    app.add_middleware(HeadMethod)
     app.add_middleware(RequestId, forms=forms)
     if settings.origins:
         app.add_middleware(CORSMiddleware, **cors(settings.origins))

@@ -14,7 +14,7 @@ from search.timing.profile import Timing, Workload
 from server.clients.caller import ANYONE, Caller
 from server.engine.engine import Engine
 from server.engine.flows import Room
-from server.engine.load import Moment, Policy
+from server.engine.load import LoadPolicy, Moment
 from server.errors import InvalidRequestError, OverloadedError
 from server.promises import Promises
 from server.served import Served
@@ -90,7 +90,7 @@ class Progress:
 class Chooser:
     """Searches with the terms that a policy sets for the moment."""
 
-    def __init__(self, engine: Engine, policy: Policy) -> None:
+    def __init__(self, engine: Engine, policy: LoadPolicy) -> None:
         self._engine = engine
         self._policy = policy
         self._promises = Promises()

@@ -19,7 +19,7 @@ from server.clients.inherit import inherited
 from server.clients.quotas import Quotas
 from server.engine.engine import Engine
 from server.engine.flows import Flow
-from server.engine.load import Fixed, Policy
+from server.engine.load import Fixed, LoadPolicy
 from server.engine.work import Work
 from server.errors import DeadlineError
 from server.inputs.decoder import Decoder
@@ -53,7 +53,7 @@ class Service:
         decoder: Decoder,
         metrics: Metrics,
         clock: Callable[[], float],
-        policy: Policy | None = None,
+        policy: LoadPolicy | None = None,
         quotas: Quotas | None = None,
         tracing: Tracing | None = None,
         late_s: Callable[[], float] = lambda: 0.0,

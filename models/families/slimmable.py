@@ -122,7 +122,7 @@ class Block(nn.Module):
         return convs
 
 
-class Decoder(nn.Module):
+class TaskDecoder(nn.Module):
     """Two convolutions, global average pooling and a linear classifier."""
 
     def __init__(self, in_max: int, hidden_max: int, num_classes: int) -> None:
@@ -163,7 +163,7 @@ class Slimmable(nn.Module):
             self.stages.append(nn.ModuleList([first, *rest]))
             inputs = full
         self.decoders = nn.ModuleList(
-            Decoder(inputs, config.decoder_channels, len(labels))
+            TaskDecoder(inputs, config.decoder_channels, len(labels))
             for labels in config.tasks.values()
         )
         self._position = {task: i for i, task in enumerate(config.tasks)}
@@ -257,9 +257,9 @@ class Slimmable(nn.Module):
             )
         return Plan(answers)
 
-    def _decoder(self, task: str) -> Decoder:
+    def _decoder(self, task: str) -> TaskDecoder:
         decoder = self.decoders[self._position[task]]
-        assert isinstance(decoder, Decoder)
+        assert isinstance(decoder, TaskDecoder)
         return decoder
 
     @staticmethod

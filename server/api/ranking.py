@@ -20,7 +20,7 @@ from server.service import Service
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class RankingRequest:
     """A ranking as any protocol asks for it.
 
     Attributes:
@@ -43,7 +43,7 @@ class Asked:
 
 
 async def ranked(
-    service: Service, request: Request, response: Response, tally: Tally, asked: Asked
+    service: Service, request: Request, response: Response, tally: Tally, asked: RankingRequest
 ) -> tuple[Ranking, RankingReceipt]:
     """Rank texts; put the receipt's main figures into the response's headers.
 

@@ -26,7 +26,7 @@ from models.inputs.signature import Signature
 from server.app import create_app
 from server.clients.database import Database
 from server.clients.keys import Scope, new_key
-from server.clients.profile import Profile
+from server.clients.profile import ClientProfile
 from server.clients.store import Store
 from server.settings import SettingsError
 from tests.server.samples import image
@@ -174,7 +174,7 @@ def test_for_a_client_with_models_of_its_own_there_are_no_others(
     async def store() -> None:
         stored = Database(database)
         await stored.migrate()
-        await Store(stored, 1).put_client("shop", Profile(models=("tiny-text",)))
+        await Store(stored, 1).put_client("shop", ClientProfile(models=("tiny-text",)))
         await Store(stored, 1).add_key(key)
         await stored.close()
 

@@ -15,7 +15,7 @@ from search.timing.profile import Profile
 from server.choose import Choice, Chooser, Progress, Question
 from server.engine.engine import Engine
 from server.engine.flows import ANY_FLOW, Flows, Room
-from server.engine.load import Fixed, Policy, Price, SlackFit
+from server.engine.load import Fixed, LoadPolicy, Price, SlackFit
 from server.errors import InvalidRequestError, OverloadedError
 from server.served import Served
 
@@ -55,13 +55,13 @@ def timed(served: Served) -> Served:
     return replace(served, profile=Profile(curves, (1, 2), (0,), seconds))
 
 
-def chooser_of(policy: Policy, delay_s: float = 0.0, pace: float = 1.0) -> Chooser:
+def chooser_of(policy: LoadPolicy, delay_s: float = 0.0, pace: float = 1.0) -> Chooser:
     return Chooser(cast(Engine, FakeEngine(delay_s, pace)), policy)
 
 
 def choose(
     served: Served,
-    policy: Policy,
+    policy: LoadPolicy,
     budget: Budget | None = None,
     *,
     delay_s: float = 0.0,

@@ -14,7 +14,7 @@ from search.budget import Budget, InfeasibleBudgetError
 from server import catalog
 from server.choose import Question
 from server.clients.caller import Caller
-from server.engine.load import HIGHEST_PRICE, Load, Moment, Policy
+from server.engine.load import HIGHEST_PRICE, Load, LoadPolicy, Moment
 from server.errors import (
     DeadlineError,
     InvalidRequestError,
@@ -47,7 +47,7 @@ async def running(
     decoder: Decoder,
     backend: TorchBackend,
     max_batch_size: int = 8,
-    policy: Policy | None = None,
+    policy: LoadPolicy | None = None,
 ) -> AsyncIterator[Service]:
     """A service whose clock ticks once each time it is read."""
     ticks, engine_ticks = count(), count()
@@ -176,7 +176,7 @@ def test_works_are_their_callers_and_step_back_but_never_ahead(
     run(scenario())
 
 
-class Overload(Policy):
+class Overload(LoadPolicy):
     """Everybody gets the cheapest subnet."""
 
     name = "overload"

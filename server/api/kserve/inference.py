@@ -22,7 +22,7 @@ from server.api.answer import receipt_headers, receipt_of
 from server.api.dimensions import fixed_dimensions
 from server.api.kserve.inputs import sources_of
 from server.api.kserve.signature import tasks_of
-from server.api.kserve.tensors import MAX_INT, Given, Output
+from server.api.kserve.tensors import MAX_INT, GivenTensor, Output
 from server.api.options import Options
 from server.api.outputs import to_tensor
 from server.api.request_body import RequestBody
@@ -70,7 +70,7 @@ Parameters: type[_Parameters] = create_model(
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class InferenceRequest:
     """What a request asks, whichever way it came.
 
     Attributes:
@@ -81,12 +81,12 @@ class Asked:
     """
 
     parameters: Mapping[str, Any]
-    inputs: Sequence[Given]
+    inputs: Sequence[GivenTensor]
     outputs: Mapping[str, int | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Replied:
+class InferenceReply:
     """What an answer says, whichever way it goes.
 
     Attributes:
@@ -130,11 +130,11 @@ class Inference:
     async def run(
         self,
         served: Served,
-        asked: Asked,
+        asked: InferenceRequest,
         options: Options,
         caller: Caller,
         left_s: float | None = None,
-    ) -> Replied:
+    ) -> InferenceReply:
         """Answer a request.
 
         Args:
@@ -174,7 +174,7 @@ class Inference:
         answer = await self.service.infer(served, question, items)
         receipt = receipt_of(served, answer)
         short = receipt_headers(receipt)
-        return Replied(
+        return InferenceReply(
             outputs=_outputs(served, asked.outputs, answer),
             parameters=_receipt_parameters(receipt, short["x-rheostat-subnet"]),
             headers=short,

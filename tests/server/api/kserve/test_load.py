@@ -49,7 +49,7 @@ class Running(NamedTuple):
     @property
     def num_waiting(self) -> int:
         """Inputs that are decoded and have not begun."""
-        return len(self.engine._queue)
+        return len(self.engine._worker._queue)
 
     def text(self) -> str:
         """Return the metrics."""
