@@ -13,7 +13,7 @@ from models.checkpoint import MANIFEST, CheckpointError
 from models.files import reading
 from models.inputs.text import MAX_TEXT_CHARS, limit_texts
 from search.quality.table import TABLE, Table, TableError
-from search.timing.profile import Profile
+from search.timing.profile import LatencyProfile
 from server.errors import InvalidRequestError, UnknownModelError, shown
 from server.served import Served
 
@@ -101,7 +101,7 @@ class Catalog(Mapping[str, Served]):
         seen._served = {name: one for name, one in self.items() if name in names}
         return seen
 
-    def profiled(self, measure: Callable[[Served], Profile]) -> Catalog:
+    def profiled(self, measure: Callable[[Served], LatencyProfile]) -> Catalog:
         """Return the models with their profiles."""
         profiled = [served.timed(measure(served)) for served in self.values()]
         return Catalog(profiled, self._defaults, self._aliases)

@@ -10,7 +10,8 @@ from models.core import Shapes
 from models.space import Value
 from search.budget import Budget, InfeasibleBudgetError, TooSlowError
 from search.find import TOLERANCE, Selection, Terms
-from search.timing.profile import Timing, Workload
+from search.grid import Resident
+from search.timing.profile import Timing
 from server.clients.caller import ANYONE, Caller
 from server.engine.engine import Engine
 from server.engine.flows import Room
@@ -41,6 +42,7 @@ class Question:
         timeout_s: From its arrival; later an answer is of no use. Unlike a latency budget it
             chooses no subnet. None for no end.
         raw: Whether vectors keep the length that they had before they became unit vectors.
+        resident: Choices on load axes whose weights are built; only these may run. None for all.
     """
 
     tasks: Sequence[str] | None
@@ -51,6 +53,7 @@ class Question:
     priority: int | None = None
     timeout_s: float | None = None
     raw: bool = False
+    resident: Resident | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,13 +232,13 @@ class Chooser:
     def _terms(self, served: Served, shapes: Shapes, num_works: int, max_seconds: float) -> Terms:
         if served.profile is None:
             return Terms()
-        num_tokens = served.inputs.num_tokens(shapes)
-        timing = Timing.of(served.profile, Workload(num_works, num_tokens))
+        timing = Timing.of(served.profile, num_works)
         pace = _STEP ** round(math.log(self._engine.pace, _STEP))
         if _LEAST_S < max_seconds < math.inf:
             max_seconds = _STEP ** math.floor(math.log(max_seconds, _STEP))
         return Terms(0.0, timing, max_seconds, pace)
 
     def _find(self, served: Served, question: Question, shapes: Shapes, terms: Terms) -> Selection:
-        finder = served.finder_for(shapes, question.fixed)
+        finder = served.finders.at(shapes, question.fixed)
+        terms = terms._replace(resident=question.resident)
         return finder.find(question.tasks, question.preferences, question.budget, terms=terms)

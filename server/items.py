@@ -8,6 +8,7 @@ from dataclasses import replace
 from models.core import Shapes, shared_cost
 from models.inputs import InvalidInputError, Item
 from models.space import Subnet
+from models.variants import load_axes
 from search.find import Selection
 from server.choose import Question
 from server.engine.work import Prepared
@@ -71,7 +72,12 @@ def estimate_s(served: Served, question: Question, items: Sequence[Sources]) -> 
         subnet = Subnet({name: value for name, value in subnet.items() if name in asked})
     names = tuple(items[0])
     subnet = subnet | served.inputs.given_choices(space.axes, names)
+    subnet = subnet | {axis.name: axis.values[-1] for axis in load_axes(space)}
     prepared = served.prepare(subnet, tasks, names=names)
-    longest = served.inputs.max_tokens
-    lengths = (min(longest, sum(one.num_tokens for one in item.values())) for item in items)
-    return sum(prepared.share(length).more for length in lengths)
+    longest = served.inputs.lengths(served.inputs.plan_shapes())
+    return sum(
+        prepared.share(
+            {name: min(longest.get(name, 0), one.num_tokens) for name, one in item.items()}
+        ).more
+        for item in items
+    )

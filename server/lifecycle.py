@@ -16,7 +16,7 @@ from pathlib import Path
 
 from models.checkpoint import CheckpointError, read_manifest
 from models.inputs.text import MAX_TEXT_CHARS
-from search.timing.profile import Profile
+from search.timing.profile import LatencyProfile
 from server.catalog import CatalogError, find_checkpoints, load_one
 from server.engine.engine import Engine
 from server.errors import (
@@ -60,7 +60,7 @@ class Lifecycle:
         self,
         service: Service,
         engine: Engine,
-        measure: Callable[[Served], Profile],
+        measure: Callable[[Served], LatencyProfile],
         folder: Path,
         max_text_chars: int = MAX_TEXT_CHARS,
     ) -> None:
@@ -206,6 +206,7 @@ class Lifecycle:
         await self._forget(old)
 
     async def _forget(self, served: Served) -> None:
+        await self._service.variants.forget(served)
         await self._engine.forget(served.model)
         # Once those who called this have let go of it too.
         asyncio.get_running_loop().call_soon(garbage.collect)

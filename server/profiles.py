@@ -18,7 +18,7 @@ import torch
 from models.files import read_json, reading, replacing
 from models.run.backend import Backend
 from search.timing.calibrate import calibrate
-from search.timing.profile import Profile
+from search.timing.profile import LatencyProfile
 from server.observe.progress import Progress
 from server.served import Served
 
@@ -47,9 +47,9 @@ class Profiles:
     backend: Backend
     clock: Callable[[], float]
     # For reloads, which must not measure while requests wait; one for each architecture served.
-    _unwritten: dict[Path, Profile] = field(default_factory=dict, init=False)
+    _unwritten: dict[Path, LatencyProfile] = field(default_factory=dict, init=False)
 
-    def get(self, served: Served, progress: Progress = _IN_LOG) -> Profile:
+    def get(self, served: Served, progress: Progress = _IN_LOG) -> LatencyProfile:
         """Return a model's profile; measure it, which takes seconds, if there is none.
 
         Args:
@@ -66,7 +66,7 @@ class Profiles:
             found = None
         return found or self.measure(served, progress=progress)
 
-    def _read(self, path: Path, served: Served) -> Profile | None:
+    def _read(self, path: Path, served: Served) -> LatencyProfile | None:
         """Return what was measured before; None if nothing was."""
         with reading(path, ProfileError):
             if not path.exists():
@@ -79,7 +79,7 @@ class Profiles:
 
     def measure(
         self, served: Served, max_s: float = _MAX_S, progress: Progress = _IN_LOG
-    ) -> Profile:
+    ) -> LatencyProfile:
         """Measure a model's profile and keep it; where it cannot be written, say so and go on.
 
         Args:
@@ -139,7 +139,7 @@ def _processor() -> str:
     return next((x.partition(":")[2].strip() for x in lines if x.startswith("model name")), "")
 
 
-def _to_json(profile: Profile) -> dict[str, Any]:
+def _to_json(profile: LatencyProfile) -> dict[str, Any]:
     return {
         "rows": profile.rows,
         "lengths": profile.lengths,
@@ -148,8 +148,8 @@ def _to_json(profile: Profile) -> dict[str, Any]:
     }
 
 
-def _from_json(record: dict[str, Any]) -> Profile:
-    return Profile(
+def _from_json(record: dict[str, Any]) -> LatencyProfile:
+    return LatencyProfile(
         curves={(_key(parent), _key(own)): int(curve) for parent, own, curve in record["curves"]},
         rows=tuple(map(int, record["rows"])),
         lengths=tuple(map(int, record["lengths"])),

@@ -6,22 +6,19 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from models.checkpoint import Manifest
-from models.core import Shape, Shapes
 from models.elastic import Elastic, nesting_axis
 from models.inputs import Inputs
 from models.space import Axis, Subnet, Value
-from search.find import Finder, Selection
+from search.find import Finder, Finders, Selection
 from search.quality.table import Table
-from search.timing.profile import Profile
+from search.timing.profile import LatencyProfile
 from server.engine.work import Prepared
 from server.inputs.sources import Source
 
-_MAX_FINDERS = 256  # per model: shapes and fixed values
 _MAX_PLANS = 4096  # per model; a plan is a few kilobytes of steps, without weights
-_Shapes: TypeAlias = tuple[tuple[str, Shape], ...]
 
 
 @dataclass(frozen=True)
@@ -44,7 +41,7 @@ class Served:
     model: Any
     table: Table
     created_s: int
-    profile: Profile | None = None
+    profile: LatencyProfile | None = None
 
     @property
     def elastic(self) -> Elastic:
@@ -57,28 +54,15 @@ class Served:
         """What items must have."""
         return self.elastic.inputs
 
+    @cached_property
+    def finders(self) -> Finders:
+        """The searches, for items of any shapes."""
+        return Finders(self.elastic, self.table)
+
     @property
     def finder(self) -> Finder:
         """The search for an item of the model's usual shapes; for text, the longest allowed."""
-        return self.finder_for(self.inputs.plan_shapes())
-
-    def finder_for(self, shapes: Shapes, fixed: Mapping[str, Value] | None = None) -> Finder:
-        """Return the search for items of some shapes; those of the last few hundred are kept.
-
-        Args:
-            shapes: Of the inputs that are there.
-            fixed: Values on shared axes that the client has chosen itself.
-
-        Raises:
-            ValueError: If no subnet has the fixed values.
-        """
-        return self._finder(tuple(sorted(shapes.items())), tuple(sorted((fixed or {}).items())))
-
-    @cached_property
-    def _finder(self) -> Callable[[_Shapes, tuple[tuple[str, Value], ...]], Finder]:
-        return lru_cache(_MAX_FINDERS)(
-            lambda shapes, fixed: Finder(self.elastic, dict(shapes), self.table, dict(fixed))
-        )
+        return self.finders.at()
 
     @cached_property
     def front(self) -> tuple[Selection, ...]:
@@ -119,10 +103,10 @@ class Served:
     def _rows(self) -> frozenset[Subnet]:
         return frozenset(self.table.rows)
 
-    def timed(self, profile: Profile) -> Served:
+    def timed(self, profile: LatencyProfile) -> Served:
         """Return the model with its profile, and with the searches made so far: they need none."""
         timed = replace(self, profile=profile)
-        timed.__dict__["_finder"] = self._finder  # where the cached property looks
+        timed.__dict__["finders"] = self.finders  # where the cached property looks
         return timed
 
     def prepare(

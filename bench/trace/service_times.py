@@ -48,7 +48,7 @@ class ServiceTimes:
             for text in self.texts[: max(self.batch_sizes)]
         ]
         shapes = self.served.inputs.shapes(self._items[0])
-        finder = self.served.finder_for(shapes, self.served.whole_outputs)
+        finder = self.served.finders.at(shapes, self.served.whole_outputs)
         self.front = finder.front(points=_POINTS)
         self.seconds = [math.inf] * len(self.front)
         self._backend = TorchBackend()

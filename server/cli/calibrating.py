@@ -12,7 +12,7 @@ import torch
 
 from models.inputs import num_tokens
 from models.run.backend import Backend
-from search.timing.profile import Profile, Workload
+from search.timing.profile import LatencyProfile, Workload
 from server import catalog
 from server.backends import make_backend
 from server.observe.progress import Progress
@@ -54,7 +54,7 @@ def calibrate(settings: Settings, seed: int) -> Iterator[str]:
     backend.close()
 
 
-def _errors(served: Served, profile: Profile, backend: Backend, rng: Random) -> list[float]:
+def _errors(served: Served, profile: LatencyProfile, backend: Backend, rng: Random) -> list[float]:
     """Return predicted over actual time, less one, of random batches."""
     shapes = served.inputs.plan_shapes()
     longest = min(_LONGEST, served.inputs.num_tokens(shapes))

@@ -13,7 +13,7 @@ from torch import Tensor
 from models.core import Plan, Step, plan_cost
 from models.inputs import Inputs, Item, num_tokens
 from models.nn.ragged import Value
-from search.timing.profile import Profile, Workload
+from search.timing.profile import LatencyProfile, Workload
 from server.engine.predict import Share
 from server.engine.schedule import Ticket
 
@@ -42,7 +42,7 @@ class Prepared:
     inputs: Inputs
     known: frozenset[bytes] = frozenset()
     keep: frozenset[bytes] = frozenset()
-    profile: Profile | None = None
+    profile: LatencyProfile | None = None
     owner: object = None
     steps: tuple[Step, ...] = field(init=False)
     macs: int = field(init=False)
@@ -53,18 +53,20 @@ class Prepared:
         object.__setattr__(self, "steps", steps)
         object.__setattr__(self, "macs", plan_cost(steps).macs)
 
-    def share(self, num_tokens: int) -> Share:
-        """Predict one item of a length."""
+    def share(self, lengths: Mapping[str, int]) -> Share:
+        """Predict one item whose inputs have some lengths, 0 for those that have none."""
         if self.profile is None:
             return Share()
-        return self._share(num_tokens, self.profile.corrections.version)
+        return self._share(tuple(lengths.items()), self.profile.corrections.version)
 
     @cached_property
-    def _share(self) -> Callable[[int, int], Share]:
-        def predict(num_tokens: int, _version: int) -> Share:
+    def _share(self) -> Callable[[tuple[tuple[str, int], ...], int], Share]:
+        def predict(lengths: tuple[tuple[str, int], ...], _version: int) -> Share:
             assert self.profile is not None
-            alone = self.profile.total(self.steps, Workload(1, num_tokens))
-            together = self.profile.total(self.steps, Workload(_TOGETHER, num_tokens))
+            alone, together = (
+                self.profile.total(self.steps, Workload.of(self.steps, rows, dict(lengths)))
+                for rows in (1, _TOGETHER)
+            )
             return Share(alone, max(0.0, together - alone) / (_TOGETHER - 1))
 
         return lru_cache(_MAX_SHARES)(predict)
@@ -102,7 +104,7 @@ class Work:
     @cached_property
     def share(self) -> Share:
         """Predicted seconds."""
-        return self.prepared.share(self.num_tokens)
+        return self.prepared.share({name: one.size for name, one in self.item.items()})
 
     @cached_property
     def contents(self) -> Mapping[str, Hashable]:

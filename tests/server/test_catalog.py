@@ -13,7 +13,7 @@ import pytest
 from models.checkpoint import MANIFEST, WEIGHTS
 from models.core import plan_cost
 from search.quality.table import TABLE
-from search.timing.profile import Profile
+from search.timing.profile import LatencyProfile
 from server import catalog
 from server.catalog import Catalog, CatalogError
 from server.errors import InvalidRequestError, UnknownModelError
@@ -165,7 +165,7 @@ def test_a_measured_model_keeps_its_searches_and_runs_by_its_own_profile(served:
     finder, smallest = served.finder, served.elastic.space.smallest
     _ = served.prepare(smallest, served.elastic.tasks)
     seconds = np.ones((1, 1, 1))
-    profile = Profile(dict.fromkeys(finder.functions, 0), (1,), (0,), seconds)
+    profile = LatencyProfile(dict.fromkeys(finder.functions, 0), (1,), (0,), seconds)
     timed = served.timed(profile)
     assert timed.finder is finder
     prepared = timed.prepare(smallest, served.elastic.tasks)

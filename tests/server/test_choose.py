@@ -11,7 +11,7 @@ import pytest
 
 from search.budget import Budget, InfeasibleBudgetError
 from search.grid import build_grid
-from search.timing.profile import Profile
+from search.timing.profile import LatencyProfile
 from server.choose import Choice, Chooser, Progress, Question
 from server.engine.engine import Engine
 from server.engine.flows import ANY_FLOW, Flows, Room
@@ -52,7 +52,7 @@ def timed(served: Served) -> Served:
     macs = np.array([steps[function] for function in grid.functions], dtype=np.float64)
     seconds = np.maximum(macs * 0.01 / largest, 1e-9)[:, None, None] * np.array([1.0, 2.0])[:, None]
     curves = {function: i for i, function in enumerate(grid.functions)}
-    return replace(served, profile=Profile(curves, (1, 2), (0,), seconds))
+    return replace(served, profile=LatencyProfile(curves, (1, 2), (0,), seconds))
 
 
 def chooser_of(policy: LoadPolicy, delay_s: float = 0.0, pace: float = 1.0) -> Chooser:

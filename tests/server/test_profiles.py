@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from models.backends.torch import TorchBackend
-from search.timing.profile import Profile, Workload
+from search.timing.profile import LatencyProfile, Workload
 from server.observe.progress import Progress
 from server.profiles import Profiles
 from server.served import Served
@@ -26,7 +26,7 @@ def profiles(folder: Path, served: Served) -> Profiles:
     return Profiles(folder, backend, lambda: float(next(ticks)))
 
 
-def never(_: Served) -> Profile:
+def never(_: Served) -> LatencyProfile:
     pytest.fail("measured again")
 
 
@@ -66,7 +66,7 @@ def test_who_waits_for_a_measurement_is_told_that_it_goes_on(
 class Measured(NamedTuple):
     """A profile that was measured, and its file."""
 
-    profile: Profile
+    profile: LatencyProfile
     name: str
     text: str
 
