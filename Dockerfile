@@ -19,7 +19,7 @@ RUN apt-get update && \
     apt-get install --yes --no-install-recommends gcc libc6-dev python3-dev python3-venv && \
     rm -rf /var/lib/apt/lists/*
 
-# The wheel, built once for both.
+# The wheels of server and client, built once for both.
 FROM python AS wheel
 ARG PIP_ARGS=""
 WORKDIR /src
@@ -31,7 +31,8 @@ COPY LICENSE README.md pyproject.toml ./
 COPY models models
 COPY search search
 COPY server server
-RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --no-index --wheel-dir /dist .
+COPY client client
+RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --no-index --wheel-dir /dist . ./client
 
 # Dependencies are a layer of their own, which changes with their versions and not with the code.
 FROM python AS cpu-build
@@ -39,18 +40,20 @@ ARG PIP_ARGS=""
 WORKDIR /src
 RUN python3 -m venv /opt/build
 COPY constraints.txt pyproject.toml deploy/install.sh deploy/requirements.py ./
+COPY client/pyproject.toml client/
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf sh install.sh dependencies cpu grpc otel postgres
 COPY --from=wheel /dist /dist
-RUN sh install.sh wheel /dist/*.whl
+RUN sh install.sh wheels /dist/*.whl
 
 FROM cuda AS gpu-build
 ARG PIP_ARGS=""
 WORKDIR /src
 RUN python3 -m venv /opt/build
 COPY constraints.txt pyproject.toml deploy/install.sh deploy/requirements.py ./
+COPY client/pyproject.toml client/
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf sh install.sh dependencies gpu grpc otel postgres
 COPY --from=wheel /dist /dist
-RUN sh install.sh wheel /dist/*.whl
+RUN sh install.sh wheels /dist/*.whl
 
 # Both images run as a user with a name, for which torch asks. Their root file system may be
 # read-only: what is written goes to /var/lib/rheostat, the home, and to /tmp. They listen on every

@@ -18,7 +18,6 @@ import numpy as np
 from bench import report
 from bench.curves import hypervolume, spearman
 from models.backends.torch import TorchBackend
-from models.core import merge
 from models.families.slimmable import Slimmable, axis_of_stage
 from models.space import Subnet
 from models.train.cifar100 import Images
@@ -51,10 +50,13 @@ class TestSplit:
         backend.prepare(model)
         for task, (inputs, labels) in by_task(model, images).items():
             paths = {self._path(task, subnet) for subnet in subnets}
-            plans = {path: model.plan(path, model.input.shape, [task]) for path in paths}
-            logits = backend.run(merge(plans.values()).values(), {"image": inputs})
-            for path, plan in plans.items():
-                right = logits[plan[-1].path].argmax(1) == labels
+            plans = {
+                path: model.plan(path, {"image": model.config.input.shape}, [task])
+                for path in paths
+            }
+            answers = backend.run_all(list(plans.values()), {"image": inputs})
+            for path, answer in zip(plans, answers, strict=True):
+                right = answer[task].argmax(1) == labels
                 self._accuracy[task, path] = float(right.float().mean())
 
     def _path(self, task: str, subnet: Subnet) -> Subnet:
@@ -70,8 +72,8 @@ class TestSplit:
 def methods(model: Slimmable, table: Table, everything: Finder) -> dict[str, Find]:
     """Return the ways to turn preferences and a budget into a subnet; None where none fits."""
     last = slice(-1, None)
-    full_encoder = Finder(model, model.input.shape, table.part(rows=last))
-    full_decoders = Finder(model, model.input.shape, table.part(columns=last))
+    full_encoder = Finder(model, {"image": model.config.input.shape}, table.part(rows=last))
+    full_decoders = Finder(model, {"image": model.config.input.shape}, table.part(columns=last))
     return {
         "exact search": _or_none(lambda p, b: everything.find(None, p, b, 0.0)),
         "ECMT rule": _or_none(lambda p, b: find_by_rule(everything, None, p, b)),

@@ -132,7 +132,7 @@ def _measure(
         ]
     subnets = [*full, *narrow]
     figures: dict[str, object] = {}
-    every = scores_by(model, backend, model.input, evaluations, subnets)
+    every = scores_by(model, backend, model.text, evaluations, subnets)
     for title, measured in zip(titles, every, strict=True):
         found = dict(zip(subnets, measured, strict=True))
         _show(title, config, full, narrow, found)

@@ -5,9 +5,9 @@ seconds the oldest replica gets SIGKILL, unless it is the only one that runs: re
 long as this machine needs to import torch, which is not what is looked at here.
 
 Clients ask for one text after the other. First they take the first answer for the last; then
-`server.client` asks again by its own rule: after 429, 502, 503 and lost connections, when the
-answer says, here up to 120 times. Every vector is compared with the one that the model gives when
-nothing is killed.
+`rheostat.AsyncClient` asks again by its own rule: after 429, 502, 503 and lost connections, when
+the answer says, here up to 120 times. Every vector is compared with the one that the model gives
+when nothing is killed.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from bench import report
 from bench.ray_cluster import Nodes, cluster
 from bench.trace import texts
 from deploy.ray_settings import RaySettings
+from rheostat import APIError, AsyncClient, Retries
 from server import catalog
-from server.client import APIError, AsyncClient, Retries
 
 _CLIENTS, _PAUSE_S = 12, 0.05
 _TIMEOUT_S, _HUNG_S = 20.0, 40.0  # of the router; a request that goes on for longer hangs

@@ -2,7 +2,7 @@
 # Install what an image runs, in the stages of the Dockerfile that build it.
 #
 #   install.sh dependencies EXTRA ...   into /opt/rheostat, at the versions of constraints.txt
-#   install.sh wheel FILE               what the wheel adds to it, below /app
+#   install.sh wheels FILE ...          what the wheels add to it, below /app
 #
 # The images have no pip: /opt/build has, and stays behind. PIP_ARGS are options of `pip install`.
 set -eu
@@ -26,7 +26,7 @@ dependencies)
     rm -rf "$torch/test"
     find "$torch/bin" -type f ! -name torch_shm_manager -delete
     ;;
-wheel)
-    pip install --no-deps --no-index --root /app "$1"
+wheels)
+    pip install --no-deps --no-index --root /app "$@"
     ;;
 esac

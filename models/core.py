@@ -1,4 +1,4 @@
-"""The types every elastic model is described by: axes, subnets, costs and plans.
+"""The types every elastic model is described by: costs, steps and plans.
 
 An elastic model has *axes*. A *subnet* picks one value on each axis. A subnet and the shapes of an
 item's inputs make a *plan*: a dataflow graph of *steps*. A step names its function and the values
@@ -17,12 +17,7 @@ from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, 
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
-
-if TYPE_CHECKING:
-    from models.inputs import Inputs
-    from models.space import Space, Subnet
-    from models.tasks import Task
+from typing import Any, TypeAlias
 
 Shape: TypeAlias = tuple[int, ...]
 Shapes: TypeAlias = Mapping[str, Shape]
@@ -226,39 +221,3 @@ def shared_cost(items: Iterable[tuple[Plan, Mapping[str, Hashable]]]) -> Cost:
             key = (step.identity, tuple(contents[name] for name in step.inputs))
             values[key] = step.cost.macs
     return Cost(sum(values.values()))
-
-
-class Elastic(Protocol):
-    """A model with many subnets in one set of weights.
-
-    Immutable once loaded: the subnet is an argument of every call, so that overlapping requests
-    cannot disturb one another. Clients ask for its name; its space has the axes of every task. A
-    model with axes of ``when="load"`` has a method ``variant`` besides (`models.variants`).
-    """
-
-    @property
-    def name(self) -> str: ...  # noqa: D102
-
-    @property
-    def inputs(self) -> Inputs: ...  # noqa: D102
-
-    @property
-    def tasks(self) -> Mapping[str, Task]: ...  # noqa: D102
-
-    @property
-    def space(self) -> Space: ...  # noqa: D102
-
-    def plan(self, subnet: Subnet, shapes: Shapes, tasks: Collection[str] | None = None) -> Plan:
-        """Return the plan that answers ``tasks`` (None: all).
-
-        What the steps run does not depend on lengths, only what they cost: a polynomial of degree
-        two in the length of each input.
-
-        Args:
-            subnet: A value for every axis without a task and for the axes of ``tasks``.
-            shapes: Of the inputs that are there.
-            tasks: Names out of ``self.tasks``.
-
-        Raises:
-            ValueError: If the subnet, a shape or a task is not one of the model's.
-        """

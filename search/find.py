@@ -9,7 +9,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from models.core import Cost, Elastic, Shape
+from models.core import Cost, Shape
+from models.elastic import Elastic
 from models.space import Subnet, Value
 from search.budget import Budget
 from search.choose import ROUNDING, Choice, Chooser, Terms
@@ -17,6 +18,7 @@ from search.grid import Grid, build_grid
 from search.knapsack.solve import Answer
 from search.quality.table import Score, Table
 from search.request import Reader, Request, RequestError
+from search.timing.profile import Function
 
 __all__ = ["TOLERANCE", "Finder", "Request", "RequestError", "Selection", "Terms"]
 
@@ -84,6 +86,11 @@ class Finder:
     def grid(self) -> Grid:
         """Costs and retentions, without the rows that another beats in MACs."""
         return self._chooser.by_macs.grid
+
+    @property
+    def functions(self) -> Collection[Function]:
+        """What the steps of every subnet compute."""
+        return self._whole.functions
 
     @property
     def tasks(self) -> tuple[str, ...]:

@@ -16,7 +16,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from models.core import Cost, Elastic, Plan, Shape, Step
+from models.core import Cost, Plan, Shape, Step
+from models.elastic import Elastic
 from models.space import Subnet, Value
 from search.quality.table import FloatArray, Score, Table
 from search.timing.profile import Function, function_of

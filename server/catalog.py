@@ -6,135 +6,24 @@ import logging
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
 
 from models import checkpoint
-from models.checkpoint import MANIFEST, CheckpointError, Manifest
-from models.core import Elastic, Shape, with_raw
+from models.checkpoint import MANIFEST, CheckpointError
 from models.files import reading
-from models.inputs.image import ModelInput
-from models.inputs.text import MAX_TEXT_CHARS, TextInput
-from models.space import Subnet, Value
-from search.find import Finder, Selection
+from models.inputs.text import MAX_TEXT_CHARS, limit_texts
 from search.quality.table import TABLE, Table, TableError
-from search.timing.profile import Profile
-from server.engine.work import Prepared
+from search.timing.profile import LatencyProfile
 from server.errors import InvalidRequestError, UnknownModelError, shown
+from server.served import Served
 
 log = logging.getLogger(__name__)
 
-_MAX_FINDERS = 256  # per model: shapes and fixed values
 _TAKEN = re.compile(r".*/(load|reload|unload|config|ready|infer|versions/[^/]*)", re.DOTALL)
-_MAX_PLANS = 4096  # per model; a plan is a few kilobytes of steps, without weights
 
 
 class CatalogError(ValueError):
     """The models cannot be served. The message names the folder."""
-
-
-@dataclass(frozen=True)
-class Served:
-    """One model as it is served.
-
-    Attributes:
-        folder: Of its checkpoint.
-        name: What clients ask for.
-        manifest: Of its checkpoint.
-        model: An `Elastic` that is an nn.Module; Python cannot spell the intersection.
-        table: Scores of its subnets.
-        created_s: When its checkpoint was written, Unix time.
-        profile: How long its steps take here; None until that is measured.
-    """
-
-    folder: Path
-    name: str
-    manifest: Manifest
-    model: Any
-    table: Table
-    created_s: int
-    profile: Profile | None = None
-
-    @property
-    def elastic(self) -> Elastic:
-        """The model without its weights' interface."""
-        elastic: Elastic = self.model
-        return elastic
-
-    @property
-    def input(self) -> ModelInput:
-        """What an input must become."""
-        model_input: ModelInput = self.model.input
-        return model_input
-
-    @property
-    def finder(self) -> Finder:
-        """The search for an input of the model's usual shape; for text, the longest allowed."""
-        return self.finder_for(self.input.plan_shape(None))
-
-    def finder_for(self, shape: Shape, fixed: Mapping[str, Value] | None = None) -> Finder:
-        """Return the search for inputs of a shape; those of the last few hundred are kept.
-
-        Args:
-            shape: Of one input.
-            fixed: Values on shared axes that the client has chosen itself.
-
-        Raises:
-            ValueError: If no subnet has the fixed values.
-        """
-        return self._finder(shape, tuple(sorted((fixed or {}).items())))
-
-    @cached_property
-    def _finder(self) -> Callable[[Shape, tuple[tuple[str, Value], ...]], Finder]:
-        return lru_cache(_MAX_FINDERS)(
-            lambda shape, fixed: Finder(self.elastic, shape, self.table, dict(fixed))
-        )
-
-    @cached_property
-    def front(self) -> tuple[Selection, ...]:
-        """The Pareto front for all tasks weighing the same, cheapest first."""
-        return tuple(self.finder.front())
-
-    @cached_property
-    def whole_outputs(self) -> Mapping[str, Value]:
-        """The largest value of each output axis, where it goes with every other choice.
-
-        What a client gets that asks for no size of its own: a shorter answer is not chosen for it
-        only because the table scores it higher.
-        """
-        found: dict[str, Value] = {}
-        for axis in self.elastic.space.axes:
-            rest = [{**row, axis.name: axis.values[-1]} for row in self.table.rows]
-            if axis.kind == "output" and all(Subnet(row) in self._rows for row in rest):
-                found[axis.name] = axis.values[-1]
-        return found
-
-    @cached_property
-    def _rows(self) -> frozenset[Subnet]:
-        return frozenset(self.table.rows)
-
-    def prepare(self, subnet: Subnet, tasks: Collection[str], raw: bool = False) -> Prepared:
-        """Return the plan of a subnet, from a cache of the last few thousand.
-
-        Args:
-            subnet: Chosen.
-            tasks: To answer.
-            raw: Whether vectors keep the length that they had before they became unit vectors.
-        """
-        return self._prepare(subnet, tuple(tasks), raw)
-
-    @cached_property
-    def _prepare(self) -> Callable[[Subnet, tuple[str, ...], bool], Prepared]:
-        def prepare(subnet: Subnet, tasks: tuple[str, ...], raw: bool) -> Prepared:
-            # Only costs depend on the shape, and a plan to run is not asked for its cost.
-            shape = self.input.plan_shape(None)
-            plan = self.elastic.plan(subnet, shape, tasks)
-            plan = with_raw(plan) if raw else plan
-            return Prepared(self.name, plan, self.input, profile=self.profile, owner=self.model)
-
-        return lru_cache(_MAX_PLANS)(prepare)
 
 
 class Catalog(Mapping[str, Served]):
@@ -212,17 +101,23 @@ class Catalog(Mapping[str, Served]):
         seen._served = {name: one for name, one in self.items() if name in names}
         return seen
 
-    def profiled(self, measure: Callable[[Served], Profile]) -> Catalog:
+    def profiled(self, measure: Callable[[Served], LatencyProfile]) -> Catalog:
         """Return the models with their profiles."""
-        profiled = [replace(served, profile=measure(served)) for served in self.values()]
+        profiled = [served.timed(measure(served)) for served in self.values()]
         return Catalog(profiled, self._defaults, self._aliases)
 
-    def choose(self, name: str | None, takes: type[ModelInput] | None = None) -> Served:
+    def choose(
+        self,
+        name: str | None,
+        takes: str | None = None,
+        names: Collection[str] | None = None,
+    ) -> Served:
         """Return the model a request names, or the one it means if it names none.
 
         Args:
             name: Of the model.
-            takes: What the request's inputs become; None for any.
+            takes: The kind of input that the request has; None for any.
+            names: Of the inputs that the request has; None for any.
 
         Raises:
             UnknownModelError: If there is none of that name, or none at all.
@@ -231,9 +126,7 @@ class Catalog(Mapping[str, Served]):
         if name is None:
             if not self:  # as somebody sees it whose models have gone
                 raise UnknownModelError("none of this client's models is served now", "model")
-            fit = [
-                key for key, one in self.items() if takes is None or isinstance(one.input, takes)
-            ]
+            fit = [key for key, one in self.items() if one.inputs.signature.fits(takes, names)]
             return self[meant(fit or list(self), self._defaults)]
         if (own := self.named(name)) not in self:
             names = [name for name, _ in self.names]
@@ -325,11 +218,10 @@ def load_one(folder: Path, max_text_chars: int = MAX_TEXT_CHARS) -> Served:
                 raise CatalogError(
                     f"{folder} has no {TABLE} in its manifest, so nothing can be chosen"
                 )
-            table = Table.load(folder / TABLE, model.space, tuple(model.tasks))
+            table = Table.load(folder / TABLE, model.space, model.tasks)
         except (CheckpointError, TableError) as error:
             raise CatalogError(str(error)) from None  # these name the file
-        if isinstance(model.input, TextInput):
-            model.input.max_text_chars = max_text_chars
+        limit_texts(model.inputs, max_text_chars)
         created_s = int((folder / MANIFEST).stat().st_mtime)
         served = Served(folder, model.name, loaded.manifest, model, table, created_s)
         _ = served.finder  # built now, so that a table that does not factorise is refused here

@@ -6,18 +6,19 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from models.core import Shape
+from models.core import Shapes
 from models.space import Value
 from search.budget import Budget, InfeasibleBudgetError, TooSlowError
 from search.find import TOLERANCE, Selection, Terms
-from search.timing.profile import Timing, Workload
-from server.catalog import Served
+from search.grid import Resident
+from search.timing.profile import Timing
 from server.clients.caller import ANYONE, Caller
 from server.engine.engine import Engine
 from server.engine.flows import Room
-from server.engine.load import Moment, Policy
+from server.engine.load import LoadPolicy, Moment
 from server.errors import InvalidRequestError, OverloadedError
 from server.promises import Promises
+from server.served import Served
 
 _LEAST_S = 1e-6  # no subnet is faster
 _ANY_PRICE = 1e9  # at which the cheapest subnet wins
@@ -41,6 +42,7 @@ class Question:
         timeout_s: From its arrival; later an answer is of no use. Unlike a latency budget it
             chooses no subnet. None for no end.
         raw: Whether vectors keep the length that they had before they became unit vectors.
+        resident: Choices on load axes whose weights are built; only these may run. None for all.
     """
 
     tasks: Sequence[str] | None
@@ -51,6 +53,7 @@ class Question:
     priority: int | None = None
     timeout_s: float | None = None
     raw: bool = False
+    resident: Resident | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +93,7 @@ class Progress:
 class Chooser:
     """Searches with the terms that a policy sets for the moment."""
 
-    def __init__(self, engine: Engine, policy: Policy) -> None:
+    def __init__(self, engine: Engine, policy: LoadPolicy) -> None:
         self._engine = engine
         self._policy = policy
         self._promises = Promises()
@@ -99,7 +102,7 @@ class Chooser:
         self,
         served: Served,
         question: Question,
-        shape: Shape,
+        shapes: Shapes,
         num_works: int = 1,
         reading_s: float | None = None,
     ) -> Selection:
@@ -108,7 +111,7 @@ class Chooser:
         Args:
             served: The model.
             question: What is wanted of it.
-            shape: Of its longest input.
+            shapes: Of its items; each at least as large as that of any.
             num_works: Inputs, and what comes on top of them.
             reading_s: What reading its inputs took; None for what it usually takes.
 
@@ -129,9 +132,9 @@ class Chooser:
         left_s = math.inf
         if latency_ms is not None and self._policy.heeds_latency:
             left_s = latency_ms / 1000 - reading_s
-        terms = self._terms(served, shape, num_works, left_s)
+        terms = self._terms(served, shapes, num_works, left_s)
         try:
-            return self._find(served, question, shape, terms)
+            return self._find(served, question, shapes, terms)
         except TooSlowError as error:
             assert latency_ms is not None
             assert served.profile is not None, "or nothing would be too slow"
@@ -146,21 +149,21 @@ class Chooser:
         self._promises.note_total(served.name, choice.predicted_s, seconds)
 
     def choose(
-        self, served: Served, question: Question, shape: Shape, progress: Progress
+        self, served: Served, question: Question, shapes: Shapes, progress: Progress
     ) -> Choice:
         """Return what a request gets now.
 
         Args:
             served: As in `wanted`.
             question: Likewise.
-            shape: Likewise.
+            shapes: Likewise.
             progress: How far it has come.
 
         Raises:
             OverloadedError: If its latency budget could be met but for those who wait, or its
                 client will have stopped waiting by then.
         """
-        wanted = self._in_time(served, question, shape, progress)
+        wanted = self._in_time(served, question, shapes, progress)
         own_s = (wanted.seconds or 0.0) / self._engine.pace
         delay_s = self._engine.delay_s(progress.room, own_s, progress.deadline)
         latency_ms = question.budget.latency_ms
@@ -169,8 +172,8 @@ class Chooser:
         selection = wanted
         is_free = load.price == 0 and load.max_seconds == left_s
         if self._policy.heeds_latency and not question.budget.strict and not is_free:
-            terms = self._terms(served, shape, progress.num_works, load.max_seconds)
-            selection = self._slimmed(served, question, shape, terms._replace(price=load.price))
+            terms = self._terms(served, shapes, progress.num_works, load.max_seconds)
+            selection = self._slimmed(served, question, shapes, terms._replace(price=load.price))
         run_s = selection.seconds or 0.0
         self._check_time(question, progress, delay_s, run_s)
         return Choice(
@@ -180,16 +183,16 @@ class Chooser:
         )
 
     def _in_time(
-        self, served: Served, question: Question, shape: Shape, progress: Progress
+        self, served: Served, question: Question, shapes: Shapes, progress: Progress
     ) -> Selection:
         """Return what is wanted; a latency that waiting for others breaks is refused for now."""
         num_works, reading_s = progress.num_works, progress.spent_s - progress.waited_s
         self._promises.note_reading(served.name, reading_s)
         try:
-            return self.wanted(served, question, shape, num_works, progress.spent_s)
+            return self.wanted(served, question, shapes, num_works, progress.spent_s)
         except TooSlowError as error:
             if progress.waited_s:
-                self.wanted(served, question, shape, num_works, reading_s)
+                self.wanted(served, question, shapes, num_works, reading_s)
                 raise OverloadedError(
                     f"budget.latency_ms={error.latency_ms:g} could be met, but the request waited "
                     f"{1000 * progress.waited_s:.3g} ms to be read",
@@ -216,24 +219,26 @@ class Chooser:
                     delay_s - max(0.0, left_s - run_s) / _DOUBT,
                 )
 
-    def _slimmed(self, served: Served, question: Question, shape: Shape, terms: Terms) -> Selection:
+    def _slimmed(
+        self, served: Served, question: Question, shapes: Shapes, terms: Terms
+    ) -> Selection:
         """Return the best subnet under the terms, or the cheapest if they cannot be met."""
         try:
-            return self._find(served, question, shape, terms)
+            return self._find(served, question, shapes, terms)
         except InfeasibleBudgetError:
             cheapest = terms._replace(price=_ANY_PRICE, max_seconds=math.inf)
-            return self._find(served, question, shape, cheapest)
+            return self._find(served, question, shapes, cheapest)
 
-    def _terms(self, served: Served, shape: Shape, num_works: int, max_seconds: float) -> Terms:
+    def _terms(self, served: Served, shapes: Shapes, num_works: int, max_seconds: float) -> Terms:
         if served.profile is None:
             return Terms()
-        length = shape[0] if served.input.has_length else 0
-        timing = Timing.of(served.profile, Workload(num_works, length))
+        timing = Timing.of(served.profile, num_works)
         pace = _STEP ** round(math.log(self._engine.pace, _STEP))
         if _LEAST_S < max_seconds < math.inf:
             max_seconds = _STEP ** math.floor(math.log(max_seconds, _STEP))
         return Terms(0.0, timing, max_seconds, pace)
 
-    def _find(self, served: Served, question: Question, shape: Shape, terms: Terms) -> Selection:
-        finder = served.finder_for(shape, question.fixed)
+    def _find(self, served: Served, question: Question, shapes: Shapes, terms: Terms) -> Selection:
+        finder = served.finders.at(shapes, question.fixed)
+        terms = terms._replace(resident=question.resident)
         return finder.find(question.tasks, question.preferences, question.budget, terms=terms)

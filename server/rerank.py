@@ -8,15 +8,15 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from models.core import Shape, plan_cost, rest_after
-from models.inputs.text import Continued
+from models.core import Shapes, plan_cost
+from models.inputs import num_tokens
 from models.space import Subnet
-from server.catalog import Served
 from server.choose import Choice, Question
 from server.engine.work import Prepared, Result
 from server.errors import InvalidRequestError
 from server.inputs.sources import Source
 from server.observe.metrics import Stage
+from server.served import Served
 from server.service import Service
 
 
@@ -75,73 +75,76 @@ async def rerank(
         RheostatError: As `Service.infer`; InvalidRequestError for a cascade that cannot be.
     """
     num_more = min(cascade.keep, len(documents)) + 1 if cascade else 0
-    async with service.admit(served, question, [query, *documents], num_more) as admitted:
+    items = served.named("text", [query, *documents])
+    async with service.admit(served, question, items, num_more) as admitted:
         selection = admitted.selection
         task = next(iter(selection.scores))
-        first, rest = _stages(served, admitted.choice, cascade, task)
-        results = await admitted.run(first.prepared, admitted.items)
+        first, rest = _stages(service, served, admitted.choice, cascade, task)
+        results = await admitted.run(first.prepared)
         scores = _cosines(results, task)
-        lengths = [served.input.shape_of(item) for item in admitted.items]
-        macs = first.macs(served, lengths)
+        shapes = [served.inputs.shapes(item) for item in admitted.items]
+        macs = first.macs(served, shapes)
         deepened: list[int] = []
         if cascade is not None and rest is not None:
             deepened = _best_first(scores)[: cascade.keep]
             again = [0, *(i + 1 for i in deepened)]  # the query is row 0
-            deep = await admitted.run(rest.prepared, [results[i].kept for i in again])
-            macs += rest.macs(served, [lengths[i] for i in again])
+            deep = await admitted.run(rest.prepared, {i: results[i].kept for i in again})
+            macs += rest.macs(served, [shapes[i] for i in again])
             for i, score in zip(deepened, _cosines(deep, task), strict=True):
                 scores[i] = score
     is_deep = set(deepened)
     order = sorted(range(len(documents)), key=lambda i: (i not in is_deep, -scores[i]))
-    num_tokens = sum(served.input.num_tokens(item) for item in admitted.items)
-    return Ranking(admitted.choice, order, scores, deepened, macs, num_tokens, admitted.seconds)
+    read = sum(map(num_tokens, admitted.items))
+    return Ranking(admitted.choice, order, scores, deepened, macs, read, admitted.seconds)
 
 
 @dataclass(frozen=True, slots=True)
 class _Stage:
-    """A plan, and how to count what it costs for inputs of any shape."""
+    """A plan, and how to count what it costs for items of any shapes."""
 
     prepared: Prepared
     subnet: Subnet
 
-    def macs(self, served: Served, shapes: Sequence[Shape]) -> int:
-        total = 0
-        for shape, count in Counter(shapes).items():
-            plan = served.elastic.plan(self.subnet, shape, self.prepared.leaves)
-            total += count * plan_cost(rest_after(plan, self.prepared.resume)).macs
+    def macs(self, served: Served, shapes: Sequence[Shapes]) -> int:
+        total, tasks = 0, list(self.prepared.plan.answers)
+        for shape, count in Counter(tuple(one.items()) for one in shapes).items():
+            plan = served.elastic.plan(self.subnet, dict(shape), tasks)
+            total += count * plan_cost(plan.rest(self.prepared.known)).macs
         return total
 
 
 def _stages(
-    served: Served, choice: Choice, cascade: Cascade | None, task: str
+    service: Service, served: Served, choice: Choice, cascade: Cascade | None, task: str
 ) -> tuple[_Stage, _Stage | None]:
     subnet = choice.selection.subnet
-    whole = served.prepare(subnet, [task])
+    whole = service.variants.prepare(served, subnet, [task])
     if cascade is None:
         return _Stage(whole, subnet), None
-    depths = next((a.values for a in served.elastic.space.axes if a.name == "depth"), ())
-    chosen = subnet.get("depth")
-    allowed = [depth for depth in depths if isinstance(chosen, int) and int(depth) < chosen]
+    axis = served.exits
+    if axis is None:
+        raise InvalidRequestError("cascade: this model has no exits to leave at", "cascade")
+    chosen = subnet[axis.name]
+    allowed = [
+        value
+        for value in axis.values[: axis.index(chosen)]
+        if served.elastic.space.valid(subnet | {axis.name: value})
+    ]
     if cascade.depth not in allowed:
-        if choice.is_slimmed and cascade.depth in depths:
+        if choice.is_slimmed and cascade.depth in axis.values:
             return _Stage(whole, subnet), None  # load has left nothing to go on to
         raise InvalidRequestError(
             f"cascade.depth={cascade.depth} must be an exit before the chosen one "
-            f"(depth={chosen}); one of {allowed}",
+            f"({axis.name}={chosen}); one of {allowed}",
             "cascade.depth",
         )
-    shallow = subnet | {"depth": cascade.depth}
-    first = served.prepare(shallow, [task])
-    shared = first.leaves[task][:-1]  # what the shallow exit reads, the deeper layers go on from
-    rest = Prepared(
-        served.name,
-        rest_after(whole.plan, shared),
-        Continued("hidden"),
-        resume=shared,
-        profile=served.profile,
-        owner=served.model,
+    shallow = subnet | {axis.name: cascade.depth}
+    first = service.variants.prepare(served, shallow, [task])
+    # What the shallow exit reads, the deeper layers go on from.
+    shared = frozenset(step.identity for step in whole.plan.last_common(first.plan))
+    return (
+        _Stage(replace(first, keep=shared), shallow),
+        _Stage(replace(whole, known=shared), subnet),
     )
-    return _Stage(replace(first, keep=shared), shallow), _Stage(rest, subnet)
 
 
 def _cosines(results: Sequence[Result], task: str) -> list[float]:

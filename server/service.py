@@ -2,123 +2,48 @@
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
 from math import inf
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from torch import Tensor
-
-from models.core import Shape
-from models.space import Subnet
+from models.core import Shapes
+from models.inputs import num_tokens
+from models.variants import load_axes
 from search.find import Selection
-from server.catalog import Catalog, Served
-from server.choose import Choice, Chooser, Progress, Question
+from server.admitted import Admitted, Answer
+from server.catalog import Catalog
+from server.choose import Chooser, Progress, Question
 from server.clients.caller import ANYONE, Caller
 from server.clients.inherit import inherited
 from server.clients.quotas import Quotas
 from server.engine.engine import Engine
 from server.engine.flows import Flow
-from server.engine.load import Fixed, Policy
-from server.engine.reservation import Reservation
-from server.engine.work import Prepared, Result, Work
+from server.engine.load import Fixed, LoadPolicy
+from server.engine.work import Work
 from server.errors import DeadlineError
 from server.inputs.decoder import Decoder
-from server.inputs.sources import Source
+from server.inputs.sources import Source, Sources
+from server.items import check_inputs, estimate_s, flops_of, for_inputs
+from server.loading import Loading
 from server.observe.logs import note_model
 from server.observe.metrics import Metrics, Stage
+from server.served import Served
 from server.sound import blaming, check_answers, examples
 from server.uses import Uses
+from server.variants import Variants
 
 if TYPE_CHECKING:
     from server.observe.tracing import Tracing  # needs an extra
+
+log = logging.getLogger(__name__)
 
 _UNDONE = 1.5  # times what a request took that was given up, it would have taken
 _OWN = Flow(priority=-1)  # of the server's own runs: a reload does not wait behind requests
 
 S = TypeVar("S", bound=Source)
 R = TypeVar("R")
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a client is told.
-
-    Attributes:
-        selection: The subnet that ran and what is known about it.
-        outputs: Per input and task: logits, or a unit vector.
-        num_tokens: Of each input; 0 where inputs have no length.
-        backend: What ran it.
-        batch_sizes: Of the batch each input was in.
-        seconds: Per stage; queue and run are those of the input that took longest.
-        choice: How the subnet was chosen.
-        shared: Part of the FLOPs, 0..1, that were computed for other inputs as well.
-    """
-
-    selection: Selection
-    outputs: list[dict[str, Tensor]]
-    num_tokens: list[int]
-    backend: str
-    batch_sizes: list[int]
-    seconds: Mapping[Stage, float]
-    choice: Choice
-    shared: float
-
-
-@dataclass(slots=True)
-class Admitted:
-    """A request that has room, its inputs and its subnet.
-
-    Attributes:
-        room: For its works.
-        question: What was asked, and by whom.
-        items: The decoded inputs.
-        choice: The subnet chosen, and how.
-        deadline: Of its works, on the engine's clock.
-        seconds: Per stage so far; ``run`` adds to it.
-        shared: Part of the FLOPs of the last run that were computed for other inputs as well.
-        on_ran: Told of each run that ends: its slowest result, and of how many works.
-    """
-
-    room: Reservation
-    question: Question
-    items: list[Tensor]
-    choice: Choice
-    deadline: float
-    seconds: dict[Stage, float]
-    shared: float = 0.0
-    on_ran: Callable[[Result, int], None] | None = None
-
-    @property
-    def selection(self) -> Selection:
-        """The subnet chosen."""
-        return self.choice.selection
-
-    def work(self, prepared: Prepared, item: Any) -> Work:
-        """Return an input, or what an earlier run kept of it, as work for the engine."""
-        flow = self.room.room.flow
-        return Work(
-            prepared,
-            item,
-            deadline=self.deadline,
-            flops=self.selection.cost.flops,
-            client=flow.client,
-            weight=flow.weight,
-            priority=flow.priority,
-        )
-
-    async def run(self, prepared: Prepared, items: Sequence[Any]) -> list[Result]:
-        """Run inputs, or what earlier runs kept of them, and add the times of the slowest."""
-        results = await self.room.submit([self.work(prepared, item) for item in items])
-        self.shared = statistics.fmean(result.shared for result in results)
-        slowest = max(results, key=lambda result: result.queue_s + result.run_s)
-        self.seconds[Stage.QUEUE] += slowest.queue_s
-        self.seconds[Stage.RUN] += slowest.run_s
-        if self.on_ran is not None:
-            self.on_ran(slowest, len(results))
-        return results
 
 
 class Service:
@@ -131,11 +56,12 @@ class Service:
         decoder: Decoder,
         metrics: Metrics,
         clock: Callable[[], float],
-        policy: Policy | None = None,
+        policy: LoadPolicy | None = None,
         quotas: Quotas | None = None,
         tracing: Tracing | None = None,
         late_s: Callable[[], float] = lambda: 0.0,
         slims_all: bool = False,
+        max_variant_bytes: int = 0,
     ) -> None:
         """Wire what answers.
 
@@ -150,6 +76,7 @@ class Service:
             tracing: None for no traces.
             late_s: Returns how long the event loop now lets requests, and answers, wait.
             slims_all: Whether load may also make subnets smaller for requests without a budget.
+            max_variant_bytes: What the weights of variants may hold that requests have built.
         """
         self._quotas = quotas
         self._late_s = late_s
@@ -157,6 +84,8 @@ class Service:
         self._tracing = tracing
         self.catalog = catalog
         self._chooser = Chooser(engine, policy or Fixed())
+        self.variants = Variants(engine, max_variant_bytes, clock)
+        self._loading = Loading(self._chooser, self.variants, clock)
         self.metrics = metrics
         self._engine = engine
         self._decoder = decoder
@@ -208,7 +137,8 @@ class Service:
 
     async def warm_up(self) -> None:
         """Run the cheapest and the largest subnet of every model; errors as for `warm`."""
-        for served in self.catalog.values():
+        for number, served in enumerate(self.catalog.values(), 1):
+            log.info("warming up model %d of %d: %s", number, len(self.catalog), served.name)
             await self.warm(served)
         self._is_warm = True
 
@@ -219,59 +149,64 @@ class Service:
             ModelLoadError: If one fails, or gives what is no answer.
         """
         space = served.elastic.space
-        for subnet in (space.smallest, space.largest):
+        loaded = {axis.name: axis.values[-1] for axis in load_axes(space)}
+        for subnet in (space.smallest | loaded, space.largest):
             prepared = served.prepare(subnet, served.elastic.tasks)
-            for item in examples(served.input):
+            for item in examples(served.inputs):
                 with self._engine.reserve(1, flow=_OWN) as room, blaming(served, subnet, item):
                     (result,) = await room.submit([Work(prepared, item, priority=_OWN.priority)])
                     check_answers(served.elastic.tasks, result.outputs)
         self.metrics.watch_model(served)  # with its front, which takes a moment
 
-    def select(self, served: Served, question: Question, shape: Shape) -> Selection:
-        """Choose a subnet for one input of a shape, as if nobody waited, without running it.
+    def select(self, served: Served, question: Question, shapes: Shapes) -> Selection:
+        """Choose a subnet for one item of some shapes, as if nobody waited, without running it.
 
         Raises:
+            InvalidRequestError: If there is no subnet for these inputs.
             RequestError: If tasks, preferences or fixed values make no sense.
             InfeasibleBudgetError: If no subnet meets the budget.
             ClientError: If the caller may not ask this.
         """
         note_model(served.name)
-        question = inherited(question, served, self._slims_all)
-        return self._chooser.wanted(served, question, shape)
+        question = for_inputs(inherited(question, served, self._slims_all), served, shapes)
+        return self._chooser.wanted(served, question, shapes)
 
-    async def infer(self, served: Served, question: Question, sources: Sequence[Source]) -> Answer:
-        """Choose one subnet for all inputs, run it on each, and say what was done.
+    async def infer(self, served: Served, question: Question, items: Sequence[Sources]) -> Answer:
+        """Choose one subnet for all items, run it on each, and say what was done.
 
-        The budget is for each input; the longest decides.
+        The budget is for each item; the longest decides.
 
         Raises:
             RheostatError: As `admit`; InferenceError if the model failed.
         """
-        async with self.admit(served, question, sources) as admitted:
+        async with self.admit(served, question, items) as admitted:
             selection = admitted.selection
-            prepared = served.prepare(selection.subnet, selection.scores, question.raw)
-            results = await admitted.run(prepared, admitted.items)
+            prepared = self.variants.prepare(
+                served, selection.subnet, selection.scores, question.raw, admitted.items[0]
+            )
+            results = await admitted.run(prepared)
         return Answer(
             selection=selection,
             outputs=[result.outputs for result in results],
-            num_tokens=[served.input.num_tokens(item) for item in admitted.items],
+            num_tokens=[num_tokens(item) for item in admitted.items],
             backend=self.backend_name,
             batch_sizes=[result.batch_size for result in results],
             seconds=admitted.seconds,
             choice=admitted.choice,
+            flops=admitted.flops,
             shared=admitted.shared,
         )
 
     def admit(
-        self, served: Served, question: Question, sources: Sequence[Source], num_more: int = 0
+        self, served: Served, question: Question, items: Sequence[Sources], num_more: int = 0
     ) -> AbstractAsyncContextManager[Admitted]:
         """Reserve room, decode the inputs and choose a subnet; record the request at the end.
 
         Args:
             served: The model.
             question: What is wanted of it.
-            sources: Its inputs.
-            num_more: Works to have room for beyond one per input.
+            items: Of the request.
+            num_more: Works to have room for beyond one per item.
 
         Raises:
             OverloadedError: If there is no room for all works.
@@ -283,40 +218,43 @@ class Service:
             QuotaExceededError: If one of the caller's quotas is used up.
         """
         note_model(served.name)
-        admission = self._admit(served, question, sources, num_more)
+        admission = self._admit(served, question, items, num_more)
         if self._tracing is None:
             return admission
         return self._tracing.follow(admission, served, self.backend_name)
 
     @asynccontextmanager
     async def _admit(
-        self, served: Served, question: Question, sources: Sequence[Source], num_more: int
+        self, served: Served, question: Question, asked: Sequence[Sources], num_more: int
     ) -> AsyncIterator[Admitted]:
+        check_inputs(served, asked)
         question = inherited(question, served, self._slims_all)
         late_s = self._late_s()
         start = self._clock() - late_s  # when it arrived; its answer may wait as long to be sent
-        budget, num_works = question.budget, len(sources) + num_more
+        budget, num_works = question.budget, len(asked) + num_more
         latency_s = inf if budget.latency_ms is None else budget.latency_ms / 1000
         timeout_s = inf if question.timeout_s is None else question.timeout_s
         deadline = start + min(latency_s, timeout_s) - late_s
         is_timed = budget.latency_ms is not None
-        estimate_s, caller = _estimate(served, question, sources), question.caller
+        expected_s, caller = estimate_s(served, question, asked), question.caller
+        sources = [source for item in asked for source in item.values()]
         wait_s = self._decoder.wait_s(sources, caller.client, caller.weight)
         with (
             self.uses.hold(served),
-            self._engine.reserve(num_works, estimate_s, _flow(question), is_timed, wait_s) as room,
+            self._engine.reserve(num_works, expected_s, _flow(question), is_timed, wait_s) as room,
         ):
             if self._quotas is not None:
                 await self._quotas.charge_request(caller)
-            items = await self._decoder.decode(sources, served.input, caller.client, caller.weight)
+            items = await self._decoder.decode(asked, served.inputs, caller.client, caller.weight)
             decoded = self._clock()
-            shape = max(served.input.shape_of(item) for item in items)
+            shapes = served.inputs.upper(items)
+            question = for_inputs(question, served, shapes)
             spent_s = decoded - start + late_s
             waited_s = 2 * late_s + min(wait_s, decoded - start - late_s)
             progress = Progress(num_works, spent_s, waited_s, room.room, deadline)
-            choice = self._chooser.choose(served, question, shape, progress)
+            choice = await self._loading.choose(served, question, shapes, progress)
+            flops = flops_of(served, choice.selection, shapes, items)
             if self._quotas is not None:
-                flops = choice.selection.cost.flops * len(items)
                 await self._quotas.charge_flops(question.caller, flops)
             seconds = {
                 Stage.DECODE: decoded - start,
@@ -324,7 +262,7 @@ class Service:
                 Stage.QUEUE: 0.0,
                 Stage.RUN: 0.0,
             }
-            admitted = Admitted(room, question, items, choice, deadline, seconds)
+            admitted = Admitted(room, question, items, choice, flops, deadline, seconds)
             try:
                 yield admitted
             except DeadlineError:
@@ -335,27 +273,10 @@ class Service:
                 raise
         seconds[Stage.TOTAL] = self._clock() - start
         self._chooser.note_total(served, choice, seconds[Stage.TOTAL])
-        self.metrics.answered(
-            served, choice, len(items), admitted.shared, seconds, budget.latency_ms
-        )
+        self.metrics.answered(served, choice, flops, admitted.shared, seconds, budget.latency_ms)
 
 
 def _flow(question: Question) -> Flow:
     """Return whose turn a request waits for; it may step back behind its caller's class."""
     caller = question.caller
     return Flow(caller.client, caller.weight, max(caller.priority, question.priority or 0))
-
-
-def _estimate(served: Served, question: Question, sources: Sequence[Source]) -> float:
-    """Return the seconds that inputs may take at least, before they are decoded."""
-    space, budget = served.elastic.space, question.budget
-    is_whole = budget.strict and not budget.names_limit
-    subnet, tasks = space.largest if is_whole else space.smallest, list(served.elastic.tasks)
-    if question.tasks is not None:
-        # Whether all of them exist is checked later, by what refuses the request.
-        tasks = [task for task in tasks if task in question.tasks] or tasks
-        asked = {axis.name for axis in space.axes if axis.task is None or axis.task in tasks}
-        subnet = Subnet({name: value for name, value in subnet.items() if name in asked})
-    prepared = served.prepare(subnet, tasks)
-    longest = served.input.plan_shape(None)[0]
-    return sum(prepared.share(min(longest, source.num_tokens)).more for source in sources)

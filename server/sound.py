@@ -4,25 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 from torch import Tensor
 
-from models.inputs.image import ModelInput
+from models.inputs import Inputs, Item
 from models.space import Subnet
 from models.tasks import Task
-from server.catalog import Served
 from server.errors import InferenceError, ModelLoadError
+from server.served import Served
 
 _TOLERANCE = 1e-3  # of the length of a vector
 
 
-def examples(model_input: ModelInput) -> list[Any]:
-    """Return inputs that a model must be able to answer: a short one and the longest."""
-    short = model_input.example()
-    if not model_input.has_length:
+def examples(inputs: Inputs) -> list[Item]:
+    """Return items that a model must be able to answer: a short one and the longest."""
+    short = inputs.example()
+    if not inputs.has_length:
         return [short]
-    return [short, model_input.example(model_input.plan_shape(None)[0])]
+    return [short, inputs.longest()]
 
 
 def check_answers(tasks: Mapping[str, Task], outputs: Mapping[str, Tensor]) -> None:
@@ -38,7 +37,7 @@ def check_answers(tasks: Mapping[str, Task], outputs: Mapping[str, Tensor]) -> N
 
 
 @contextmanager
-def blaming(served: Served, subnet: Subnet, item: Any) -> Iterator[None]:
+def blaming(served: Served, subnet: Subnet, item: Item) -> Iterator[None]:
     """Name model and subnet where a run fails.
 
     Raises:
@@ -47,9 +46,9 @@ def blaming(served: Served, subnet: Subnet, item: Any) -> Iterator[None]:
     try:
         yield
     except InferenceError as error:
-        shape = list(served.input.shape_of(item))
+        shapes = {name: list(shape) for name, shape in served.inputs.shapes(item).items()}
         raise ModelLoadError(
-            f"{served.name} cannot be served: {error.message}; subnet {dict(subnet)}, input of "
-            f"shape {shape}",
+            f"{served.name} cannot be served: {error.message}; subnet {dict(subnet)}, inputs of "
+            f"shapes {shapes}",
             "model",
         ) from None

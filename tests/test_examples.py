@@ -11,8 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from models.space import Value
-from server.api.rheostat import schema
 from tests.server.listening import ROOT, free_port, unread
 from tests.server.samples import image
 from tests.tiny import write_checkpoint
@@ -89,30 +87,24 @@ def test_examples_are_short_and_hide_no_package() -> None:
     assert all(len(path.read_text().splitlines()) <= 40 for path in EXAMPLES)
 
 
-def client_programs() -> list[str]:
-    """Return the programs in README that use the client."""
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    return [block for block in blocks if "from server.client import" in block]
+def client_programs(page: str) -> list[str]:
+    """Return the programs on a page that use the client."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+    return [block for block in blocks if "from rheostat import" in block]
 
 
-def test_the_clients_programs_in_readme_run_from_another_folder(url: str, files: Path) -> None:
-    (program,) = client_programs()
+@pytest.mark.parametrize(
+    ("page", "printed"),
+    [
+        ("README.md", r"\w+ \d+"),
+        ("client/README.md", r"\w+ \d+"),
+        ("docs/guides/client.md", r"3 texts embedded"),
+    ],
+)
+def test_a_pages_programs_with_the_client_run_from_another_folder(
+    page: str, printed: str, url: str, files: Path
+) -> None:
+    program = "\n".join(client_programs(page))
     assert DEFAULT_URL in program
     (files / "program.py").write_text(program.replace(DEFAULT_URL, url))
-    assert re.search(r"\w+ \d+", python("python program.py", files, url))
-
-
-def test_a_program_beside_packages_called_search_and_models_can_use_the_client(
-    url: str, files: Path
-) -> None:
-    (files / "search.py").write_text("raise ImportError('the user has a search.py')")
-    (files / "models").mkdir()
-    (files / "models" / "__init__.py").write_text("raise ImportError('and models of its own')")
-    (program,) = client_programs()
-    (files / "program.py").write_text(program.replace(DEFAULT_URL, url))
-    python("python program.py", files, url)
-    python("python -c 'import server.client'", files, url)
-
-
-def test_the_clients_values_are_those_of_the_models() -> None:
-    assert schema.Value == Value
+    assert re.search(printed, python("python program.py", files, url))

@@ -8,7 +8,7 @@ import asyncio
 import os
 import sys
 
-from server.client import AsyncClient, Budget, Embeddings, InfeasibleBudgetError
+from rheostat import AsyncClient, Budget, Embeddings, InfeasibleBudgetError
 
 
 async def embed(client: AsyncClient, texts: list[str], flops: float) -> Embeddings:
@@ -25,8 +25,8 @@ async def main(url: str, texts: list[str]) -> None:
     async with AsyncClient(url) as client:
         budgets = (1.0, 1e8, 1e12)
         for found in await asyncio.gather(*(embed(client, texts, flops) for flops in budgets)):
-            receipt = found.receipt
-            print(f"{found.vectors.shape}: {receipt.flops:,} FLOPs, {receipt.quality:.1%} quality")
+            cost, quality = found.receipt.flops, found.receipt.quality
+            print(f"{len(found.vectors)} vectors: {cost:,} FLOPs, {quality:.1%} quality")
 
 
 if __name__ == "__main__":

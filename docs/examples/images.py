@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-from server.client import Budget, Client
+from rheostat import Budget, Client
 
 
 def main(url: str, path: str) -> None:

@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-from server.client import Cascade, Client
+from rheostat import Cascade, Client
 
 
 def main(url: str, query: str, texts: dict[str, str]) -> None:

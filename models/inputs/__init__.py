@@ -12,6 +12,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias
 
 from models.core import Shape, Shapes
 from models.inputs.content import Content, InvalidInputError
+from models.inputs.signature import Signature
 from models.nn.ragged import Value
 from models.space import Axis
 from models.space import Value as Choice
@@ -128,6 +129,19 @@ class Inputs(Mapping[str, Slot]):
         """Return the names of the inputs of a kind."""
         return [name for name, slot in self._slots.items() if slot.type.kind == kind]
 
+    def name_for(self, kind: str) -> str:
+        """Return the input that a request means which knows only one kind of input.
+
+        Of a model that has none of the kind it is the first one, which then says what it takes.
+        """
+        return next(iter(self.of_kind(kind) or self))
+
+    @property
+    def signature(self) -> Signature:
+        """Names and kinds, without what is needed to read them."""
+        kinds = {name: slot.type.kind for name, slot in self._slots.items()}
+        return Signature(kinds, frozenset(n for n, slot in self._slots.items() if slot.required))
+
     def check(self, names: Iterable[str]) -> None:
         """Refuse an item that lacks an input or has one that the model does not take.
 
@@ -182,6 +196,10 @@ class Inputs(Mapping[str, Slot]):
             for name in (self if names is None else names)
         }
 
+    def num_tokens(self, shapes: Shapes) -> int:
+        """Return the tokens of an item of some shapes; 0 where its inputs have no length."""
+        return sum(shape[0] for name, shape in shapes.items() if self._slots[name].type.has_length)
+
     def bucket(self, item: Item) -> Hashable:
         """Return what must be equal for two items to share a batch."""
         if len(item) == 1:
@@ -193,6 +211,10 @@ class Inputs(Mapping[str, Slot]):
         """Return several inputs of one name as a batch."""
         return self._slots[name].type.collate(values)
 
+    def batch(self, items: Sequence[Item]) -> dict[str, Value]:
+        """Return items that have the same inputs as one batch, by name."""
+        return {name: self.collate(name, [item[name].value for item in items]) for name in items[0]}
+
     def example(self, length: int | None = None, names: Iterable[str] | None = None) -> Item:
         """Return an item to warm up with, short or of a length, with all inputs or some."""
         found = {}
@@ -200,6 +222,16 @@ class Inputs(Mapping[str, Slot]):
             of = self._slots[name].type
             found[name] = of.example(length if of.has_length else None)
         return self.item(found)
+
+    def longest(self) -> Item:
+        """Return an item of the greatest lengths."""
+        types = {name: slot.type for name, slot in self._slots.items()}
+        return self.item(
+            {
+                name: of.example(of.plan_shape(None)[0] if of.has_length else None)
+                for name, of in types.items()
+            }
+        )
 
     def given_choices(self, axes: Iterable[Axis], names: Iterable[str]) -> dict[str, Choice]:
         """Return what the inputs that are there fix on axes of kind ``given``.

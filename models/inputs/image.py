@@ -164,6 +164,8 @@ class ImageInput:
             "height": self.height,
             "width": self.width,
             "resize": "bicubic until the shorter side fits, then cut at the centre",
+            "mean": list(self.mean),
+            "std": list(self.std),
         }
 
     def normalise(self, pixels: Tensor) -> Tensor:

@@ -311,6 +311,13 @@ class TextInput:
         }
 
 
+def limit_texts(inputs: Mapping[str, Any], max_chars: int) -> None:
+    """Set how many characters are tokenised of one text, for all inputs that take text."""
+    for slot in inputs.values():
+        if isinstance(slot.type, TextInput):
+            slot.type.max_text_chars = max_chars
+
+
 def text_input(inputs: Mapping[str, Any], name: str | None = None) -> TextInput:
     """Return what a model does with its text.
 

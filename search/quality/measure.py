@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.backends.torch import TorchBackend
-from models.core import Elastic, merge
+from models.core import merge
+from models.elastic import Elastic
 from search.quality.smooth import smooth
 from search.quality.table import Cells, Table
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from models.core import Elastic, Plan, Step
+from models.core import Plan, Step
+from models.elastic import Elastic
 from models.inputs.image import ModelInput
 from models.nn.ragged import Value
 from models.run.backend import Backend
@@ -20,6 +22,7 @@ from search.timing.profile import Function, Profile, function_of
 ROWS = (1, 4, 16)
 LENGTHS = (8, 32, 128)
 _MAX_TOKENS = 512  # beyond, time grows with the tokens, near enough until it is seen
+_ALMOST = 0.99  # done, when the time is up and the batch at hand still runs
 _MIN_RUNS, _MAX_RUNS, _ENOUGH_S, _ALIKE = 2, 8, 0.02, 1.25
 
 
@@ -30,6 +33,7 @@ def calibrate(
     backend: Backend,
     clock: Callable[[], float],
     max_s: float = math.inf,
+    tell: Callable[[float], None] = lambda _: None,
 ) -> Profile:
     """Time every function of a model that its table can choose.
 
@@ -43,8 +47,10 @@ def calibrate(
         clock: Returns seconds.
         max_s: After this time the batch at hand is run once for each plan and no larger one is
             begun; their times are taken to grow with the tokens or rows from those measured.
+        tell: Told the part that is done, 0..1, now and then.
     """
-    end = clock() + max_s
+    start = clock()
+    end = start + max_s
     whole = model_input.plan_shape(None)
     lengths = _up_to(LENGTHS, whole[0]) if model_input.has_length else (0,)
     plans = _plans(model, model_input, table)
@@ -58,11 +64,20 @@ def calibrate(
     seconds = np.full((len(kinds), len(ROWS), len(lengths)), np.inf)
     cells = list(itertools.product(range(len(ROWS)), range(len(lengths))))
     cells.sort(key=lambda cell: ROWS[cell[0]] * max(1, lengths[cell[1]]))
+
+    def tell_cell(number: int, part: float) -> None:
+        """Tell how much is done, by batches or by time, whichever is further."""
+        done = max((number + part) / len(cells), (clock() - start) / max_s)
+        tell(min(done, _ALMOST))
+
     for number, (r, c) in enumerate(cells):
         if number and (ROWS[r] * lengths[c] > _MAX_TOKENS or clock() > end):
             continue
         inputs = model_input.collate([model_input.example(lengths[c] or None)] * ROWS[r])
-        seconds[:, r, c] = _time(needed, curves, inputs, backend, clock, end, is_first=not number)
+        tell_plan = partial(tell_cell, number)
+        seconds[:, r, c] = _time(
+            needed, curves, inputs, backend, clock, end, tell_plan, is_first=not number
+        )
     # Less work never takes longer: where it seems to, something else had the machine.
     for axis in (1, 2):
         seconds = np.flip(np.minimum.accumulate(np.flip(seconds, axis), axis), axis)
@@ -75,11 +90,6 @@ def calibrate(
             )
             seconds[:, r, c] = before * factor
     return Profile(curves, ROWS, lengths, seconds)
-
-
-def functions(model: Elastic, model_input: ModelInput, table: Table) -> set[Function]:
-    """Return the functions of a model that its table can choose."""
-    return {function_of(step) for plan in _plans(model, model_input, table) for step in plan}
 
 
 def _plans(model: Elastic, model_input: ModelInput, table: Table) -> list[Plan]:
@@ -149,6 +159,7 @@ def _time(
     backend: Backend,
     clock: Callable[[], float],
     end: float,
+    tell: Callable[[float], None],
     is_first: bool,
 ) -> FloatArray:
     """Return the seconds of every curve on one batch; the first batch of all warms up.
@@ -158,7 +169,8 @@ def _time(
     """
     placed = {name: backend.place(value) for name, value in inputs.items()}
     seen: dict[int, list[float]] = {}
-    for plan in plans:
+    for number, plan in enumerate(plans):
+        tell(number / len(plans))
         new = {curves[function_of(step)] for step in plan} - seen.keys()
         if is_first:
             _run(plan, curves, placed, backend, clock)

@@ -9,12 +9,12 @@ from typing import Any, TypeVar
 from fastapi import Request
 
 from search.find import Selection
+from server.admitted import Answer
 from server.api.rheostat.schema import Milliseconds, PlanReceipt, Receipt, TaskReceipt
-from server.catalog import Served
 from server.choose import Choice
 from server.errors import ClientGoneError
 from server.observe.metrics import Stage
-from server.service import Answer
+from server.served import Served
 
 T = TypeVar("T")
 
@@ -23,8 +23,8 @@ def receipt_of(served: Served, answer: Answer) -> Receipt:
     """Return the receipt of a run."""
     return Receipt(
         **_chosen(served, answer.selection),
-        total_flops=(total := answer.selection.cost.flops * len(answer.outputs)),
-        shared_flops=round(answer.shared * total),
+        total_flops=answer.flops,
+        shared_flops=round(answer.shared * answer.flops),
         slimmed=answer.choice.is_slimmed,
         backend=answer.backend,
         batch_sizes=answer.batch_sizes,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
@@ -30,10 +30,17 @@ BodyT = TypeVar("BodyT", bound=BaseModel)
 
 
 class Parsed(NamedTuple):
-    """A request with its images taken out."""
+    """A request with its items taken out.
+
+    Attributes:
+        body: The question.
+        uploads: Images, each an item.
+        given: One item or several, inputs by name, where there are no uploads.
+    """
 
     body: PlanBody
     uploads: list[Upload]
+    given: dict[str, Any] | list[dict[str, Any]] | None = None
 
 
 async def read_json(request: Request, model: type[BodyT]) -> BodyT:
@@ -49,7 +56,7 @@ async def read_json(request: Request, model: type[BodyT]) -> BodyT:
 
 
 async def read_infer(request: Request, max_images: int) -> Parsed:
-    """Read a JSON or multipart body with images.
+    """Read a JSON body, or a multipart one with images.
 
     Raises:
         ClientError: If it is something else, has no image or too many.
@@ -58,6 +65,8 @@ async def read_infer(request: Request, max_images: int) -> Parsed:
         content = await read_body(request)
         await check_json(content)
         body = parse(InferBody, content)
+        if body.inputs is not None and body.image is None and body.images is None:
+            return Parsed(body, [], body.inputs)
         uploads = _from_fields(body)
         check_count("images", len(uploads), max_images, "max_images")
         return Parsed(body, uploads)
@@ -101,10 +110,14 @@ def parse(model: type[BodyT], text: bytes | str, whole: str = "the body") -> Bod
 def _from_fields(body: InferBody) -> list[Upload]:
     if body.image is not None and body.images is not None:
         raise InvalidRequestError("image and images are both given; use one", "images")
+    if body.inputs is not None:
+        raise InvalidRequestError("inputs and images are both given; use one", "inputs")
     if body.image is not None:
         return [Upload("image", body.image)]
     if body.images is None:
-        raise InvalidRequestError("image is required: base64 text, or use images", "image")
+        raise InvalidRequestError(
+            "image is required: base64 text, or use images or inputs", "image"
+        )
     return [Upload(f"images[{i}]", text) for i, text in enumerate(body.images)]
 
 

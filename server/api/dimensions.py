@@ -1,20 +1,18 @@
-"""How long a client's vectors shall be: the axis `dim` by the name every protocol gives it."""
+"""How long a client's vectors shall be: the output axis by the name every protocol gives it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from models.space import Value
-from server.catalog import Served
 from server.errors import InvalidRequestError
+from server.served import Served
 
 
 def allowed_dimensions(served: Served) -> list[int] | None:
     """Return the lengths that vectors may be cut to; None where they are not cut."""
-    axis = next((one for one in served.elastic.space.axes if one.name == "dim"), None)
-    if axis is None or len(axis.values) == 1:
-        return None
-    return [int(value) for value in axis.values]
+    axis = served.output_axis
+    return None if axis is None else [int(value) for value in axis.values]
 
 
 def fixed_dimensions(served: Served, dimensions: int | None) -> Mapping[str, Value]:
@@ -25,8 +23,8 @@ def fixed_dimensions(served: Served, dimensions: int | None) -> Mapping[str, Val
     """
     if dimensions is None:
         return served.whole_outputs
-    allowed = allowed_dimensions(served)
-    if allowed is None:
+    axis, allowed = served.output_axis, allowed_dimensions(served)
+    if axis is None or allowed is None:
         raise InvalidRequestError(
             "This model does not support specifying dimensions.", "dimensions"
         )
@@ -34,4 +32,4 @@ def fixed_dimensions(served: Served, dimensions: int | None) -> Mapping[str, Val
         raise InvalidRequestError(
             f"dimensions={dimensions} is not allowed; one of {allowed}", "dimensions"
         )
-    return {"dim": dimensions}
+    return {axis.name: dimensions}

@@ -10,12 +10,14 @@ from random import Random
 import numpy as np
 import torch
 
+from models.inputs import num_tokens
 from models.run.backend import Backend
-from search.timing.profile import Profile, Workload
+from search.timing.profile import LatencyProfile, Workload
 from server import catalog
 from server.backends import make_backend
-from server.catalog import Served
+from server.observe.progress import Progress
 from server.profiles import Profiles
+from server.served import Served
 from server.settings import Settings
 
 _SUBNETS, _RUNS = 24, 3
@@ -40,7 +42,7 @@ def calibrate(settings: Settings, seed: int) -> Iterator[str]:
     for served in loaded.values():
         backend.prepare(served.model)
         start = time.perf_counter()
-        profile = profiles.measure(served, math.inf)
+        profile = profiles.measure(served, math.inf, Progress.on_terminal())
         taken = time.perf_counter() - start
         errors = _errors(served, profile, backend.baseline, Random(seed))
         middle, high = np.quantile(np.abs(errors), (0.5, 0.95))
@@ -52,23 +54,25 @@ def calibrate(settings: Settings, seed: int) -> Iterator[str]:
     backend.close()
 
 
-def _errors(served: Served, profile: Profile, backend: Backend, rng: Random) -> list[float]:
+def _errors(served: Served, profile: LatencyProfile, backend: Backend, rng: Random) -> list[float]:
     """Return predicted over actual time, less one, of random batches."""
-    shape = served.input.plan_shape(None)
+    shapes = served.inputs.plan_shapes()
+    longest = min(_LONGEST, served.inputs.num_tokens(shapes))
     errors = []
     for _ in range(_SUBNETS):
-        plan = served.elastic.plan(served.elastic.space.sample(rng), shape)
+        plan = served.elastic.plan(served.elastic.space.sample(rng), shapes)
         for rows in _ROWS:
-            lengths = [0] * rows
-            if served.input.has_length:
-                lengths = [rng.randint(_SHORTEST, min(_LONGEST, shape[0])) for _ in lengths]
-            inputs = served.input.collate([served.input.example(n or None) for n in lengths])
+            lengths: list[int | None] = [None] * rows
+            if served.inputs.has_length:
+                lengths = [rng.randint(_SHORTEST, longest) for _ in lengths]
+            items = [served.inputs.example(length) for length in lengths]
+            inputs = served.inputs.batch(items)
             runs = []
             with torch.inference_mode():
                 for _ in range(_RUNS):
                     start = time.perf_counter()
                     backend.run(plan, inputs)
                     runs.append(time.perf_counter() - start)
-            predicted = profile.total(plan, Workload(rows, sum(lengths) / rows))
+            predicted = profile.total(plan, Workload(rows, sum(map(num_tokens, items)) / rows))
             errors.append(predicted / float(np.median(runs)) - 1)
     return errors

@@ -1,17 +1,13 @@
-"""What waits in the engine, and how a batch of it becomes jobs of a back end."""
+"""What waits in the engine, and how it becomes a job of a back end."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-from torch import Tensor
-
-from models.core import KeyPath
-from models.run.jobs import Job
-from server.engine.cache import Key
+from models.nn.ragged import Value
+from models.run.jobs import Done, Job
 from server.engine.flows import Room
 from server.engine.predict import Share
 from server.engine.work import Result, Work
@@ -25,17 +21,35 @@ class Waiting:
         work: To be done.
         since: When it was submitted, on the engine's clock.
         future: Of its result.
-        key: What its answer is kept by; None if it is not.
         room: That its request holds.
         seconds: Of that, for this work.
+        cached: Values of it that the cache had, by identity.
+        keep: Identities of inner values that are kept for it or for the cache.
     """
 
     work: Work
     since: float
     future: asyncio.Future[Result]
-    key: Key | None
     room: Room
     seconds: float
+    cached: Mapping[bytes, Value] = field(default_factory=dict)
+    keep: frozenset[bytes] = frozenset()
+
+    @property
+    def job(self) -> Job:
+        """What the back end is asked."""
+        work = self.work
+        known = {**work.known, **self.cached} if self.cached else work.known
+        return Job(work.prepared.plan, work.item, known, self.keep - known.keys())
+
+    def result(self, done: Done, queue_s: float, run_s: float, batch_size: int) -> Result:
+        """Return what is told of it once it is done."""
+        macs = self.work.prepared.macs
+        kept = {i: value for i, value in done.kept.items() if i in self.work.prepared.keep}
+        for identity in self.work.prepared.keep & self.cached.keys():
+            kept[identity] = self.cached[identity]
+        shared = 1 - done.macs / macs if macs else 0.0
+        return Result(done.outputs, kept, queue_s, run_s, batch_size, done.macs, shared)
 
     def release(self) -> None:
         """Hold no room any more; it has been done, or will not be."""
@@ -50,28 +64,3 @@ class Waiting:
     def deadline(self) -> float:
         """When an answer is of no use any more."""
         return self.work.deadline
-
-
-def jobs_of(works: Sequence[Work]) -> tuple[list[Job], list[Any]]:
-    """Return the jobs of a batch and its inputs, equal ones once."""
-    row_of: dict[Hashable, int] = {}
-    items: list[Any] = []
-    jobs: list[Job] = []
-    for i, work in enumerate(works):
-        row = row_of.setdefault(_content(work.item, i), len(items))
-        if row == len(items):
-            items.append(work.item)
-        jobs.append(Job(work.prepared.plan, row, work.prepared.resume, work.prepared.keep))
-    return jobs, items
-
-
-def by_task(work: Work, outputs: Mapping[KeyPath, Tensor]) -> dict[str, Tensor]:
-    """Return what a work's plan answered, by task."""
-    return {task: outputs[path] for task, path in work.prepared.leaves.items()}
-
-
-def _content(item: Any, position: int) -> Hashable:
-    """Return what is equal for equal inputs; what an earlier run kept is like no other."""
-    if not isinstance(item, Tensor):
-        return position
-    return (item.dtype, item.shape, item.numpy().tobytes())

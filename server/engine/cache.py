@@ -1,19 +1,23 @@
-"""Answers kept across batches: the same input through the same plan is not computed again."""
+"""Values kept across batches: the same function of the same contents is not computed again.
+
+Kept are answers, and of models with several inputs the inner values at which inputs meet: the
+context of many candidates, the image of many texts.
+"""
 
 from __future__ import annotations
 
-import hashlib
 from collections import OrderedDict
 from collections.abc import Hashable, Mapping
 from typing import NamedTuple, TypeAlias
 
 from torch import Tensor
 
-from models.core import KeyPath
+from models.nn.ragged import Ragged, Value
+from models.run.jobs import Done
 from server.engine.work import Work
 
-Key: TypeAlias = tuple[Hashable, ...]
-"""Of an answer; the first part tells the model."""
+Key: TypeAlias = tuple[int, bytes, tuple[Hashable, ...]]
+"""Of a value: the model's identity, the value's, and the contents of the inputs it depends on."""
 
 _ENTRY_BYTES = 800  # of keys and containers, measured roughly
 
@@ -24,7 +28,7 @@ class CacheStats(NamedTuple):
     Attributes:
         hits: Works answered from it.
         misses: Works that it could have answered.
-        entries: Answers held.
+        entries: Values held.
         bytes: What those hold.
     """
 
@@ -35,7 +39,7 @@ class CacheStats(NamedTuple):
 
 
 class ContentCache:
-    """Answers by model, plan and content, those unused for longest given up first.
+    """Values by model, identity and content, those unused for longest given up first.
 
     Contents are told apart by a 128-bit digest. Used from the event loop only.
     """
@@ -43,7 +47,7 @@ class ContentCache:
     def __init__(self, max_bytes: int) -> None:
         """Create an empty cache; with 0 bytes it does nothing."""
         self._max_bytes = max_bytes
-        self._entries: OrderedDict[Key, dict[KeyPath, Tensor]] = OrderedDict()
+        self._entries: OrderedDict[Key, Value] = OrderedDict()
         self._bytes = self._hits = self._misses = 0
 
     @property
@@ -51,43 +55,59 @@ class ContentCache:
         """Counters and levels at this moment."""
         return CacheStats(self._hits, self._misses, len(self._entries), self._bytes)
 
-    def key(self, work: Work) -> Key | None:
-        """Return what answers are kept by; None for a work that is never kept."""
+    def recall(self, work: Work) -> dict[bytes, Value]:
+        """Return the values of a work that are here, by identity."""
         prepared = work.prepared
-        if not self._max_bytes or prepared.keep or prepared.resume:
-            return None
-        if not isinstance(work.item, Tensor):
-            return None
-        item = work.item.contiguous()
-        digest = hashlib.blake2b(item.numpy().tobytes(), digest_size=16).digest()
-        # The plan's functions are the model's own: other weights are another model.
-        paths = tuple(prepared.leaves.values())
-        return (id(prepared.owner), paths, str(item.dtype), tuple(item.shape), digest)
-
-    def get(self, key: Key) -> Mapping[KeyPath, Tensor] | None:
-        """Return an answer by path, or None."""
-        found = self._entries.get(key)
-        if found is None:
-            self._misses += 1
-            return None
-        self._hits += 1
-        self._entries.move_to_end(key)
+        if not self._max_bytes or prepared.known:  # what goes on from kept values is not looked up
+            return {}
+        found: dict[bytes, Value] = {}
+        for step in (*prepared.plan.answers.values(), *prepared.plan.joints):
+            key = self._key(work, step.identity, step.inputs)
+            if (value := self._entries.get(key)) is not None:
+                self._entries.move_to_end(key)
+                found[step.identity] = value
+        is_hit = all(step.identity in found for step in prepared.plan.answers.values())
+        self._hits += is_hit
+        self._misses += not is_hit
         return found
 
+    def wants(self, work: Work) -> frozenset[bytes]:
+        """Return the identities of inner values of a work that are worth keeping."""
+        if not self._max_bytes or work.prepared.known:
+            return frozenset()
+        return frozenset(step.identity for step in work.prepared.plan.joints)
+
+    def put(self, work: Work, done: Done) -> None:
+        """Keep what a work gave."""
+        if not self._max_bytes or work.prepared.known:
+            return
+        plan = work.prepared.plan
+        for task, step in plan.answers.items():
+            self._put(self._key(work, step.identity, step.inputs), done.outputs[task])
+        for step in plan.joints:
+            if step.identity in done.kept:
+                self._put(self._key(work, step.identity, step.inputs), done.kept[step.identity])
+
     def forget(self, model: object) -> None:
-        """Give up a model's answers: another one may get its identity."""
+        """Give up a model's values: another one may get its identity."""
         for key in [key for key in self._entries if key[0] == id(model)]:
             self._bytes -= _size(self._entries.pop(key))
 
-    def put(self, key: Key, outputs: Mapping[KeyPath, Tensor]) -> None:
-        """Keep an answer, unless it alone exceeds the cache."""
+    def _key(self, work: Work, identity: bytes, inputs: tuple[str, ...]) -> Key:
+        # The plan's functions are the model's own: other weights are another model.
+        contents = work.contents
+        return (id(work.prepared.owner), identity, tuple(contents[name] for name in inputs))
+
+    def _put(self, key: Key, value: Value) -> None:
+        """Keep a value, unless it alone exceeds the cache."""
+        if key in self._entries:
+            self._entries.move_to_end(key)
+            return
         # Rows are views: without a copy each would keep its whole batch alive.
-        kept = {path: tensor.clone() for path, tensor in outputs.items()}
+        kept = value.replace(value.values.clone()) if isinstance(value, Ragged) else value.clone()
         size = _size(kept)
         if size > self._max_bytes:
             return
-        if key in self._entries:
-            self._bytes -= _size(self._entries.pop(key))
         self._entries[key] = kept
         self._bytes += size
         while self._bytes > self._max_bytes:
@@ -95,5 +115,17 @@ class ContentCache:
             self._bytes -= _size(given_up)
 
 
-def _size(outputs: Mapping[KeyPath, Tensor]) -> int:
-    return _ENTRY_BYTES + sum(tensor.nbytes for tensor in outputs.values())
+def _size(value: Value) -> int:
+    tensor: Tensor = value.values if isinstance(value, Ragged) else value
+    return _ENTRY_BYTES + tensor.nbytes
+
+
+def answers_of(work: Work, known: Mapping[bytes, Value]) -> dict[str, Tensor] | None:
+    """Return the answers of a work by task, if all of them are known."""
+    found: dict[str, Tensor] = {}
+    for task, step in work.prepared.plan.answers.items():
+        value = known.get(step.identity)
+        if not isinstance(value, Tensor):
+            return None
+        found[task] = value
+    return found

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from math import inf
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor
 
-from models.core import KeyPath, Plan, plan_cost
-from models.inputs.image import ModelInput
-from search.timing.profile import Profile, Workload
+from models.core import Plan, Step, plan_cost
+from models.inputs import Inputs, Item, num_tokens
+from models.nn.ragged import Value
+from search.timing.profile import LatencyProfile, Workload
 from server.engine.predict import Share
 from server.engine.schedule import Ticket
 
@@ -27,44 +28,45 @@ class Prepared:
     Attributes:
         model_name: Name in the catalogue.
         plan: Steps of a model whose weights are on the engine's device.
-        input: How the inputs of a batch are put together.
-        resume: Path of the step whose values the inputs are; empty for a plan from its start.
-        keep: Path of an inner step whose value is wanted with the answer, to resume from; or empty.
+        inputs: How the inputs of a batch are put together.
+        known: Identities of values that an earlier run kept; nothing that only they need is run.
+        keep: Identities of inner values that are wanted with the answer, to go on from.
         profile: Predicts the steps; None where nothing was measured.
         owner: The model that the steps are of, held for as long as the plan is.
-        leaves: Path of the step that answers each task.
-        flops: Of the plan, for an input of the shape it was made for.
+        steps: Those that must run.
+        macs: Of these, for an item of the shapes that the plan was made for.
     """
 
     model_name: str
     plan: Plan
-    input: ModelInput
-    resume: KeyPath = ()
-    keep: KeyPath = ()
-    profile: Profile | None = None
+    inputs: Inputs
+    known: frozenset[bytes] = frozenset()
+    keep: frozenset[bytes] = frozenset()
+    profile: LatencyProfile | None = None
     owner: object = None
-    leaves: Mapping[str, KeyPath] = field(init=False)
-    flops: float = field(init=False)
+    steps: tuple[Step, ...] = field(init=False)
+    macs: int = field(init=False)
 
     def __post_init__(self) -> None:
-        """Find the leaves and price the plan."""
-        object.__setattr__(self, "flops", float(plan_cost(self.plan).flops))
-        parents = {step.after for step in self.plan}
-        leaves = {step.emits: step.path for step in self.plan if step not in parents}
-        object.__setattr__(self, "leaves", leaves)
+        """Find the steps and price them."""
+        steps = tuple(self.plan.rest(self.known)) if self.known else self.plan.steps
+        object.__setattr__(self, "steps", steps)
+        object.__setattr__(self, "macs", plan_cost(steps).macs)
 
-    def share(self, num_tokens: int) -> Share:
-        """Predict one input of a length."""
+    def share(self, lengths: Mapping[str, int]) -> Share:
+        """Predict one item whose inputs have some lengths, 0 for those that have none."""
         if self.profile is None:
             return Share()
-        return self._share(num_tokens, self.profile.corrections.version)
+        return self._share(tuple(lengths.items()), self.profile.corrections.version)
 
     @cached_property
-    def _share(self) -> Callable[[int, int], Share]:
-        def predict(num_tokens: int, _version: int) -> Share:
+    def _share(self) -> Callable[[tuple[tuple[str, int], ...], int], Share]:
+        def predict(lengths: tuple[tuple[str, int], ...], _version: int) -> Share:
             assert self.profile is not None
-            alone = self.profile.total(self.plan, Workload(1, num_tokens))
-            together = self.profile.total(self.plan, Workload(_TOGETHER, num_tokens))
+            alone, together = (
+                self.profile.total(self.steps, Workload.of(self.steps, rows, dict(lengths)))
+                for rows in (1, _TOGETHER)
+            )
             return Share(alone, max(0.0, together - alone) / (_TOGETHER - 1))
 
         return lru_cache(_MAX_SHARES)(predict)
@@ -72,20 +74,22 @@ class Prepared:
 
 @dataclass(frozen=True, eq=False)
 class Work:
-    """One input to be run through one plan.
+    """One item to be run through one plan.
 
     Attributes:
         prepared: The plan.
-        item: The input, without a batch dimension, or what an earlier work kept.
+        item: Its inputs.
+        known: What an earlier run kept of the item, by identity.
         deadline: When an answer is of no use any more, on the engine's clock.
-        flops: Of the plan on this input; None for those of the plan's own shape.
+        flops: Of the plan on this item; None for those of the plan's own shapes.
         client: Whose it is.
         weight: The client's share of what its class gets.
         priority: Class; lower ones go first.
     """
 
     prepared: Prepared
-    item: Any
+    item: Item
+    known: Mapping[bytes, Value] = field(default_factory=dict)
     deadline: float = inf
     flops: float | None = None
     client: str = ""
@@ -93,27 +97,32 @@ class Work:
     priority: int = 0
 
     @cached_property
+    def num_tokens(self) -> int:
+        """Tokens of its inputs together; 0 where they have no length."""
+        return num_tokens(self.item)
+
+    @cached_property
     def share(self) -> Share:
         """Predicted seconds."""
-        return self.prepared.share(self.prepared.input.num_tokens(self.item))
+        return self.prepared.share({name: one.size for name, one in self.item.items()})
+
+    @cached_property
+    def contents(self) -> Mapping[str, Hashable]:
+        """By input, what is equal for equal contents."""
+        return {name: one.digest for name, one in self.item.items()}
 
     @property
     def ticket(self) -> Ticket:
-        """What the scheduler goes by; all works of one model that start at one place may mix.
+        """What the scheduler goes by; all works of one model may mix.
 
         Two models of one name, as while one replaces the other, have the same keys of steps and
         other weights.
         """
         prepared = self.prepared
         return Ticket(
-            key=(
-                prepared.model_name,
-                id(prepared.owner),
-                prepared.resume,
-                prepared.input.bucket(self.item),
-            ),
-            num_tokens=prepared.input.num_tokens(self.item),
-            flops=prepared.flops if self.flops is None else self.flops,
+            key=(prepared.model_name, id(prepared.owner), prepared.inputs.bucket(self.item)),
+            num_tokens=self.num_tokens,
+            flops=2.0 * prepared.macs if self.flops is None else self.flops,
             client=self.client,
             weight=self.weight,
             priority=self.priority,
@@ -126,16 +135,18 @@ class Result(NamedTuple):
 
     Attributes:
         outputs: Per task, without the batch dimension.
-        kept: The row that the inner step to keep emitted; None if there is none.
+        kept: By identity, the inner values that were to be kept.
         queue_s: From submission until its batch was taken, seconds.
         run_s: From then until its own steps were done, seconds.
         batch_size: Works in its batch.
+        macs: Its part of what was computed; of values that several share, an equal part each.
         shared: Part of its FLOPs, 0..1, that were computed for others as well, or before.
     """
 
     outputs: dict[str, Tensor]
-    kept: Any
+    kept: Mapping[bytes, Value]
     queue_s: float
     run_s: float
     batch_size: int
+    macs: float = 0.0
     shared: float = 0.0

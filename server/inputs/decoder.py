@@ -7,12 +7,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeVar
 
-from torch import Tensor
-
-from models.inputs import pixels
-from models.inputs.image import ModelInput
+from models.inputs import Given, Inputs, Item, pixels
 from server.errors import InvalidRequestError
-from server.inputs.sources import Source
+from server.inputs.sources import Source, Sources
 from server.inputs.turns import Turns
 
 S = TypeVar("S", bound=Source)
@@ -91,29 +88,35 @@ class Decoder:
         return max(0.0, self._turns.predict_s(costs, client, weight) - own_s)
 
     async def decode(
-        self,
-        sources: Sequence[Source],
-        model_input: ModelInput,
-        client: str = "",
-        weight: float = 1.0,
-    ) -> list[Tensor]:
-        """Decode the inputs of one request.
+        self, items: Sequence[Sources], inputs: Inputs, client: str = "", weight: float = 1.0
+    ) -> list[Item]:
+        """Decode the inputs of one request, those that items share once.
 
         Returns:
-            One tensor per input, in order.
+            The items, in order.
 
         Raises:
             InvalidRequestError: Naming the first input that is none; or the one with which there
                 are too many pixels, before any is decoded.
             ModelNotReadyError: If the server is stopping.
         """
+        named = {id(source): (name, source) for item in items for name, source in item.items()}
+        names = [name for name, _ in named.values()]
+        sources = [source for _, source in named.values()]
         if is_short(sources):
-            return [source.decode(model_input) for source in sources]
-        if not model_input.has_length and len(sources) * pixels.MAX_PIXELS > self._max_pixels:
-            costs = [_LEAST_S] * len(sources)
-            sources = await self._turns.map(_opened, sources, costs, client, weight)
-            self._check_pixels(sources)
-        return await self.map(partial(_decoded, model_input), sources, client, weight)
+            decoded = [_decoded(inputs, n, one) for n, one in zip(names, sources, strict=True)]
+        else:
+            num_images = sum(source.num_tokens == 0 for source in sources)
+            if num_images * pixels.MAX_PIXELS > self._max_pixels:
+                costs = [_LEAST_S] * len(sources)
+                sources = await self._turns.map(_opened, sources, costs, client, weight)
+                self._check_pixels(sources)
+            name_of = {id(one): name for name, one in zip(names, sources, strict=True)}
+            decoded = await self.map(
+                lambda one: _decoded(inputs, name_of[id(one)], one), sources, client, weight
+            )
+        found = dict(zip(named, decoded, strict=True))
+        return [{name: found[id(source)] for name, source in item.items()} for item in items]
 
     async def map(
         self,
@@ -184,5 +187,5 @@ def _opened(source: Source) -> Source:
     return source.opened()
 
 
-def _decoded(model_input: ModelInput, source: Source) -> Tensor:
-    return source.decode(model_input)
+def _decoded(inputs: Inputs, name: str, source: Source) -> Given:
+    return inputs.given(name, source.decode(inputs[name].type))

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
-import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
-from models.inputs import InvalidInputError, pixels
-from models.inputs.content import Side
-from models.inputs.image import ImageInput, ModelInput
-from models.inputs.text import TextInput
+from models.inputs import InputType, InvalidInputError, pixels
+from models.inputs.content import Array, Content, Encoded, Side, Text
 from server.errors import InvalidRequestError
 
 _CHARACTERS_PER_TOKEN = 4  # of English in WordPiece, about
@@ -43,12 +39,16 @@ class Source(Protocol):
             InvalidRequestError: Naming the field, if that cannot be read.
         """
 
-    def decode(self, model_input: ModelInput) -> Tensor:
+    def decode(self, input_type: InputType) -> Any:
         """Return the model's input.
 
         Raises:
             InvalidRequestError: Naming the field, if it is none.
         """
+
+
+Sources: TypeAlias = Mapping[str, Source]
+"""Of one item of a request, its inputs by name. Items may share a source: it is read once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,16 +91,9 @@ class Upload:
         except pixels.InvalidImageError as error:
             raise InvalidRequestError(f"{self.field}: {error}", self.field) from None
 
-    def decode(self, model_input: ModelInput) -> Tensor:
+    def decode(self, input_type: InputType) -> Any:
         """Decode the image; InvalidRequestError if it is not base64 where it should be, or none."""
-        if not isinstance(model_input, ImageInput):
-            raise InvalidRequestError(
-                f"{self.field}: this model takes text, not images", self.field
-            )
-        try:
-            return model_input.decode(self._bytes())
-        except InvalidInputError as error:
-            raise InvalidRequestError(f"{self.field}: {error}", self.field) from None
+        return _decoded(input_type, Encoded(self._bytes()), self.field)
 
     def _bytes(self) -> bytes:
         if isinstance(self.content, str):
@@ -142,18 +135,10 @@ class Passage:
         """Return it as it is."""
         return self
 
-    def decode(self, model_input: ModelInput) -> Tensor:
+    def decode(self, input_type: InputType) -> Any:
         """Tokenise the text; InvalidRequestError if it is empty, too long or not of the model."""
-        if not isinstance(model_input, TextInput):
-            raise InvalidRequestError(
-                f"{self.field}: this model takes images, not text", self.field
-            )
-        try:
-            if isinstance(self.content, str):
-                return model_input.encode(self.content, self.prompt, self.truncate, self.max_tokens)
-            return model_input.check_ids(self.content, self.truncate, self.max_tokens)
-        except InvalidInputError as error:
-            raise InvalidRequestError(f"{self.field}: {error}", self.field) from None
+        text = Text(self.content, self.prompt, self.truncate, self.max_tokens)
+        return _decoded(input_type, text, self.field)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,18 +168,9 @@ class Pixels:
         """Return them as they are."""
         return self
 
-    def decode(self, model_input: ModelInput) -> Tensor:
+    def decode(self, input_type: InputType) -> Any:
         """Fit and normalise pixels, or check what is normalised; InvalidRequestError if wrong."""
-        if not isinstance(model_input, ImageInput):
-            raise InvalidRequestError(
-                f"{self.field}: this model takes text, not images", self.field
-            )
-        try:
-            if self.values.dtype == np.uint8:
-                return model_input.from_pixels(self.values)
-            return model_input.check_normalised(self.values)
-        except InvalidInputError as error:
-            raise InvalidRequestError(f"{self.field}: {error}", self.field) from None
+        return _decoded(input_type, Array(self.values), self.field)
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,9 +191,16 @@ class Unread:
         """Return it as it is: its size is known."""
         return self
 
-    def decode(self, model_input: ModelInput) -> Tensor:
+    def decode(self, input_type: InputType) -> Any:
         """Read and decode the input; InvalidRequestError as reading and decoding."""
-        return self.read().decode(model_input)
+        return self.read().decode(input_type)
+
+
+def _decoded(input_type: InputType, content: Content, field: str) -> Any:
+    try:
+        return input_type.decode(content)
+    except InvalidInputError as error:
+        raise InvalidRequestError(f"{field}: {error}", field) from None
 
 
 def _start_of(text: str) -> int:

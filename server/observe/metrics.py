@@ -24,7 +24,6 @@ from prometheus_client.registry import Collector
 
 from search.budget import InfeasibleBudgetError
 from search.find import RequestError
-from server.catalog import Served
 from server.choose import Choice
 from server.clients.counters import ClientCounters
 from server.errors import (
@@ -38,6 +37,7 @@ from server.errors import (
     RequestTimeoutError,
     RheostatError,
 )
+from server.served import Served
 
 # 0.1 ms to 10 s, four to a decade: model servers answer in milliseconds.
 _SECONDS = tuple(float(f"{10 ** (k / 4):.3g}") for k in range(-16, 5))
@@ -287,7 +287,7 @@ class Metrics:
         self,
         served: Served,
         choice: Choice,
-        num_inputs: int,
+        flops: int,
         shared: float,
         seconds: Mapping[Stage, float],
         latency_ms: float | None,
@@ -297,13 +297,12 @@ class Metrics:
         Args:
             served: The model.
             choice: What ran.
-            num_inputs: Of the request.
-            shared: Part of the FLOPs, 0..1, that were computed for other inputs as well.
+            flops: Of the request.
+            shared: Part of the FLOPs, 0..1, that were computed for others as well.
             seconds: Per stage.
             latency_ms: Of the budget.
         """
         model, selection = served.name, choice.selection
-        flops = selection.cost.flops * num_inputs
         self._of(self._flops, model).inc(flops)
         self._of(self._shared, model).inc(flops * shared)
         self._of(self._quality, model).observe(selection.quality)

@@ -87,7 +87,16 @@ def test_it_is_run_by_a_user_and_told_to_end_by_signals(container: Container) ->
 def test_it_carries_torch_for_cpus_and_no_tools(container: Container) -> None:
     (packages,) = container.root.glob("opt/rheostat/lib/python3.*/site-packages")
     names = {path.name for path in packages.iterdir()}
-    assert {"torch", "onnxruntime", "asyncpg", "grpc", "server", "models", "search"} <= names
+    assert {
+        "torch",
+        "onnxruntime",
+        "asyncpg",
+        "grpc",
+        "server",
+        "models",
+        "search",
+        "rheostat",
+    } <= names
     assert not [name for name in names if name.startswith(("nvidia", "triton", "pip", "pytest"))]
     assert not (container.root / "etc" / "pip.conf").exists(), "it may hold a password"
 

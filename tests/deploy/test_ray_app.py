@@ -21,8 +21,8 @@ from bench.ray_cluster import Nodes, cluster
 from bench.ray_kill import Outcomes, load
 from bench.sleeping import Sleeping, SleepingSettings
 from deploy.ray_settings import RaySettings
+from rheostat import AsyncClient, Client, Retries
 from server.app import create_app
-from server.client import AsyncClient, Client, Retries
 from tests.server.samples import image
 from tests.tiny import write_checkpoint
 from tests.tiny_text import write_text_checkpoint

@@ -237,6 +237,11 @@ def test_scaling_all_weights_changes_nothing(finder: Finder) -> None:
     assert two.quality == pytest.approx(one.quality)
 
 
+def test_weights_whose_sum_is_no_number_any_more_are_still_weighed(finder: Finder) -> None:
+    huge = finder.find(["fish", "people"], {"fish": 1.5e308, "people": 0.5e308})
+    assert dict(huge.preferences) == pytest.approx({"fish": 0.75, "people": 0.25})
+
+
 def test_selection_reports_the_cells_of_the_table(model: Slimmable, finder: Finder) -> None:
     table = tiny_table(model)
     selection = finder.find(["people"], None, Budget(fraction=0.5))

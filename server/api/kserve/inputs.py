@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import cast
@@ -13,21 +13,21 @@ from numpy.typing import NDArray
 
 from models.inputs.content import Side
 from server.api.body import check_count
-from server.api.kserve.signature import inputs_of
-from server.api.kserve.tensors import Given, Rows
-from server.catalog import Served
+from server.api.kserve.signature import Form, forms_of
+from server.api.kserve.tensors import GivenTensor, Rows
 from server.errors import InvalidRequestError, shown
-from server.inputs.sources import Passage, Pixels, Source, Unread, Upload
+from server.inputs.sources import Passage, Pixels, Source, Sources, Unread, Upload
+from server.served import Served
 
 
 def sources_of(
     served: Served,
-    inputs: Sequence[Given],
+    inputs: Sequence[GivenTensor],
     max_inputs: int,
     prompt: str | None,
     truncate: Side | None,
-) -> list[Source]:
-    """Return the inputs of a request; their number is known from the shapes.
+) -> list[Sources]:
+    """Return the items of a request; their number is known from the shapes.
 
     Args:
         served: The model.
@@ -39,34 +39,66 @@ def sources_of(
     Raises:
         InvalidRequestError: If the tensors are not those of the model, or too long.
     """
-    specs = inputs_of(served)
-    setting = "max_texts" if served.input.has_length else "max_images"
+    forms = forms_of(served)
+    setting = "max_texts" if served.inputs.has_length else "max_images"
     tensors: dict[str, Rows] = {}
     for given in inputs:
-        if given.name not in specs:
+        if given.name not in forms:
             raise InvalidRequestError(
                 f"{given.field}.name={shown(given.name)} is no input of {served.name!r}; "
-                f"one of {list(specs)}",
+                f"one of {list(forms)}",
                 f"{given.field}.name",
             )
         if given.name in tensors:
             raise InvalidRequestError(f"input {given.name!r} is given twice", given.field)
         if given.shape:
             check_count(given.field, given.shape[0], max_inputs, setting)
-        tensors[given.name] = Rows(given, specs[given.name])
-    mask = tensors.pop("attention_mask", None)
+        tensors[given.name] = Rows(given, forms[given.name].spec)
+    by_input: dict[str, list[Source]] = {}
+    for name in served.inputs:
+        own = {tensor: rows for tensor, rows in tensors.items() if forms[tensor].input == name}
+        if own or served.inputs.only == name:
+            by_input[name] = _read(name, forms, own, prompt, truncate)
+    return _joined(by_input)
+
+
+def _read(
+    name: str,
+    forms: Mapping[str, Form],
+    tensors: dict[str, Rows],
+    prompt: str | None,
+    truncate: Side | None,
+) -> list[Source]:
+    """Return what the tensors of one of the model's inputs hold."""
+    roles = {tensor: form.role for tensor, form in forms.items() if form.input == name}
+    masks = [tensor for tensor in tensors if roles[tensor] == "attention_mask"]
+    mask = tensors.pop(masks[0]) if masks else None
     if len(tensors) != 1:
-        raise InvalidRequestError(
-            f"inputs={list(tensors)} must be one of {[name for name in specs if name in _READERS]}",
-            "inputs",
-        )
-    ((name, rows),) = tensors.items()
-    if mask is not None and (name != "input_ids" or mask.shape != rows.shape):
+        allowed = [tensor for tensor, role in roles.items() if role in _READERS]
+        raise InvalidRequestError(f"inputs={list(tensors)} must be one of {allowed}", "inputs")
+    ((tensor, rows),) = tensors.items()
+    if mask is not None and (roles[tensor] != "input_ids" or mask.shape != rows.shape):
         raise InvalidRequestError(
             "attention_mask must have the shape of input_ids, and come with it", "inputs"
         )
-    read = _READERS[name]
-    return [read(_Row(f"{name}[{i}]", i, rows, mask, prompt, truncate)) for i in range(len(rows))]
+    read = _READERS[roles[tensor]]
+    return [read(_Row(f"{tensor}[{i}]", i, rows, mask, prompt, truncate)) for i in range(len(rows))]
+
+
+def _joined(by_input: Mapping[str, Sequence[Source]]) -> list[Sources]:
+    """Return items; what has one row is for all of them."""
+    counts = {name: len(sources) for name, sources in by_input.items()}
+    num_items = max(counts.values())
+    for name, count in counts.items():
+        if count not in (1, num_items):
+            raise InvalidRequestError(
+                f"input {name!r} has {count} rows; it must have 1, for all, or {num_items}",
+                "inputs",
+            )
+    return [
+        {name: sources[i if len(sources) > 1 else 0] for name, sources in by_input.items()}
+        for i in range(num_items)
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +120,11 @@ def _image(row: _Row) -> Source:
 def _pixels(row: _Row) -> Source:
     num_pixels = math.prod(row.rows.shape[1:]) // 3
     return Unread(0, lambda: Pixels(row.field, row.rows.numbers(row.index)), num_pixels)
+
+
+def _numbers(row: _Row) -> Source:
+    length = row.rows.shape[1] if len(row.rows.shape) > 1 else 0
+    return Unread(length, lambda: Pixels(row.field, row.rows.numbers(row.index)))
 
 
 def _text(row: _Row) -> Source:
@@ -118,6 +155,7 @@ _READERS: dict[str, Callable[[_Row], Source]] = {
     "pixel_values": _pixels,
     "text": _text,
     "input_ids": _ids,
+    "tensor": _numbers,
 }
 
 

@@ -1,6 +1,6 @@
 """What tensors a model takes and gives over the Open Inference Protocol, and how that is said.
 
-An image model takes one of ``image`` (PNG, JPEG or WebP; base64 where it comes in JSON), ``rgb``
+An image comes as one of ``image`` (PNG, JPEG or WebP; base64 where it comes in JSON), ``rgb``
 (pixels of any size, scaled and cut as those of encoded images) and ``pixel_values`` (normalised by
 the client: (rgb / 255 - mean) / std, channels first, of the model's size). A text model takes
 ``text`` (UTF-8) or ``input_ids``, rows of its own tokenizer's ids with special tokens, with
@@ -11,35 +11,65 @@ A classification task gives its logits under its own name; an embedding model gi
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
-from models.inputs.image import ImageInput
-from models.inputs.text import TextInput
+from models.inputs import InputType
+from models.tasks import Task
 from server.api.dimensions import allowed_dimensions
-from server.api.kserve.tensors import ANY, Spec
-from server.catalog import Served
+from server.api.kserve.tensors import ANY, Datatype, Spec
+from server.served import Served
 
 EMBEDDING = "embedding"
 PLATFORM = "rheostat"
 
 
-def inputs_of(served: Served) -> dict[str, Spec]:
-    """Return the tensors that a model takes, by name; the first alone is enough."""
-    model_input = served.input
-    if isinstance(model_input, TextInput):
-        specs = [
-            Spec("text", "BYTES", (ANY,)),
-            Spec("input_ids", "INT64", (ANY, ANY)),
-            Spec("attention_mask", "INT64", (ANY, ANY)),
+@dataclass(frozen=True, slots=True)
+class Form:
+    """One of the tensors that an input may come as.
+
+    Attributes:
+        input: The model's name of the input.
+        role: What the tensor holds: ``image``, ``rgb``, ``pixel_values``, ``text``, ``input_ids``,
+            ``attention_mask`` or ``tensor``.
+        spec: Name, type and shape.
+    """
+
+    input: str
+    role: str
+    spec: Spec
+
+
+def forms_of(served: Served) -> dict[str, Form]:
+    """Return the tensors that a model takes, by name; of each input the first alone is enough.
+
+    The first is called as the input is. The others have names of their own where the model has one
+    input of the kind, else these behind the input's name and a dot.
+    """
+    found: dict[str, Form] = {}
+    for name, slot in served.inputs.items():
+        is_only = len(served.inputs.of_kind(slot.type.kind)) == 1
+        for i, (role, datatype, shape) in enumerate(_forms(slot.type)):
+            tensor = name if not i else role if is_only else f"{name}.{role}"
+            found[tensor] = Form(name, role, Spec(tensor, datatype, shape))
+    return found
+
+
+def _forms(of: InputType) -> list[tuple[str, Datatype, tuple[int, ...]]]:
+    if of.kind == "text":
+        return [
+            ("text", "BYTES", (ANY,)),
+            ("input_ids", "INT64", (ANY, ANY)),
+            ("attention_mask", "INT64", (ANY, ANY)),
         ]
-    else:
-        assert isinstance(model_input, ImageInput)
-        specs = [
-            Spec("image", "BYTES", (ANY,)),
-            Spec("rgb", "UINT8", (ANY, ANY, ANY, 3)),
-            Spec("pixel_values", "FP32", (ANY, *model_input.shape)),
+    shape = of.plan_shape(None)
+    if of.kind == "image":
+        return [
+            ("image", "BYTES", (ANY,)),
+            ("rgb", "UINT8", (ANY, ANY, ANY, 3)),
+            ("pixel_values", "FP32", (ANY, *shape)),
         ]
-    return {spec.name: spec for spec in specs}
+    return [("tensor", "FP32", (ANY, ANY, *shape[1:]) if of.has_length else (ANY, *shape))]
 
 
 def tasks_of(served: Served) -> dict[str, list[str]]:
@@ -54,9 +84,18 @@ def outputs_of(served: Served) -> dict[str, Spec]:
     """Return the tensors that a model gives, by name."""
     tasks = served.elastic.tasks
     return {
-        output: Spec(output, "FP32", (ANY, len(tasks[first].labels) or ANY))
+        output: Spec(output, "FP32", (ANY, *_shape(tasks[first])))
         for output, (first, *_) in tasks_of(served).items()
     }
+
+
+def _shape(task: Task) -> tuple[int, ...]:
+    """Return the shape of one answer."""
+    if task.kind == "score":
+        return ()
+    if task.kind == "map":
+        return (len(task.labels or task.channels), ANY, ANY)
+    return (len(task.labels) or ANY,)
 
 
 def metadata(served: Served) -> dict[str, Any]:
@@ -65,7 +104,7 @@ def metadata(served: Served) -> dict[str, Any]:
         "name": served.name,
         "versions": [served.manifest.version],
         "platform": PLATFORM,
-        "inputs": [_tensor(spec) for spec in inputs_of(served).values()],
+        "inputs": [_tensor(form.spec) for form in forms_of(served).values()],
         "outputs": [_tensor(spec) for spec in outputs_of(served).values()],
     }
 
@@ -86,7 +125,7 @@ def configuration(served: Served, max_inputs: int) -> dict[str, Any]:
         "platform": PLATFORM,
         "max_batch_size": max_inputs,
         # One of several is given, so that none alone is required.
-        "input": [{**_dims(spec), "optional": True} for spec in inputs_of(served).values()],
+        "input": [{**_dims(form.spec), "optional": True} for form in forms_of(served).values()],
         "output": [_dims(spec) for spec in outputs_of(served).values()],
         "parameters": {name: {"string_value": text} for name, text in _details(served).items()},
     }
@@ -99,18 +138,16 @@ def _dims(spec: Spec) -> dict[str, Any]:
 
 def _details(served: Served) -> dict[str, str]:
     """Return what else a client needs to make inputs and to read outputs."""
-    model_input = served.input
-    if isinstance(model_input, TextInput):
-        lengths = allowed_dimensions(served) or []
-        config = model_input.config
-        return {
-            "max_length": str(config.max_length),
-            "prompts": ",".join(config.prompts),
-            "dimensions": ",".join(map(str, lengths)),
-        }
-    assert isinstance(model_input, ImageInput)
-    labels = {
-        f"labels_{name}": ",".join(task.labels) for name, task in served.elastic.tasks.items()
-    }
-    mean, std = (",".join(map(str, v)) for v in (model_input.mean, model_input.std))
-    return {"mean": mean, "std": std, **labels}
+    found: dict[str, str] = {}
+    for name, slot in served.inputs.items():
+        prefix = "" if len(served.inputs) == 1 else f"{name}."
+        for key, value in slot.type.describe().items():
+            if isinstance(value, list | tuple | dict):
+                value = ",".join(map(str, value))
+            found[f"{prefix}{key}"] = "" if value is None else str(value)
+    if (lengths := allowed_dimensions(served)) is not None:
+        found["dimensions"] = ",".join(map(str, lengths))
+    for name, task in served.elastic.tasks.items():
+        if task.labels:
+            found[f"labels_{name}"] = ",".join(task.labels)
+    return found

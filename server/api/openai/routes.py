@@ -11,7 +11,6 @@ import base64
 from fastapi import APIRouter, Request, Response
 from torch import Tensor
 
-from models.inputs.text import TextInput
 from server.api.answer import receipt_headers, receipt_of, unless_gone
 from server.api.body import read_json
 from server.api.dimensions import fixed_dimensions
@@ -42,7 +41,7 @@ def routes(service: Service, max_texts: int) -> APIRouter:
         """Embed texts with the best subnet that the budget allows."""
         with service.metrics.request() as tally:
             body = await read_json(request, EmbeddingsBody)
-            served = service.models_of(caller_of(request)).choose(body.model, TextInput)
+            served = service.models_of(caller_of(request)).choose(body.model, "text")
             tally.model = served.name
             texts = _passages(body, max_texts)
             question = options_of(request).question(
@@ -53,7 +52,8 @@ def routes(service: Service, max_texts: int) -> APIRouter:
                 priority=body.priority,
                 raw=not body.normalize,
             )
-            answer = await unless_gone(request, service.infer(served, question, texts))
+            items = served.named("text", texts)
+            answer = await unless_gone(request, service.infer(served, question, items))
         receipt = receipt_of(served, answer)
         response.headers.update(receipt_headers(receipt))
         vectors = [next(iter(outputs.values())) for outputs in answer.outputs]

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from fastapi import APIRouter, Request
-from torch import Tensor
 
-from models.core import Shape
+from models.core import Shapes
 from models.inputs import InvalidInputError
-from models.inputs.image import ImageInput
-from models.inputs.text import TextInput
+from server.admitted import Answer
 from server.api.answer import plan_receipt, receipt_of, unless_gone
 from server.api.body import read_infer, read_json
 from server.api.documentation import FORM_SCHEMA, errors, inlined, request_docs
 from server.api.options import options_of
+from server.api.outputs import to_json
+from server.api.rheostat.items import items_of
 from server.api.rheostat.schema import (
     FullPlanBody,
     InferAnswer,
@@ -21,22 +21,24 @@ from server.api.rheostat.schema import (
     PlanBody,
     TaskOutput,
 )
-from server.catalog import Served
 from server.choose import Question
 from server.clients.caller import caller_of
 from server.errors import InvalidRequestError
-from server.service import Answer, Service
+from server.inputs.sources import Sources
+from server.served import Served
+from server.service import Service
 
 _INFER_DOCS = request_docs(json=inlined(InferBody), form=FORM_SCHEMA)
 _PLAN_DOCS = request_docs(json=inlined(FullPlanBody))
 
 
-def routes(service: Service, max_images: int) -> APIRouter:
+def routes(service: Service, max_images: int, max_texts: int) -> APIRouter:
     """Return the routes of this protocol.
 
     Args:
         service: Answers.
-        max_images: Most images in one request.
+        max_images: Most items in one request, for models whose inputs have no length.
+        max_texts: The same for others.
     """
     router = APIRouter(prefix="/v1", tags=["inference"])
 
@@ -48,11 +50,22 @@ def routes(service: Service, max_images: int) -> APIRouter:
     async def infer(request: Request) -> InferAnswer:
         """Run the best subnet that the budget allows, and say what was done."""
         with service.metrics.request() as tally:
-            body, uploads = await read_infer(request, max_images)
-            served = service.models_of(caller_of(request)).choose(body.model, ImageInput)
+            body, uploads, given = await read_infer(request, max_images)
+            models = service.models_of(caller_of(request))
+            items: list[Sources]
+            if given is None:
+                served = models.choose(body.model, "image")
+                items = [*served.named("image", uploads)]
+            else:
+                first = given if isinstance(given, dict) else given[0]
+                served = models.choose(body.model, names=first)
+                limit = (max_images, "max_images")
+                if served.inputs.has_length:
+                    limit = (max_texts, "max_texts")
+                items = items_of(served, given, *limit)
             tally.model = served.name
             answer = await unless_gone(
-                request, service.infer(served, _question(body, request), uploads)
+                request, service.infer(served, _question(body, request), items)
             )
         return InferAnswer(outputs=_outputs(served, answer), receipt=receipt_of(served, answer))
 
@@ -60,18 +73,18 @@ def routes(service: Service, max_images: int) -> APIRouter:
     async def plan(request: Request) -> PlanAnswer:
         """Say which subnet `/v1/infer` would run, without running it."""
         body = await read_json(request, FullPlanBody)
-        takes = ImageInput if body.tokens is None else TextInput
+        takes = "image" if body.tokens is None else "text"
         served = service.models_of(caller_of(request)).choose(body.model, takes)
-        shape = _plan_shape(served, body.tokens)
-        selection = service.select(served, _question(body, request), shape)
+        shapes = _plan_shapes(served, body.tokens)
+        selection = service.select(served, _question(body, request), shapes)
         return PlanAnswer(receipt=plan_receipt(served, selection))
 
     return router
 
 
-def _plan_shape(served: Served, num_tokens: int | None) -> Shape:
+def _plan_shapes(served: Served, num_tokens: int | None) -> Shapes:
     try:
-        return served.input.plan_shape(num_tokens)
+        return served.inputs.plan_shapes(num_tokens)
     except InvalidInputError as error:
         raise InvalidRequestError(str(error), "tokens") from None
 
@@ -87,13 +100,8 @@ def _question(body: PlanBody, request: Request) -> Question:
 
 
 def _outputs(served: Served, answer: Answer) -> list[dict[str, TaskOutput]]:
-    labels = {name: task.labels for name, task in served.elastic.tasks.items()}
+    tasks = served.elastic.tasks
     return [
-        {task: _output(labels[task], logits) for task, logits in image.items()}
-        for image in answer.outputs
+        {name: to_json(tasks[name], value) for name, value in item.items()}
+        for item in answer.outputs
     ]
-
-
-def _output(labels: tuple[str, ...], logits: Tensor) -> TaskOutput:
-    by_label = dict(zip(labels, logits.float().softmax(-1).tolist(), strict=True))
-    return TaskOutput(label=max(by_label, key=by_label.__getitem__), probabilities=by_label)

@@ -5,11 +5,9 @@ from __future__ import annotations
 import math
 
 from fastapi import APIRouter, Request
+from pydantic import TypeAdapter
 
-from models.core import Cost, plan_cost
-from models.inputs.image import ImageInput, ModelInput
-from models.inputs.pixels import FORMATS
-from models.inputs.text import TextInput
+from models.core import Cost
 from models.space import Subnet
 from server.api.dimensions import allowed_dimensions
 from server.api.documentation import errors
@@ -18,16 +16,17 @@ from server.api.rheostat.models_schema import (
     AxisEntry,
     CostEntry,
     FrontEntry,
-    ImageEntry,
+    InputEntry,
     ModelDetail,
     ModelEntry,
     ModelList,
     TaskEntry,
-    TextEntry,
 )
-from server.catalog import Served
 from server.clients.caller import caller_of
+from server.served import Served
 from server.service import Service
+
+_INPUT: TypeAdapter[InputEntry] = TypeAdapter(InputEntry)
 
 
 def routes(service: Service) -> APIRouter:
@@ -74,12 +73,17 @@ def _detail(served: Served, name: str) -> ModelDetail:
             name: TaskEntry(
                 kind=task.kind,
                 labels=list(task.labels),
+                channels=list(task.channels),
+                unit=task.unit,
                 metric=task.metric,
                 score=float(served.table.cells[name].value[-1, -1]),
             )
             for name, task in served.elastic.tasks.items()
         },
-        input=_input_entry(served.input),
+        inputs={
+            name: _INPUT.validate_python({"required": slot.required, **slot.type.describe()})
+            for name, slot in served.inputs.items()
+        },
         cheapest=_cost_entry(_cost(served, space.smallest)),
         largest=_cost_entry(_cost(served, space.largest)),
         front=[
@@ -95,25 +99,8 @@ def _detail(served: Served, name: str) -> ModelDetail:
     )
 
 
-def _input_entry(model_input: ModelInput) -> ImageEntry | TextEntry:
-    if isinstance(model_input, TextInput):
-        config = model_input.config
-        return TextEntry(
-            max_length=config.max_length,
-            prompts=dict(config.prompts),
-            default_prompt=config.default_prompt,
-        )
-    assert isinstance(model_input, ImageInput)
-    return ImageEntry(
-        formats=list(FORMATS),
-        height=model_input.height,
-        width=model_input.width,
-        resize="bicubic until the shorter side fits, then cut at the centre",
-    )
-
-
 def _cost(served: Served, subnet: Subnet) -> Cost:
-    return plan_cost(served.prepare(subnet, served.elastic.tasks).plan)
+    return served.prepare(subnet, served.elastic.tasks).plan.cost
 
 
 def _cost_entry(cost: Cost) -> CostEntry:

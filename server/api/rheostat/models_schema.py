@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import BaseModel, Field
 
-from server.api.rheostat.schema import Value
+from models.space import Value
 
 
 class ModelEntry(BaseModel):
@@ -46,8 +46,10 @@ class AxisEntry(BaseModel):
 class TaskEntry(BaseModel):
     """One question the model answers."""
 
-    kind: str
+    kind: str = Field(description="classes, embedding, score or map.")
     labels: list[str]
+    channels: list[str] = Field(description="Of a map of numbers.")
+    unit: str = Field(description="Of a map of numbers.")
     metric: str
     score: float = Field(description="Of the largest subnet, in the metric.")
 
@@ -55,20 +57,38 @@ class TaskEntry(BaseModel):
 class ImageEntry(BaseModel):
     """What an image may be and what becomes of it."""
 
-    kind: Literal["image"] = "image"
+    kind: Literal["image"]
+    required: bool = Field(description="Whether every item must have it.")
     formats: list[str]
     height: int
     width: int
     resize: str
+    mean: list[float] = Field(description="Subtracted per channel, of values in 0..1.")
+    std: list[float] = Field(description="Divided by, per channel.")
 
 
 class TextEntry(BaseModel):
     """What a text may be and what it is put into."""
 
-    kind: Literal["text"] = "text"
+    kind: Literal["text"]
+    required: bool = Field(description="Whether every item must have it.")
     max_length: int = Field(description="Most tokens, special tokens included.")
     prompts: dict[str, str] = Field(description="Templates by name.")
     default_prompt: str | None
+
+
+class TensorEntry(BaseModel):
+    """What numbers may be given."""
+
+    kind: Literal["tensor"]
+    required: bool = Field(description="Whether every item must have it.")
+    shape: list[int] = Field(description="Of one input, or of one entry of a sequence.")
+    max_length: int | None = Field(description="Most entries; null where it is no sequence.")
+    least: float | None = Field(description="No number may be below; null for any.")
+    most: float | None = Field(description="No number may be above; null for any.")
+
+
+InputEntry: TypeAlias = Annotated[ImageEntry | TextEntry | TensorEntry, Field(discriminator="kind")]
 
 
 class CostEntry(BaseModel):
@@ -91,7 +111,7 @@ class ModelDetail(ModelEntry):
 
     axes: list[AxisEntry]
     task_details: dict[str, TaskEntry]
-    input: ImageEntry | TextEntry
+    inputs: dict[str, InputEntry] = Field(description="By name.")
     cheapest: CostEntry
     largest: CostEntry
     front: list[FrontEntry] = Field(description="Equal weights, cheapest first.")

@@ -6,12 +6,11 @@ from typing import Annotated, Any, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from models.space import Value
 from server.api.request_body import RequestBody
 
 MAX_PRIORITY = 999
 
-# The client reads this file in programs that may have packages `models` and `search` of their own.
-Value: TypeAlias = int | float | str  # of an axis, as `models.core` has it
 Name = Annotated[str, Field(max_length=200)]
 Priority = Annotated[
     int | None,
@@ -107,12 +106,15 @@ class FullPlanBody(PlanBody):
     tokens: int | None = Field(
         default=None,
         gt=0,
-        description="Length of the text to plan for; text models only. Default: the longest.",
+        description="Length of the texts to plan for; text models only. Default: the longest.",
     )
 
 
+_Item = dict[Name, Any]
+
+
 class InferBody(PlanBody):
-    """A question with its images; exactly one of ``image`` and ``images``."""
+    """A question with its items; exactly one of ``inputs``, ``image`` and ``images``."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -120,18 +122,62 @@ class InferBody(PlanBody):
         }
     )
 
-    image: str | None = Field(
+    inputs: _Item | Annotated[list[_Item], Field(fail_fast=True, min_length=1)] | None = Field(
         default=None,
-        description="PNG, JPEG or WebP: base64 (standard alphabet), bare or as a data URL.",
+        description="One item, or several: its inputs by the names that `/v1/models/{model}` "
+        "gives. An image: base64 of PNG, JPEG or WebP, bare or as a data URL. A text: the text, "
+        "its token ids, or an object of `text`, `prompt` and `truncate`. A tensor: nested lists of "
+        "numbers.",
     )
-    images: _Images | None = Field(default=None, min_length=1, description="Several, as `image`.")
+    image: str | None = Field(default=None, description='Short for `"inputs": {"image": ...}`.')
+    images: _Images | None = Field(
+        default=None, min_length=1, description="Short for several such items."
+    )
 
 
-class TaskOutput(BaseModel):
-    """One task's answer for one image."""
+class ClassesOutput(BaseModel):
+    """The answer of a task with classes."""
 
     label: str = Field(description="The most probable class.")
     probabilities: dict[str, float] = Field(description="Per class, summing to 1.")
+
+
+class EmbeddingOutput(BaseModel):
+    """The answer of a task that gives a vector."""
+
+    embedding: list[float] = Field(description="Of length 1.")
+
+
+class ScoreOutput(BaseModel):
+    """The answer of a task that gives a number."""
+
+    score: float
+
+
+class ClassMapOutput(BaseModel):
+    """The answer of a task that gives a class for each pixel."""
+
+    labels: list[str] = Field(description="In the order of their numbers.")
+    height: int
+    width: int
+    png: str = Field(description="A PNG file in base64: the number of the class in each pixel.")
+
+
+class NumberMapOutput(BaseModel):
+    """The answer of a task that gives numbers for each pixel."""
+
+    channels: list[str]
+    unit: str = Field(description="Of the numbers; empty where they have none.")
+    height: int
+    width: int
+    values: str = Field(
+        description="float32, little-endian, in base64: channel by channel, row by row."
+    )
+
+
+TaskOutput: TypeAlias = (
+    ClassesOutput | EmbeddingOutput | ScoreOutput | ClassMapOutput | NumberMapOutput
+)
 
 
 class TaskReceipt(BaseModel):
@@ -153,8 +199,8 @@ class Milliseconds(BaseModel):
 
     decode: float
     search: float
-    queue: float = Field(description="Of the image that took longest.")
-    run: float = Field(description="Of the batch of the image that took longest.")
+    queue: float = Field(description="Of the item that took longest.")
+    run: float = Field(description="Of the batch of the item that took longest.")
     total: float
     predicted: float = Field(description="The total as predicted when the subnet was chosen.")
 
@@ -165,8 +211,8 @@ class PlanReceipt(BaseModel):
     model: str
     version: str
     subnet: dict[str, Value] = Field(description="The value chosen on each axis.")
-    macs: int = Field(description="Per image.")
-    flops: int = Field(description="Per image, 2 x MACs.")
+    macs: int = Field(description="Per item.")
+    flops: int = Field(description="Per item, 2 x MACs.")
     fraction: float = Field(description="Of the MACs of the largest subnet for these tasks.")
     quality: float = Field(description="Preference-weighted mean of the tasks' retention.")
     gap: float = Field(description="Bound on what was lost to the optimum; 0 is proven optimal.")
@@ -180,13 +226,15 @@ class PlanReceipt(BaseModel):
 class Receipt(PlanReceipt):
     """The receipt of a run."""
 
-    total_flops: int = Field(description="For all inputs of the request.")
+    total_flops: int = Field(
+        description="For all items of the request; what they share counts once."
+    )
     shared_flops: int = Field(
         description="Of these, what was computed once for this and other equal inputs."
     )
     slimmed: bool = Field(description="Whether a better subnet would have run if nobody waited.")
     backend: str
-    batch_sizes: list[int] = Field(description="Of the batch each image was run in.")
+    batch_sizes: list[int] = Field(description="Of the batch each item was run in.")
     milliseconds: Milliseconds
 
 
@@ -199,7 +247,7 @@ class PlanAnswer(BaseModel):
 class InferAnswer(BaseModel):
     """Answer of `/v1/infer`."""
 
-    outputs: list[dict[str, TaskOutput]] = Field(description="Per image, in order, by task.")
+    outputs: list[dict[str, TaskOutput]] = Field(description="Per item, in order, by task.")
     receipt: Receipt
 
 

@@ -17,13 +17,13 @@ from fastapi.responses import JSONResponse
 
 from models.checkpoint import WEIGHTS
 from models.inputs import InvalidInputError
-from models.inputs.text import TextInput
+from models.inputs.text import TextInput, text_input
 from server.api.answer import receipt_headers, receipt_of, unless_gone
 from server.api.body import read_json
 from server.api.dimensions import allowed_dimensions, fixed_dimensions
 from server.api.documentation import Spelling, errors, inlined, request_docs
 from server.api.options import options_of
-from server.api.ranking import Asked, ranked, unit_score
+from server.api.ranking import RankingRequest, ranked, unit_score
 from server.api.tei.schema import (
     DecodeBody,
     EmbedBody,
@@ -38,7 +38,6 @@ from server.api.tei.schema import (
     TokenizeBody,
 )
 from server.api.texts import passages
-from server.catalog import Served
 from server.clients.caller import caller_of
 from server.errors import (
     ClientError,
@@ -53,6 +52,7 @@ from server.errors import (
 from server.http.forms import Form
 from server.inputs.sources import Passage
 from server.observe.metrics import Stage, Tally
+from server.served import Served
 from server.service import Service
 from server.settings import Settings
 
@@ -118,7 +118,7 @@ def routes(service: Service, settings: Settings) -> APIRouter:
         """Embed texts with the best subnet that the budget allows."""
         with service.metrics.request() as tally:
             body = await read_json(request, EmbedBody)
-            served = service.models_of(caller_of(request)).choose(body.model, TextInput)
+            served = service.models_of(caller_of(request)).choose(body.model, "text")
             tally.model = served.name
             _check_any(request, "inputs", body.inputs)
             texts = passages("inputs", body.inputs, settings.max_texts, body.prompt_name, body.side)
@@ -129,7 +129,9 @@ def routes(service: Service, settings: Settings) -> APIRouter:
                 priority=body.priority,
                 raw=not body.normalize,
             )
-            answer = await unless_gone(request, service.infer(served, question, texts))
+            answer = await unless_gone(
+                request, service.infer(served, question, served.named("text", texts))
+            )
         response.headers.update(receipt_headers(receipt_of(served, answer)))
         response.headers.update(
             _timing(answer.seconds, answer.backend, texts, sum(answer.num_tokens))
@@ -158,7 +160,7 @@ def routes(service: Service, settings: Settings) -> APIRouter:
             prompt, side = (cut.prompt_name, cut.side) if cut else (None, "right")
             field = "inputs.sentences"
             _check_any(request, field, inputs.sentences)
-            asked = Asked(
+            asked = RankingRequest(
                 Passage("inputs.source_sentence", inputs.source_sentence, prompt, side),
                 passages(field, inputs.sentences, settings.max_texts, prompt, side),
                 body.model,
@@ -256,7 +258,7 @@ async def rerank(
     request.scope["state"]["form"] = form
     body = await read_json(request, TeiRerankBody)
     _check_any(request, "texts", body.texts)
-    asked = Asked(
+    asked = RankingRequest(
         Passage("query", body.query, truncate=body.side),
         passages("texts", body.texts, max_texts, truncate=body.side),
         body.model,
@@ -277,10 +279,11 @@ async def rerank(
 
 
 def _text_model(service: Service, request: Request, name: str | None) -> tuple[Served, TextInput]:
-    served = service.models_of(caller_of(request)).choose(name, TextInput)
-    if not isinstance(served.input, TextInput):
-        raise InvalidRequestError(f"model={name}: this model takes images, not text", "model")
-    return served, served.input
+    served = service.models_of(caller_of(request)).choose(name, "text")
+    try:
+        return served, text_input(served.inputs)
+    except InvalidInputError as error:
+        raise InvalidRequestError(f"model={name}: {error}", "model") from None
 
 
 def _check_any(request: Request, field: str, given: Sequence[object]) -> None:

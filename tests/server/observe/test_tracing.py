@@ -12,8 +12,8 @@ import httpx
 import pytest
 from fastapi.testclient import TestClient
 
+from rheostat import AsyncClient
 from server.app import create_app
-from server.client import AsyncClient
 from server.settings import Settings, SettingsError
 from tests.server.backends import FailingBackend
 from tests.server.listening import free_port

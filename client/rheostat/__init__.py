@@ -1,0 +1,93 @@
+"""The Python client of Rheostat, blocking and asynchronous.
+
+    with Client("http://127.0.0.1:8000") as client:
+        answer = client.infer(photo, budget=Budget(flops=2e7), preferences={"fish": 1})
+        print(answer.outputs[0]["fish"].label, answer.receipt.flops)
+
+Everything that users need is a name of this package. What is sent and what is answered have the
+names of the server's JSON.
+"""
+
+from rheostat.answers import (
+    DocumentText,
+    Embeddings,
+    InferAnswer,
+    Milliseconds,
+    PlanReceipt,
+    RankedDocument,
+    RankingReceipt,
+    Receipt,
+    RerankAnswer,
+    SimilarityAnswer,
+    TaskOutput,
+    TaskReceipt,
+    Usage,
+    Value,
+)
+from rheostat.asked import Budget, Cascade
+from rheostat.client import AsyncClient, Client
+from rheostat.errors import (
+    APIError,
+    AuthenticationError,
+    DeadlineError,
+    InfeasibleBudgetError,
+    InvalidAnswerError,
+    InvalidRequestError,
+    OverloadedError,
+    ServerError,
+    UnknownModelError,
+)
+from rheostat.model_answers import (
+    AxisEntry,
+    CostEntry,
+    FrontEntry,
+    ImageEntry,
+    ModelDetail,
+    ModelEntry,
+    TaskEntry,
+    TensorEntry,
+    TextEntry,
+)
+from rheostat.retries import Retries
+from rheostat.version import __version__
+
+__all__ = [
+    "APIError",
+    "AsyncClient",
+    "AuthenticationError",
+    "AxisEntry",
+    "Budget",
+    "Cascade",
+    "Client",
+    "CostEntry",
+    "DeadlineError",
+    "DocumentText",
+    "Embeddings",
+    "FrontEntry",
+    "ImageEntry",
+    "InfeasibleBudgetError",
+    "InferAnswer",
+    "InvalidAnswerError",
+    "InvalidRequestError",
+    "Milliseconds",
+    "ModelDetail",
+    "ModelEntry",
+    "OverloadedError",
+    "PlanReceipt",
+    "RankedDocument",
+    "RankingReceipt",
+    "Receipt",
+    "RerankAnswer",
+    "Retries",
+    "ServerError",
+    "SimilarityAnswer",
+    "TaskEntry",
+    "TaskOutput",
+    "TaskReceipt",
+    "TensorEntry",
+    "TextEntry",
+    "UnknownModelError",
+    "Usage",
+    "Value",
+    "__version__",
+]

@@ -1,0 +1,308 @@
+"""What the client sends and how it reads the answers: pure functions, no network."""
+
+from __future__ import annotations
+
+import base64
+import json
+import sys
+from array import array
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Generic, Literal, TypeAlias, TypeVar
+from urllib.parse import quote
+
+import httpx
+
+from rheostat.answers import (
+    Embeddings,
+    EmbeddingsAnswer,
+    InferAnswer,
+    PlanAnswer,
+    PlanReceipt,
+    RerankAnswer,
+    SimilarityAnswer,
+)
+from rheostat.asked import Budget, Cascade
+from rheostat.errors import invalid_answer
+from rheostat.model_answers import ModelDetail, ModelEntry, ModelList
+from rheostat.reading import from_json
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+Side = Literal["left", "right"]
+Item: TypeAlias = Mapping[str, Any]
+"""Inputs by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[T_co]):
+    """A request, and how to read its answer.
+
+    Attributes:
+        method: Of HTTP.
+        path: From the server's root.
+        parse: Reads the response; raises ValueError if it cannot.
+        body: What httpx takes: ``content`` and ``headers``, or ``files``.
+    """
+
+    method: str
+    path: str
+    parse: Callable[[httpx.Response], T_co]
+    body: Mapping[str, Any]
+
+    def read(self, response: httpx.Response) -> T_co:
+        """Return what a success says.
+
+        Raises:
+            InvalidAnswerError: If it says nothing that this call could be answered with.
+        """
+        try:
+            return self.parse(response)
+        except ValueError as fault:
+            raise invalid_answer(response, fault) from None
+
+
+def infer(
+    image: bytes | Sequence[bytes] | None = None,
+    *,
+    inputs: Item | Sequence[Item] | None = None,
+    model: str | None = None,
+    tasks: Sequence[str] | None = None,
+    preferences: Mapping[str, float] | None = None,
+    budget: Budget | None = None,
+    priority: int | None = None,
+) -> Call[InferAnswer]:
+    """Run the best subnet that the budget allows, on images or on inputs by name.
+
+    Args:
+        image: A PNG, JPEG or WebP file's bytes, or several.
+        inputs: In place of images, one item or several: by the model's names of inputs the bytes
+            of an image, a text, token ids, or nested lists of numbers.
+        model: Its name; None for the only one that takes such inputs.
+        tasks: What to answer; None for every task.
+        preferences: Weight of each task; None for equal weights.
+        budget: For each item; None for the largest subnet.
+        priority: 0 is the highest.
+
+    Raises:
+        TypeError: If an image is no file's bytes, or images and inputs are both given, or neither.
+    """
+    if (image is None) == (inputs is None):
+        raise TypeError("give either image or inputs")
+    if inputs is not None:
+        items = [inputs] if isinstance(inputs, Mapping) else list(inputs)
+        asked = _given(
+            inputs=[{name: _input(one) for name, one in item.items()} for item in items],
+            model=model,
+            tasks=tasks,
+            preferences=preferences,
+            budget=budget,
+            priority=priority,
+        )
+        return Call("POST", "/v1/infer", _reader(InferAnswer), _json(asked))
+    assert image is not None
+    images = [image] if isinstance(image, bytes) else list(image)
+    for i, one in enumerate(images):
+        if not isinstance(one, bytes):
+            raise TypeError(f"image[{i}] is {one!r}; an image is the bytes of its file")
+    asked = _given(
+        model=model, tasks=tasks, preferences=preferences, budget=budget, priority=priority
+    )
+    parts: list[tuple[str, tuple[str | None, str | bytes]]] = [
+        ("request", (None, json.dumps(asked))),
+        *(("image", (f"image{i}", one)) for i, one in enumerate(images)),
+    ]
+    return Call("POST", "/v1/infer", _reader(InferAnswer), {"files": parts})
+
+
+def _input(value: Any) -> Any:
+    """Return an input as JSON has it."""
+    return base64.b64encode(value).decode() if isinstance(value, bytes) else value
+
+
+def plan(
+    *,
+    model: str | None = None,
+    tasks: Sequence[str] | None = None,
+    preferences: Mapping[str, float] | None = None,
+    budget: Budget | None = None,
+    tokens: int | None = None,
+) -> Call[PlanReceipt]:
+    """Return the subnet that would run, as if nobody waited, without running it.
+
+    Args:
+        model: Its name; None for the only one that takes images, or texts if `tokens` is given.
+        tasks: As in `infer`.
+        preferences: Likewise.
+        budget: Likewise.
+        tokens: Length of a text.
+    """
+    asked = _given(model=model, tasks=tasks, preferences=preferences, budget=budget, tokens=tokens)
+    read = _reader(PlanAnswer)
+    return Call("POST", "/v1/plan", lambda response: read(response).receipt, _json(asked))
+
+
+def embed(
+    texts: str | Sequence[str],
+    *,
+    model: str | None = None,
+    dimensions: int | None = None,
+    preferences: Mapping[str, float] | None = None,
+    budget: Budget | None = None,
+    priority: int | None = None,
+    prompt: str | None = None,
+    truncate: Side | None = None,
+) -> Call[Embeddings]:
+    """Embed texts with the best subnet that the budget allows.
+
+    Args:
+        texts: One or several; one makes one row.
+        model: Its name; None for the only one that takes texts.
+        dimensions: Leading ones to keep, of the model's `matryoshka_dimensions`; None for all.
+        preferences: Weight of each measured task; None for equal weights.
+        budget: For each text; None for the largest subnet.
+        priority: 0 is the highest.
+        prompt: Name of one of the model's templates.
+        truncate: Which end to cut of a text that is too long; None to refuse it.
+    """
+    asked = _given(
+        model=model,
+        input=texts,
+        dimensions=dimensions,
+        encoding_format="base64",
+        preferences=preferences,
+        budget=budget,
+        priority=priority,
+        prompt=prompt,
+        truncate=truncate,
+    )
+    return Call("POST", "/v1/embeddings", _read_embeddings, _json(asked))
+
+
+def rerank(
+    query: str,
+    documents: Sequence[str],
+    *,
+    model: str | None = None,
+    top_n: int | None = None,
+    cascade: Cascade | None = None,
+    preferences: Mapping[str, float] | None = None,
+    budget: Budget | None = None,
+    priority: int | None = None,
+    query_prompt: str | None = None,
+    document_prompt: str | None = None,
+    max_tokens_per_doc: int | None = None,
+    return_documents: bool | None = None,
+    truncate: Side | None = None,
+) -> Call[RerankAnswer]:
+    """Put documents in order of their similarity to a query.
+
+    Args:
+        query: A text.
+        documents: Texts.
+        model: Its name; None for the only one that takes texts.
+        top_n: Return only so many; None for all.
+        cascade: Score all at a shallow exit, and only the best at the chosen one.
+        preferences: Weight of each measured task; None for equal weights.
+        budget: For each text; None for the largest subnet.
+        priority: 0 is the highest.
+        query_prompt: Template for the query.
+        document_prompt: Template for documents.
+        max_tokens_per_doc: Cut longer documents.
+        return_documents: Repeat the texts in the answer.
+        truncate: Which end to cut of a text that is too long; None to refuse it.
+
+    Raises:
+        TypeError: If the documents are one text.
+    """
+    asked = _given(
+        model=model,
+        query=query,
+        documents=_texts("documents", documents),
+        top_n=top_n,
+        cascade=cascade and asdict(cascade),
+        preferences=preferences,
+        budget=budget,
+        priority=priority,
+        query_prompt=query_prompt,
+        document_prompt=document_prompt,
+        max_tokens_per_doc=max_tokens_per_doc,
+        return_documents=return_documents,
+        truncate=truncate,
+    )
+    return Call("POST", "/v1/rerank", _reader(RerankAnswer), _json(asked))
+
+
+def similarity(
+    source: str,
+    texts: Sequence[str],
+    *,
+    model: str | None = None,
+    preferences: Mapping[str, float] | None = None,
+    budget: Budget | None = None,
+    priority: int | None = None,
+    truncate: Side | None = None,
+) -> Call[SimilarityAnswer]:
+    """Return the cosine of each text with one; arguments as in `rerank`."""
+    asked = _given(
+        model=model,
+        source=source,
+        texts=_texts("texts", texts),
+        preferences=preferences,
+        budget=budget,
+        priority=priority,
+        truncate=truncate,
+    )
+    return Call("POST", "/v1/similarity", _reader(SimilarityAnswer), _json(asked))
+
+
+def models() -> Call[list[ModelEntry]]:
+    """List the models served."""
+    read = _reader(ModelList)
+    return Call("GET", "/v1/models", lambda response: read(response).data, {})
+
+
+def model(name: str) -> Call[ModelDetail]:
+    """Describe one model: its axes, tasks, input, cost and Pareto front."""
+    return Call("GET", f"/v1/models/{quote(name, safe='')}", _reader(ModelDetail), {})
+
+
+def _given(*, budget: Budget | None, **fields: Any) -> dict[str, Any]:
+    """Return the fields that are not None, a budget as its limits."""
+    found = {name: value for name, value in fields.items() if value is not None}
+    limits = {} if budget is None else asdict(budget)
+    given = {name: limit for name, limit in limits.items() if limit is not None}
+    return {**found, "budget": given} if given else found
+
+
+def _texts(name: str, texts: Sequence[str]) -> list[str]:
+    """Return several texts; one alone would be taken for as many as it has characters."""
+    if isinstance(texts, str):
+        raise TypeError(f"{name} is one text; it must be a list of texts")
+    return list(texts)
+
+
+def _json(asked: Mapping[str, Any]) -> dict[str, Any]:
+    # httpx refuses NaN without a name; the server says where it stands.
+    return {
+        "content": json.dumps(asked).encode(),
+        "headers": {"content-type": "application/json"},
+    }
+
+
+def _reader(kind: type[T]) -> Callable[[httpx.Response], T]:
+    return lambda response: from_json(kind, response.content)
+
+
+def _read_embeddings(response: httpx.Response) -> Embeddings:
+    answer = from_json(EmbeddingsAnswer, response.content)
+    vectors: list[Sequence[float]] = [_vector(entry.embedding) for entry in answer.data]
+    return Embeddings(vectors=vectors, usage=answer.usage, receipt=answer.receipt)
+
+
+def _vector(packed: str) -> array[float]:
+    vector = array("f")
+    vector.frombytes(base64.b64decode(packed, validate=True))
+    if sys.byteorder == "big":
+        vector.byteswap()
+    return vector

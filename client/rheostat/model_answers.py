@@ -1,0 +1,199 @@
+"""What the server answers about its models, with the names of its JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from rheostat.answers import Value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelEntry:
+    """One model, in short.
+
+    Attributes:
+        id: A name that requests may use.
+        object: Always ``model``.
+        root: The model's own name, which answers have.
+        created: When its checkpoint was written, Unix time.
+        owned_by: Who serves it.
+        family: Of elastic models.
+        version: Of the model.
+        tasks: What it can be asked.
+        num_subnets: Size of the product of its axes.
+        matryoshka_dimensions: What ``dimensions`` may be; None where vectors are not cut, or there
+            are none.
+    """
+
+    id: str
+    object: Literal["model"]
+    root: str
+    created: int
+    owned_by: str
+    family: str
+    version: str
+    tasks: list[str]
+    num_subnets: int
+    matryoshka_dimensions: list[int] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelList:
+    """What the server answers to `Client.models`, which returns the list in it."""
+
+    data: list[ModelEntry]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AxisEntry:
+    """One thing that can be chosen.
+
+    Attributes:
+        name: Of the axis.
+        values: Cheapest first.
+        kind: What choosing a value changes.
+        when: When a value may be chosen.
+        task: The only task whose answer depends on it; None: all.
+    """
+
+    name: str
+    values: list[Value]
+    kind: str
+    when: str
+    task: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskEntry:
+    """One question the model answers.
+
+    Attributes:
+        kind: Of answer.
+        labels: Its classes.
+        channels: Of a map of numbers, what each is.
+        unit: Of a map of numbers.
+        metric: In which it is measured.
+        score: Of the largest subnet, in the metric.
+    """
+
+    kind: str
+    labels: list[str]
+    channels: list[str]
+    unit: str
+    metric: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageEntry:
+    """What an image may be and what becomes of it.
+
+    Attributes:
+        kind: Always ``image``.
+        required: Whether every item must have it.
+        formats: Of files.
+        height: In pixels, as the model sees it.
+        width: Likewise.
+        resize: How an image becomes that large.
+        mean: Subtracted per channel, of values in 0..1.
+        std: Divided by, per channel.
+    """
+
+    kind: Literal["image"]
+    required: bool
+    formats: list[str]
+    height: int
+    width: int
+    resize: str
+    mean: list[float]
+    std: list[float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextEntry:
+    """What a text may be and what it is put into.
+
+    Attributes:
+        kind: Always ``text``.
+        required: Whether every item must have it.
+        max_length: Most tokens, special tokens included.
+        prompts: Templates by name.
+        default_prompt: Name of the one used unasked, if any.
+    """
+
+    kind: Literal["text"]
+    required: bool
+    max_length: int
+    prompts: dict[str, str]
+    default_prompt: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorEntry:
+    """What numbers may be given.
+
+    Attributes:
+        kind: Always ``tensor``.
+        required: Whether every item must have it.
+        shape: Of one input, or of one entry of a sequence.
+        max_length: Most entries; None where it is no sequence.
+        least: No number may be below; None for any.
+        most: No number may be above; None for any.
+    """
+
+    kind: Literal["tensor"]
+    required: bool
+    shape: list[int]
+    max_length: int | None
+    least: float | None
+    most: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CostEntry:
+    """Compute for one input, all tasks; for text, of the greatest length.
+
+    Attributes:
+        macs: Multiply-accumulates.
+        flops: 2 x MACs.
+    """
+
+    macs: int
+    flops: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrontEntry(CostEntry):
+    """A subnet that no other beats in both cost and quality.
+
+    Attributes:
+        fraction: Of the MACs of the largest subnet.
+        quality: Mean of the tasks' retention.
+        subnet: The value on each axis.
+    """
+
+    fraction: float
+    quality: float
+    subnet: dict[str, Value]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelDetail(ModelEntry):
+    """One model, in full.
+
+    Attributes:
+        axes: What can be chosen.
+        task_details: What it can be asked, by task.
+        inputs: What it takes, by name.
+        cheapest: The cost of the cheapest subnet.
+        largest: The cost of the largest subnet.
+        front: The best subnets for equal weights, cheapest first.
+    """
+
+    axes: list[AxisEntry]
+    task_details: dict[str, TaskEntry]
+    inputs: dict[str, ImageEntry | TextEntry | TensorEntry]
+    cheapest: CostEntry
+    largest: CostEntry
+    front: list[FrontEntry]
