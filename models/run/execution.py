@@ -287,7 +287,7 @@ def _broken(value: Tensor, rows: Sequence[int]) -> set[int]:
     """Return the rows, of an answer on the CPU, that are not all numbers."""
     if isfinite(value.sum().item()):  # which it is nearly always, and one look is cheap
         return set()
-    is_sound = value.isfinite().flatten(1).all(1).tolist()
+    is_sound = value.isfinite().reshape(len(value), -1).all(1).tolist()
     return {row for row, sound in zip(rows, is_sound, strict=True) if not sound}
 
 

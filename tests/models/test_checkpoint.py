@@ -309,7 +309,7 @@ print("torch._dynamo" in sys.modules)
 
 def test_loading_does_not_import_the_compiler_of_torch(tmp_path: Path) -> None:
     """Drawing random weights on the meta device, to throw them away, does; it takes seconds."""
-    folder = write_text_checkpoint(tmp_path / "text")
+    write_text_weights(folder := tmp_path / "text")
     command = [sys.executable, "-c", LOADING, str(folder)]
     ended = subprocess.run(command, check=True, capture_output=True, text=True)
     assert ended.stdout == "False\n"

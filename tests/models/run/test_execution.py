@@ -202,6 +202,14 @@ def test_an_answer_that_is_not_finite_fails_its_own_item_and_no_other(value: flo
         assert all(output.isfinite().all() for output in one.outputs.values())
 
 
+def test_a_score_that_is_not_finite_fails_its_own_item_and_no_other() -> None:
+    plan = Plan({"score": Step("score", lambda x: 1 / x[:, 0], ("image",))})
+    found = results(TorchBackend(), [Job(plan, one) for one in numbers(0, 2)])
+    assert isinstance(found[0], NotFiniteError)
+    assert isinstance(found[1], Done)
+    assert float(found[1].outputs["score"]) == 0.5
+
+
 def test_a_run_that_nobody_waits_for_stops_between_steps() -> None:
     plans, _ = chain_of_exits(3)
     backend, asked = Recorder(), iter([False, False, True])
