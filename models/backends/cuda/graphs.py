@@ -53,7 +53,7 @@ def _compile(run: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 @dataclass(frozen=True)
-class Policy:
+class RecordingPolicy:
     """When a chain of one size of batch is worth the trouble.
 
     Attributes:
@@ -67,7 +67,7 @@ class Policy:
     max_recorded: int = 128
 
 
-class Stats(NamedTuple):
+class RecordingStats(NamedTuple):
     """What a back end has done and holds.
 
     Attributes:
@@ -116,7 +116,7 @@ class GraphBackend(TorchBackend):
         self,
         device: str = "cuda",
         *,
-        policy: Policy | None = None,
+        policy: RecordingPolicy | None = None,
         recorder: Recorder | None = None,
         compiler: Compiler = _compile,
         clock: Callable[[], float] = time.perf_counter,
@@ -131,7 +131,7 @@ class GraphBackend(TorchBackend):
             clock: Seconds, by which recordings are compared.
         """
         super().__init__(device)
-        self._policy = policy or Policy()
+        self._policy = policy or RecordingPolicy()
         self._recorder = recorder or CudaRecorder(self.device)
         self._compiler = compiler
         self._clock = clock
@@ -145,10 +145,10 @@ class GraphBackend(TorchBackend):
         self._thread: threading.Thread | None = None
 
     @property
-    def stats(self) -> Stats:
+    def stats(self) -> RecordingStats:
         """Counters and levels at this moment."""
         with self._lock:
-            return Stats(
+            return RecordingStats(
                 self._hits, self._misses, len(self._recorded), len(self._compiling), self._gains
             )
 

@@ -22,10 +22,10 @@ import torch
 from torch import nn
 
 from models.backends.onnx.building import Builder
-from models.backends.onnx.export import Exporter, Graph
+from models.backends.onnx.export import Exported, Exporter
 from models.backends.onnx.layouts import LayoutTensors
 from models.backends.onnx.process import ExportProcess
-from models.backends.onnx.records import Policy, Records, Stats
+from models.backends.onnx.records import Records, SessionPolicy, SessionStats
 from models.backends.onnx.sessions import Held, Session, share_pools
 from models.backends.timing import SIZES, Clock, lengths, size_of
 from models.backends.torch import TorchBackend
@@ -61,7 +61,7 @@ class OnnxBackend(TorchBackend):
         *,
         max_bytes: int,
         threads: int = 1,
-        policy: Policy | None = None,
+        policy: SessionPolicy | None = None,
         pack: bool = False,
         exporter: Exporter | None = None,
         clock: Clock = time.perf_counter,
@@ -89,7 +89,7 @@ class OnnxBackend(TorchBackend):
             raise ValueError(f"device={device!r} needs {provider}; this runtime has {available}")
         share_pools(threads)
         self._layouts = LayoutTensors()
-        self._records = Records(max_bytes, policy or Policy())
+        self._records = Records(max_bytes, policy or SessionPolicy())
         self._exporter = exporter or ExportProcess()
         self._builder = Builder(self.device, pack, max_bytes, clock, self.wait)
         self._queue: Queue[_Wanted | None] = Queue()  # what is waited for, and some no longer
@@ -109,7 +109,7 @@ class OnnxBackend(TorchBackend):
         return TorchBackend(str(self.device))
 
     @property
-    def stats(self) -> Stats:
+    def stats(self) -> SessionStats:
         """Counters and levels at this moment."""
         return self._records.stats
 
@@ -207,9 +207,9 @@ class OnnxBackend(TorchBackend):
         if not self._records.is_waiting(key):
             return
         held: Held | None = None
-        made: dict[Hashable, Graph] = {}
+        made: dict[Hashable, Exported] = {}
 
-        def graph_of(run: Run, args: Sequence[Value]) -> Graph:
+        def graph_of(run: Run, args: Sequence[Value]) -> Exported:
             function = function_key(run, args)
             graph = made.get(function) or self._records.graph(function)
             if graph is None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from models.backends.onnx.export import Graph
+from models.backends.onnx.export import Exported
 from models.backends.onnx.joining import join
 from models.backends.onnx.layouts import LayoutTensors
 from models.backends.onnx.sessions import Held, Session
@@ -42,7 +42,7 @@ class Builder:
         self,
         chain: Chain,
         sample: Sample,
-        graph_of: Callable[[Run, Sequence[Value]], Graph],
+        graph_of: Callable[[Run, Sequence[Value]], Exported],
         without: Callable[[Sequence[Value]], Value],
     ) -> Held:
         """Build a session, compare its answers with torch's and its time with what runs now.
@@ -86,7 +86,9 @@ class Builder:
         return finish
 
 
-def _join(chain: Chain, sample: Sample, graph_of: Callable[[Run, Sequence[Value]], Graph]) -> Graph:
+def _join(
+    chain: Chain, sample: Sample, graph_of: Callable[[Run, Sequence[Value]], Exported]
+) -> Exported:
     """Return the chain's functions as one graph."""
     graphs = []
 

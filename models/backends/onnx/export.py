@@ -33,13 +33,13 @@ _EXPORTING = threading.Lock()  # tracing patches classes of the whole process
 class Exporter(Protocol):
     """Where functions become graphs: `export`, here or in another process."""
 
-    def export(self, run: Run, args: Sequence[Value]) -> Graph: ...  # noqa: D102
+    def export(self, run: Run, args: Sequence[Value]) -> Exported: ...  # noqa: D102
 
     def close(self) -> None: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
-class Graph:
+class Exported:
     """A function as an ONNX graph without its weights.
 
     Attributes:
@@ -61,7 +61,7 @@ def input_name(position: int) -> str:
     return f"input{position}"
 
 
-def export(run: Run, args: Sequence[Value]) -> Graph:
+def export(run: Run, args: Sequence[Value]) -> Exported:
     """Trace a function.
 
     Args:
@@ -217,7 +217,7 @@ def _compute_weights(program: ExportedProgram) -> None:
 
 def _tidy(
     model: ModelProto, weights: Mapping[str, Tensor], given: Sequence[LayoutInput], packed: int
-) -> Graph:
+) -> Exported:
     """Drop inputs that no node reads, and names of sizes, which mean this export's only.
 
     Raises:
@@ -235,7 +235,7 @@ def _tidy(
     for value in (*proto.input, *proto.output):
         for size in value.type.tensor_type.shape.dim:
             size.ClearField("dim_param")
-    return Graph(
+    return Exported(
         proto,
         {name: weight for name, weight in weights.items() if name in used},
         tuple(one for one in given if one.full_name in used),

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from onnx import GraphProto
 from torch import Tensor
 
-from models.backends.onnx.export import OUTPUT, Graph, input_name
+from models.backends.onnx.export import OUTPUT, Exported, input_name
 from models.backends.onnx.layouts import LayoutInput
 
 
 def join(
-    graphs: Sequence[Graph], sources: Sequence[Sequence[int]], layouts: Sequence[int]
-) -> Graph:
+    graphs: Sequence[Exported], sources: Sequence[Sequence[int]], layouts: Sequence[int]
+) -> Exported:
     """Return one graph of several that run one after the other.
 
     Args:
@@ -44,7 +44,7 @@ def join(
         for name, weight in graph.weights.items():
             weights[outer.get(name, f"{number}.{name}")] = weight
     whole.output.add().CopyFrom(graphs[-1].proto.output[0])
-    return Graph(whole, weights, tuple(given.values()), packed[-1])
+    return Exported(whole, weights, tuple(given.values()), packed[-1])
 
 
 def _append(whole: GraphProto, part: GraphProto, outer: Mapping[str, str], prefix: str) -> None:

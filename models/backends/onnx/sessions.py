@@ -25,7 +25,7 @@ import torch
 from onnx import GraphProto, TensorProto, helper
 from torch import Tensor
 
-from models.backends.onnx.export import OPSET, OUTPUT, Graph, input_name
+from models.backends.onnx.export import OPSET, OUTPUT, Exported, input_name
 from models.backends.onnx.layouts import LayoutTensors
 from models.backends.timing import Compared
 from models.nn.ragged import Ragged, Value, layouts_of
@@ -68,7 +68,7 @@ class Session:
         num_bytes: What it holds and shares with no other session; an estimate from its weights.
     """
 
-    def __init__(self, graph: Graph, device: torch.device, pack: bool) -> None:
+    def __init__(self, graph: Exported, device: torch.device, pack: bool) -> None:
         """Have the runtime prepare a graph.
 
         Args:

@@ -14,7 +14,7 @@ from onnx import GraphProto, TensorProto, helper
 from torch import Tensor
 
 from models.backends.onnx.backend import OnnxBackend
-from models.backends.onnx.export import OUTPUT, Graph
+from models.backends.onnx.export import OUTPUT, Exported
 from models.backends.timing import Clock
 from models.core import Step
 from models.nn.ragged import Value
@@ -38,7 +38,7 @@ def linear_chain(length: int) -> list[Step]:
 class ByHand:
     """Exports linear steps."""
 
-    def export(self, run: Any, args: Sequence[Value]) -> Graph:
+    def export(self, run: Any, args: Sequence[Value]) -> Exported:
         shape = (None, WIDTH)
         proto = GraphProto(
             name="linear",
@@ -46,7 +46,7 @@ class ByHand:
             input=[helper.make_tensor_value_info("input0", TensorProto.FLOAT, shape)],
             output=[helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, shape)],
         )
-        return Graph(proto, {"weight": run.keywords["weight"]})
+        return Exported(proto, {"weight": run.keywords["weight"]})
 
     def close(self) -> None:
         pass

@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.backends.onnx.backend import OnnxBackend
-from models.backends.onnx.export import Exporter, Graph
-from models.backends.onnx.records import Policy
+from models.backends.onnx.export import Exported, Exporter
+from models.backends.onnx.records import SessionPolicy
 from models.backends.timing import Clock
 from models.core import Step
 from models.nn.ragged import Value
@@ -38,7 +38,7 @@ WINS, LOSES = [0.001, 0.002] * 7, [0.002, 0.001] * 7  # one size each
 
 def make(clock: Clock, exporter: Exporter | None = None) -> OnnxBackend:
     return OnnxBackend(
-        max_bytes=10**8, policy=Policy(1, 1), exporter=exporter or ByHand(), clock=clock
+        max_bytes=10**8, policy=SessionPolicy(1, 1), exporter=exporter or ByHand(), clock=clock
     )
 
 
@@ -130,7 +130,7 @@ class Layers(nn.Module):
 
 
 class ByHandOfLayers(ByHand):
-    def export(self, run: Any, args: Sequence[Value]) -> Graph:
+    def export(self, run: Any, args: Sequence[Value]) -> Exported:
         if isinstance(run, partial):
             model: Any = run.func
             run = model.__self__.layers[run.args[0]]
@@ -167,7 +167,7 @@ def test_a_model_can_be_forgotten_while_its_sessions_are_built() -> None:
     has_begun, may_finish = threading.Event(), threading.Event()
 
     class Slow(ByHandOfLayers):
-        def export(self, run: Any, args: Sequence[Value]) -> Graph:
+        def export(self, run: Any, args: Sequence[Value]) -> Exported:
             has_begun.set()
             assert may_finish.wait(10)
             return super().export(run, args)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.backends.cuda.graphs import GraphBackend, Policy
+from models.backends.cuda.graphs import GraphBackend, RecordingPolicy
 from models.backends.torch import TorchBackend
 from models.core import Plan, Step
 from models.families.exits import Exits
@@ -55,7 +55,7 @@ def tape() -> Tape:
 
 @pytest.fixture
 def backend(tape: Tape) -> Iterator[GraphBackend]:
-    policy = Policy(record_after=2, compile_after=None, max_recorded=4)
+    policy = RecordingPolicy(record_after=2, compile_after=None, max_recorded=4)
     backend = GraphBackend("cpu", policy=policy, recorder=tape, compiler=traced)
     yield backend
     backend.close()
@@ -146,7 +146,7 @@ def test_what_cannot_be_recorded_stays_with_torch(caplog: pytest.LogCaptureFixtu
         def record(self, run: Callable[[], Value]) -> tuple[Callable[[], None], Value]:
             raise RuntimeError("operation not permitted when stream is capturing")
 
-    backend = GraphBackend("cpu", policy=Policy(1, None), recorder=Refusing())
+    backend = GraphBackend("cpu", policy=RecordingPolicy(1, None), recorder=Refusing())
     for _ in range(3):
         same(backend, text_plan(), tokens(5))
     assert backend.stats.recordings == 0
@@ -174,7 +174,7 @@ def test_a_hot_chain_is_compiled_and_kept_if_that_is_faster(gains: bool, tape: T
 
     backend = GraphBackend(
         "cpu",
-        policy=Policy(record_after=1, compile_after=2),
+        policy=RecordingPolicy(record_after=1, compile_after=2),
         recorder=tape,
         compiler=traced,
         clock=clock,
@@ -196,7 +196,7 @@ def test_what_compiles_wrongly_is_not_used(tape: Tape, caplog: pytest.LogCapture
     def wrong(run: Callable[..., Tensor]) -> Callable[..., Tensor]:
         return lambda *tensors: run(*tensors) + 0.1
 
-    policy = Policy(record_after=1, compile_after=2)
+    policy = RecordingPolicy(record_after=1, compile_after=2)
     backend = GraphBackend("cpu", policy=policy, recorder=tape, compiler=wrong)
     for _ in range(2):
         same(backend, text_plan(), tokens(5))
@@ -261,7 +261,7 @@ def test_a_result_with_a_layout_of_its_own_stays_with_torch(
 
 
 def test_a_compiled_chain_of_two_layouts_packs_its_result_as_the_recording_did(tape: Tape) -> None:
-    policy = Policy(record_after=1, compile_after=2)
+    policy = RecordingPolicy(record_after=1, compile_after=2)
     ticks = count()
     backend = GraphBackend(
         "cpu",
@@ -285,7 +285,7 @@ def test_a_compiled_chain_of_two_layouts_packs_its_result_as_the_recording_did(t
 
 @pytest.mark.gpu
 def test_cuda_graphs_give_the_answers_of_torch() -> None:
-    policy = Policy(record_after=1, compile_after=3)
+    policy = RecordingPolicy(record_after=1, compile_after=3)
     backend = GraphBackend("cuda", policy=policy)
     text, image = tiny_exits(), tiny_model()
     for model in (text, image):

@@ -15,8 +15,8 @@ from onnx import GraphProto, TensorProto, helper
 from torch import Tensor
 
 from models.backends.onnx.backend import OnnxBackend
-from models.backends.onnx.export import OUTPUT, Exporter, Graph
-from models.backends.onnx.records import Policy
+from models.backends.onnx.export import OUTPUT, Exported, Exporter
+from models.backends.onnx.records import SessionPolicy
 from models.core import Plan, Step
 from models.nn.ragged import Value
 from models.run.chain import Chain
@@ -38,7 +38,7 @@ SESSION_BYTES = OWN_BYTES + 4 * WIDTH * WIDTH
 
 def make(
     max_bytes: int = 10**8,
-    policy: Policy | None = None,
+    policy: SessionPolicy | None = None,
     exporter: Exporter | None = None,
     pack: bool = True,
 ) -> OnnxBackend:
@@ -53,7 +53,7 @@ def make(
 
 @pytest.fixture
 def backend() -> Iterator[OnnxBackend]:
-    backend = make(policy=Policy(step_after=2, fuse_after=3))
+    backend = make(policy=SessionPolicy(step_after=2, fuse_after=3))
     yield backend
     backend.close()
 
@@ -73,7 +73,7 @@ def test_torch_runs_a_step_until_its_session_is_there() -> None:
     may_finish = threading.Event()
 
     class Slow(ByHand):
-        def export(self, run: Any, args: Sequence[Value]) -> Graph:
+        def export(self, run: Any, args: Sequence[Value]) -> Exported:
             assert may_finish.wait(10)
             return super().export(run, args)
 
@@ -106,7 +106,7 @@ def test_a_chain_gets_one_session_when_it_is_called_often(backend: OnnxBackend) 
 
 def test_close_ends_the_thread_and_stops_building() -> None:
     before = threading.active_count()
-    backend = make(policy=Policy(step_after=1))
+    backend = make(policy=SessionPolicy(step_after=1))
     steps = linear_chain(4)
     run(backend, steps)
     assert threading.active_count() == before + 1
@@ -166,10 +166,10 @@ def test_a_session_too_large_for_the_bound_is_refused() -> None:
 
 def test_a_session_with_other_results_than_torch_is_refused() -> None:
     class Wrong(ByHand):
-        def export(self, run: Any, args: Sequence[Value]) -> Graph:
+        def export(self, run: Any, args: Sequence[Value]) -> Exported:
             graph = super().export(run, args)
             weight = run.keywords["weight"] + 1e-3
-            return Graph(graph.proto, {"weight": weight})
+            return Exported(graph.proto, {"weight": weight})
 
     backend = make(exporter=Wrong())
     step = linear_chain(1)
@@ -211,7 +211,7 @@ def test_a_run_is_left_between_two_steps_or_before_a_session(backend: OnnxBacken
 class Sums(ByHand):
     """Exports weighted sums of two rows."""
 
-    def export(self, run: Any, args: Sequence[Value]) -> Graph:
+    def export(self, run: Any, args: Sequence[Value]) -> Exported:
         if len(args) == 1:
             return super().export(run, args)
         names = ["input0", "input1"]
@@ -224,7 +224,7 @@ class Sums(ByHand):
             helper.make_node("Add", ["scaled", "input1"], [OUTPUT]),
         ]
         proto = GraphProto(name="sum", node=nodes, input=rows, output=[out])
-        return Graph(proto, {"weight": run.keywords["weight"]})
+        return Exported(proto, {"weight": run.keywords["weight"]})
 
 
 def weighted_sum(x: Tensor, y: Tensor, weight: Tensor) -> Tensor:

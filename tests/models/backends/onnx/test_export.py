@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.backends.onnx.backend import OnnxBackend
-from models.backends.onnx.export import Graph, export
+from models.backends.onnx.export import Exported, export
 from models.core import Plan, Step
 from models.nn.ragged import Layout, Ragged, Value
 from models.run.chain import Chain, Run
@@ -39,7 +39,7 @@ def one_registry() -> Iterator[None]:
 class InThisProcess:
     """Exports without another process, which has tests of its own."""
 
-    def export(self, run: Run, args: Sequence[Value]) -> Graph:
+    def export(self, run: Run, args: Sequence[Value]) -> Exported:
         return export(run, args)
 
     def close(self) -> None:

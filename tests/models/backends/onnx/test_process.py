@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from models.backends.onnx.backend import OnnxBackend
-from models.backends.onnx.export import Graph
+from models.backends.onnx.export import Exported
 from models.backends.onnx.process import ExportProcess
 from models.core import Plan
 from models.nn.ragged import Ragged, Value
@@ -95,7 +95,7 @@ def test_what_cannot_be_exported_is_an_error_and_the_next_function_is_served(
         process.export(lambda x: x, [X])
     with pytest.raises(RuntimeError, match="data-dependent"):
         process.export(reads_a_value, [X])
-    assert isinstance(process.export(double, [X]), Graph)
+    assert isinstance(process.export(double, [X]), Exported)
 
 
 def reads_a_value(x: Tensor) -> Tensor:
