@@ -8,6 +8,7 @@ from random import Random
 
 import pytest
 import torch
+from torch import nn
 
 from models.backends.onnx.backend import OnnxBackend
 from models.backends.torch import TorchBackend
@@ -85,6 +86,7 @@ def on(backend: Backend, made: Made) -> tuple[Made, int]:
     if backend.hardware:
         made = Made(made.subject, made.folder)
     for variant in made.variants.values():
+        assert isinstance(variant, nn.Module)
         backend.prepare(variant)
     return made, 2 if isinstance(backend, OnnxBackend) else 6
 
