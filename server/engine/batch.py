@@ -15,7 +15,7 @@ from server.engine.predict import Share
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Waiting:
-    """A item and who waits for it.
+    """An item and who waits for it.
 
     Attributes:
         item: To be done.

@@ -56,7 +56,7 @@ class ContentCache:
         return CacheStats(self._hits, self._misses, len(self._entries), self._bytes)
 
     def recall(self, item: QueueItem) -> dict[bytes, Value]:
-        """Return the values of a item that are here, by identity."""
+        """Return the values of an item that are here, by identity."""
         prepared = item.prepared
         if not self._max_bytes or prepared.known:  # what goes on from kept values is not looked up
             return {}
@@ -72,13 +72,13 @@ class ContentCache:
         return found
 
     def wants(self, item: QueueItem) -> frozenset[bytes]:
-        """Return the identities of inner values of a item that are worth keeping."""
+        """Return the identities of inner values of an item that are worth keeping."""
         if not self._max_bytes or item.prepared.known:
             return frozenset()
         return frozenset(step.identity for step in item.prepared.plan.joints)
 
     def put(self, item: QueueItem, done: Done) -> None:
-        """Keep what a item gave."""
+        """Keep what an item gave."""
         if not self._max_bytes or item.prepared.known:
             return
         plan = item.prepared.plan
@@ -121,7 +121,7 @@ def _size(value: Value) -> int:
 
 
 def answers_of(item: QueueItem, known: Mapping[bytes, Value]) -> dict[str, Tensor] | None:
-    """Return the answers of a item by task, if all of them are known."""
+    """Return the answers of an item by task, if all of them are known."""
     found: dict[str, Tensor] = {}
     for task, step in item.prepared.plan.answers.items():
         value = known.get(step.identity)

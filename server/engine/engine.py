@@ -215,7 +215,7 @@ class Engine:
             self._worker.discard(waiting)
 
     def _recall(self, one: Waiting) -> bool:
-        """Answer a item from the cache, if it can be."""
+        """Answer an item from the cache, if it can be."""
         if one.item.prepared.keep - one.cached.keys():
             return False
         answers = answers_of(one.item, one.cached)

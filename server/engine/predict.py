@@ -22,7 +22,7 @@ class Share(NamedTuple):
 
 
 class Timed(Protocol):
-    """A item as far as time goes."""
+    """An item as far as time goes."""
 
     @property
     def share(self) -> Share: ...  # noqa: D102
@@ -60,7 +60,7 @@ class InTime:
         self._earliest: float | None = None
 
     def __call__(self, item: Timed) -> bool:
-        """Add a item; return whether the deadlines hold with it."""
+        """Add an item; return whether the deadlines hold with it."""
         share, before = item.share, self._end
         if self._earliest is None:
             self._end += self._pace * share.alone
