@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from search.grid import IntArray
+from search.lengths import IntArray
 from search.quality.table import FloatArray
 
 MAX_STATES = 4096

@@ -4,40 +4,42 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import TypeAlias
 
 import numpy as np
 
-from models.core import Elastic, Plan, Step
-from models.inputs.image import ModelInput
+from models.core import Elastic, Plan, Step, distinct
+from models.inputs import Inputs
 from models.nn.ragged import Value
 from models.run.backend import Backend
+from models.run.chain import Chain, External
 from models.space import Subnet
-from search.quality.table import FloatArray, Table
-from search.timing.profile import Function, Profile, function_of
+from search.quality.table import FloatArray, Table, inputs_of
+from search.timing.profile import Function, LatencyProfile, function_of
 
 ROWS = (1, 4, 16)
 LENGTHS = (8, 32, 128)
 _MAX_TOKENS = 512  # beyond, time grows with the tokens, near enough until it is seen
+_Kind: TypeAlias = tuple[str, int, int, int]
+
 _MIN_RUNS, _MAX_RUNS, _ENOUGH_S, _ALIKE = 2, 8, 0.02, 1.25
 
 
 def calibrate(
     model: Elastic,
-    model_input: ModelInput,
     table: Table,
     backend: Backend,
     clock: Callable[[], float],
     max_s: float = math.inf,
-) -> Profile:
+) -> LatencyProfile:
     """Time every function of a model that its table can choose.
 
     Functions of one kind that cost the same, such as one layer after the other, are timed once.
 
     Args:
         model: Prepared by the back end.
-        model_input: Makes its batches.
         table: Says which subnets there are.
         backend: Runs the steps; called from this thread alone.
         clock: Returns seconds.
@@ -45,24 +47,25 @@ def calibrate(
             begun; their times are taken to grow with the tokens or rows from those measured.
     """
     end = clock() + max_s
-    whole = model_input.plan_shape(None)
-    lengths = _up_to(LENGTHS, whole[0]) if model_input.has_length else (0,)
-    plans = _plans(model, model_input, table)
-    kinds: dict[tuple[Hashable, ...], int] = {}
+    inputs = model.inputs
+    longest = inputs.lengths(inputs.plan_shapes())
+    lengths = _up_to(LENGTHS, min(longest.values())) if longest else (0,)
+    plans = _plans(model, table)
+    kinds: dict[_Kind, int] = {}
     curves = {
-        function_of(step): kinds.setdefault(_kind(step), len(kinds))
+        function_of(step): kinds.setdefault(_kind(step, longest), len(kinds))
         for plan in plans
         for step in plan
     }
-    needed = _covering(plans, curves)
+    runs = [_Run(plan, curves) for plan in _covering(plans, curves)]
     seconds = np.full((len(kinds), len(ROWS), len(lengths)), np.inf)
     cells = list(itertools.product(range(len(ROWS)), range(len(lengths))))
     cells.sort(key=lambda cell: ROWS[cell[0]] * max(1, lengths[cell[1]]))
     for number, (r, c) in enumerate(cells):
         if number and (ROWS[r] * lengths[c] > _MAX_TOKENS or clock() > end):
             continue
-        inputs = model_input.collate([model_input.example(lengths[c] or None)] * ROWS[r])
-        seconds[:, r, c] = _time(needed, curves, inputs, backend, clock, end, is_first=not number)
+        batch = _batch(inputs, ROWS[r], lengths[c] or None, backend)
+        seconds[:, r, c] = _time(runs, batch, backend, clock, end, is_first=not number)
     # Less work never takes longer: where it seems to, something else had the machine.
     for axis in (1, 2):
         seconds = np.flip(np.minimum.accumulate(np.flip(seconds, axis), axis), axis)
@@ -74,17 +77,20 @@ def calibrate(
                 else (seconds[:, r, c - 1], lengths[c] / lengths[c - 1])
             )
             seconds[:, r, c] = before * factor
-    return Profile(curves, ROWS, lengths, seconds)
+    return LatencyProfile(curves, ROWS, lengths, seconds, [sequences for *_, sequences in kinds])
 
 
-def functions(model: Elastic, model_input: ModelInput, table: Table) -> set[Function]:
+def functions(model: Elastic, table: Table) -> set[Function]:
     """Return the functions of a model that its table can choose."""
-    return {function_of(step) for plan in _plans(model, model_input, table) for step in plan}
+    return {function_of(step) for plan in _plans(model, table) for step in plan}
 
 
-def _plans(model: Elastic, model_input: ModelInput, table: Table) -> list[Plan]:
-    whole = model_input.plan_shape(None)
-    return [model.plan(subnet, whole) for subnet in _subnets(table)]
+def _plans(model: Elastic, table: Table) -> list[Plan]:
+    """Return plans that together hold every cell of the table, of the largest shapes."""
+    return [
+        model.plan(subnet, model.inputs.plan_shapes(names=inputs_of(model.space.axes, subnet)))
+        for subnet in _subnets(table)
+    ]
 
 
 def _up_to(lengths: Sequence[int], longest: int) -> tuple[int, ...]:
@@ -93,7 +99,6 @@ def _up_to(lengths: Sequence[int], longest: int) -> tuple[int, ...]:
 
 
 def _subnets(table: Table) -> Iterable[Subnet]:
-    """Yield subnets that together hold every cell of the table."""
     columns = [cells.columns for cells in table.cells.values()]
     for row in table.rows:
         for c in range(max(map(len, columns))):
@@ -101,51 +106,74 @@ def _subnets(table: Table) -> Iterable[Subnet]:
             yield Subnet({**row, **{k: v for choice in own for k, v in choice.items()}})
 
 
-def _kind(step: Step) -> tuple[Hashable, ...]:
+def _kind(step: Step, lengths: Mapping[str, int]) -> _Kind:
+    """Return what is equal for steps that take equally long; at the end on how many sequences."""
     name = step.key[0] if isinstance(step.key, tuple) else step.key
-    return (name, step.cost, step.takes)
+    sequences = sum(name in lengths for name in step.inputs)
+    return repr(name), step.cost.macs, len(step.takes), max(1, sequences)
 
 
-def _covering(plans: Sequence[Plan], curves: dict[Function, int]) -> list[Plan]:
+def _covering(plans: Sequence[Plan], curves: Mapping[Function, int]) -> list[Plan]:
     """Return few cheap plans that have every curve, and of each only what is needed of it.
 
     The next one has the most curves that are still missing for its MACs (the greedy rule for set
-    cover). Of its answers only those stay whose way has such a curve: most tasks have the same.
+    cover). Of its answers only those stay that need such a curve: most tasks have the same.
     """
     own = [{curves[function_of(step)] for step in plan} for plan in plans]
-    macs = [1 + sum(step.cost.macs for step in plan) for plan in plans]
+    macs = [1 + plan.cost.macs for plan in plans]
     missing = set(curves.values())
     needed = []
     while missing:
         best = max(range(len(plans)), key=lambda i: len(own[i] & missing) / macs[i])
-        kept: set[Step] = set()
-        for way in _ways(plans[best]):
-            on_way = {curves[function_of(step)] for step in way}
+        kept: dict[str, Step] = {}
+        for task, answer in plans[best].answers.items():
+            on_way = {curves[function_of(step)] for step in distinct([answer])}
             if on_way & missing:
-                kept.update(way)
+                kept[task] = answer
                 missing -= on_way
-        needed.append(tuple(step for step in plans[best] if step in kept))
+        needed.append(Plan(kept))
     return needed
 
 
-def _ways(plan: Plan) -> Iterator[list[Step]]:
-    """Yield for each answer of a plan the steps that lead to it."""
-    parents = {step.after for step in plan}
-    for leaf in plan:
-        if leaf in parents:
-            continue
-        way: list[Step] = []
-        step: Step | None = leaf
-        while step is not None:
-            way.append(step)
-            step = step.after
-        yield way[::-1]
+class _Run:
+    """A plan that is run step by step."""
+
+    def __init__(self, plan: Plan, curves: Mapping[Function, int]) -> None:
+        self._steps = [
+            (step.identity, Chain([step]), curves[function_of(step)]) for step in plan.steps
+        ]
+
+    @cached_property
+    def curves(self) -> frozenset[int]:
+        """Those that its steps have."""
+        return frozenset(curve for *_, curve in self._steps)
+
+    def times(
+        self, batch: Mapping[str, Value], backend: Backend, clock: Callable[[], float]
+    ) -> dict[int, list[float]]:
+        """Return the seconds of each step, by curve."""
+        values: dict[External, Value] = {}
+        values.update(batch.items())
+        times: dict[int, list[float]] = {}
+        for identity, chain, curve in self._steps:
+            given = [values[external] for external in chain.externals]
+            backend.wait()
+            start = clock()
+            values[identity] = backend.run_chain(chain, given)
+            backend.wait()
+            times.setdefault(curve, []).append(max(clock() - start, 1e-9))
+        return times
+
+
+def _batch(inputs: Inputs, rows: int, length: int | None, backend: Backend) -> dict[str, Value]:
+    """Return equal rows of all inputs, placed."""
+    batch = inputs.batch([inputs.example(length)] * rows)
+    return {name: backend.place(value) for name, value in batch.items()}
 
 
 def _time(
-    plans: Sequence[Plan],
-    curves: dict[Function, int],
-    inputs: Any,
+    runs: Sequence[_Run],
+    batch: Mapping[str, Value],
     backend: Backend,
     clock: Callable[[], float],
     end: float,
@@ -156,15 +184,14 @@ def _time(
     Each step is timed within its plan, not by itself again and again: its weights then come from
     where they lie when requests follow one another, and not from the cache.
     """
-    placed = {name: backend.place(value) for name, value in inputs.items()}
     seen: dict[int, list[float]] = {}
-    for plan in plans:
-        new = {curves[function_of(step)] for step in plan} - seen.keys()
+    for run in runs:
+        new = run.curves - seen.keys()
         if is_first:
-            _run(plan, curves, placed, backend, clock)
+            run.times(batch, backend, clock)
         totals: list[float] = []
         while not _is_enough(totals) and (not totals or clock() <= end):
-            times = _run(plan, curves, placed, backend, clock)
+            times = run.times(batch, backend, clock)
             totals.append(sum(map(sum, times.values())))
             for curve in new:
                 seen.setdefault(curve, []).extend(times[curve])
@@ -182,24 +209,3 @@ def _is_enough(totals: Sequence[float]) -> bool:
 def _undisturbed(times: list[float]) -> float:
     """Return the lower quartile: what else the machine does only adds, and at times manifold."""
     return sorted(times)[len(times) // 4]
-
-
-def _run(
-    plan: Plan,
-    curves: dict[Function, int],
-    inputs: dict[str, Value],
-    backend: Backend,
-    clock: Callable[[], float],
-) -> dict[int, list[float]]:
-    """Run a plan step by step; return the seconds of each, by curve."""
-    values: dict[Step | None, dict[str, Value]] = {None: inputs}
-    times: dict[int, list[float]] = {}
-    for step in plan:
-        given = values[step.after]
-        backend.wait()
-        start = clock()
-        result = backend.run_chain([step], given)
-        backend.wait()
-        times.setdefault(curves[function_of(step)], []).append(max(clock() - start, 1e-9))
-        values[step] = {**given, step.emits: result}
-    return times
