@@ -1,4 +1,5 @@
-# `make` lists the targets; `make install` needs only python3 (3.11 or newer) and make.
+# `make` lists the targets. They need only python3 (3.11 or newer) and make: each installs into .venv
+# what it needs and is not there yet.
 #
 # On Linux the default package index carries torch with CUDA, several gigabytes more. For a CPU
 # build name another index: make install PIP_ARGS="--extra-index-url <torch's CPU index>"
@@ -6,7 +7,6 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
 CLIENTS := .venv-clients
 PIP_ARGS =
 HOSTILE =
@@ -22,23 +22,40 @@ TARGET = cpu
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install serve test systemtest clients check format lint types imports fuzz bench image clean
+.PHONY: help install serve train convert test systemtest clients check format lint types imports fuzz bench image clean
 
 help:  ## List the targets
 	@sed -nE 's/^([a-z]+):.*  ## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
 
-install: $(STAMP)  ## Create .venv with everything needed to serve, train and test
+# Layers of .venv, each with the extras that it adds to those of serving.
+LAYERS := $(addprefix $(VENV)/.,serve train bench fuzz installed)
+$(VENV)/.serve: EXTRAS = cpu
+$(VENV)/.train: EXTRAS = cpu,train
+$(VENV)/.bench: EXTRAS = cpu,bench
+$(VENV)/.fuzz: EXTRAS = cpu,fuzz
+$(VENV)/.installed: EXTRAS = cpu,dev
+
+# Distributions of this repository that are served and tested from where they lie.
+PROJECTS = -e '.[$(EXTRAS)]' -e ./client
 
 # Torch goes first and alone: its exact version decides which build everything else meets.
-$(STAMP): pyproject.toml client/pyproject.toml constraints.txt
+$(LAYERS): pyproject.toml client/pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed" if sys.version_info < (3, 11) else 0)'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) $(PIP_ARGS) "$$(grep '^torch==' constraints.txt)"
-	$(PIP) $(PIP_ARGS) -e '.[cpu,train,dev]' -e ./client
-	@touch $@
+	$(PIP) $(PIP_ARGS) $(PROJECTS)
+	@touch $(if $(filter %.installed,$@),$(LAYERS),$@)
 
-serve: install  ## Start the server (HOST=127.0.0.1 PORT=8000)
-	$(BIN)/rheostat serve --host $(HOST) --port $(PORT)
+install: $(VENV)/.installed  ## Install everything: to serve, train, measure and test
+
+serve: $(VENV)/.serve  ## Start the server (HOST=127.0.0.1 PORT=8000 ARGS=...)
+	$(BIN)/rheostat serve --host $(HOST) --port $(PORT) $(ARGS)
+
+train: $(VENV)/.train  ## Train a model (ARGS="slimmable --out FOLDER", ARGS=--help for all)
+	$(BIN)/rheostat train $(ARGS)
+
+convert: $(VENV)/.train  ## Make a public text encoder servable (ARGS="SOURCE OUT --pairs FILE")
+	$(BIN)/rheostat convert $(ARGS)
 
 # Tests marked gpu run only where torch sees a CUDA device.
 test: check  ## Run every check and every test but those of systemtest
@@ -76,13 +93,13 @@ imports: install  ## Check that imports go server -> search -> models only
 	$(BIN)/lint-imports
 
 # Paths that would change the server for the requests after them are left out.
-fuzz: install  ## Send made-up and hostile requests to a running server (URL=... ARGS="-n 500" HOSTILE=...)
+fuzz: $(VENV)/.fuzz  ## Send made-up and hostile requests to a running server (URL=... ARGS="-n 500" HOSTILE=...)
 	$(BIN)/schemathesis run $(URL)/openapi.json --continue-on-failure \
 		--checks not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance \
 		--phases examples,coverage,fuzzing --exclude-path-regex '^/v1/(clients|keys)|load$$' $(ARGS)
 	$(BIN)/python -m bench.hostile --url $(URL) $(HOSTILE)
 
-bench: install  ## Run the benchmarks (ARGS=... are passed on)
+bench: $(VENV)/.bench  ## Run the benchmarks (ARGS=... are passed on)
 	$(BIN)/python -m bench $(ARGS)
 
 image:  ## Build a container image (TARGET=cpu or gpu)

@@ -67,7 +67,7 @@ def main() -> None:
     TorchBackend().prepare(model)
     num_batches = 8 if chosen.quick else 32
     texts, what = sentences(chosen.model, BATCH_SIZE * num_batches)
-    rows = [model.input.encode(text, truncate="right") for text in texts]
+    rows = [model.text.encode(text, truncate="right") for text in texts]
     figures: list[dict[str, Any]] = []
     for order, ordered in (("random", rows), ("sorted", sorted(rows, key=len))):
         batches = [

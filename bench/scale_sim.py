@@ -38,7 +38,7 @@ from bench.scale_model import Cluster, Replica, Run, simulate
 from bench.trace import arrivals, texts
 from bench.trace.policies import Policy
 from server import catalog
-from server.catalog import Served
+from server.served import Served
 from server.settings import data_folder
 
 _NUM_TEXTS, _NUM_TOKENS = 256, 16

@@ -8,7 +8,7 @@ rest of the server, batching and routing are as they are.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from unittest.mock import patch
 
 from fastapi import FastAPI
@@ -17,9 +17,9 @@ from pydantic import Field
 from deploy.ray_app import Model
 from deploy.ray_settings import RaySettings
 from models.backends.torch import TorchBackend
-from models.core import Step
 from models.nn.ragged import Value
 from models.run.backend import Backend
+from models.run.chain import Chain
 from models.run.execution import never
 from server import app as server_app
 
@@ -50,12 +50,12 @@ class SleepingBackend(TorchBackend):
         return TorchBackend()
 
     def run_chain(
-        self, steps: Sequence[Step], values: Mapping[str, Value], stop: Callable[[], bool] = never
+        self, chain: Chain, inputs: Sequence[Value], stop: Callable[[], bool] = never
     ) -> Value:
-        """Sleep if this is the first chain of a batch, then run it."""
-        if steps[0].after is None:
-            time.sleep(self._alone_s + self._more_s * len(values[steps[0].takes[0]]))
-        return super().run_chain(steps, values, stop)
+        """Sleep if the chain begins at the inputs of a batch, then run it."""
+        if not chain.steps[0].operands:
+            time.sleep(self._alone_s + self._more_s * len(inputs[0]))
+        return super().run_chain(chain, inputs, stop)
 
 
 class Sleeping(Model):

@@ -229,7 +229,7 @@ def main() -> None:
     warm = _WARM * minutes if chosen.warm is None else chosen.warm
     if minutes * 60 < 10 * _SAMPLE_S:
         options.error(f"argument minutes: {minutes:g} is too short to fit a line")
-    names = {one.input.has_length: one.name for one in catalog.load(chosen.models).values()}
+    names = {one.inputs.has_length: one.name for one in catalog.load(chosen.models).values()}
     if set(names) != {True, False}:
         options.error(f"argument --models: {chosen.models} must hold an image and a text model")
     traffic = Traffic(names[False], names[True], random.Random(0))

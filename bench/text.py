@@ -68,7 +68,9 @@ def main() -> None:
             )
     subnets = list(model.space)
     for subnet in subnets:
-        backend.run(model.plan(subnet, (1,)), {"tokens": Ragged.pack(_batch(model, 4, 16, rng))})
+        backend.run(
+            model.plan(subnet, {"text": (1,)}), {"text": Ragged.pack(_batch(model, 4, 16, rng))}
+        )
     memory.append([f"all {len(subnets)} subnets have run", report.resident_mb()])
     report.show("Memory of one loaded copy", ["", "MB"], memory)
     columns = ["batch", "subnet", "FLOPs", "time", "p50 ms", "tokens/s"]
@@ -116,13 +118,15 @@ def _time(
     model: Exits, backend: TorchBackend, batches: list[list[Tensor]]
 ) -> dict[Subnet, list[float]]:
     """Return seconds per batch of every subnet; the subnets take turns on each batch."""
-    plans: dict[Subnet, Plan] = {s: model.plan(s, (1,)) for s in dict.fromkeys(_subnets(model))}
+    plans: dict[Subnet, Plan] = {
+        s: model.plan(s, {"text": (1,)}) for s in dict.fromkeys(_subnets(model))
+    }
     seconds: dict[Subnet, list[float]] = {subnet: [] for subnet in plans}
     for number, batch in enumerate([batches[0], *batches]):
         tokens = Ragged.pack(batch)
         for subnet, plan in plans.items():
             started = time.perf_counter()
-            backend.run(plan, {"tokens": tokens})  # gives back tensors on the CPU: it has ended
+            backend.run(plan, {"text": tokens})  # gives back tensors on the CPU: it has ended
             taken = time.perf_counter() - started
             if number:  # the first round warms up
                 seconds[subnet].append(taken)
@@ -131,7 +135,7 @@ def _time(
 
 def _flops(model: Exits, subnet: Subnet, batches: list[list[Tensor]]) -> int:
     lengths = [len(row) for batch in batches for row in batch]
-    cost = {n: plan_cost(model.plan(subnet, (n,))).flops for n in set(lengths)}
+    cost = {n: plan_cost(model.plan(subnet, {"text": (n,)})).flops for n in set(lengths)}
     return sum(cost[n] for n in lengths)
 
 

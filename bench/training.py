@@ -58,10 +58,12 @@ def main() -> None:
         per_task = evaluate(trained[name], subnet, by_task(trained[name], test), backend)
         return sum(per_task.values()) / len(per_task)
 
-    largest = plan_cost(trained["supernet"].plan(subnets[1.0], cifar100.INPUT.shape)).macs
+    largest = plan_cost(
+        trained["supernet"].plan(subnets[1.0], {"image": cifar100.INPUT.shape})
+    ).macs
     rows = []
     for fraction, subnet in subnets.items():
-        macs = plan_cost(trained["supernet"].plan(subnet, cifar100.INPUT.shape)).macs
+        macs = plan_cost(trained["supernet"].plan(subnet, {"image": cifar100.INPUT.shape})).macs
         shared, alone = accuracy("supernet", subnet), accuracy(f"static at {fraction}", subnet)
         without = accuracy("without CI-KD", subnet)
         rows.append(

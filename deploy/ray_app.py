@@ -20,7 +20,7 @@ from ray.serve.handle import DeploymentHandle
 from deploy.exchange import Answered, Asked, ask
 from deploy.ray_router import router_app
 from deploy.ray_settings import RaySettings
-from models.inputs.image import ModelInput
+from models.inputs.signature import Signature
 from server import catalog, process
 from server.app import create_app
 from server.catalog import CatalogError
@@ -62,7 +62,7 @@ class Router:
     def __init__(
         self,
         settings: RaySettings,
-        inputs: dict[str, type[ModelInput]],
+        inputs: dict[str, Signature],
         handles: dict[str, DeploymentHandle[Any]],
     ) -> None:
         self._arguments = settings, inputs, handles
@@ -90,13 +90,13 @@ def application(settings: RaySettings, model: type[Model]) -> Application:
     Raises:
         CatalogError: If the models cannot be served.
     """
-    inputs: dict[str, type[ModelInput]] = {}
+    inputs: dict[str, Signature] = {}
     models: dict[str, Application] = {}
     for folder in catalog.find_checkpoints(settings.models_folder):
         served = catalog.load_one(folder)  # what cannot be served is not deployed
         if served.name in inputs:
             raise CatalogError(f"{folder}: another checkpoint is named {served.name!r} as well")
-        inputs[served.name] = type(served.input)
+        inputs[served.name] = served.inputs.signature
         own = own_settings(settings, folder, served.name)
         models[served.name] = deployment(served.name, own, model).bind(own)
     catalog.check_aliases(settings.names, inputs)

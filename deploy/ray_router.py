@@ -26,8 +26,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deploy.exchange import Answered, Asked
 from deploy.ray_settings import RaySettings
-from models.inputs.image import ImageInput, ModelInput
-from models.inputs.text import TextInput
+from models.inputs.signature import Signature
 from server.api.compression import Decompression
 from server.api.json_size import check_json
 from server.app import FORMS
@@ -45,7 +44,7 @@ from server.http.cors import cors
 from server.http.forms import Forms
 from server.http.forms import install as install_forms
 from server.http.middleware import BodyLimit, RequestId
-from server.http.paths import Head
+from server.http.paths import HeadMethod
 from server.http.scopes import model_in
 
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
@@ -57,7 +56,7 @@ class _Router:
     def __init__(
         self,
         settings: RaySettings,
-        inputs: Mapping[str, type[ModelInput]],
+        inputs: Mapping[str, Signature],
         handles: Mapping[str, DeploymentHandle[Any]],
     ) -> None:
         self._inputs = inputs
@@ -119,17 +118,15 @@ class _Router:
         answers = await self._all(self._known(model, self._handles), asked)
         return max(answers, key=lambda one: one.status).response()
 
-    async def _meant(
-        self, request: Request, asked: Asked, inputs: Mapping[str, type[ModelInput]]
-    ) -> str:
+    async def _meant(self, request: Request, asked: Asked, inputs: Mapping[str, Signature]) -> str:
         """Return which of some models a request means; `inputs` says what they take."""
         if len(self._handles) == 1:
             return next(iter(self._handles))  # which refuses other names itself
         if (model := model_in(asked.path)) is not None:
             return self._known(model, inputs)
         body = await _document(request, asked)
-        takes = _takes(asked.path, body)
-        fit = [name for name, own in inputs.items() if issubclass(own, takes)]
+        kind, names = _takes(asked.path, body)
+        fit = [name for name, own in inputs.items() if own.fits(kind, names)]
         match body:
             case {"model": str(name)}:
                 return self._known(name, inputs)
@@ -178,7 +175,7 @@ class _Router:
 
 def router_app(
     settings: RaySettings,
-    inputs: Mapping[str, type[ModelInput]],
+    inputs: Mapping[str, Signature],
     handles: Mapping[str, DeploymentHandle[Any]],
 ) -> FastAPI:
     """Return the application that stands in front of the models.
@@ -211,7 +208,7 @@ def router_app(
     # A model has to be found in bodies, so they go on as they were before compression.
     app.add_middleware(Decompression, max_bytes=settings.max_body_bytes)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
-    app.add_middleware(Head)
+    app.add_middleware(HeadMethod)
     app.add_middleware(RequestId, forms=forms)
     if settings.origins:
         app.add_middleware(CORSMiddleware, **cors(settings.origins))
@@ -240,10 +237,13 @@ async def _document(request: Request, asked: Asked) -> Any:
         return None
 
 
-def _takes(path: str, body: Any) -> type[ModelInput]:
-    """Return what the inputs of a request become that names no model."""
+def _takes(path: str, body: Any) -> tuple[str | None, Collection[str] | None]:
+    """Return the kind of input, or the names of inputs, of a request that names no model."""
+    if path == "/v1/infer" and isinstance(body, dict) and body.get("inputs") is not None:
+        first = body["inputs"][0] if isinstance(body["inputs"], list) else body["inputs"]
+        return None, first if isinstance(first, dict) else None
     is_plan = path == "/v1/plan" and not (isinstance(body, dict) and body.get("tokens") is not None)
-    return ImageInput if path == "/v1/infer" or is_plan else TextInput
+    return ("image" if path == "/v1/infer" or is_plan else "text"), None
 
 
 class _WithoutId:

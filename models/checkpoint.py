@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,6 +19,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from models import families
 from models.files import read_json, reading, replacing
@@ -65,6 +66,25 @@ class Checkpoint:
     folder: Path
     manifest: Manifest
     model: Any  # an `Elastic` that is an nn.Module; Python cannot spell the intersection
+
+
+class _Undrawn(TorchFunctionMode):
+    """Leaves new weights as memory has them, where those of a file replace them all.
+
+    On the meta device the first random draw would import torch's compiler, which takes 2 s.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: object,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == nn.init.__name__:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
 
 
 def save(
@@ -123,10 +143,11 @@ def load(folder: Path) -> Checkpoint:
         try:
             family = families.get(manifest.family)
             config: Any = TypeAdapter(family.config).validate_python(manifest.config)
-            with torch.device("meta"):  # no memory is taken before it is known to be needed
+            with torch.device("meta"), _Undrawn():  # no memory before it is known to be needed
                 planned = family.build(manifest.name, config).state_dict()
             _check_shapes(planned, folder / WEIGHTS)
-            model: Any = family.build(manifest.name, config)
+            with _Undrawn():
+                model: Any = family.build(manifest.name, config)
             _attach(model, manifest, folder)
         except ValidationError as error:
             raise CheckpointError(f"{folder / MANIFEST}: {_plain(error)}") from None
@@ -248,12 +269,13 @@ def _check_shapes(expected: Mapping[str, Tensor], path: Path) -> None:
 
 
 def _fill(model: nn.Module, found: dict[str, Tensor], path: Path) -> None:
-    """Copy the tensors into the model, in the model's own floating-point type."""
-    state = {name: found[name].to(t.dtype) for name, t in model.state_dict().items()}
+    """Give copies of the tensors to the model, in the model's own floating-point type."""
+    state = {name: found[name].to(t.dtype, copy=True) for name, t in model.state_dict().items()}
     for name, tensor in state.items():
-        if tensor.is_floating_point() and not tensor.isfinite().all():
+        # Least and greatest are NaN where any value is; `isfinite` would write three copies.
+        if tensor.is_floating_point() and not torch.stack(tensor.aminmax()).isfinite().all():
             raise CheckpointError(f"{path}: tensor {name!r} holds a value that is not finite")
-    model.load_state_dict(state)
+    model.load_state_dict(state, assign=True)
 
 
 def _plain(error: ValidationError) -> str:

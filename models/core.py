@@ -1,4 +1,4 @@
-"""The types every elastic model is described by: axes, subnets, costs and plans.
+"""The types every elastic model is described by: costs, steps and plans.
 
 An elastic model has *axes*. A *subnet* picks one value on each axis. A subnet and the shapes of an
 item's inputs make a *plan*: a dataflow graph of *steps*. A step names its function and the values
@@ -17,12 +17,7 @@ from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, 
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
-
-if TYPE_CHECKING:
-    from models.inputs import Inputs
-    from models.space import Axis, Space, Subnet
-    from models.tasks import Task
+from typing import Any, TypeAlias
 
 Shape: TypeAlias = tuple[int, ...]
 Shapes: TypeAlias = Mapping[str, Shape]
@@ -226,61 +221,3 @@ def shared_cost(items: Iterable[tuple[Plan, Mapping[str, Hashable]]]) -> Cost:
             key = (step.identity, tuple(contents[name] for name in step.inputs))
             values[key] = step.cost.macs
     return Cost(sum(values.values()))
-
-
-class Elastic(Protocol):
-    """A model with many subnets in one set of weights.
-
-    Immutable once loaded: the subnet is an argument of every call, so that overlapping requests
-    cannot disturb one another. Clients ask for its name; its space has the axes of every task. A
-    model with axes of ``when="load"`` has a method ``variant`` besides (`models.variants`).
-    """
-
-    @property
-    def name(self) -> str: ...  # noqa: D102
-
-    @property
-    def inputs(self) -> Inputs: ...  # noqa: D102
-
-    @property
-    def tasks(self) -> Mapping[str, Task]: ...  # noqa: D102
-
-    @property
-    def space(self) -> Space: ...  # noqa: D102
-
-    def plan(self, subnet: Subnet, shapes: Shapes, tasks: Collection[str] | None = None) -> Plan:
-        """Return the plan that answers ``tasks`` (None: all).
-
-        What the steps run does not depend on lengths, only what they cost: a polynomial of degree
-        two in the length of each input.
-
-        Args:
-            subnet: A value for every axis without a task and for the axes of ``tasks``.
-            shapes: Of the inputs that are there.
-            tasks: Names out of ``self.tasks``.
-
-        Raises:
-            ValueError: If the subnet, a shape or a task is not one of the model's.
-        """
-
-
-def nesting_axis(model: Elastic, shapes: Shapes) -> Axis | None:
-    """Return the axis whose smaller values are ways out of one chain of steps; None if none is.
-
-    A plan with a smaller value runs some of the steps of the plan with a larger one, and an answer
-    of its own: the depth of a multi-exit model, for example. So an answer can be deepened.
-    """
-    space = model.space
-    whole = _inner(model.plan(space.largest, shapes))
-    for axis in space.axes:
-        if axis.kind != "compute" or axis.when != "call" or axis.task is not None:
-            continue
-        for value in axis.values[:-1]:
-            subnet = space.largest | {axis.name: value}
-            if space.valid(subnet) and _inner(model.plan(subnet, shapes)) < whole:
-                return axis
-    return None
-
-
-def _inner(plan: Plan) -> frozenset[bytes]:
-    return plan.identities - {step.identity for step in plan.answers.values()}

@@ -7,11 +7,13 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from models.core import Elastic, Plan, Shape, Step
+from models.core import Plan, Shape, Step
+from models.elastic import Elastic
 from models.space import Subnet
+from models.variants import choices_of, load_axes
 from search.grid import Grid
 from search.lengths import IntArray, Lengths
-from search.quality.table import Score, Table, given_axes, inputs_of
+from search.quality.table import BoolArray, FloatArray, Score, Table, given_axes, inputs_of
 from search.timing.profile import Function, function_of
 
 _CHECKED_ROWS = 8  # planned once more, at the greatest lengths
@@ -52,52 +54,81 @@ def build_grid(model: Elastic, table: Table, names: Sequence[str] | None = None)
     if not rows:
         raise ValueError(f"the table has no row for the inputs {list(names)}")
     depth = max(len(table.cells[task].columns) for task in tasks)
-    numbers = [np.minimum(range(depth), len(table.cells[task].columns) - 1) for task in tasks]
+    numbers = {task: np.minimum(range(depth), len(table.cells[task].columns) - 1) for task in tasks}
     columns = tuple(
-        tuple(dict(table.cells[task].columns[c]) for c in own)
-        for task, own in zip(tasks, numbers, strict=True)
+        tuple(dict(table.cells[task].columns[c]) for c in own) for task, own in numbers.items()
     )
-    choices = [Subnet(pair for own in columns for pair in own[c].items()) for c in range(depth)]
+    own = [Subnet(pair for task in columns for pair in task[c].items()) for c in range(depth)]
     lengths = Lengths.of(model.inputs, names)
-    planned = lengths.planned()
-    cells = [[_cell(model, table.rows[r] | own, tasks, planned) for own in choices] for r in rows]
-    for row in cells:
-        _check_shared(row, tasks)
-    for r in {*rows[:: -(-len(rows) // _CHECKED_ROWS)], rows[-1]}:
-        for own in {choices[0], choices[-1]}:
-            _check_lengths(model, table.rows[r] | own, lengths)
+    chosen = [[table.rows[r] | columns for columns in own] for r in rows]
+    cells = _planned(model, chosen, lengths)
     largest = cells[rows.index(int(table.full_rows[rows[0]]))][-1]
-    alone = [1 << i for i in range(len(tasks))]
-    together = sorted({mask for row in cells for mask in row[0].steps} - set(alone))
-    first = [row[:1] for row in cells]  # what tasks share is the same in every column
-    timed: dict[_Timed, int] = {}
-    load_axes = tuple(axis.name for axis in axes if axis.when == "load")
-    load = [tuple(table.rows[r][axis] for axis in load_axes) for r in rows]
+    load = [choices_of(model.space, table.rows[r]) for r in rows]
     loads = tuple(dict.fromkeys(load))
-    of_tasks = list(zip(tasks, numbers, strict=True))
     return Grid(
         tasks=tasks,
         lengths=lengths,
         rows=tuple(table.rows[r] for r in rows),
         columns=columns,
-        sets=np.array(
-            [[mask >> i & 1 for i in range(len(tasks))] for mask in together], dtype=bool
-        ).reshape(-1, len(tasks)),
-        shared=lengths.coefficients(_macs(first, together, planned)[:, 0]),
-        own=lengths.coefficients(_macs(cells, alone, planned)),
-        retention=np.stack([table.retention(task)[rows][:, c] for task, c in of_tasks], axis=-1),
-        scores=tuple(zip(*(_scores(table, task, rows, c) for task, c in of_tasks), strict=True)),
-        load_axes=load_axes,
+        retention=np.stack([table.retention(t)[rows][:, c] for t, c in numbers.items()], axis=-1),
+        scores=tuple(zip(*(_scores(table, t, rows, c) for t, c in numbers.items()), strict=True)),
+        load_axes=tuple(axis.name for axis in load_axes(model.space)),
         load=np.array([loads.index(values) for values in load]),
         loads=loads,
-        shared_functions=_numbered(first, together, timed)[:, 0],
-        own_functions=_numbered(cells, alone, timed),
+        **_sums(cells, largest, len(tasks), lengths)._asdict(),
+    )
+
+
+def _planned(
+    model: Elastic, subnets: Sequence[Sequence[Subnet]], lengths: Lengths
+) -> list[list[_Cell]]:
+    """Plan every row and column; refuse what the grid's arrays could not say."""
+    tasks, planned = tuple(model.tasks), lengths.planned()
+    cells = [[_cell(model, subnet, tasks, planned) for subnet in row] for row in subnets]
+    for row in cells:
+        _check_shared(row, tasks)
+    for r in np.unique(np.linspace(0, len(subnets) - 1, _CHECKED_ROWS).astype(int)):
+        for subnet in {subnets[r][0], subnets[r][-1]}:
+            _check_lengths(model, subnet, lengths)
+    return cells
+
+
+class _Sums(NamedTuple):
+    """Costs and functions of steps by the tasks that need them; see `Grid`."""
+
+    sets: BoolArray
+    shared: IntArray
+    own: IntArray
+    functions: tuple[Function, ...]
+    depends: FloatArray
+    shared_functions: IntArray
+    own_functions: IntArray
+    largest_shared: IntArray
+    largest_own: IntArray
+
+
+def _sums(
+    cells: Sequence[Sequence[_Cell]], largest: _Cell, num_tasks: int, lengths: Lengths
+) -> _Sums:
+    alone = [1 << i for i in range(num_tasks)]
+    together = sorted({mask for row in cells for mask in row[0].steps} - set(alone))
+    sets = [[mask >> i & 1 for i in range(num_tasks)] for mask in together]
+    first = [row[:1] for row in cells]  # what tasks share is the same in every column
+    timed: dict[_Timed, int] = {}
+    shared_functions = _numbered(first, together, timed)[:, 0]
+    own_functions = _numbered(cells, alone, timed)
+    depends = [[name in inputs for name in lengths.names] for _, inputs in timed]
+    points = len(lengths.planned())
+    return _Sums(
+        sets=np.array(sets, dtype=np.bool_).reshape(-1, num_tasks),
+        shared=lengths.coefficients(_macs(first, together, points)[:, 0]),
+        own=lengths.coefficients(_macs(cells, alone, points)),
         functions=tuple(function for function, _ in timed),
-        depends=np.array(
-            [[name in inputs for name in lengths.names] for _, inputs in timed], dtype=np.float64
-        ),
-        largest_shared=lengths.coefficients(_macs([[largest]], together, planned)[0, 0]),
-        largest_own=lengths.coefficients(_macs([[largest]], alone, planned)[0, 0]),
+        depends=np.array(depends, dtype=np.float64),
+        shared_functions=shared_functions,
+        own_functions=own_functions,
+        largest_shared=lengths.coefficients(_macs([[largest]], together, points)[0, 0]),
+        largest_own=lengths.coefficients(_macs([[largest]], alone, points)[0, 0]),
     )
 
 
@@ -178,13 +209,11 @@ def _check_lengths(model: Elastic, subnet: Subnet, lengths: Lengths) -> None:
             )
 
 
-def _macs(
-    cells: Sequence[Sequence[_Cell]], masks: Sequence[int], planned: Sequence[object]
-) -> IntArray:
+def _macs(cells: Sequence[Sequence[_Cell]], masks: Sequence[int], points: int) -> IntArray:
     """Return the MACs of each set of tasks; shape [rows, columns, sets, points]."""
-    nothing = [0] * len(planned)
+    nothing = [0] * points
     found = [[[cell.macs.get(mask, nothing) for mask in masks] for cell in row] for row in cells]
-    shape = (len(cells), len(cells[0]), len(masks), len(planned))
+    shape = (len(cells), len(cells[0]), len(masks), points)
     return np.array(found, dtype=np.int64).reshape(shape)
 
 

@@ -12,18 +12,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 
 from models.core import Cost
 from models.space import Subnet, Value
+from models.variants import Choices
 from search.lengths import IntArray, Lengths
 from search.quality.table import BoolArray, FloatArray, Score
-from search.timing.profile import Function, LatencyProfile, Timing
-
-Resident: TypeAlias = frozenset[tuple[Value, ...]]
-"""Values on the load axes, in the model's order, of which the weights are built."""
+from search.timing.profile import Function, LatencyProfile
+from search.timing.timing import Timing
 
 _MAX_PROFILES = 4  # a model has one; while it is reloaded two
 _MAX_RESIDENT = 16  # sets of built weights whose rows are kept
@@ -81,7 +80,7 @@ class Grid:
     scores: tuple[tuple[tuple[Score, ...], ...], ...]
     load_axes: tuple[str, ...]
     load: IntArray
-    loads: tuple[tuple[Value, ...], ...]
+    loads: tuple[Choices, ...]
     functions: tuple[Function, ...]
     depends: FloatArray
     shared_functions: IntArray
@@ -128,7 +127,7 @@ class Grid:
         shared = of_function[self.shared_functions[row][self.sharing(tasks)]]
         return float(shared.sum() + of_function[self.own_functions[row][columns, tasks]].sum())
 
-    def allowed(self, resident: Resident) -> BoolArray:
+    def allowed(self, resident: frozenset[Choices]) -> BoolArray:
         """Return the rows of which the weights are built, shape [rows]."""
         return self._allowed(resident)
 
@@ -183,8 +182,8 @@ class Grid:
         return lru_cache(_MAX_PROFILES)(lambda profile: profile.numbers(self.functions))
 
     @cached_property
-    def _allowed(self) -> Callable[[Resident], BoolArray]:
-        def allowed(resident: Resident) -> BoolArray:
+    def _allowed(self) -> Callable[[frozenset[Choices]], BoolArray]:
+        def allowed(resident: frozenset[Choices]) -> BoolArray:
             return np.array([values in resident for values in self.loads])[self.load]
 
         return lru_cache(_MAX_RESIDENT)(allowed)

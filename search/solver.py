@@ -14,15 +14,16 @@ from typing import NamedTuple
 import numpy as np
 
 from models.core import Cost
+from models.variants import Choices
 from search.budget import Budget, InfeasibleBudgetError, TooSlowError, too_small
-from search.grid import Grid, Resident
+from search.grid import Grid
 from search.knapsack.objective import Best, Cheapest
 from search.knapsack.solve import Solution, solve
 from search.knapsack.view import View
 from search.lengths import IntArray
 from search.quality.table import BoolArray
 from search.request import Request
-from search.timing.profile import Timing
+from search.timing.timing import Timing
 
 # Slack for sums of preference-weighted retentions, far below any difference worth serving.
 ROUNDING = 1e-9
@@ -47,7 +48,7 @@ class Terms(NamedTuple):
     timing: Timing | None = None
     max_seconds: float = math.inf
     pace: float = 1.0
-    resident: Resident | None = None
+    resident: frozenset[Choices] | None = None
 
     @property
     def max_microseconds(self) -> float:

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -32,21 +33,22 @@ from server.clients.keys import Scope
 from server.engine import load
 from server.engine.cache import ContentCache
 from server.engine.engine import Engine
-from server.http.auth import Access, Door
+from server.http.auth import Access, Authenticator
 from server.http.cors import cors
 from server.http.direct import Direct
 from server.http.forms import Forms
 from server.http.forms import install as install_forms
 from server.http.middleware import BodyLimit, BodyTimeout, RequestId, Shedding
 from server.http.openapi import DocumentedApp
-from server.http.paths import Head, Methods, Prefix
+from server.http.paths import HeadMethod, Methods, Prefix
 from server.http.routed import route_path
 from server.http.scopes import SCOPES
 from server.inputs.decoder import Decoder
 from server.lifecycle import Lifecycle
 from server.observe.logs import PROBES
 from server.observe.metrics import Metrics
-from server.observe.watchdog import Pulse
+from server.observe.progress import Progress
+from server.observe.watchdog import Watchdog
 from server.profiles import Profiles
 from server.service import Service
 from server.settings import Settings, SettingsError
@@ -55,12 +57,17 @@ if TYPE_CHECKING:
     from server.observe.tracing import Tracing
 
 FORMS = openai.FORMS | tei.FORMS | cohere.FORMS | kserve.FORMS
+_IN_LOG = Progress()
 _MAX_DECODE_THREADS = 4
 _TURNS = 100  # of the event loop, at most, from a request to its answer
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: Settings, progress: Progress = _IN_LOG) -> FastAPI:
     """Load the models and wire the server around them; its lifespan runs the engine.
+
+    Args:
+        settings: Of the server.
+        progress: Tells how far the measuring of models is.
 
     Raises:
         CatalogError: If the models cannot be served.
@@ -74,7 +81,7 @@ def create_app(settings: Settings) -> FastAPI:
     for one in loaded.values():
         backend.prepare(one.model)
     profiles = Profiles(settings.profiles_folder, backend, time.perf_counter)
-    served = loaded.profiled(profiles.get)
+    served = loaded.profiled(partial(profiles.get, progress=progress))
     metrics = Metrics(served, settings.max_batch_size)
     cache = ContentCache(settings.max_cache_bytes)
     engine = Engine(
@@ -93,14 +100,14 @@ def create_app(settings: Settings) -> FastAPI:
     metrics.watch_stats("cache", lambda: cache.stats, ("entries", "bytes"))
     if backend.stats is not None:
         metrics.watch_stats("backend", lambda: backend.stats, backend.levels)
-    pulse = Pulse(settings.max_wait_ms / 1000 / _TURNS, time.perf_counter)
-    metrics.watch_stats("loop", lambda: pulse.stats, ("late_seconds",))
+    watchdog = Watchdog(settings.max_wait_ms / 1000 / _TURNS, time.perf_counter)
+    metrics.watch_stats("loop", lambda: watchdog.stats, ("late_seconds",))
     policy = load.policy(settings.policy, settings.target_delay_ms / 1000)
     metrics.watch(lambda: engine.depth, lambda: engine.backlog_s, lambda: policy.price)
     num_decoding = min(_MAX_DECODE_THREADS, os.cpu_count() or 1)
     decoder = Decoder(num_decoding, time.perf_counter, settings.max_pixels)
     clients = Clients.of(settings, metrics.clients)
-    door = Door(clients.directory, metrics.clients, settings)
+    authenticator = Authenticator(clients.directory, metrics.clients, settings)
     tracing = make_tracing(settings)
     service = Service(
         served,
@@ -111,20 +118,20 @@ def create_app(settings: Settings) -> FastAPI:
         policy,
         clients.quotas,
         tracing,
-        late_s=lambda: pulse.late_s,
+        late_s=lambda: watchdog.late_s,
         slims_all=settings.slim_all,
     )
 
     inference = Inference(service, settings.max_images, settings.max_texts)
-    grpc = _grpc_server(settings, inference, door, tracing)
+    grpc = _grpc_server(settings, inference, authenticator, tracing)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         try:
             async with clients.running():
-                door.open()
+                authenticator.open()
                 engine.start()
-                beating = asyncio.create_task(pulse.beat())
+                beating = asyncio.create_task(watchdog.beat())
                 try:
                     await service.warm_up()
                     async with grpc:
@@ -177,9 +184,9 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(BodyTimeout, limit_s=settings.read_timeout_s)
     app.add_middleware(Methods, methods=_methods(app))
-    app.add_middleware(Access, door=door)
-    app.add_middleware(Head)
-    app.add_middleware(Shedding, pulse=pulse)
+    app.add_middleware(Access, authenticator=authenticator)
+    app.add_middleware(HeadMethod)
+    app.add_middleware(Shedding, watchdog=watchdog)
     app.add_middleware(RequestId, forms=forms, on_fault=metrics.malformed)
     if settings.root_path:
         app.add_middleware(Prefix, root_path=settings.root_path)
@@ -235,7 +242,7 @@ def _telemetry(tracing: Tracing | None) -> TelemetryConfig:
 
 
 def _grpc_server(
-    settings: Settings, inference: Inference, door: Door, tracing: Tracing | None
+    settings: Settings, inference: Inference, authenticator: Authenticator, tracing: Tracing | None
 ) -> AbstractAsyncContextManager[object]:
     """Return what listens for gRPC while it is entered; nothing where no port is set."""
     if settings.grpc_port is None:
@@ -247,7 +254,7 @@ def _grpc_server(
         raise SettingsError(f"grpc_port needs the extra grpc: {error}") from None
     return GrpcServer(
         inference,
-        Calls(lambda metadata: door.let_in(Scope.INFER, metadata), tracing),
+        Calls(lambda metadata: authenticator.let_in(Scope.INFER, metadata), tracing),
         settings.host,
         settings.grpc_port,
         settings.max_body_bytes,

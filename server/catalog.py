@@ -4,167 +4,26 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, TypeAlias
 
 from models import checkpoint
-from models.checkpoint import MANIFEST, CheckpointError, Manifest
-from models.core import Elastic, Shape, Shapes, nesting_axis
+from models.checkpoint import MANIFEST, CheckpointError
 from models.files import reading
-from models.inputs import Inputs
 from models.inputs.text import MAX_TEXT_CHARS, limit_texts
-from models.space import Axis, Subnet, Value
-from search.find import Finder, Selection
 from search.quality.table import TABLE, Table, TableError
-from search.timing.profile import Profile
-from server.engine.work import Prepared
+from search.timing.profile import LatencyProfile
 from server.errors import InvalidRequestError, UnknownModelError, shown
-from server.inputs.sources import Source
+from server.served import Served
 
 log = logging.getLogger(__name__)
 
-_MAX_FINDERS = 256  # per model: shapes and fixed values
 _TAKEN = re.compile(r".*/(load|reload|unload|config|ready|infer|versions/[^/]*)", re.DOTALL)
-_MAX_PLANS = 4096  # per model; a plan is a few kilobytes of steps, without weights
-
-
-_Shapes: TypeAlias = tuple[tuple[str, Shape], ...]
 
 
 class CatalogError(ValueError):
     """The models cannot be served. The message names the folder."""
-
-
-@dataclass(frozen=True)
-class Served:
-    """One model as it is served.
-
-    Attributes:
-        folder: Of its checkpoint.
-        name: What clients ask for.
-        manifest: Of its checkpoint.
-        model: An `Elastic` that is an nn.Module; Python cannot spell the intersection.
-        table: Scores of its subnets.
-        created_s: When its checkpoint was written, Unix time.
-        profile: How long its steps take here; None until that is measured.
-    """
-
-    folder: Path
-    name: str
-    manifest: Manifest
-    model: Any
-    table: Table
-    created_s: int
-    profile: Profile | None = None
-
-    @property
-    def elastic(self) -> Elastic:
-        """The model without its weights' interface."""
-        elastic: Elastic = self.model
-        return elastic
-
-    @cached_property
-    def inputs(self) -> Inputs:
-        """What items must have."""
-        return self.elastic.inputs
-
-    @property
-    def finder(self) -> Finder:
-        """The search for an item of the model's usual shapes; for text, the longest allowed."""
-        return self.finder_for(self.inputs.plan_shapes())
-
-    def finder_for(self, shapes: Shapes, fixed: Mapping[str, Value] | None = None) -> Finder:
-        """Return the search for items of some shapes; those of the last few hundred are kept.
-
-        Args:
-            shapes: Of the inputs that are there.
-            fixed: Values on shared axes that the client has chosen itself.
-
-        Raises:
-            ValueError: If no subnet has the fixed values.
-        """
-        return self._finder(tuple(sorted(shapes.items())), tuple(sorted((fixed or {}).items())))
-
-    @cached_property
-    def _finder(self) -> Callable[[_Shapes, tuple[tuple[str, Value], ...]], Finder]:
-        return lru_cache(_MAX_FINDERS)(
-            lambda shapes, fixed: Finder(self.elastic, dict(shapes), self.table, dict(fixed))
-        )
-
-    @cached_property
-    def front(self) -> tuple[Selection, ...]:
-        """The Pareto front for all tasks weighing the same, cheapest first."""
-        return tuple(self.finder.front())
-
-    @cached_property
-    def whole_outputs(self) -> Mapping[str, Value]:
-        """The largest value of each output axis, where it goes with every other choice.
-
-        What a client gets that asks for no size of its own: a shorter answer is not chosen for it
-        only because the table scores it higher.
-        """
-        found: dict[str, Value] = {}
-        for axis in self.elastic.space.axes:
-            rest = [{**row, axis.name: axis.values[-1]} for row in self.table.rows]
-            if axis.kind == "output" and all(Subnet(row) in self._rows for row in rest):
-                found[axis.name] = axis.values[-1]
-        return found
-
-    @cached_property
-    def exits(self) -> Axis | None:
-        """The axis along which an answer can be deepened; None if there is none."""
-        return nesting_axis(self.elastic, self.inputs.plan_shapes())
-
-    @cached_property
-    def output_axis(self) -> Axis | None:
-        """The axis of the size of vectors; None where they are not cut."""
-        axes = (axis for axis in self.elastic.space.axes if axis.kind == "output")
-        return next((axis for axis in axes if len(axis.values) > 1), None)
-
-    def named(self, kind: str, sources: Iterable[Source]) -> list[dict[str, Source]]:
-        """Return items of one input each, under the name that the model has for the kind."""
-        name = self.inputs.name_for(kind)
-        return [{name: source} for source in sources]
-
-    @cached_property
-    def _rows(self) -> frozenset[Subnet]:
-        return frozenset(self.table.rows)
-
-    def prepare(
-        self,
-        subnet: Subnet,
-        tasks: Collection[str],
-        raw: bool = False,
-        names: Collection[str] | None = None,
-    ) -> Prepared:
-        """Return the plan of a subnet, from a cache of the last few thousand.
-
-        Args:
-            subnet: Chosen.
-            tasks: To answer.
-            raw: Whether vectors keep the length that they had before they became unit vectors.
-            names: Of the inputs that are there; None for all.
-        """
-        return self._prepare(subnet, tuple(tasks), raw, None if names is None else tuple(names))
-
-    @cached_property
-    def _prepare(
-        self,
-    ) -> Callable[[Subnet, tuple[str, ...], bool, tuple[str, ...] | None], Prepared]:
-        def prepare(
-            subnet: Subnet, tasks: tuple[str, ...], raw: bool, names: tuple[str, ...] | None
-        ) -> Prepared:
-            # Only costs depend on lengths, and a plan to run is not asked for its cost.
-            shapes = self.inputs.plan_shapes(names=names)
-            plan = self.elastic.plan(subnet, shapes, tasks)
-            plan = plan.with_raw() if raw else plan
-            return Prepared(self.name, plan, self.inputs, profile=self.profile, owner=self.model)
-
-        return lru_cache(_MAX_PLANS)(prepare)
 
 
 class Catalog(Mapping[str, Served]):
@@ -242,9 +101,9 @@ class Catalog(Mapping[str, Served]):
         seen._served = {name: one for name, one in self.items() if name in names}
         return seen
 
-    def profiled(self, measure: Callable[[Served], Profile]) -> Catalog:
+    def profiled(self, measure: Callable[[Served], LatencyProfile]) -> Catalog:
         """Return the models with their profiles."""
-        profiled = [replace(served, profile=measure(served)) for served in self.values()]
+        profiled = [served.timed(measure(served)) for served in self.values()]
         return Catalog(profiled, self._defaults, self._aliases)
 
     def choose(
@@ -267,7 +126,7 @@ class Catalog(Mapping[str, Served]):
         if name is None:
             if not self:  # as somebody sees it whose models have gone
                 raise UnknownModelError("none of this client's models is served now", "model")
-            fit = [key for key, one in self.items() if one.inputs.fits(takes, names)]
+            fit = [key for key, one in self.items() if one.inputs.signature.fits(takes, names)]
             return self[meant(fit or list(self), self._defaults)]
         if (own := self.named(name)) not in self:
             names = [name for name, _ in self.names]
@@ -365,5 +224,5 @@ def load_one(folder: Path, max_text_chars: int = MAX_TEXT_CHARS) -> Served:
         limit_texts(model.inputs, max_text_chars)
         created_s = int((folder / MANIFEST).stat().st_mtime)
         served = Served(folder, model.name, loaded.manifest, model, table, created_s)
-        _ = served.finder  # built now, so that a table that does not factorise is refused here
+        _ = served.finders  # built now, so that a table that does not factorise is refused here
     return served

@@ -10,14 +10,14 @@ from models.core import Shapes
 from models.space import Value
 from search.budget import Budget, InfeasibleBudgetError, TooSlowError
 from search.find import TOLERANCE, Selection, Terms
-from search.timing.profile import Timing, Workload
-from server.catalog import Served
+from search.timing.timing import Timing
 from server.clients.caller import ANYONE, Caller
 from server.engine.engine import Engine
 from server.engine.flows import Room
-from server.engine.load import Moment, Policy
+from server.engine.load import LoadPolicy, Moment
 from server.errors import InvalidRequestError, OverloadedError
 from server.promises import Promises
+from server.served import Served
 
 _LEAST_S = 1e-6  # no subnet is faster
 _ANY_PRICE = 1e9  # at which the cheapest subnet wins
@@ -90,7 +90,7 @@ class Progress:
 class Chooser:
     """Searches with the terms that a policy sets for the moment."""
 
-    def __init__(self, engine: Engine, policy: Policy) -> None:
+    def __init__(self, engine: Engine, policy: LoadPolicy) -> None:
         self._engine = engine
         self._policy = policy
         self._promises = Promises()
@@ -129,7 +129,7 @@ class Chooser:
         left_s = math.inf
         if latency_ms is not None and self._policy.heeds_latency:
             left_s = latency_ms / 1000 - reading_s
-        terms = self._terms(served, shapes, num_works, left_s)
+        terms = self._terms(served, num_works, left_s)
         try:
             return self._find(served, question, shapes, terms)
         except TooSlowError as error:
@@ -169,7 +169,7 @@ class Chooser:
         selection = wanted
         is_free = load.price == 0 and load.max_seconds == left_s
         if self._policy.heeds_latency and not question.budget.strict and not is_free:
-            terms = self._terms(served, shapes, progress.num_works, load.max_seconds)
+            terms = self._terms(served, progress.num_works, load.max_seconds)
             selection = self._slimmed(served, question, shapes, terms._replace(price=load.price))
         run_s = selection.seconds or 0.0
         self._check_time(question, progress, delay_s, run_s)
@@ -226,16 +226,15 @@ class Chooser:
             cheapest = terms._replace(price=_ANY_PRICE, max_seconds=math.inf)
             return self._find(served, question, shapes, cheapest)
 
-    def _terms(self, served: Served, shapes: Shapes, num_works: int, max_seconds: float) -> Terms:
+    def _terms(self, served: Served, num_works: int, max_seconds: float) -> Terms:
         if served.profile is None:
             return Terms()
-        num_tokens = served.inputs.num_tokens(shapes)
-        timing = Timing.of(served.profile, Workload(num_works, num_tokens))
+        timing = Timing.of(served.profile, num_works)
         pace = _STEP ** round(math.log(self._engine.pace, _STEP))
         if _LEAST_S < max_seconds < math.inf:
             max_seconds = _STEP ** math.floor(math.log(max_seconds, _STEP))
         return Terms(0.0, timing, max_seconds, pace)
 
     def _find(self, served: Served, question: Question, shapes: Shapes, terms: Terms) -> Selection:
-        finder = served.finder_for(shapes, question.fixed)
+        finder = served.finders.at(shapes, question.fixed)
         return finder.find(question.tasks, question.preferences, question.budget, terms=terms)

@@ -11,13 +11,13 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from models.checkpoint import CheckpointError, read_manifest
 from models.inputs.text import MAX_TEXT_CHARS
-from search.timing.profile import Profile
-from server.catalog import CatalogError, Served, find_checkpoints, load_one
+from search.timing.profile import LatencyProfile
+from server.catalog import CatalogError, find_checkpoints, load_one
 from server.engine.engine import Engine
 from server.errors import (
     ConflictError,
@@ -26,6 +26,7 @@ from server.errors import (
     shown,
 )
 from server.http import garbage
+from server.served import Served
 from server.service import Service
 
 log = logging.getLogger(__name__)
@@ -59,7 +60,7 @@ class Lifecycle:
         self,
         service: Service,
         engine: Engine,
-        measure: Callable[[Served], Profile],
+        measure: Callable[[Served], LatencyProfile],
         folder: Path,
         max_text_chars: int = MAX_TEXT_CHARS,
     ) -> None:
@@ -184,7 +185,7 @@ class Lifecycle:
 
         def prepared() -> Served:
             self._engine.backend.prepare(served.model)
-            return replace(served, profile=self._measure(served))
+            return served.timed(self._measure(served))
 
         try:
             timed = await self._engine.call(prepared)

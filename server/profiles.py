@@ -17,15 +17,16 @@ import torch
 
 from models.files import read_json, reading, replacing
 from models.run.backend import Backend
-from search.timing.calibrate import calibrate, functions
-from search.timing.profile import Profile
-from server.catalog import Served
+from search.timing.calibrate import calibrate
+from search.timing.profile import LatencyProfile
+from server.observe.progress import Progress
+from server.served import Served
 
 log = logging.getLogger(__name__)
 
-_FORMAT = 2
+_FORMAT = 3
 _MAX_S = 5.0  # for one model at a start; what it leaves open is corrected while serving
-_SAY_S = 5.0  # between two lines while a model is measured
+_IN_LOG = Progress()
 
 
 class ProfileError(ValueError):
@@ -46,10 +47,15 @@ class Profiles:
     backend: Backend
     clock: Callable[[], float]
     # For reloads, which must not measure while requests wait; one for each architecture served.
-    _unwritten: dict[Path, Profile] = field(default_factory=dict, init=False)
+    _unwritten: dict[Path, LatencyProfile] = field(default_factory=dict, init=False)
 
-    def get(self, served: Served) -> Profile:
-        """Return a model's profile; measure it, which takes seconds, if there is none."""
+    def get(self, served: Served, progress: Progress = _IN_LOG) -> LatencyProfile:
+        """Return a model's profile; measure it, which takes seconds, if there is none.
+
+        Args:
+            served: The model.
+            progress: Tells how far measuring is.
+        """
         path = self._path(served)
         if path in self._unwritten:
             return self._unwritten[path]
@@ -58,36 +64,39 @@ class Profiles:
         except ProfileError as error:
             log.warning("%s; it cannot be used and is measured again", error)
             found = None
-        return found or self.measure(served)
+        return found or self.measure(served, progress=progress)
 
-    def _read(self, path: Path, served: Served) -> Profile | None:
+    def _read(self, path: Path, served: Served) -> LatencyProfile | None:
         """Return what was measured before; None if nothing was."""
         with reading(path, ProfileError):
             if not path.exists():
                 return None
             profile = _from_json(read_json(path, ProfileError)["profile"])
-            missing = functions(served.elastic, served.input, served.table) - profile.curves.keys()
+            missing = served.finders.functions - profile.curves.keys()
             if missing:
                 raise ProfileError(f"{path}: curves lacks {sorted(map(str, missing))[0]}")
         return profile
 
-    def measure(self, served: Served, max_s: float = _MAX_S) -> Profile:
+    def measure(
+        self, served: Served, max_s: float = _MAX_S, progress: Progress = _IN_LOG
+    ) -> LatencyProfile:
         """Measure a model's profile and keep it; where it cannot be written, say so and go on.
 
         Args:
             served: The model.
             max_s: As for `search.timing.calibrate.calibrate`.
+            progress: Tells how far it is.
         """
-        log.info("measuring the steps of %s with %s, once", served.name, self.backend.name)
         start = self.clock()
-        with torch.inference_mode():
+        what = f"measuring the latency profile of {served.name}, once"
+        with progress.of(what) as tell, torch.inference_mode():
             profile = calibrate(
                 served.elastic,
-                served.input,
                 served.table,
                 self.backend.baseline,
-                self._telling_clock(served.name),
+                self.clock,
                 max_s,
+                tell,
             )
         log.info("measured %s in %.1f s", served.name, self.clock() - start)
         path = self._path(served)
@@ -100,23 +109,6 @@ class Profiles:
             log.warning("the profile of %s is not kept: %s", served.name, error)
             self._unwritten[path] = profile
         return profile
-
-    def _telling_clock(self, name: str) -> Callable[[], float]:
-        """Return a clock that says every few seconds that measuring goes on.
-
-        Whoever measures reads it all the time, and needs no thread beside it that would disturb.
-        """
-        start = said = self.clock()
-
-        def clock() -> float:
-            nonlocal said
-            now = self.clock()
-            if now - said >= _SAY_S:
-                said = now
-                log.info("still measuring %s: %.0f s so far", name, now - start)
-            return now
-
-        return clock
 
     def _path(self, served: Served) -> Path:
         text = json.dumps(self._made_for(served), sort_keys=True)
@@ -146,21 +138,26 @@ def _processor() -> str:
     return next((x.partition(":")[2].strip() for x in lines if x.startswith("model name")), "")
 
 
-def _to_json(profile: Profile) -> dict[str, Any]:
+def _to_json(profile: LatencyProfile) -> dict[str, Any]:
     return {
         "rows": profile.rows,
         "lengths": profile.lengths,
         "seconds": profile.seconds.tolist(),
+        "sequences": None if profile.sequences is None else list(profile.sequences),
         "curves": [[*function, curve] for function, curve in profile.curves.items()],
     }
 
 
-def _from_json(record: dict[str, Any]) -> Profile:
-    return Profile(
-        curves={(_key(parent), _key(own)): int(curve) for parent, own, curve in record["curves"]},
+def _from_json(record: dict[str, Any]) -> LatencyProfile:
+    return LatencyProfile(
+        curves={
+            (tuple(map(_key, takes)), _key(own)): int(curve)
+            for takes, own, curve in record["curves"]
+        },
         rows=tuple(map(int, record["rows"])),
         lengths=tuple(map(int, record["lengths"])),
         seconds=np.array(record["seconds"], dtype=np.float64),
+        sequences=None if record["sequences"] is None else list(map(int, record["sequences"])),
     )
 
 

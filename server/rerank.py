@@ -11,12 +11,12 @@ import torch
 from models.core import Shapes, plan_cost
 from models.inputs import num_tokens
 from models.space import Subnet
-from server.catalog import Served
 from server.choose import Choice, Question
 from server.engine.work import Prepared, Result
 from server.errors import InvalidRequestError
 from server.inputs.sources import Source
 from server.observe.metrics import Stage
+from server.served import Served
 from server.service import Service
 
 

@@ -2,142 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection, Hashable, Mapping, Sequence
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, replace
 from math import inf
-from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
-from torch import Tensor
-
-from models.core import Shapes, shared_cost
-from models.inputs import InvalidInputError, Item, num_tokens
-from models.nn.ragged import Value
-from models.space import Subnet
+from models.core import Shapes
+from models.inputs import num_tokens
 from search.find import Selection
-from server.catalog import Catalog, Served
-from server.choose import Choice, Chooser, Progress, Question
+from server.admitted import Admitted, Answer
+from server.catalog import Catalog
+from server.choose import Chooser, Progress, Question
 from server.clients.caller import ANYONE, Caller
 from server.clients.inherit import inherited
 from server.clients.quotas import Quotas
 from server.engine.engine import Engine
 from server.engine.flows import Flow
-from server.engine.load import Fixed, Policy
-from server.engine.reservation import Reservation
-from server.engine.work import Prepared, Result, Work
-from server.errors import DeadlineError, InvalidRequestError
+from server.engine.load import Fixed, LoadPolicy
+from server.engine.work import Work
+from server.errors import DeadlineError
 from server.inputs.decoder import Decoder
 from server.inputs.sources import Source, Sources
+from server.items import check_inputs, estimate_s, flops_of, for_inputs
 from server.observe.logs import note_model
 from server.observe.metrics import Metrics, Stage
+from server.served import Served
 from server.sound import blaming, check_answers, examples
 from server.uses import Uses
 
 if TYPE_CHECKING:
     from server.observe.tracing import Tracing  # needs an extra
 
-_NOTHING: Mapping[bytes, Value] = MappingProxyType({})
+log = logging.getLogger(__name__)
+
 _UNDONE = 1.5  # times what a request took that was given up, it would have taken
 _OWN = Flow(priority=-1)  # of the server's own runs: a reload does not wait behind requests
 
 S = TypeVar("S", bound=Source)
 R = TypeVar("R")
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a client is told.
-
-    Attributes:
-        selection: The subnet that ran and what is known about it.
-        outputs: Per item and task, without the batch dimension.
-        num_tokens: Of each item; 0 where inputs have no length.
-        backend: What ran it.
-        batch_sizes: Of the batch each item was in.
-        seconds: Per stage; queue and run are those of the item that took longest.
-        choice: How the subnet was chosen.
-        flops: Of the request, each value that its items share counted once.
-        shared: Part of the FLOPs, 0..1, that were computed for others as well.
-    """
-
-    selection: Selection
-    outputs: list[dict[str, Tensor]]
-    num_tokens: list[int]
-    backend: str
-    batch_sizes: list[int]
-    seconds: Mapping[Stage, float]
-    choice: Choice
-    flops: int
-    shared: float
-
-
-@dataclass(slots=True)
-class Admitted:
-    """A request that has room, its inputs and its subnet.
-
-    Attributes:
-        room: For its works.
-        question: What was asked, and by whom.
-        items: Decoded.
-        choice: The subnet chosen, and how.
-        flops: Of the request, each value that its items share counted once.
-        deadline: Of its works, on the engine's clock.
-        seconds: Per stage so far; ``run`` adds to it.
-        shared: Part of the FLOPs of the last run that were computed for others as well.
-        on_ran: Told of each run that ends: its slowest result, and of how many works.
-    """
-
-    room: Reservation
-    question: Question
-    items: list[Item]
-    choice: Choice
-    flops: int
-    deadline: float
-    seconds: dict[Stage, float]
-    shared: float = 0.0
-    on_ran: Callable[[Result, int], None] | None = None
-
-    @property
-    def selection(self) -> Selection:
-        """The subnet chosen."""
-        return self.choice.selection
-
-    def work(self, prepared: Prepared, item: Item, known: Mapping[bytes, Value]) -> Work:
-        """Return an item as work for the engine."""
-        flow = self.room.room.flow
-        return Work(
-            prepared,
-            item,
-            known,
-            deadline=self.deadline,
-            flops=self.selection.cost.flops,
-            client=flow.client,
-            weight=flow.weight,
-            priority=flow.priority,
-        )
-
-    async def run(
-        self, prepared: Prepared, going_on: Mapping[int, Mapping[bytes, Value]] | None = None
-    ) -> list[Result]:
-        """Run items and add the times of the slowest.
-
-        Args:
-            prepared: The plan.
-            going_on: What an earlier run kept, by the number of the item; only these items run.
-                None to run all from the start.
-        """
-        known = dict.fromkeys(range(len(self.items)), _NOTHING) if going_on is None else going_on
-        works = [self.work(prepared, self.items[i], kept) for i, kept in known.items()]
-        results = await self.room.submit(works)
-        whole = _macs(prepared, [work.item for work in works])
-        self.shared = 1 - sum(result.macs for result in results) / whole if whole else 0.0
-        slowest = max(results, key=lambda result: result.queue_s + result.run_s)
-        self.seconds[Stage.QUEUE] += slowest.queue_s
-        self.seconds[Stage.RUN] += slowest.run_s
-        if self.on_ran is not None:
-            self.on_ran(slowest, len(results))
-        return results
 
 
 class Service:
@@ -150,7 +53,7 @@ class Service:
         decoder: Decoder,
         metrics: Metrics,
         clock: Callable[[], float],
-        policy: Policy | None = None,
+        policy: LoadPolicy | None = None,
         quotas: Quotas | None = None,
         tracing: Tracing | None = None,
         late_s: Callable[[], float] = lambda: 0.0,
@@ -227,7 +130,8 @@ class Service:
 
     async def warm_up(self) -> None:
         """Run the cheapest and the largest subnet of every model; errors as for `warm`."""
-        for served in self.catalog.values():
+        for number, served in enumerate(self.catalog.values(), 1):
+            log.info("warming up model %d of %d: %s", number, len(self.catalog), served.name)
             await self.warm(served)
         self._is_warm = True
 
@@ -256,7 +160,7 @@ class Service:
             ClientError: If the caller may not ask this.
         """
         note_model(served.name)
-        question = _for_inputs(inherited(question, served, self._slims_all), served, shapes)
+        question = for_inputs(inherited(question, served, self._slims_all), served, shapes)
         return self._chooser.wanted(served, question, shapes)
 
     async def infer(self, served: Served, question: Question, items: Sequence[Sources]) -> Answer:
@@ -315,7 +219,7 @@ class Service:
     async def _admit(
         self, served: Served, question: Question, asked: Sequence[Sources], num_more: int
     ) -> AsyncIterator[Admitted]:
-        _check_inputs(served, asked)
+        check_inputs(served, asked)
         question = inherited(question, served, self._slims_all)
         late_s = self._late_s()
         start = self._clock() - late_s  # when it arrived; its answer may wait as long to be sent
@@ -324,24 +228,24 @@ class Service:
         timeout_s = inf if question.timeout_s is None else question.timeout_s
         deadline = start + min(latency_s, timeout_s) - late_s
         is_timed = budget.latency_ms is not None
-        estimate_s, caller = _estimate(served, question, asked), question.caller
+        expected_s, caller = estimate_s(served, question, asked), question.caller
         sources = [source for item in asked for source in item.values()]
         wait_s = self._decoder.wait_s(sources, caller.client, caller.weight)
         with (
             self.uses.hold(served),
-            self._engine.reserve(num_works, estimate_s, _flow(question), is_timed, wait_s) as room,
+            self._engine.reserve(num_works, expected_s, _flow(question), is_timed, wait_s) as room,
         ):
             if self._quotas is not None:
                 await self._quotas.charge_request(caller)
             items = await self._decoder.decode(asked, served.inputs, caller.client, caller.weight)
             decoded = self._clock()
             shapes = served.inputs.upper(items)
-            question = _for_inputs(question, served, shapes)
+            question = for_inputs(question, served, shapes)
             spent_s = decoded - start + late_s
             waited_s = 2 * late_s + min(wait_s, decoded - start - late_s)
             progress = Progress(num_works, spent_s, waited_s, room.room, deadline)
             choice = self._chooser.choose(served, question, shapes, progress)
-            flops = _flops(served, choice.selection, shapes, items)
+            flops = flops_of(served, choice.selection, shapes, items)
             if self._quotas is not None:
                 await self._quotas.charge_flops(question.caller, flops)
             seconds = {
@@ -368,63 +272,3 @@ def _flow(question: Question) -> Flow:
     """Return whose turn a request waits for; it may step back behind its caller's class."""
     caller = question.caller
     return Flow(caller.client, caller.weight, max(caller.priority, question.priority or 0))
-
-
-def _check_inputs(served: Served, items: Sequence[Sources]) -> None:
-    """Refuse items that lack an input, or that do not all have the same ones."""
-    try:
-        served.inputs.check(items[0])
-    except InvalidInputError as error:
-        raise InvalidRequestError(str(error), "inputs") from None
-    for i, item in enumerate(items):
-        if item.keys() != items[0].keys():
-            raise InvalidRequestError(
-                f"inputs[{i}] has {list(item)}, inputs[0] {list(items[0])}; all must have the same",
-                f"inputs[{i}]",
-            )
-
-
-def _for_inputs(question: Question, served: Served, names: Collection[str]) -> Question:
-    """Return a question about the subnets that there are for an item's inputs."""
-    try:
-        given = served.inputs.given_choices(served.elastic.space.axes, names)
-    except InvalidInputError as error:
-        raise InvalidRequestError(str(error), "inputs") from None
-    return replace(question, fixed={**question.fixed, **given}) if given else question
-
-
-def _flops(served: Served, selection: Selection, shapes: Shapes, items: Sequence[Item]) -> int:
-    """Return the FLOPs of a request: what its items share is counted once."""
-    if len(shapes) == 1:
-        return selection.cost.flops * len(items)
-    plan = served.elastic.plan(selection.subnet, shapes, list(selection.scores))
-    return shared_cost((plan, _contents(item)) for item in items).flops
-
-
-def _macs(prepared: Prepared, items: Sequence[Item]) -> float:
-    """Return the MACs of items by a plan of the model's own shapes, counted as `_flops` does."""
-    if len(items[0]) == 1 or prepared.known:
-        return float(prepared.macs * len(items))
-    return float(shared_cost((prepared.plan, _contents(item)) for item in items).macs)
-
-
-def _contents(item: Item) -> Mapping[str, Hashable]:
-    return {name: one.digest for name, one in item.items()}
-
-
-def _estimate(served: Served, question: Question, items: Sequence[Sources]) -> float:
-    """Return the seconds that items may take at least, before they are decoded."""
-    space, budget = served.elastic.space, question.budget
-    is_whole = budget.strict and not budget.names_limit
-    subnet, tasks = space.largest if is_whole else space.smallest, list(served.elastic.tasks)
-    if question.tasks is not None:
-        # Whether all of them exist is checked later, by what refuses the request.
-        tasks = [task for task in tasks if task in question.tasks] or tasks
-        asked = {axis.name for axis in space.axes if axis.task is None or axis.task in tasks}
-        subnet = Subnet({name: value for name, value in subnet.items() if name in asked})
-    names = tuple(items[0])
-    subnet = subnet | served.inputs.given_choices(space.axes, names)
-    prepared = served.prepare(subnet, tasks, names=names)
-    longest = served.inputs.max_tokens
-    lengths = (min(longest, sum(one.num_tokens for one in item.values())) for item in items)
-    return sum(prepared.share(length).more for length in lengths)

@@ -10,8 +10,8 @@ from torch import Tensor
 from models.inputs import Inputs, Item
 from models.space import Subnet
 from models.tasks import Task
-from server.catalog import Served
 from server.errors import InferenceError, ModelLoadError
+from server.served import Served
 
 _TOLERANCE = 1e-3  # of the length of a vector
 

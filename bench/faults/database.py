@@ -16,7 +16,7 @@ from bench.peers.process import PATH
 from search.budget import Budget
 from server.clients.database import Database
 from server.clients.keys import Scope, new_key
-from server.clients.profile import Profile
+from server.clients.profile import ClientProfile
 from server.clients.store import Store
 
 _NOTICE_S = 1.0  # in which the server finds out
@@ -109,7 +109,7 @@ async def _change_elsewhere(url: str) -> None:
     """Change the client as another replica would."""
     database = Database(url)
     try:
-        profile = Profile(budget=Budget(fraction=0.3))
+        profile = ClientProfile(budget=Budget(fraction=0.3))
         await Store(database, max_clients=10).put_client("shop", profile)
     finally:
         await database.close()

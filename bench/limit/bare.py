@@ -28,7 +28,9 @@ from bench.limit.cases import Content
 from bench.settling import settle_backend
 from models import checkpoint
 from models.backends.torch import TorchBackend
-from models.core import KeyPath, Plan
+from models.core import Plan
+from models.inputs import Inputs, Item, num_tokens
+from models.inputs.content import Encoded, Text
 from models.space import Subnet, Value
 
 BATCH_SIZE = 32
@@ -97,9 +99,7 @@ def outputs(kernel: Kernel, count: int) -> list[npt.NDArray[np.float32]]:
     tasks = ready.model.tasks
     found = []
     for item in ready.items[:count]:
-        leaves = ready.run([item])
-        ends = [step for step in ready.plan if step.path in leaves]
-        rows = {step.emits: leaves[step.path][0].float() for step in ends}
+        rows = {task: value[0].float() for task, value in ready.run([item]).items()}
         if all(tasks[task].kind == "embedding" for task in rows):
             parts = [next(iter(rows.values()))]  # the same for every task, and sent once
         else:
@@ -158,21 +158,21 @@ class _Ready:
     model: Any
     backend: TorchBackend
     plan: Plan
-    items: list[Tensor]
+    items: list[Item]
 
-    def run(self, batch: Sequence[Tensor]) -> dict[KeyPath, Tensor]:
+    def run(self, batch: Sequence[Item]) -> dict[str, Tensor]:
         return self.backend.run(self.plan, self.collate(batch))
 
-    def collate(self, batch: Sequence[Tensor]) -> Mapping[str, Any]:
-        collated: Mapping[str, Any] = self.model.input.collate(batch)
-        return collated
+    def collate(self, batch: Sequence[Item]) -> Mapping[str, Any]:
+        inputs: Inputs = self.model.inputs
+        return inputs.batch(batch)
 
-    def decode(self, content: Content) -> Tensor:
-        return _decode(self.model.input, content)
+    def decode(self, content: Content) -> Item:
+        return _decode(self.model.inputs, content)
 
 
-def _sorted_batches(ready: _Ready) -> list[list[Tensor]]:
-    ordered = sorted(ready.items, key=ready.model.input.num_tokens)
+def _sorted_batches(ready: _Ready) -> list[list[Item]]:
+    ordered = sorted(ready.items, key=num_tokens)
     batches = [ordered[i : i + BATCH_SIZE] for i in range(0, len(ordered), BATCH_SIZE)]
     Random(0).shuffle(batches)
     return batches
@@ -183,8 +183,8 @@ def _ready(kernel: Kernel) -> _Ready:
     model = checkpoint.load(kernel.checkpoint).model
     backend = TorchBackend() if kernel.backend == "torch" else _onnx_backend()
     backend.prepare(model)
-    plan = model.plan(Subnet(dict(kernel.subnet)), model.input.plan_shape(None), kernel.tasks)
-    items = [_decode(model.input, content) for content in kernel.contents]
+    plan = model.plan(Subnet(dict(kernel.subnet)), model.inputs.plan_shapes(), kernel.tasks)
+    items = [_decode(model.inputs, content) for content in kernel.contents]
     ready = _Ready(model, backend, plan, items)
 
     def run() -> None:
@@ -202,7 +202,7 @@ def _onnx_backend() -> TorchBackend:
     return OnnxBackend(max_bytes=_MAX_SESSION_BYTES, policy=Policy(step_after=1, fuse_after=1))
 
 
-def _decode(model_input: Any, content: Content) -> Tensor:
-    is_text = isinstance(content, str)
-    decoded: Tensor = (model_input.encode if is_text else model_input.decode)(content)
-    return decoded
+def _decode(inputs: Inputs, content: Content) -> Item:
+    given = Text(content) if isinstance(content, str) else Encoded(content)
+    name = next(iter(inputs))
+    return inputs.item({name: inputs[name].type.decode(given)})

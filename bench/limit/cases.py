@@ -126,7 +126,7 @@ def text_cases(model: Path, copy: Path, contents: list[str]) -> list[Case]:
 def image_cases(model: Path, count: int) -> list[Case]:
     """Return an image model asked for all of its tasks, and for one."""
     loaded = checkpoint.load(model).model
-    images = _images(loaded.input, count)
+    images = _images(loaded.config.input, count)
     task = next(iter(loaded.tasks))
     return [
         Case(f"{loaded.name} all", model, loaded.name, images),

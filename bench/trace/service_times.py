@@ -8,13 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor
-
 from bench.trace.bound import Point
 from models.backends.torch import TorchBackend
-from models.inputs.text import TextInput
+from models.inputs import Item
+from models.inputs.text import text_input
 from search.find import Selection
-from server.catalog import Served
+from server.served import Served
 
 BATCH_SIZES = (8, 32)
 _POINTS = 400  # budgets tried for the front; more find nothing new on the shipped model
@@ -43,13 +42,13 @@ class ServiceTimes:
 
     def __post_init__(self) -> None:
         """Find the front."""
-        model_input = self.served.input
-        assert isinstance(model_input, TextInput)
-        self._items: list[Tensor] = [
-            model_input.encode(text) for text in self.texts[: max(self.batch_sizes)]
+        reader = text_input(self.served.inputs)
+        self._items: list[Item] = [
+            self.served.inputs.item({"text": reader.encode(text)})
+            for text in self.texts[: max(self.batch_sizes)]
         ]
-        shape = model_input.shape_of(self._items[0])
-        finder = self.served.finder_for(shape, self.served.whole_outputs)
+        shapes = self.served.inputs.shapes(self._items[0])
+        finder = self.served.finders.at(shapes, self.served.whole_outputs)
         self.front = finder.front(points=_POINTS)
         self.seconds = [math.inf] * len(self.front)
         self._backend = TorchBackend()
@@ -60,7 +59,7 @@ class ServiceTimes:
         give_up = time.perf_counter() + seconds
         while True:
             for size in self.batch_sizes:
-                inputs = self.served.input.collate(self._items[:size])
+                inputs = self.served.inputs.batch(self._items[:size])
                 for i, selection in enumerate(self.front):
                     taken = self._time(selection, inputs) / size
                     self.seconds[i] = min(self.seconds[i], taken)

@@ -6,8 +6,9 @@ from random import Random
 
 from tokenizers import Tokenizer
 
-from models.inputs.text import TOKENIZER, TextInput
-from server.catalog import Served
+from models.inputs import InvalidInputError
+from models.inputs.text import TOKENIZER, text_input
+from server.served import Served
 
 _TRIED = 4000
 _KEPT = 500
@@ -29,9 +30,10 @@ def make(served: Served, num_tokens: int, count: int, seed: int) -> list[str]:
     Raises:
         TextsError: If the model reads no text, or texts of this length cannot be made.
     """
-    model_input = served.input
-    if not isinstance(model_input, TextInput):
-        raise TextsError(f"{served.name} does not read text")
+    try:
+        model_input = text_input(served.inputs)
+    except InvalidInputError:
+        raise TextsError(f"{served.name} does not read text") from None
     rng = Random(seed)
     vocabulary = Tokenizer.from_file(str(served.folder / TOKENIZER)).get_vocab()
     words = sorted(word for word in vocabulary if word.isascii() and word.isalnum())

@@ -158,7 +158,7 @@ _POOLING = {"mean": "mean", "cls": "first", "last": "last"}
 
 
 class Exits(nn.Module):
-    """The family as an `Elastic` model; see `models.core.Elastic` for the contract."""
+    """The family as an `Elastic` model; see `models.elastic.Elastic` for the contract."""
 
     assets = (TOKENIZER,)
 
@@ -249,7 +249,7 @@ class Exits(nn.Module):
         return projection
 
     def plan(self, subnet: Subnet, shapes: Shapes, tasks: Collection[str] | None = None) -> Plan:
-        """Return the embedding, one step per layer and an exit; see `models.core.Elastic`."""
+        """Return the embedding, one step per layer and an exit; see `models.elastic.Elastic`."""
         subnet = self.space.check(subnet)
         most = self.config.text.max_length
         is_one = shapes.keys() == {"text"} and len(shapes["text"]) == 1

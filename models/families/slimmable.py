@@ -122,7 +122,7 @@ class Block(nn.Module):
         return convs
 
 
-class Decoder(nn.Module):
+class TaskDecoder(nn.Module):
     """Two convolutions, global average pooling and a linear classifier."""
 
     def __init__(self, in_max: int, hidden_max: int, num_classes: int) -> None:
@@ -147,7 +147,7 @@ class Decoder(nn.Module):
 
 
 class Slimmable(nn.Module):
-    """The family as an `Elastic` model; see `models.core.Elastic` for the contract."""
+    """The family as an `Elastic` model; see `models.elastic.Elastic` for the contract."""
 
     def __init__(self, name: str, config: SlimmableConfig) -> None:
         super().__init__()
@@ -163,7 +163,7 @@ class Slimmable(nn.Module):
             self.stages.append(nn.ModuleList([first, *rest]))
             inputs = full
         self.decoders = nn.ModuleList(
-            Decoder(inputs, config.decoder_channels, len(labels))
+            TaskDecoder(inputs, config.decoder_channels, len(labels))
             for labels in config.tasks.values()
         )
         self._position = {task: i for i, task in enumerate(config.tasks)}
@@ -228,7 +228,7 @@ class Slimmable(nn.Module):
         return self._channels(self.config.decoder_channels, subnet[axis_of_task(task)])
 
     def plan(self, subnet: Subnet, shapes: Shapes, tasks: Collection[str] | None = None) -> Plan:
-        """Return one step per encoder stage, then one per task; see `models.core.Elastic`."""
+        """Return one step per encoder stage, then one per task; see `models.elastic.Elastic`."""
         wanted = wanted_tasks(self.tasks, tasks)
         subnet = self.space.select({None, *wanted}).check(subnet)
         expected = {"image": self.config.input.shape}
@@ -257,9 +257,9 @@ class Slimmable(nn.Module):
             )
         return Plan(answers)
 
-    def _decoder(self, task: str) -> Decoder:
+    def _decoder(self, task: str) -> TaskDecoder:
         decoder = self.decoders[self._position[task]]
-        assert isinstance(decoder, Decoder)
+        assert isinstance(decoder, TaskDecoder)
         return decoder
 
     @staticmethod

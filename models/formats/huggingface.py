@@ -66,7 +66,7 @@ class Choices(TypedDict, total=False):
 
 
 @dataclass(frozen=True)
-class Head:
+class ExitHead:
     """What follows the pooling.
 
     Attributes:
@@ -107,7 +107,7 @@ def assemble(
     architecture: Architecture,
     tensors: Tensors,
     choices: Choices,
-    head: Head | None = None,
+    head: ExitHead | None = None,
     lowers: bool = False,
 ) -> Exits:
     """Build the model from a folder's fields and tensors, and attach its tokenizer.

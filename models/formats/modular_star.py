@@ -21,7 +21,7 @@ from torch import Tensor
 
 from models.families.exits import Exits
 from models.formats.folder import Fields, FormatError, Tensors
-from models.formats.huggingface import CONFIG, Choices, Head, assemble
+from models.formats.huggingface import CONFIG, Choices, ExitHead, assemble
 from models.formats.model_types import MODEL_TYPES
 
 DEPTHS = (4, 9, 18, 27, 36)
@@ -64,7 +64,7 @@ def read(folder: Path, name: str, **choices: Unpack[Choices]) -> Exits:
     return assemble(folder, name, fields, MODEL_TYPES["starcoder2"], tensors, both, head)
 
 
-def _head(fields: Fields, tensors: Tensors, depths: Sequence[int]) -> Head:
+def _head(fields: Fields, tensors: Tensors, depths: Sequence[int]) -> ExitHead:
     condition = fields.integer(IS_MODULAR_STAR, 0)
     inputs = fields.integer("hidden_size") + condition
     width = tensors.rows(PROJECTION["bias"].format(0))
@@ -76,4 +76,4 @@ def _head(fields: Fields, tensors: Tensors, depths: Sequence[int]) -> Head:
         for part, shape in (("weight", (width, inputs)), ("bias", (width,))):
             tensor = tensors.take(PROJECTION[part].format(i), *shape)
             state[f"exits.{depth}.projection.{part}"] = tensor
-    return Head(width, lambda _: state, condition=condition)
+    return ExitHead(width, lambda _: state, condition=condition)

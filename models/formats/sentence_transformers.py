@@ -17,7 +17,7 @@ from torch import Tensor
 from models.families.exits import Exits
 from models.files import read_json
 from models.formats.folder import Fields, FormatError, Tensors
-from models.formats.huggingface import CONFIG, Choices, Head, assemble
+from models.formats.huggingface import CONFIG, Choices, ExitHead, assemble
 from models.formats.known import check_known
 from models.formats.model_types import MODEL_TYPES
 
@@ -226,7 +226,7 @@ def _prompts(settings: Fields) -> dict[str, str]:
     return {name: f"{prefix}{{text}}" for name, prefix in prompts.items()}
 
 
-def _head(folder: Path) -> Head:
+def _head(folder: Path) -> ExitHead:
     """Read a Dense module; every exit gets a copy of it."""
     fields = Fields.read(folder / CONFIG)
     check_known(fields, _KNOWN_DENSE)
@@ -247,4 +247,4 @@ def _head(folder: Path) -> Head:
         parts = {"weight": weight, "bias": bias}
         return {f"exits.{d}.projection.{part}": t for d in depths for part, t in parts.items()}
 
-    return Head(width, exits, activation)
+    return ExitHead(width, exits, activation)

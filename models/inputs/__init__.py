@@ -6,12 +6,13 @@ content. Nothing outside this folder asks what type an input is.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias
 
 from models.core import Shape, Shapes
 from models.inputs.content import Content, InvalidInputError
+from models.inputs.signature import Signature
 from models.nn.ragged import Value
 from models.space import Axis
 from models.space import Value as Choice
@@ -141,14 +142,11 @@ class Inputs(Mapping[str, Slot]):
         """
         return next(iter(self.of_kind(kind) or self))
 
-    def fits(self, kind: str | None, names: Collection[str] | None) -> bool:
-        """Return whether there is an input of a kind, and whether an item may have just these."""
-        if kind is not None and not self.of_kind(kind):
-            return False
-        if names is None:
-            return True
-        required = {name for name, slot in self._slots.items() if slot.required}
-        return required <= set(names) <= self._slots.keys()
+    @property
+    def signature(self) -> Signature:
+        """Names and kinds, without what is needed to read them."""
+        kinds = {name: slot.type.kind for name, slot in self._slots.items()}
+        return Signature(kinds, frozenset(n for n, slot in self._slots.items() if slot.required))
 
     def check(self, names: Iterable[str]) -> None:
         """Refuse an item that lacks an input or has one that the model does not take.

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from search.knapsack.close import Knapsack
-from search.knapsack.options import Options
+from search.knapsack.options import TaskOptions
 from search.lengths import IntArray
 from search.quality.table import BoolArray, FloatArray
 
@@ -56,7 +56,7 @@ class Objective(ABC):
 
     def __init__(
         self,
-        options: Options,
+        options: TaskOptions,
         weights: FloatArray,
         limit: float,
         allowed: BoolArray | None = None,
@@ -145,7 +145,7 @@ class Best(Objective):
 
     def __init__(
         self,
-        options: Options,
+        options: TaskOptions,
         weights: FloatArray,
         limit: float,
         price: float = 0.0,
@@ -213,7 +213,7 @@ class Cheapest(Objective):
 
     def __init__(
         self,
-        options: Options,
+        options: TaskOptions,
         weights: FloatArray,
         limit: float,
         allowed: BoolArray | None = None,

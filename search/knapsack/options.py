@@ -19,7 +19,7 @@ _FALLING = 1 + 1e-9
 
 
 @dataclass(frozen=True)
-class Options:
+class TaskOptions:
     """Costs and values of every option, and of the steps along their upper convex hulls.
 
     A row's task starts at its cheapest option; each step replaces an option by the next on the hull
@@ -69,7 +69,7 @@ class Options:
         retention: FloatArray,
         tasks: IntArray,
         columns: IntArray,
-    ) -> Options:
+    ) -> TaskOptions:
         """Pack the arrays of some tasks.
 
         Args:

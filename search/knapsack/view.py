@@ -7,7 +7,7 @@ from functools import cached_property, lru_cache
 import numpy as np
 
 from search.grid import Grid, Priced
-from search.knapsack.options import Options, hulls
+from search.knapsack.options import TaskOptions, hulls
 from search.lengths import IntArray
 from search.request import Request
 
@@ -26,14 +26,14 @@ class View:
         self.grid, self.priced = grid, priced
         self._options = lru_cache(_MAX_TASK_SETS)(self._options_of)
 
-    def options(self, request: Request) -> Options:
+    def options(self, request: Request) -> TaskOptions:
         """Return the arrays of a request's tasks, kept for the next that asks for them."""
         return self._options(tuple(request.tasks.tolist()))
 
-    def _options_of(self, tasks: tuple[int, ...]) -> Options:
+    def _options_of(self, tasks: tuple[int, ...]) -> TaskOptions:
         of_tasks = np.array(tasks)
         sharing = self.grid.sharing(of_tasks)
-        return Options.of(self.priced, sharing, self.grid.retention, of_tasks, self._hulls)
+        return TaskOptions.of(self.priced, sharing, self.grid.retention, of_tasks, self._hulls)
 
     @cached_property
     def _hulls(self) -> IntArray:

@@ -19,7 +19,7 @@ from models.space import Subnet
 from models.train import cifar100
 from models.train.run import LOG_FILE, STATE_FILE, StateError, load_state
 from models.train.slimmable import Recipe, recipe_json, train
-from search.find import Finders
+from search.finders import Finders
 from search.quality.measure import measure
 from search.quality.table import TABLE, Table
 

@@ -13,7 +13,8 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from models.backends.torch import TorchBackend
-from models.core import Elastic, Plan
+from models.core import Plan
+from models.elastic import Elastic
 from models.inputs.text import text_input
 from models.space import Subnet
 from models.train.texts import Retrieval, ScoredPair

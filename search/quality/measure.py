@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from models.backends.torch import TorchBackend
-from models.core import Elastic
+from models.elastic import Elastic
 from models.tasks import Task
 from search.quality.smooth import smooth
 from search.quality.table import Cells, FloatArray, Table

@@ -9,7 +9,7 @@ until there is something faster.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple, TypeAlias
@@ -53,7 +53,7 @@ class Workload(NamedTuple):
     length: float | FloatArray
 
     @classmethod
-    def of(cls, steps: Collection[Step], rows: float, lengths: Mapping[str, float]) -> Workload:
+    def of(cls, steps: Iterable[Step], rows: float, lengths: Mapping[str, float]) -> Workload:
         """Return the workload of each step of a plan.
 
         Args:
@@ -142,7 +142,7 @@ class LatencyProfile:
         each = self._each(numbers, workload)
         return self._measured(numbers, each) * self._ratios(numbers, each)
 
-    def total(self, steps: Sequence[Step], workload: Workload) -> float:
+    def total(self, steps: Iterable[Step], workload: Workload) -> float:
         """Predict the seconds of steps that all take the same rows.
 
         Raises:
@@ -286,35 +286,3 @@ def _sizes(each: _Each) -> tuple[NDArray[np.int64], FloatArray]:
     at = np.log(np.maximum(each.rows * tokens, 1e-9))
     lower: NDArray[np.int64] = (at >= _LOGS[1]).astype(np.int64)
     return lower, ((at - _LOGS[lower]) / (_LOGS[lower + 1] - _LOGS[lower])).clip(0.0, 1.0)
-
-
-@dataclass(frozen=True)
-class Timing:
-    """A profile at one version, for some rows: what a search in time goes by.
-
-    Attributes:
-        profile: Measured.
-        rows: Items of the request, rounded up to a power of two, so that few differ.
-        version: Of the profile's corrections.
-    """
-
-    profile: LatencyProfile
-    rows: int
-    version: int
-
-    @classmethod
-    def of(cls, profile: LatencyProfile, rows: int) -> Timing:
-        """Return the timing of now for a number of items."""
-        return cls(profile, 1 << (rows - 1).bit_length(), profile.corrections.version)
-
-    def microseconds(self, numbers: NDArray[np.int64], lengths: FloatArray) -> FloatArray:
-        """Predict functions.
-
-        Args:
-            numbers: Of their curves.
-            lengths: Tokens of the sequences that each depends on, together; shape [functions].
-
-        Returns:
-            Shape [functions].
-        """
-        return 1e6 * self.profile.times(numbers, Workload(self.rows, lengths))

@@ -9,12 +9,12 @@ from typing import Any, TypeVar
 from fastapi import Request
 
 from search.find import Selection
+from server.admitted import Answer
 from server.api.rheostat.schema import Milliseconds, PlanReceipt, Receipt, TaskReceipt
-from server.catalog import Served
 from server.choose import Choice
 from server.errors import ClientGoneError
 from server.observe.metrics import Stage
-from server.service import Answer
+from server.served import Served
 
 T = TypeVar("T")
 

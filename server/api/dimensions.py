@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from models.space import Value
-from server.catalog import Served
 from server.errors import InvalidRequestError
+from server.served import Served
 
 
 def allowed_dimensions(served: Served) -> list[int] | None:

@@ -11,16 +11,16 @@ from server.api.answer import milliseconds, plan_receipt, receipt_headers, unles
 from server.api.options import options_of
 from server.api.rheostat.schema import BudgetBody
 from server.api.rheostat.text_schema import Preferences, RankingReceipt
-from server.catalog import Served
 from server.clients.caller import caller_of
 from server.inputs.sources import Passage
 from server.observe.metrics import Tally
 from server.rerank import Cascade, Ranking, rerank
+from server.served import Served
 from server.service import Service
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class RankingRequest:
     """A ranking as any protocol asks for it.
 
     Attributes:
@@ -43,7 +43,7 @@ class Asked:
 
 
 async def ranked(
-    service: Service, request: Request, response: Response, tally: Tally, asked: Asked
+    service: Service, request: Request, response: Response, tally: Tally, asked: RankingRequest
 ) -> tuple[Ranking, RankingReceipt]:
     """Rank texts; put the receipt's main figures into the response's headers.
 

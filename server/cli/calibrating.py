@@ -12,11 +12,12 @@ import torch
 
 from models.inputs import num_tokens
 from models.run.backend import Backend
-from search.timing.profile import Profile, Workload
+from search.timing.profile import LatencyProfile, Workload
 from server import catalog
 from server.backends import make_backend
-from server.catalog import Served
+from server.observe.progress import Progress
 from server.profiles import Profiles
+from server.served import Served
 from server.settings import Settings
 
 _SUBNETS, _RUNS = 24, 3
@@ -41,7 +42,7 @@ def calibrate(settings: Settings, seed: int) -> Iterator[str]:
     for served in loaded.values():
         backend.prepare(served.model)
         start = time.perf_counter()
-        profile = profiles.measure(served, math.inf)
+        profile = profiles.measure(served, math.inf, Progress.on_terminal())
         taken = time.perf_counter() - start
         errors = _errors(served, profile, backend.baseline, Random(seed))
         middle, high = np.quantile(np.abs(errors), (0.5, 0.95))
@@ -53,7 +54,7 @@ def calibrate(settings: Settings, seed: int) -> Iterator[str]:
     backend.close()
 
 
-def _errors(served: Served, profile: Profile, backend: Backend, rng: Random) -> list[float]:
+def _errors(served: Served, profile: LatencyProfile, backend: Backend, rng: Random) -> list[float]:
     """Return predicted over actual time, less one, of random batches."""
     shapes = served.inputs.plan_shapes()
     longest = min(_LONGEST, served.inputs.num_tokens(shapes))

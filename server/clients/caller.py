@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from fastapi import Request
 
-from server.clients.profile import Profile
+from server.clients.profile import ClientProfile
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Caller:
     client: str = ""
     weight: float = 1.0
     priority: int = 0
-    profile: Profile | None = None
+    profile: ClientProfile | None = None
 
     @property
     def models(self) -> Collection[str] | None:

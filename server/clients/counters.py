@@ -11,7 +11,7 @@ from server.clients.profile import QuotaName
 
 
 class Turned(StrEnum):
-    """Why somebody was turned away at the door."""
+    """Why somebody was turned away at the authenticator."""
 
     MISSING = "missing"
     UNKNOWN = "unknown"

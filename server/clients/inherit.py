@@ -23,10 +23,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from search.budget import Budget
-from server.catalog import Served
 from server.choose import Question
-from server.clients.profile import CEILINGS, Profile, check_ceilings
+from server.clients.profile import CEILINGS, ClientProfile, check_ceilings
 from server.errors import UnknownModelError
+from server.served import Served
 
 
 def inherited(question: Question, served: Served, slims_all: bool = False) -> Question:
@@ -60,7 +60,7 @@ def _decided(budget: Budget, may_shrink: bool) -> Budget:
     return budget if budget.strict is not None else replace(budget, strict=not may_shrink)
 
 
-def _budget(asked: Budget, profile: Profile, slims_all: bool) -> Budget:
+def _budget(asked: Budget, profile: ClientProfile, slims_all: bool) -> Budget:
     check_ceilings(asked, profile.maximum)
     has_ceiling = any(getattr(asked, name) is not None for name in CEILINGS)
     first = asked if has_ceiling else profile.budget
@@ -77,7 +77,7 @@ def _budget(asked: Budget, profile: Profile, slims_all: bool) -> Budget:
 
 
 def _preferences(
-    question: Question, served: Served, profile: Profile
+    question: Question, served: Served, profile: ClientProfile
 ) -> Mapping[str, float] | None:
     if question.preferences is not None:
         return question.preferences

@@ -45,7 +45,7 @@ class Quota:
 
 
 @dataclass(frozen=True, slots=True)
-class Profile:
+class ClientProfile:
     """A client as it is stored; `server.clients.inherit` says what its requests make of it.
 
     Attributes:
@@ -67,7 +67,7 @@ class Profile:
     models: tuple[str, ...] | None = None
 
 
-def check_profile(profile: Profile, tasks: Mapping[str, Collection[str]]) -> None:
+def check_profile(profile: ClientProfile, tasks: Mapping[str, Collection[str]]) -> None:
     """Refuse a profile that contradicts itself or names what is not served.
 
     Args:

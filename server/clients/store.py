@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from server.clients import tables
 from server.clients.database import Database
 from server.clients.keys import Key, Scope
-from server.clients.profile import Profile
+from server.clients.profile import ClientProfile
 from server.errors import (
     ConflictError,
     UnknownClientError,
@@ -24,7 +24,7 @@ from server.errors import (
 MAX_KEYS_PER_CLIENT = 32  # that are good; those of nobody count as one client's
 MAX_ENDED_KEYS = 32  # of a client that are listed: those that ended last
 _KEPT_S = 30 * 86_400.0  # keys that ended are listed for so long at most
-_PROFILE = TypeAdapter(Profile)
+_PROFILE = TypeAdapter(ClientProfile)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Changes:
     """
 
     revision: int
-    clients: Mapping[str, Profile]
+    clients: Mapping[str, ClientProfile]
     client_ids: frozenset[str]
     keys: tuple[Key, ...]
     key_ids: frozenset[str]
@@ -82,13 +82,13 @@ class Store:
                 frozenset((await connection.execute(select(keys.c.id))).scalars()),
             )
 
-    async def clients(self) -> dict[str, Profile]:
+    async def clients(self) -> dict[str, ClientProfile]:
         """Return all clients, by id."""
         async with self._database.reading() as connection:
             rows = await _rows(connection, tables.clients)
         return {row.id: _PROFILE.validate_python(row.profile) for row in rows}
 
-    async def client(self, client_id: str) -> Profile:
+    async def client(self, client_id: str) -> ClientProfile:
         """Return one client.
 
         Raises:
@@ -98,10 +98,10 @@ class Store:
             rows = await _rows(connection, tables.clients, tables.clients.c.id == client_id)
         if not rows:
             raise _unknown_client(client_id)
-        profile: Profile = _PROFILE.validate_python(rows[0].profile)
+        profile: ClientProfile = _PROFILE.validate_python(rows[0].profile)
         return profile
 
-    async def put_client(self, client_id: str, profile: Profile) -> bool:
+    async def put_client(self, client_id: str, profile: ClientProfile) -> bool:
         """Store a client, new or in place of what is stored; return whether it is new.
 
         Raises:

@@ -4,36 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from math import inf
 from typing import Any, TypeVar
 
 from torch import nn
 
-from models.core import Step
 from models.run.backend import Backend
-from models.run.execution import NotFiniteError, StoppedError
 from models.run.jobs import Done
-from search.timing.profile import Workload
 from server.engine.admission import Admission
 from server.engine.batch import Waiting
 from server.engine.cache import ContentCache, answers_of
 from server.engine.errands import Errand
 from server.engine.flows import ANY_FLOW, Flow, Room
-from server.engine.predict import InTime, Pace, batch_seconds
 from server.engine.reservation import Reservation
 from server.engine.schedule import Scheduler
 from server.engine.work import Result, Work
-from server.errors import DeadlineError, InferenceError, ModelNotReadyError
+from server.engine.worker import FAILED, Worker
+from server.errors import DeadlineError, InferenceError
 
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
 _LONGEST_BATCH = 0.25  # of the longest wait: what comes next waits for the end of a batch
-_FAILED = "the model failed on this request"
 
 
 class Engine:
@@ -69,25 +64,18 @@ class Engine:
         self._cache = cache or ContentCache(0)
         self.backend = backend
         self._admission = Admission(max_queue, max_wait_s, clock)
-        self._pace = Pace()
-        self._longest_s = _LONGEST_BATCH * max_wait_s
-        self._running_until = 0.0
-        self._running: Sequence[Waiting] = ()
         self._clock = clock
         self._on_batch = on_batch
-        self._queue: Scheduler[Waiting] = Scheduler(max_batch_size, max_batch_tokens)
-        self._errands: list[Errand] = []
-        self._changed = threading.Condition()
-        self._is_open = False
+        queue: Scheduler[Waiting] = Scheduler(max_batch_size, max_batch_tokens)
+        self._worker = Worker(backend, queue, _LONGEST_BATCH * max_wait_s, clock, self)
         self._unanswered: dict[asyncio.Future[Result], Work] = {}
-        self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
         self._loop: asyncio.AbstractEventLoop
         self._ended: asyncio.Event
 
     @property
     def is_alive(self) -> bool:
         """Whether works are accepted and the worker is there to run them."""
-        return self._is_open and self._thread.is_alive()
+        return self._worker.is_alive
 
     @property
     def depth(self) -> int:
@@ -97,12 +85,12 @@ class Engine:
     @property
     def backlog_s(self) -> float:
         """Predicted seconds of all that is admitted and not yet answered."""
-        return self._pace.value * self._admission.seconds
+        return self._worker.pace.value * self._admission.seconds
 
     @property
     def pace(self) -> float:
         """Seconds that batches lately took for each predicted one."""
-        return self._pace.value
+        return self._worker.pace.value
 
     def delay_s(self, room: Room, seconds: float, deadline: float = inf) -> float:
         """Predict how long a request that has been admitted would wait, if it were submitted now.
@@ -117,7 +105,7 @@ class Engine:
         if deadline < inf:
             ahead_s = self._due_before(deadline, None if flows.is_alone(room.flow) else room.flow)
         wait_s = flows.wait_s(room.flow, seconds, self._running_s(), ahead_s, room)
-        return self._pace.value * wait_s
+        return self._worker.pace.value * wait_s
 
     def _due_before(self, deadline: float, flow: Flow | None) -> float:
         """Predict what waits of a flow, or of all, and is due no later; seconds.
@@ -125,7 +113,7 @@ class Engine:
         In an overload this goes over hundreds of works for each request, so it looks at little.
         """
         works: Iterable[Work] = self._unanswered.values()
-        running = [one.work for one in self._running if not one.future.done()]
+        running = [one.work for one in self._worker.running if not one.future.done()]
         if flow is not None:
             key = (flow.client, flow.priority)
             works = [work for work in works if (work.client, work.priority) == key]
@@ -135,25 +123,21 @@ class Engine:
 
     def _running_s(self) -> float:
         """Return what is left of the batch that runs now, in predicted seconds."""
-        if all(one.future.done() for one in self._running):
+        if all(one.future.done() for one in self._worker.running):
             return 0.0
-        return max(0.0, self._running_until - self._clock()) / self._pace.value
+        return max(0.0, self._worker.running_until - self._clock()) / self._worker.pace.value
 
     def start(self) -> None:
         """Start the worker. Call once, on the event loop that will submit."""
         self._loop = asyncio.get_running_loop()
         self._ended = asyncio.Event()
-        self._is_open = True
-        self._thread.start()
+        self._worker.start(self._loop)
 
     async def close(self) -> None:
         """Refuse new works, finish those accepted and stop the worker."""
-        with self._changed:
-            self._is_open = False
-            self._changed.notify()
-        if self._thread.ident is not None:
+        if self._worker.close():
             await self._ended.wait()
-            self._thread.join()
+            self._worker.join()
 
     async def call(self, function: Callable[[], T]) -> T:
         """Return what a function returns on the worker thread, between two batches.
@@ -166,10 +150,7 @@ class Engine:
             Exception: Whatever the function raises.
         """
         errand = Errand(function, self._loop.create_future())
-        with self._changed:
-            self._check_open()
-            self._errands.append(errand)
-            self._changed.notify()
+        self._worker.call(errand)
         result: T = await errand.future
         return result
 
@@ -200,10 +181,10 @@ class Engine:
             OverloadedError: If there is not enough room, or the request would wait too long.
             ModelNotReadyError: If the engine is not running.
         """
-        self._check_open()
+        self._worker.check_open()
         running_s = self._running_s()
         with self._admission.reserve(
-            num_works, seconds, self._pace.value, flow, running_s, is_timed, wait_s
+            num_works, seconds, self._worker.pace.value, flow, running_s, is_timed, wait_s
         ) as room:
             yield Reservation(self._submit, room)
 
@@ -223,11 +204,7 @@ class Engine:
         ]
         waiting = [item for item in everything if not self._recall(item)]
         room.hold(sum(item.seconds for item in waiting), len(waiting))
-        with self._changed:
-            self._check_open()
-            for item in waiting:
-                self._queue.push(item, item.work.ticket, room)
-            self._changed.notify()
+        self._worker.put(waiting)
         futures = {item.future: item.work for item in waiting}
         self._unanswered |= futures
         try:
@@ -235,9 +212,7 @@ class Engine:
         finally:
             for future in futures:
                 del self._unanswered[future]
-            with self._changed:
-                for item in waiting:
-                    self._queue.discard(item)
+            self._worker.discard(waiting)
 
     def _recall(self, item: Waiting) -> bool:
         """Answer a work from the cache, if it can be."""
@@ -250,97 +225,13 @@ class Engine:
         item.future.set_result(Result(answers, kept, 0.0, 0.0, 0, shared=1.0))
         return True
 
-    def _check_open(self) -> None:
-        if not self.is_alive:
-            raise ModelNotReadyError(
-                "the engine is not running: the server is starting or stopping"
-            )
+    # The events of the worker, on the event loop.
 
-    # What follows runs on the worker thread, or is marked as posted to the event loop.
+    def taken(self, size: int) -> None:
+        """Tell who counts batches."""
+        self._on_batch(size)
 
-    def _work(self) -> None:
-        try:
-            self._run_batches()
-        except BaseException:  # the thread's edge: log, and leave nobody waiting
-            log.exception("the worker died")
-        finally:
-            with self._changed:
-                self._is_open = False
-            self._post(self._end)
-
-    def _run_batches(self) -> None:
-        """Schedule, run, answer each work when its own steps are done; until closed and empty."""
-        while (batch := self._next_batch()) is not None:
-            if not batch:
-                continue  # all that waited had expired, or there was something else to do
-            started = self._clock()
-            self._running_until = started + self._pace.value * batch_seconds(batch)
-            self._running = batch
-            self._post(self._on_batch, len(batch))
-            calls: list[tuple[Sequence[Step], Workload, float]] = []
-            try:
-                for done in self._execute(batch, calls):
-                    run_s = self._clock() - started
-                    answered = [(batch[i], one) for i, one in done if isinstance(one, Done)]
-                    failed = {i: one for i, one in done if isinstance(one, Exception)}
-                    # Of many tasks most leaves complete no work, and to wake the loop costs time.
-                    if answered:
-                        self._post(self._answer, answered, started, run_s, len(batch))
-                    if failed:
-                        self._post(self._fail, [batch[i] for i in failed], _told(failed))
-            except StoppedError:
-                pass  # nobody of the batch waits any more
-            except Exception:  # the loop's edge: the batch fails, the worker goes on
-                log.exception("a batch of %d failed", len(batch))
-                self._post(self._fail, batch)
-            else:
-                self._pace.note(batch_seconds(batch), self._clock() - started)
-            self._running = ()
-            if (profile := batch[0].work.prepared.profile) is not None:
-                for call in calls:  # only now, when nobody waits for it
-                    profile.observe(*call)
-                owner = batch[0].work.prepared.owner
-                for built in self.backend.take_built(owner) if isinstance(owner, nn.Module) else ():
-                    length = built.num_tokens / built.rows
-                    profile.replace(built.steps, Workload(built.rows, length), built.seconds)
-
-    def _next_batch(self) -> list[Waiting] | None:
-        """Wait for works; None once closed and empty."""
-        with self._changed:
-            while self._is_open and not self._queue and not self._errands:
-                self._changed.wait()
-            errands, self._errands = self._errands, []
-            if not self._queue and not errands:
-                return None
-        for errand in errands:
-            self._post(errand.run())
-        with self._changed:
-            now = self._clock()
-            in_time = InTime(now, self._pace.value, self._longest_s)
-            batch, expired = self._queue.next_batch(now, in_time)
-        if expired:
-            self._post(self._expire, expired)
-        return batch
-
-    def _execute(
-        self, batch: Sequence[Waiting], calls: list[tuple[Sequence[Step], Workload, float]]
-    ) -> Iterator[list[tuple[int, Done | Exception]]]:
-        """Run a batch, and note each call and its seconds."""
-        collate = batch[0].work.prepared.inputs.collate
-        is_forsaken = lambda: all(item.future.done() for item in batch)  # noqa: E731
-
-        def observe(steps: Sequence[Step], rows: int, num_tokens: int, seconds: float) -> None:
-            calls.append((steps, Workload(rows, num_tokens / rows), seconds))
-
-        jobs = [item.job for item in batch]
-        return self.backend.execute(jobs, collate, is_forsaken, observe, self._clock)
-
-    def _post(self, call: Callable[..., None], *args: object) -> None:
-        # A loop that is gone took everybody who waited with it.
-        with suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(call, *args)
-
-    def _answer(
+    def answered(
         self,
         answered: Sequence[tuple[Waiting, Done]],
         started: float,
@@ -356,15 +247,15 @@ class Engine:
                 queue_s = started - item.since
                 item.future.set_result(item.result(done, queue_s, run_s, batch_size))
 
-    def _fail(self, batch: Sequence[Waiting], texts: Sequence[str] = ()) -> None:
+    def failed(self, batch: Sequence[Waiting], texts: Sequence[str] = ()) -> None:
         """Tell those of a batch that have no answer yet that it failed. On the event loop."""
         self._admission.note(len(batch))
-        for item, text in zip(batch, texts or [_FAILED] * len(batch), strict=True):
+        for item, text in zip(batch, texts or [FAILED] * len(batch), strict=True):
             if not item.future.done():
                 item.release()
             _set_error([item.future], text)
 
-    def _expire(self, expired: Sequence[Waiting]) -> None:
+    def expired(self, expired: Sequence[Waiting]) -> None:
         """Tell works that came to their turn too late. On the event loop."""
         for item in expired:
             if not item.future.done():
@@ -372,22 +263,11 @@ class Engine:
                 text = "the deadline passed before the request could be run"
                 item.future.set_exception(DeadlineError(text))
 
-    def _end(self) -> None:
+    def ended(self) -> None:
         """Tell whoever is left that no answer comes. On the event loop, after all others."""
         text = "the worker stopped before it could answer"
-        _set_error([*self._unanswered, *(errand.future for errand in self._errands)], text)
+        _set_error([*self._unanswered, *(errand.future for errand in self._worker.errands)], text)
         self._ended.set()
-
-
-def _told(failed: Mapping[int, Exception]) -> list[str]:
-    """Log why works of a batch failed, and return what each client is told."""
-    for error in set(failed.values()):
-        known = isinstance(error, NotFiniteError)
-        log.error("%d of a batch failed: %s", len(failed), error, exc_info=None if known else error)
-    return [
-        f"{_FAILED}: {error}" if isinstance(error, NotFiniteError) else _FAILED
-        for error in failed.values()
-    ]
 
 
 def _set_error(futures: Sequence[asyncio.Future[Any]], text: str) -> None:

@@ -48,7 +48,7 @@ class Load(NamedTuple):
     max_seconds: float
 
 
-class Policy(ABC):
+class LoadPolicy(ABC):
     """Decides for one request at a time, on the event loop.
 
     Attributes:
@@ -66,7 +66,7 @@ class Policy(ABC):
         """Return what this request may cost and take."""
 
 
-class Fixed(Policy):
+class Fixed(LoadPolicy):
     """Never slims."""
 
     name = "fixed"
@@ -77,7 +77,7 @@ class Fixed(Policy):
         return Load(0.0, math.inf)
 
 
-class SlackFit(Policy):
+class SlackFit(LoadPolicy):
     """Gives each request the largest latency bucket that fits its slack.
 
     A request without a latency budget has that of the target: it is due when its own run, after
@@ -106,7 +106,7 @@ class SlackFit(Policy):
         return Load(0.0, 10 ** (bucket / self._per_decade))
 
 
-class Price(Policy):
+class Price(LoadPolicy):
     """Compute has a price per FLOP that rises with the queueing delay.
 
     The price follows the predicted delay alone, without memory but for hysteresis: the queue is
@@ -157,7 +157,7 @@ def _on_ladder(price: float) -> float:
     return float(_RUNG ** round(math.log(price, _RUNG)))
 
 
-def policy(name: str, target_s: float) -> Policy:
+def policy(name: str, target_s: float) -> LoadPolicy:
     """Return a policy by its name in the settings; KeyError if there is none such."""
     makers = {"price": Price, "slackfit": SlackFit}
     return Fixed() if name == Fixed.name else makers[name](target_s)

@@ -13,7 +13,7 @@ from torch import Tensor
 from models.core import Plan, Step, plan_cost
 from models.inputs import Inputs, Item, num_tokens
 from models.nn.ragged import Value
-from search.timing.profile import Profile, Workload
+from search.timing.profile import LatencyProfile, Workload
 from server.engine.predict import Share
 from server.engine.schedule import Ticket
 
@@ -42,7 +42,7 @@ class Prepared:
     inputs: Inputs
     known: frozenset[bytes] = frozenset()
     keep: frozenset[bytes] = frozenset()
-    profile: Profile | None = None
+    profile: LatencyProfile | None = None
     owner: object = None
     steps: tuple[Step, ...] = field(init=False)
     macs: int = field(init=False)

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 _KEY_HEADERS = (b"authorization", b"x-api-key")
 
 
-class Door:
+class Authenticator:
     """Whether requests without a key come in, and who sends one."""
 
     def __init__(
@@ -40,7 +40,7 @@ class Door:
         counters: ClientCounters,
         settings: Settings,
     ) -> None:
-        """Create a door that is shut until `open` is called.
+        """Create a authenticator that is shut until `open` is called.
 
         Args:
             directory: Of clients and keys.
@@ -160,9 +160,9 @@ class Door:
 class Access:
     """Let in what has a key of the path's scope, and say in the scope's state who it is."""
 
-    def __init__(self, app: ASGIApp, door: Door) -> None:
+    def __init__(self, app: ASGIApp, authenticator: Authenticator) -> None:
         self._app = app
-        self._door = door
+        self._door = authenticator
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection."""
@@ -187,13 +187,13 @@ async def check_exposure(settings: Settings) -> None:
     """Say before anything is loaded what would keep the server from starting.
 
     Raises:
-        SettingsError: As `Door.check`.
+        SettingsError: As `Authenticator.check`.
         DatabaseError: If the database cannot be used.
     """
     counters = ClientCounters(CollectorRegistry())
     clients = Clients.of(settings, counters)
     async with clients.running():
-        Door(clients.directory, counters, settings).check()
+        Authenticator(clients.directory, counters, settings).check()
 
 
 def is_loopback(host: str) -> bool:

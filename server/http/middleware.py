@@ -17,7 +17,7 @@ from server.errors import (
 from server.http.forms import Forms
 from server.http.heads import FAULT
 from server.observe import logs
-from server.observe.watchdog import Pulse
+from server.observe.watchdog import Watchdog
 
 _HEADER = b"x-request-id"
 
@@ -87,9 +87,9 @@ class RequestId:
 class Shedding:
     """Refuse what is posted unread while the event loop does not keep up; the rest is answered."""
 
-    def __init__(self, app: ASGIApp, pulse: Pulse) -> None:
+    def __init__(self, app: ASGIApp, watchdog: Watchdog) -> None:
         self._app = app
-        self._pulse = pulse
+        self._pulse = watchdog
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection."""

@@ -40,7 +40,7 @@ class Prefix:
         await self._app(scope, receive, send)
 
 
-class Head:
+class HeadMethod:
     """Answer HEAD as GET, without the body (RFC 9110, section 9.3.2)."""
 
     def __init__(self, app: ASGIApp) -> None:

@@ -40,7 +40,12 @@ class Server(uvicorn.Server):
     """Uvicorn's server, but it drains first, and requests it ends are answered."""
 
     def __init__(
-        self, config: uvicorn.Config, drain: Callable[[], None], drain_s: float, grace_s: float
+        self,
+        config: uvicorn.Config,
+        drain: Callable[[], None],
+        drain_s: float,
+        grace_s: float,
+        announce: Callable[[], None] = lambda: None,
     ) -> None:
         """Create a server that does not run yet.
 
@@ -49,12 +54,14 @@ class Server(uvicorn.Server):
             drain: Called as soon as a signal says that the server is to end.
             drain_s: Requests are still taken for so long after that.
             grace_s: For those under way when listening has stopped.
+            announce: Called once it listens.
         """
         super().__init__(config)
         config.timeout_graceful_shutdown = math.ceil(grace_s) + _LAST_WORDS_S
         self._drain = drain
         self._drain_s = drain_s
         self._grace_s = grace_s
+        self._announce = announce
         self._drained_at: float | None = None
         self._acceptors: list[Acceptor] = []
 
@@ -68,6 +75,7 @@ class Server(uvicorn.Server):
             sys.exit(STARTUP_FAILURE)
         if sockets:
             self._log_started_message(sockets)
+        self._announce()
         if not type(asyncio.get_running_loop()).__module__.startswith("uvloop"):
             return
         connect = partial(
@@ -157,7 +165,11 @@ def configured(app: ASGIApp, settings: Settings) -> uvicorn.Config:
 
 
 def serve(
-    app: ASGIApp, settings: Settings, drain: Callable[[], None], sockets: list[socket]
+    app: ASGIApp,
+    settings: Settings,
+    drain: Callable[[], None],
+    sockets: list[socket],
+    announce: Callable[[], None] = lambda: None,
 ) -> None:
     """Serve until a signal says to end; then take the signal's own way out.
 
@@ -166,8 +178,10 @@ def serve(
         settings: How to end.
         drain: Called as soon as a signal says that the server is to end.
         sockets: Bound to where to listen.
+        announce: Called once it listens.
     """
-    server = Server(configured(app, settings), drain, settings.drain_s, settings.grace_s)
+    config = configured(app, settings)
+    server = Server(config, drain, settings.drain_s, settings.grace_s, announce)
     garbage.settle()  # while nobody waits
     with suppress(KeyboardInterrupt):  # raised after a good end
         server.run(sockets)

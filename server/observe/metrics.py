@@ -24,7 +24,6 @@ from prometheus_client.registry import Collector
 
 from search.budget import InfeasibleBudgetError
 from search.find import RequestError
-from server.catalog import Served
 from server.choose import Choice
 from server.clients.counters import ClientCounters
 from server.errors import (
@@ -38,6 +37,7 @@ from server.errors import (
     RequestTimeoutError,
     RheostatError,
 )
+from server.served import Served
 
 # 0.1 ms to 10 s, four to a decade: model servers answer in milliseconds.
 _SECONDS = tuple(float(f"{10 ** (k / 4):.3g}") for k in range(-16, 5))

@@ -23,12 +23,12 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 from opentelemetry.util.types import AttributeValue
 
-from server.catalog import Served
+from server.admitted import Admitted
 from server.choose import Choice
 from server.engine.work import Result
 from server.observe.logs import request_id
 from server.observe.metrics import Stage, outcome_of
-from server.service import Admitted
+from server.served import Served
 
 log = logging.getLogger(__name__)
 

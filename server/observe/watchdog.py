@@ -21,7 +21,7 @@ _INTERVAL_S = 0.1
 _MOMENT = 2.0  # for reading in one turn, in limits
 
 
-class PulseStats(NamedTuple):
+class WatchdogStats(NamedTuple):
     """What metrics tell.
 
     Attributes:
@@ -33,7 +33,7 @@ class PulseStats(NamedTuple):
     refusals: int
 
 
-class Pulse:
+class Watchdog:
     """Times a timer, and what is read in each turn of the event loop.
 
     Attributes:
@@ -56,9 +56,9 @@ class Pulse:
         self._last_s = self.late_s = 0.0
 
     @property
-    def stats(self) -> PulseStats:
+    def stats(self) -> WatchdogStats:
         """The figures of this moment."""
-        return PulseStats(self.late_s, self._refusals)
+        return WatchdogStats(self.late_s, self._refusals)
 
     def let_in(self) -> None:
         """Let a request be read; call it on the loop, before anything is done for it.

@@ -238,7 +238,7 @@ def test_texts_differ_and_have_the_length_asked_for(checkpoint: Path) -> None:
     served = catalog.load(checkpoint).choose(None)
     found = texts.make(served, 12, 30, seed=0)
     assert len(set(found)) == 30
-    encoded = [served.model.input.encode(text) for text in found]
+    encoded = [served.model.text.encode(text) for text in found]
     assert {len(ids) for ids in encoded} == {12}
     with pytest.raises(texts.TextsError, match="reads 3 to 32 tokens, not 33"):
         texts.make(served, 33, 1, seed=0)

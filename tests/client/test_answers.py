@@ -9,10 +9,10 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import pytest
 from pydantic import BaseModel
 
-import models.core
+import models.space
 import rheostat
 from rheostat import answers, model_answers
-from server.api import models_schema, schema, text_schema
+from server.api.rheostat import models_schema, schema, text_schema
 
 
 def shape(kind: Any) -> Any:
@@ -68,7 +68,7 @@ def test_a_type_that_differs_would_be_found() -> None:
 
 
 def test_values_on_axes_are_those_of_the_models() -> None:
-    assert rheostat.Value == models.core.Value
+    assert rheostat.Value == models.space.Value
 
 
 def test_every_type_of_an_answer_is_exported() -> None:

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 from pydantic import BaseModel
-from server.api.schema import FullPlanBody, PlanBody
-from server.api.text_schema import EmbeddingsBody, RerankBody, SimilarityBody
 
 from rheostat import Budget, Cascade, calls
 from rheostat.calls import Call
+from server.api.rheostat.schema import FullPlanBody, PlanBody
+from server.api.rheostat.text_schema import EmbeddingsBody, RerankBody, SimilarityBody
 
 LIMITS = {"flops": 1e6, "macs": 5e5, "fraction": 0.5, "min_quality": 0.9, "latency_ms": 20.0}
 BUDGET = Budget(**LIMITS, strict=False)

@@ -22,19 +22,20 @@ from deploy.exchange import Answered, Asked, ask
 from deploy.ray_app import Model, deployment
 from deploy.ray_router import router_app
 from deploy.ray_settings import RaySettings
-from models.inputs.image import ImageInput
-from models.inputs.text import TextInput
+from models.inputs.signature import Signature
 from server.app import create_app
 from server.clients.database import Database
 from server.clients.keys import Scope, new_key
-from server.clients.profile import Profile
+from server.clients.profile import ClientProfile
 from server.clients.store import Store
 from server.settings import SettingsError
 from tests.server.samples import image
 from tests.tiny import write_checkpoint
 from tests.tiny_text import write_text_checkpoint
 
-INPUTS = {"tiny": ImageInput, "tiny-text": TextInput}
+IMAGE = Signature({"image": "image"}, frozenset({"image"}))
+TEXT = Signature({"text": "text"}, frozenset({"text"}))
+INPUTS = {"tiny": IMAGE, "tiny-text": TEXT}
 IMAGES = [("image", ("a.png", image(), "image/png"))]
 
 
@@ -127,7 +128,7 @@ def test_a_request_without_a_name_goes_to_the_model_that_takes_such_inputs(
 ) -> None:
     images = client.post("/v1/infer", files=IMAGES)
     texts = client.post("/v1/rerank", json={"query": "w1", "documents": ["w2", "w3"]})
-    plan = client.post("/v1/plan", json={"tokens": 4})
+    plan = client.post("/v1/plan", json={"text": 4})
     named = [one.json()["receipt"]["model"] for one in (images, texts, plan)]
     assert named == ["tiny", "tiny-text", "tiny-text"]
 
@@ -135,7 +136,7 @@ def test_a_request_without_a_name_goes_to_the_model_that_takes_such_inputs(
 def test_where_two_models_could_be_meant_the_name_is_required(
     settings: RaySettings, handles: dict[str, Any]
 ) -> None:
-    inputs = {"tiny": TextInput, "tiny-text": TextInput}
+    inputs = {"tiny": TEXT, "tiny-text": TEXT}
     client = TestClient(router_app(settings, inputs, handles))
     answer = client.post("/v1/rerank", json={"query": "w1", "documents": ["w2"]})
     assert answer.status_code == 422
@@ -173,7 +174,7 @@ def test_for_a_client_with_models_of_its_own_there_are_no_others(
     async def store() -> None:
         stored = Database(database)
         await stored.migrate()
-        await Store(stored, 1).put_client("shop", Profile(models=("tiny-text",)))
+        await Store(stored, 1).put_client("shop", ClientProfile(models=("tiny-text",)))
         await Store(stored, 1).add_key(key)
         await stored.close()
 
@@ -184,7 +185,7 @@ def test_for_a_client_with_models_of_its_own_there_are_no_others(
             only = {"models": settings.models_folder / name, "database": database}
             app = create_app(settings.model_copy(update=only))
             handles[name] = Replicas(app, running.enter_context(TestClient(app)).portal)
-        inputs = dict.fromkeys(INPUTS, TextInput)
+        inputs = dict.fromkeys(INPUTS, TEXT)
         own = settings.model_copy(update={"default_models": "tiny,tiny-text"})
         client = TestClient(router_app(own, inputs, handles))
         client.headers["x-api-key"] = text

@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -293,3 +295,33 @@ def test_others_may_read_what_the_umask_lets_them(tmp_path: Path, mask: int) -> 
         os.umask(before)
     modes = {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir()}
     assert modes == dict.fromkeys((MANIFEST, WEIGHTS, TABLE, TOKENIZER), 0o666 & ~mask)
+
+
+LOADING = """
+import sys
+from pathlib import Path
+from models import checkpoint
+
+checkpoint.load(Path(sys.argv[1]))
+print("torch._dynamo" in sys.modules)
+"""
+
+
+def test_loading_does_not_import_the_compiler_of_torch(tmp_path: Path) -> None:
+    """Drawing random weights on the meta device, to throw them away, does; it takes seconds."""
+    folder = write_text_checkpoint(tmp_path / "text")
+    command = [sys.executable, "-c", LOADING, str(folder)]
+    ended = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert ended.stdout == "False\n"
+
+
+def test_weights_stay_what_they_were_when_the_file_changes(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "tiny")
+    rewrite_weights(folder, lambda state: state.update({k: v.float() for k, v in state.items()}))
+    model = checkpoint.load(folder).model
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with (folder / WEIGHTS).open("r+b") as file:
+        file.seek(-64, os.SEEK_END)
+        file.write(bytes(64))
+    for name, tensor in model.state_dict().items():
+        torch.testing.assert_close(tensor, before[name], atol=0, rtol=0)

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.core import Cost, Elastic, Plan, Shape, Step, merge, plan_cost
+from models.core import Cost, Plan, Shape, Step, merge, plan_cost
+from models.elastic import Elastic
 from models.space import Axis, Space, Subnet
 from models.tasks import Task
 

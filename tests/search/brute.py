@@ -11,7 +11,7 @@ from search.budget import Budget
 from search.find import Request
 from search.grid import Grid
 from search.quality.table import FloatArray
-from search.timing.profile import Timing
+from search.timing.timing import Timing
 
 
 class BruteForce:
@@ -39,7 +39,8 @@ class BruteForce:
         """Return the sum of what is shared and of one column a task, shape [rows, choices]."""
         meets = [bool(set(np.flatnonzero(own).tolist()) & {*self._tasks}) for own in grid.sets]
         of_tasks: FloatArray = own[:, self.choices, self._tasks[None, :]].sum(axis=-1)
-        return shared[:, meets].sum(axis=1)[:, None] + of_tasks
+        total: FloatArray = shared[:, meets].sum(axis=1)[:, None] + of_tasks
+        return total
 
     def best_at_price(self, weights: FloatArray, budget: Budget, price: float) -> float:
         """Return the most quality less the price of the compute, under the ceiling in MACs."""

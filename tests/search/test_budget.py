@@ -15,6 +15,12 @@ def test_the_strictest_ceiling_wins_and_is_named() -> None:
     assert Budget(flops=1900, fraction=0.5).max_macs(1000) == (500, "fraction")
 
 
+def test_strictness_and_nothing_else_is_no_limit() -> None:
+    assert not Budget().names_limit
+    assert not Budget(strict=True).names_limit
+    assert Budget(latency_ms=1.0).names_limit
+
+
 @pytest.mark.parametrize("field", ["flops", "macs", "fraction", "min_quality", "latency_ms"])
 @pytest.mark.parametrize("value", [0.0, -1.0, math.nan, math.inf])
 def test_limits_that_make_no_sense_are_refused(field: str, value: float) -> None:

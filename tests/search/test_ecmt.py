@@ -9,7 +9,8 @@ import pytest
 
 from search.budget import Budget, InfeasibleBudgetError
 from search.ecmt import decoder_columns, find_by_rule
-from search.find import Finder, Finders
+from search.find import Finder
+from search.finders import Finders
 from tests.tiny import tiny_model, tiny_table
 
 

@@ -13,7 +13,8 @@ import pytest
 from models import checkpoint
 from models.families.slimmable import Slimmable
 from search.budget import Budget, InfeasibleBudgetError
-from search.find import TOLERANCE, Finder, Finders, RequestError
+from search.find import TOLERANCE, Finder, RequestError
+from search.finders import Finders
 from search.grid import Grid
 from search.quality import measure
 from search.quality.table import TABLE, Table
@@ -235,6 +236,11 @@ def test_scaling_all_weights_changes_nothing(finder: Finder) -> None:
     two = finder.find(preferences={k: v * 1e-300 for k, v in weights.items()}, budget=budget)
     assert one.subnet == two.subnet
     assert two.quality == pytest.approx(one.quality)
+
+
+def test_weights_whose_sum_is_no_number_any_more_are_still_weighed(finder: Finder) -> None:
+    huge = finder.find(["fish", "people"], {"fish": 1.5e308, "people": 0.5e308})
+    assert dict(huge.preferences) == pytest.approx({"fish": 0.75, "people": 0.25})
 
 
 def test_selection_reports_the_cells_of_the_table(model: Slimmable, finder: Finder) -> None:

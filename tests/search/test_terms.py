@@ -10,8 +10,10 @@ import pytest
 from models.families.slimmable import Slimmable
 from search.budget import Budget, InfeasibleBudgetError
 from search.build import build_grid
-from search.find import TOLERANCE, Finder, Finders, Terms
-from search.timing.profile import LatencyProfile, Timing
+from search.find import TOLERANCE, Finder, Terms
+from search.finders import Finders
+from search.timing.profile import LatencyProfile
+from search.timing.timing import Timing
 from tests.search.brute import BruteForce
 from tests.tiny import tiny_model, tiny_table
 

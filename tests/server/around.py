@@ -7,11 +7,12 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from models.backends.torch import TorchBackend
-from server.catalog import Catalog, Served
+from server.catalog import Catalog
 from server.engine.engine import Engine
-from server.engine.load import Policy
+from server.engine.load import LoadPolicy
 from server.inputs.decoder import Decoder
 from server.observe.metrics import Metrics
+from server.served import Served
 from server.service import Service
 
 
@@ -22,7 +23,7 @@ async def service_around(
     backend: TorchBackend,
     max_batch_size: int,
     max_queue: int,
-    policy: Policy | None = None,
+    policy: LoadPolicy | None = None,
     clock: Callable[[], float] | None = None,
     engine_clock: Callable[[], float] | None = None,
 ) -> AsyncIterator[tuple[Service, Engine]]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from models.backends.torch import TorchBackend
-from models.core import Step
 from models.nn.ragged import Value
+from models.run.chain import Chain
 from models.run.execution import never
 
 WAIT_S = 20
@@ -21,10 +21,10 @@ class _Watched(TorchBackend):
         raise NotImplementedError
 
     def run_chain(
-        self, steps: Sequence[Step], values: Mapping[str, Value], stop: Callable[[], bool] = never
+        self, chain: Chain, inputs: Sequence[Value], stop: Callable[[], bool] = never
     ) -> Value:
         self.before()
-        return super().run_chain(steps, values, stop)
+        return super().run_chain(chain, inputs, stop)
 
 
 class HeldBackend(_Watched):

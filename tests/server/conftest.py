@@ -15,11 +15,11 @@ from fastapi.testclient import TestClient
 from models.families.exits import Exits
 from server import catalog
 from server.app import create_app
-from server.catalog import Served
 from server.engine.engine import Engine
 from server.errors import OverloadedError
 from server.inputs.decoder import Decoder
 from server.observe import logs
+from server.served import Served
 from server.settings import DATA, PREFIX, Settings
 from tests.server.written import Written
 from tests.tiny import write_checkpoint

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Scope
 
 from models.backends.torch import TorchBackend
 from models.space import Subnet, Value
-from server.catalog import Served
+from server.served import Served
 
 Probabilities = dict[str, dict[str, float]]
 
@@ -54,14 +54,13 @@ def direct(
     served: Served, data: bytes, subnet: Mapping[str, Value], tasks: Collection[str]
 ) -> Probabilities:
     """Return the answer of a subnet for one image without the server."""
-    plan = served.elastic.plan(Subnet(subnet), served.model.input.shape, tasks)
-    outputs = TorchBackend().run(plan, {"image": served.model.input.decode(data)[None]})
-    paths = {step.emits: step.path for step in plan}
+    plan = served.elastic.plan(Subnet(subnet), {"image": served.model.config.input.shape}, tasks)
+    outputs = TorchBackend().run(plan, {"image": served.model.config.input.from_file(data)[None]})
     return {
         task: dict(
             zip(
                 served.elastic.tasks[task].labels,
-                outputs[paths[task]][0].softmax(-1).tolist(),
+                outputs[task][0].softmax(-1).tolist(),
                 strict=True,
             )
         )

@@ -7,16 +7,17 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from models.checkpoint import MANIFEST, WEIGHTS
 from models.core import plan_cost
-from models.inputs.image import ImageInput
-from models.inputs.text import TextInput
 from search.quality.table import TABLE
+from search.timing.profile import LatencyProfile
 from server import catalog
-from server.catalog import Catalog, CatalogError, Served
+from server.catalog import Catalog, CatalogError
 from server.errors import InvalidRequestError, UnknownModelError
+from server.served import Served
 from server.settings import Settings
 from tests.tiny_text import write_text_checkpoint
 
@@ -139,8 +140,8 @@ def test_a_name_is_not_required_where_one_model_takes_such_inputs(
 ) -> None:
     text = catalog.load(write_text_checkpoint(tmp_path / "text")).choose(None)
     models = Catalog([served, text])
-    assert models.choose(None, ImageInput) is served
-    assert models.choose(None, TextInput) is text
+    assert models.choose(None, "image") is served
+    assert models.choose(None, "text") is text
     with pytest.raises(InvalidRequestError, match="model is required; one of"):
         models.choose(None)
 
@@ -155,9 +156,20 @@ def test_a_plan_is_made_once_and_holds_only_the_asked_tasks(served: Served) -> N
     one = served.prepare(space.select({None, "fish"}).largest, ["fish"])
     assert served.prepare(space.select({None, "fish"}).largest, ("fish",)) is one
     both = served.prepare(space.select({None, "fish", "people"}).largest, ["fish", "people"])
-    assert set(one.leaves) == {"fish"}
-    assert set(both.leaves) == {"fish", "people"}
+    assert set(one.plan.answers) == {"fish"}
+    assert set(both.plan.answers) == {"fish", "people"}
     assert plan_cost(one.plan).macs < plan_cost(both.plan).macs
+
+
+def test_a_measured_model_keeps_its_searches_and_runs_by_its_own_profile(served: Served) -> None:
+    finder, smallest = served.finder, served.elastic.space.smallest
+    _ = served.prepare(smallest, served.elastic.tasks)
+    seconds = np.ones((1, 1, 1))
+    profile = LatencyProfile(dict.fromkeys(finder.functions, 0), (1,), (0,), seconds)
+    timed = served.timed(profile)
+    assert timed.finder is finder
+    prepared = timed.prepare(smallest, served.elastic.tasks)
+    assert prepared.profile is profile
 
 
 def test_the_front_rises_from_cheapest_to_largest(served: Served) -> None:
@@ -176,10 +188,10 @@ def test_a_request_that_names_no_model_means_the_first_default_that_takes_its_in
     tiny, text = catalog.load(text_settings.models_folder).values()
     second = replace(text, name="second")
     models = Catalog([tiny, text, second], ["second", "tiny"])
-    assert models.choose(None, TextInput) is second
-    assert models.choose(None, ImageInput) is tiny
+    assert models.choose(None, "text") is second
+    assert models.choose(None, "image") is tiny
     assert models.choose(None) is second
     with pytest.raises(InvalidRequestError, match=r"one of \['tiny-text', 'second'\]"):
-        Catalog([tiny, text, second], ["tiny"]).choose(None, TextInput)
+        Catalog([tiny, text, second], ["tiny"]).choose(None, "text")
     with pytest.raises(CatalogError, match="default_models: 'other' is not served"):
         Catalog([tiny], ["other"])

@@ -10,14 +10,13 @@ import numpy as np
 import pytest
 
 from search.budget import Budget, InfeasibleBudgetError
-from search.grid import build_grid
-from search.timing.profile import Profile
-from server.catalog import Served
+from search.timing.profile import LatencyProfile, function_of
 from server.choose import Choice, Chooser, Progress, Question
 from server.engine.engine import Engine
 from server.engine.flows import ANY_FLOW, Flows, Room
-from server.engine.load import Fixed, Policy, Price, SlackFit
+from server.engine.load import Fixed, LoadPolicy, Price, SlackFit
 from server.errors import InvalidRequestError, OverloadedError
+from server.served import Served
 
 TARGET_S = 0.05
 
@@ -36,11 +35,11 @@ class FakeEngine:
 @pytest.fixture(scope="module")
 def timed(served: Served) -> Served:
     """The tiny model with a profile by which time follows MACs, 10 ms for the largest subnet."""
-    shape = served.input.plan_shape(None)
+    shape = served.inputs.plan_shapes()
     model, table = served.elastic, served.table
-    grid = build_grid(model, shape, table)
+    functions = tuple(served.finders.functions)
     steps = {
-        (step.after.key if step.after else None, step.key): step.cost.macs
+        function_of(step): step.cost.macs
         for row in table.rows
         for c in range(len(next(iter(table.cells.values())).columns))
         for step in model.plan(
@@ -49,19 +48,19 @@ def timed(served: Served) -> Served:
         )
     }
     largest = served.finder.find().cost.macs
-    macs = np.array([steps[function] for function in grid.functions], dtype=np.float64)
+    macs = np.array([steps[function] for function in functions], dtype=np.float64)
     seconds = np.maximum(macs * 0.01 / largest, 1e-9)[:, None, None] * np.array([1.0, 2.0])[:, None]
-    curves = {function: i for i, function in enumerate(grid.functions)}
-    return replace(served, profile=Profile(curves, (1, 2), (0,), seconds))
+    curves = {function: i for i, function in enumerate(functions)}
+    return replace(served, profile=LatencyProfile(curves, (1, 2), (0,), seconds))
 
 
-def chooser_of(policy: Policy, delay_s: float = 0.0, pace: float = 1.0) -> Chooser:
+def chooser_of(policy: LoadPolicy, delay_s: float = 0.0, pace: float = 1.0) -> Chooser:
     return Chooser(cast(Engine, FakeEngine(delay_s, pace)), policy)
 
 
 def choose(
     served: Served,
-    policy: Policy,
+    policy: LoadPolicy,
     budget: Budget | None = None,
     *,
     delay_s: float = 0.0,
@@ -74,7 +73,7 @@ def choose(
 ) -> Choice:
     chooser = chooser or chooser_of(policy, delay_s, pace)
     question = Question(None, None, budget or Budget(), timeout_s=timeout_s)
-    shape = served.input.plan_shape(None)
+    shape = served.inputs.plan_shapes()
     room = Flows().enter(ANY_FLOW, num_works, 0.0)
     return chooser.choose(served, question, shape, Progress(num_works, spent_s, waited_s, room))
 
@@ -152,7 +151,7 @@ def test_a_latency_named_for_a_plan_counts_what_reading_usually_takes(timed: Ser
         choose(timed, Price(TARGET_S), spent_s=0.03, chooser=chooser)
     question = Question(None, None, Budget(latency_ms=20))
     with pytest.raises(InfeasibleBudgetError) as caught:
-        chooser.wanted(timed, question, timed.input.plan_shape(None))
+        chooser.wanted(timed, question, timed.inputs.plan_shapes())
     assert caught.value.feasible > 30
     choose(timed, Price(TARGET_S), Budget(latency_ms=caught.value.feasible), spent_s=0.03)
 

@@ -31,6 +31,23 @@ print(resident() - before, sys.getswitchinterval())
 """
 
 
+def test_what_is_imported_is_left_out_of_later_collections_which_go_on() -> None:
+    begin = """
+import gc
+import sys
+from server import process
+
+was = len(sys.modules)
+with process.importing():
+    import decimal
+    assert not gc.isenabled()
+print(gc.isenabled(), gc.get_freeze_count() > 1000, len(sys.modules) > was)
+"""
+    command = [sys.executable, "-c", begin]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert output.split() == ["True", "True", "True"]
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="it is glibc's heap that is looked at")
 def test_what_batches_free_is_given_back() -> None:
     def grown(*arguments: str) -> tuple[float, float]:

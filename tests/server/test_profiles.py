@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 from models.backends.torch import TorchBackend
-from search.timing.profile import Profile, Workload
-from server.catalog import Served
+from search.timing.profile import LatencyProfile, Workload
+from server.observe.progress import Progress
 from server.profiles import Profiles
+from server.served import Served
 
 
 def profiles(folder: Path, served: Served) -> Profiles:
@@ -25,7 +26,7 @@ def profiles(folder: Path, served: Served) -> Profiles:
     return Profiles(folder, backend, lambda: float(next(ticks)))
 
 
-def never(_: Served) -> Profile:
+def never(_: Served) -> LatencyProfile:
     pytest.fail("measured again")
 
 
@@ -36,11 +37,11 @@ def test_a_profile_is_measured_once_and_then_read(
     first = profiles(folder, served).get(served)
     (path,) = folder.iterdir()
     assert path.name.startswith("tiny-")
-    monkeypatch.setattr(Profiles, "measure", lambda self, served: never(served))
+    monkeypatch.setattr(Profiles, "measure", lambda self, served, progress: never(served))
     again = profiles(folder, served).get(served)
     assert again.curves == first.curves
     np.testing.assert_array_equal(again.seconds, first.seconds)
-    plan = served.elastic.plan(served.elastic.space.largest, served.input.plan_shape(None))
+    plan = served.elastic.plan(served.elastic.space.largest, served.inputs.plan_shapes())
     assert again.total(plan, Workload(3, 0)) == first.total(plan, Workload(3, 0))
 
 
@@ -48,18 +49,24 @@ def test_who_waits_for_a_measurement_is_told_that_it_goes_on(
     tmp_path: Path, served: Served, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO):
-        profiles(tmp_path, served).get(served)  # by a clock on which every reading takes a second
-        profiles(tmp_path, served).get(served)  # what is known is not announced
+        ticks = count(step=3)  # a clock on which each time that is told comes three seconds later
+        progress = Progress(clock=lambda: float(next(ticks)))
+        profiles(tmp_path, served).get(served, progress)
+        profiles(tmp_path, served).get(served, progress)  # what is known is not announced
     first, *between, last = [record.getMessage() for record in caplog.records]
-    assert first == "measuring the steps of tiny with torch-cpu, once"
-    assert between[:2] == [f"still measuring tiny: {seconds} s so far" for seconds in (5, 10)]
+    what = "measuring the latency profile of tiny, once"
+    assert first == what
     assert last.startswith("measured tiny in ")
+    parts = [int(line.removeprefix(f"{what}: ").removesuffix(" %")) for line in between]
+    assert parts == sorted(parts)
+    assert 0 <= parts[0] <= parts[-1] <= 100
+    assert len(parts) > 1
 
 
 class Measured(NamedTuple):
     """A profile that was measured, and its file."""
 
-    profile: Profile
+    profile: LatencyProfile
     name: str
     text: str
 
@@ -76,7 +83,7 @@ def is_measured_again(
     folder: Path, served: Served, measured: Measured, content: bytes, patch: pytest.MonkeyPatch
 ) -> bool:
     (folder / measured.name).write_bytes(content)
-    patch.setattr(Profiles, "measure", lambda self, served: measured.profile)
+    patch.setattr(Profiles, "measure", lambda self, served, progress: measured.profile)
     return profiles(folder, served).get(served) is measured.profile
 
 

@@ -12,10 +12,9 @@ import pytest
 from models.backends.torch import TorchBackend
 from search.budget import Budget, InfeasibleBudgetError
 from server import catalog
-from server.catalog import Served
 from server.choose import Question
 from server.clients.caller import Caller
-from server.engine.load import HIGHEST_PRICE, Load, Moment, Policy
+from server.engine.load import HIGHEST_PRICE, Load, LoadPolicy, Moment
 from server.errors import (
     DeadlineError,
     InvalidRequestError,
@@ -23,9 +22,10 @@ from server.errors import (
     OverloadedError,
 )
 from server.inputs.decoder import Decoder
-from server.inputs.sources import Passage, Upload
+from server.inputs.sources import Passage, Sources, Upload
 from server.observe.metrics import Stage
 from server.rerank import Cascade, rerank
+from server.served import Served
 from server.service import Service
 from server.settings import Settings
 from tests.server.around import service_around
@@ -37,8 +37,8 @@ ANYTHING = Question(None, None, Budget())
 IMPOSSIBLE = Question(None, None, Budget(macs=1))
 
 
-def uploads(num_images: int) -> list[Upload]:
-    return [Upload(f"images[{i}]", image(i)) for i in range(num_images)]
+def uploads(num_images: int) -> list[Sources]:
+    return [{"image": Upload(f"images[{i}]", image(i))} for i in range(num_images)]
 
 
 @asynccontextmanager
@@ -47,7 +47,7 @@ async def running(
     decoder: Decoder,
     backend: TorchBackend,
     max_batch_size: int = 8,
-    policy: Policy | None = None,
+    policy: LoadPolicy | None = None,
 ) -> AsyncIterator[Service]:
     """A service whose clock ticks once each time it is read."""
     ticks, engine_ticks = count(), count()
@@ -80,7 +80,7 @@ def test_a_full_server_refuses_before_it_searches_or_decodes(
             first = asyncio.create_task(service.infer(served, ANYTHING, uploads(2)))
             await backend.until_held()
             with pytest.raises(OverloadedError, match="2 inputs are being served and 3 more"):
-                await service.infer(served, IMPOSSIBLE, [Upload("image", b"wrong")] * 3)
+                await service.infer(served, IMPOSSIBLE, [{"image": Upload("image", b"wrong")}] * 3)
             backend.release()
             assert len((await first).outputs) == 2
             await service.infer(served, ANYTHING, uploads(MAX_QUEUE))
@@ -106,7 +106,7 @@ def test_one_wrong_image_refuses_the_request_and_gives_its_room_back(
 ) -> None:
     async def scenario() -> None:
         async with running(served, decoder, TorchBackend()) as service:
-            wrong = [*uploads(2), Upload("images[2]", b"wrong")]
+            wrong = [*uploads(2), {"image": Upload("images[2]", b"wrong")}]
             for _ in range(MAX_QUEUE):
                 with pytest.raises(InvalidRequestError, match=r"images\[2\]: not an image"):
                     await service.infer(served, ANYTHING, wrong)
@@ -169,14 +169,14 @@ def test_works_are_their_callers_and_step_back_but_never_ahead(
             question = replace(ANYTHING, caller=caller, priority=asked)
             async with service.admit(served, question, uploads(1)) as admitted:
                 prepared = served.prepare(admitted.selection.subnet, admitted.selection.scores)
-                ticket = admitted.work(prepared, admitted.items[0]).ticket
-                await admitted.run(prepared, admitted.items)
+                ticket = admitted.work(prepared, admitted.items[0], {}).ticket
+                await admitted.run(prepared)
             assert (ticket.client, ticket.weight, ticket.priority) == ("shop", 2.5, expected)
 
     run(scenario())
 
 
-class Overload(Policy):
+class Overload(LoadPolicy):
     """Everybody gets the cheapest subnet."""
 
     name = "overload"

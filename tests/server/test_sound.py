@@ -18,8 +18,8 @@ from models.inputs.text import TOKENIZER
 from search.quality.table import TABLE
 from server import catalog
 from server.app import create_app
-from server.catalog import Served
 from server.errors import ModelLoadError
+from server.served import Served
 from server.settings import Settings
 from tests.tiny_text import write_text_checkpoint
 

@@ -8,11 +8,10 @@ import pytest
 
 from models.backends.torch import TorchBackend
 from models.core import plan_cost
-from models.inputs.image import ImageInput
-from models.inputs.text import TextInput
 from models.nn.ragged import Ragged
 from server import catalog
-from server.catalog import Catalog, Served
+from server.catalog import Catalog
+from server.served import Served
 from server.settings import Settings
 
 CLOSE = ("A man is playing a guitar.", "Someone plays the guitar.")
@@ -47,20 +46,22 @@ def test_all_models_are_there_and_requests_that_name_none_get_the_general_ones()
     settings = Settings()
     models = catalog.load(settings.models_folder, settings.defaults)
     assert set(models) == {"cifar100-mtl", "minilm-2d", "pycode-exits"}
-    assert models.choose(None, TextInput).name == "minilm-2d"
-    assert models.choose(None, ImageInput).name == "cifar100-mtl"
+    assert models.choose(None, "text").name == "minilm-2d"
+    assert models.choose(None, "image").name == "cifar100-mtl"
 
 
 def test_code_is_found_by_what_it_does_from_the_second_exit_on() -> None:
     pycode = zoo().choose("pycode-exits")
     backend, model = TorchBackend(), pycode.model
     backend.prepare(model)
-    rows = [model.input.encode(text) for pair in SEARCHES for text in pair]
+    rows = [model.text.encode(text) for pair in SEARCHES for text in pair]
     tokens = Ragged.pack(rows)
     largest = model.space.largest
     for depth in (2, 3, 4, 5, 6):
-        plan = model.plan(model.space.check(largest | {"depth": depth}), (tokens.layout.longest,))
-        (vectors,) = backend.run(plan, {"tokens": tokens}).values()
+        plan = model.plan(
+            model.space.check(largest | {"depth": depth}), {"text": (tokens.layout.longest,)}
+        )
+        (vectors,) = backend.run(plan, {"text": tokens}).values()
         queries, functions = vectors[0::2], vectors[1::2]
         assert (queries @ functions.T).argmax(1).tolist() == [0, 1, 2], depth
 
@@ -68,10 +69,10 @@ def test_code_is_found_by_what_it_does_from_the_second_exit_on() -> None:
 def test_every_exit_and_dimension_tells_close_sentences_from_far_ones(minilm: Served) -> None:
     backend, model = TorchBackend(), minilm.model
     backend.prepare(model)
-    tokens = Ragged.pack([model.input.encode(text) for text in (*CLOSE, FAR)])
+    tokens = Ragged.pack([model.text.encode(text) for text in (*CLOSE, FAR)])
     for subnet in model.space:
-        plan = model.plan(subnet, (tokens.layout.longest,))
-        (vectors,) = backend.run(plan, {"tokens": tokens}).values()
+        plan = model.plan(subnet, {"text": (tokens.layout.longest,)})
+        (vectors,) = backend.run(plan, {"text": tokens}).values()
         assert vectors[0] @ vectors[1] > vectors[0] @ vectors[2] + 0.2, subnet
 
 
@@ -91,6 +92,6 @@ def test_a_floor_on_quality_saves_compute(minilm: Served) -> None:
         cheap.cost.flops
         < 0.8
         * plan_cost(
-            minilm.elastic.plan(minilm.elastic.space.largest, minilm.input.plan_shape(None))
+            minilm.elastic.plan(minilm.elastic.space.largest, minilm.inputs.plan_shapes())
         ).flops
     )

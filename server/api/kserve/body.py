@@ -13,13 +13,13 @@ import orjson
 from pydantic import ConfigDict, Field
 
 from server.api.body import parse
-from server.api.kserve.inference import Asked, Replied
+from server.api.kserve.inference import InferenceReply, InferenceRequest
 from server.api.kserve.signature import forms_of
-from server.api.kserve.tensors import MAX_INT, Given, Output
+from server.api.kserve.tensors import MAX_INT, GivenTensor, Output
 from server.api.request_body import RequestBody
 from server.api.rheostat.schema import Name
-from server.catalog import Served
 from server.errors import InvalidRequestError, shown
+from server.served import Served
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 _BINARY_OUTPUT = "binary_data_output"
@@ -108,7 +108,7 @@ class Parsed(NamedTuple):
     """
 
     id: str | None
-    asked: Asked
+    asked: InferenceRequest
     are_binary: Mapping[str | None, bool]
 
 
@@ -133,16 +133,16 @@ def read_inference(served: Served, body: bytes, header_length: str | None) -> Pa
         fields, behind = parse(InferenceBody, body), None
     elif (length := _length(header_length, len(body))) == 0:
         spec = next(iter(forms_of(served).values())).spec
-        only = Given("the body", spec.name, spec.datatype, [1], [body])
-        return Parsed(None, Asked({}, [only], {}), {None: False})
+        only = GivenTensor("the body", spec.name, spec.datatype, [1], [body])
+        return Parsed(None, InferenceRequest({}, [only], {}), {None: False})
     else:
         fields, behind = parse(InferenceBody, body[:length], "the JSON"), memoryview(body)[length:]
     parameters = {name: v for name, v in fields.parameters.items() if name != _BINARY_OUTPUT}
-    asked = Asked(parameters, _tensors(fields, behind), _wanted(fields))
+    asked = InferenceRequest(parameters, _tensors(fields, behind), _wanted(fields))
     return Parsed(fields.id, asked, _binary_outputs(fields))
 
 
-def _tensors(fields: InferenceBody, behind: memoryview | None) -> list[Given]:
+def _tensors(fields: InferenceBody, behind: memoryview | None) -> list[GivenTensor]:
     """Return the input tensors, which stand in the JSON or behind it; None if nothing may."""
     inputs = []
     for i, tensor in enumerate(fields.inputs):
@@ -161,7 +161,7 @@ def _tensors(fields: InferenceBody, behind: memoryview | None) -> list[Given]:
                     f"{field}.parameters.binary_data_size",
                 )
             raw, behind = behind[:size], behind[size:]
-        inputs.append(Given(field, tensor.name, tensor.datatype, tensor.shape, raw))
+        inputs.append(GivenTensor(field, tensor.name, tensor.datatype, tensor.shape, raw))
     if behind:
         raise InvalidRequestError(f"the body has {len(behind)} bytes behind its last tensor")
     return inputs
@@ -195,7 +195,9 @@ def _binary_outputs(fields: InferenceBody) -> Mapping[str | None, bool]:
     return {None: otherwise, **{k: otherwise if v is None else v for k, v in given.items()}}
 
 
-def spelled(served: Served, request: Parsed, replied: Replied) -> tuple[bytes, dict[str, str]]:
+def spelled(
+    served: Served, request: Parsed, replied: InferenceReply
+) -> tuple[bytes, dict[str, str]]:
     """Return the body of an answer and the headers that say what it is."""
     tensors, behind = [], []
     for output in replied.outputs:

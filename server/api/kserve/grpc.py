@@ -13,11 +13,11 @@ from typing import Any, Self
 import grpc
 
 from server.api.kserve.grpc_calls import Answer, Call, Calls
-from server.api.kserve.inference import Asked, Inference, Parameter, Replied
+from server.api.kserve.inference import Inference, InferenceReply, InferenceRequest, Parameter
 from server.api.kserve.messages import SERVICE, calls, message
 from server.api.kserve.rest import SERVER
 from server.api.kserve.signature import metadata
-from server.api.kserve.tensors import Given
+from server.api.kserve.tensors import GivenTensor
 from server.errors import InvalidRequestError, shown
 from server.http.addresses import only_ipv4
 from server.settings import SettingsError
@@ -149,7 +149,7 @@ class GrpcServer:
         return response
 
 
-def _asked(request: Any) -> Asked:
+def _asked(request: Any) -> InferenceRequest:
     raw, tensors = request.raw_input_contents, request.inputs
     if raw and len(raw) != len(tensors):
         raise InvalidRequestError(
@@ -165,13 +165,13 @@ def _asked(request: Any) -> Asked:
         contents = _CONTENTS.get(tensor.datatype)
         listed = getattr(tensor.contents, contents) if contents else ()
         content = memoryview(raw[i]) if raw else listed
-        inputs.append(Given(field, tensor.name, tensor.datatype, list(tensor.shape), content))
+        inputs.append(GivenTensor(field, tensor.name, tensor.datatype, list(tensor.shape), content))
     outputs = {}
     for i, output in enumerate(request.outputs):
         if output.name in outputs:
             raise InvalidRequestError("outputs names one twice", "outputs")
         outputs[output.name] = _num_classes(f"outputs[{i}]", output.parameters)
-    return Asked(_read(request.parameters), inputs, outputs)
+    return InferenceRequest(_read(request.parameters), inputs, outputs)
 
 
 def _read(parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -210,7 +210,7 @@ def _spelled(value: Parameter) -> Any:
     return message("InferParameter")(**{kinds[type(value)]: value})
 
 
-def _add_outputs(response: Any, replied: Replied, is_raw: bool) -> None:
+def _add_outputs(response: Any, replied: InferenceReply, is_raw: bool) -> None:
     """Put the outputs into a response, in the spelling that the request's inputs had."""
     for output in replied.outputs:
         tensor = response.outputs.add(

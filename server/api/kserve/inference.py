@@ -17,20 +17,21 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, ValidationError, create_model
 
+from server.admitted import Answer
 from server.api.answer import receipt_headers, receipt_of
 from server.api.dimensions import fixed_dimensions
 from server.api.kserve.inputs import sources_of
 from server.api.kserve.signature import tasks_of
-from server.api.kserve.tensors import MAX_INT, Given, Output
+from server.api.kserve.tensors import MAX_INT, GivenTensor, Output
 from server.api.options import Options
 from server.api.outputs import to_tensor
 from server.api.request_body import RequestBody
 from server.api.rheostat.schema import BudgetBody, Name, Receipt
-from server.catalog import Served
 from server.clients.caller import Caller
 from server.errors import InvalidRequestError, UnknownModelError, shown
 from server.http.forms import invalid
-from server.service import Answer, Service
+from server.served import Served
+from server.service import Service
 
 Parameter = bool | int | float | str
 _BUDGET = "budget_"
@@ -69,7 +70,7 @@ Parameters: type[_Parameters] = create_model(
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class InferenceRequest:
     """What a request asks, whichever way it came.
 
     Attributes:
@@ -80,12 +81,12 @@ class Asked:
     """
 
     parameters: Mapping[str, Any]
-    inputs: Sequence[Given]
+    inputs: Sequence[GivenTensor]
     outputs: Mapping[str, int | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Replied:
+class InferenceReply:
     """What an answer says, whichever way it goes.
 
     Attributes:
@@ -129,11 +130,11 @@ class Inference:
     async def run(
         self,
         served: Served,
-        asked: Asked,
+        asked: InferenceRequest,
         options: Options,
         caller: Caller,
         left_s: float | None = None,
-    ) -> Replied:
+    ) -> InferenceReply:
         """Answer a request.
 
         Args:
@@ -173,7 +174,7 @@ class Inference:
         answer = await self.service.infer(served, question, items)
         receipt = receipt_of(served, answer)
         short = receipt_headers(receipt)
-        return Replied(
+        return InferenceReply(
             outputs=_outputs(served, asked.outputs, answer),
             parameters=_receipt_parameters(receipt, short["x-rheostat-subnet"]),
             headers=short,

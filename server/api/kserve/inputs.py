@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 from models.inputs.content import Side
 from server.api.body import check_count
 from server.api.kserve.signature import Form, forms_of
-from server.api.kserve.tensors import Given, Rows
-from server.catalog import Served
+from server.api.kserve.tensors import GivenTensor, Rows
 from server.errors import InvalidRequestError, shown
 from server.inputs.sources import Passage, Pixels, Source, Sources, Unread, Upload
+from server.served import Served
 
 
 def sources_of(
     served: Served,
-    inputs: Sequence[Given],
+    inputs: Sequence[GivenTensor],
     max_inputs: int,
     prompt: str | None,
     truncate: Side | None,

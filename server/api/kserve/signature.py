@@ -18,7 +18,7 @@ from models.inputs import InputType
 from models.tasks import Task
 from server.api.dimensions import allowed_dimensions
 from server.api.kserve.tensors import ANY, Datatype, Spec
-from server.catalog import Served
+from server.served import Served
 
 EMBEDDING = "embedding"
 PLATFORM = "rheostat"

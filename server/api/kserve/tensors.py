@@ -49,7 +49,7 @@ class Spec:
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class GivenTensor:
     """A tensor as it came.
 
     Attributes:
@@ -70,7 +70,7 @@ class Given:
 class Rows:
     """A tensor of the right type and size, whose rows can be read one by one."""
 
-    def __init__(self, given: Given, spec: Spec) -> None:
+    def __init__(self, given: GivenTensor, spec: Spec) -> None:
         """Check type, shape and length.
 
         Raises:
@@ -236,7 +236,7 @@ class Output:
         return self.values.astype(_DTYPES["FP32"], copy=False).tobytes()
 
 
-def _check_declared(given: Given, spec: Spec) -> None:
+def _check_declared(given: GivenTensor, spec: Spec) -> None:
     if given.datatype != spec.datatype:
         raise InvalidRequestError(
             f"{given.field}.datatype={shown(given.datatype)} must be {spec.datatype}",

@@ -21,7 +21,7 @@ from server.clients.profile import (
     LEAST_REQUESTS_PER_S,
     MOST_FLOPS,
     MOST_REQUESTS,
-    Profile,
+    ClientProfile,
     Quota,
     check_profile,
 )
@@ -169,8 +169,8 @@ def routes(clients: Clients, catalog: Catalog) -> APIRouter:
     return router
 
 
-def _profile(body: ClientBody) -> Profile:
-    return Profile(
+def _profile(body: ClientBody) -> ClientProfile:
+    return ClientProfile(
         preferences=body.preferences,
         budget=Budget(**body.budget.model_dump()),
         maximum=Budget(**body.maximum.model_dump()),
@@ -181,7 +181,7 @@ def _profile(body: ClientBody) -> Profile:
     )
 
 
-def _answer(client: str, profile: Profile) -> ClientAnswer:
+def _answer(client: str, profile: ClientProfile) -> ClientAnswer:
     return ClientAnswer(
         id=client,
         preferences={model: dict(weights) for model, weights in profile.preferences.items()},

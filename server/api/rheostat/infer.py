@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request
 
 from models.core import Shapes
 from models.inputs import InvalidInputError
+from server.admitted import Answer
 from server.api.answer import plan_receipt, receipt_of, unless_gone
 from server.api.body import read_infer, read_json
 from server.api.documentation import FORM_SCHEMA, errors, inlined, request_docs
@@ -20,12 +21,12 @@ from server.api.rheostat.schema import (
     PlanBody,
     TaskOutput,
 )
-from server.catalog import Served
 from server.choose import Question
 from server.clients.caller import caller_of
 from server.errors import InvalidRequestError
 from server.inputs.sources import Sources
-from server.service import Answer, Service
+from server.served import Served
+from server.service import Service
 
 _INFER_DOCS = request_docs(json=inlined(InferBody), form=FORM_SCHEMA)
 _PLAN_DOCS = request_docs(json=inlined(FullPlanBody))

@@ -12,10 +12,10 @@ from pydantic import ConfigDict, Field, ValidationError
 from server.api.body import check_count
 from server.api.request_body import RequestBody
 from server.api.rheostat.schema import Name
-from server.catalog import Served
 from server.errors import InvalidRequestError, shown
 from server.http.forms import invalid
 from server.inputs.sources import Passage, Pixels, Source, Sources, Unread, Upload
+from server.served import Served
 
 
 class TextObject(RequestBody):

@@ -6,8 +6,8 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from server.api.documentation import errors
-from server.catalog import Served
 from server.lifecycle import Lifecycle
+from server.served import Served
 
 
 class Change(BaseModel):

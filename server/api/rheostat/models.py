@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from fastapi import APIRouter, Request
+from pydantic import TypeAdapter
 
 from models.core import Cost
 from models.space import Subnet
@@ -21,9 +22,11 @@ from server.api.rheostat.models_schema import (
     ModelList,
     TaskEntry,
 )
-from server.catalog import Served
 from server.clients.caller import caller_of
+from server.served import Served
 from server.service import Service
+
+_INPUT: TypeAdapter[InputEntry] = TypeAdapter(InputEntry)
 
 
 def routes(service: Service) -> APIRouter:
@@ -78,7 +81,7 @@ def _detail(served: Served, name: str) -> ModelDetail:
             for name, task in served.elastic.tasks.items()
         },
         inputs={
-            name: InputEntry(required=slot.required, **slot.type.describe())
+            name: _INPUT.validate_python({"required": slot.required, **slot.type.describe()})
             for name, slot in served.inputs.items()
         },
         cheapest=_cost_entry(_cost(served, space.smallest)),

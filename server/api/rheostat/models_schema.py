@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from models.space import Value
 
@@ -54,19 +54,41 @@ class TaskEntry(BaseModel):
     score: float = Field(description="Of the largest subnet, in the metric.")
 
 
-class InputEntry(BaseModel):
-    """One input of a model, and what a client must know to make it.
+class ImageEntry(BaseModel):
+    """What an image may be and what becomes of it."""
 
-    Further fields depend on the kind. ``image``: ``formats``, ``height``, ``width``, ``resize``,
-    ``mean``, ``std``. ``text``: ``max_length`` (most tokens, special ones included), ``prompts``
-    (templates by name), ``default_prompt``. ``tensor``: ``shape``, ``max_length``, ``least``,
-    ``most``.
-    """
-
-    model_config = ConfigDict(extra="allow")
-
-    kind: str = Field(description="image, text or tensor.")
+    kind: Literal["image"]
     required: bool = Field(description="Whether every item must have it.")
+    formats: list[str]
+    height: int
+    width: int
+    resize: str
+    mean: list[float] = Field(description="Subtracted per channel, of values in 0..1.")
+    std: list[float] = Field(description="Divided by, per channel.")
+
+
+class TextEntry(BaseModel):
+    """What a text may be and what it is put into."""
+
+    kind: Literal["text"]
+    required: bool = Field(description="Whether every item must have it.")
+    max_length: int = Field(description="Most tokens, special tokens included.")
+    prompts: dict[str, str] = Field(description="Templates by name.")
+    default_prompt: str | None
+
+
+class TensorEntry(BaseModel):
+    """What numbers may be given."""
+
+    kind: Literal["tensor"]
+    required: bool = Field(description="Whether every item must have it.")
+    shape: list[int] = Field(description="Of one input, or of one entry of a sequence.")
+    max_length: int | None = Field(description="Most entries; null where it is no sequence.")
+    least: float | None = Field(description="No number may be below; null for any.")
+    most: float | None = Field(description="No number may be above; null for any.")
+
+
+InputEntry: TypeAlias = Annotated[ImageEntry | TextEntry | TensorEntry, Field(discriminator="kind")]
 
 
 class CostEntry(BaseModel):

@@ -17,7 +17,7 @@ from server.api import cohere
 from server.api.body import check_count, read_json
 from server.api.cohere import COHERE, CohereAnswer
 from server.api.documentation import OWN, errors, inlined, request_docs
-from server.api.ranking import Asked, ranked
+from server.api.ranking import RankingRequest, ranked
 from server.api.request_body import RequestBody
 from server.api.rheostat.text_schema import (
     DocumentText,
@@ -67,7 +67,7 @@ def routes(service: Service, max_texts: int) -> APIRouter:
         with service.metrics.request() as tally:
             body = await read_json(request, SimilarityBody)
             check_count("texts", len(body.texts), max_texts, "max_texts")
-            asked = Asked(
+            asked = RankingRequest(
                 Passage("source", body.source, truncate=body.truncate),
                 [
                     Passage(f"texts[{i}]", text, truncate=body.truncate)
@@ -146,11 +146,11 @@ async def _is_tei(request: Request) -> bool:
     return "texts" in given
 
 
-def _asked(body: RerankBody, max_texts: int, truncate: Side | None) -> Asked:
+def _asked(body: RerankBody, max_texts: int, truncate: Side | None) -> RankingRequest:
     check_count("documents", len(body.documents), max_texts, "max_texts")
     may_cut = body.max_tokens_per_doc is not None or body.max_chunks_per_doc is not None
     side = truncate or ("right" if may_cut else None)
-    return Asked(
+    return RankingRequest(
         Passage("query", body.query, body.query_prompt, truncate),
         [
             Passage(

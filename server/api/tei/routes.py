@@ -23,7 +23,7 @@ from server.api.body import read_json
 from server.api.dimensions import allowed_dimensions, fixed_dimensions
 from server.api.documentation import Spelling, errors, inlined, request_docs
 from server.api.options import options_of
-from server.api.ranking import Asked, ranked, unit_score
+from server.api.ranking import RankingRequest, ranked, unit_score
 from server.api.tei.schema import (
     DecodeBody,
     EmbedBody,
@@ -38,7 +38,6 @@ from server.api.tei.schema import (
     TokenizeBody,
 )
 from server.api.texts import passages
-from server.catalog import Served
 from server.clients.caller import caller_of
 from server.errors import (
     ClientError,
@@ -53,6 +52,7 @@ from server.errors import (
 from server.http.forms import Form
 from server.inputs.sources import Passage
 from server.observe.metrics import Stage, Tally
+from server.served import Served
 from server.service import Service
 from server.settings import Settings
 
@@ -160,7 +160,7 @@ def routes(service: Service, settings: Settings) -> APIRouter:
             prompt, side = (cut.prompt_name, cut.side) if cut else (None, "right")
             field = "inputs.sentences"
             _check_any(request, field, inputs.sentences)
-            asked = Asked(
+            asked = RankingRequest(
                 Passage("inputs.source_sentence", inputs.source_sentence, prompt, side),
                 passages(field, inputs.sentences, settings.max_texts, prompt, side),
                 body.model,
@@ -258,7 +258,7 @@ async def rerank(
     request.scope["state"]["form"] = form
     body = await read_json(request, TeiRerankBody)
     _check_any(request, "texts", body.texts)
-    asked = Asked(
+    asked = RankingRequest(
         Passage("query", body.query, truncate=body.side),
         passages("texts", body.texts, max_texts, truncate=body.side),
         body.model,

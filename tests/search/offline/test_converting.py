@@ -9,7 +9,7 @@ from scipy.stats import spearmanr
 from typer.testing import CliRunner
 
 from server import catalog
-from server.__main__ import cli
+from server.cli.main import cli
 
 PAIRS = [
     ("A man is playing a guitar.", "Someone plays an instrument.", 4.0),

@@ -18,7 +18,7 @@ from search.offline.text_training import elastic, train_text
 from search.offline.training import CARD, RECORD
 from search.quality.embeddings import RankingQuality, SimilarityQuality
 from server import catalog
-from server.__main__ import cli
+from server.cli.main import cli
 from tests.tiny_text import embed
 
 pytest.importorskip("transformers")

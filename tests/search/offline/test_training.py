@@ -12,7 +12,7 @@ from models.backends.torch import TorchBackend
 from models.train.cifar100 import Cifar100, Images
 from search.offline.training import CARD, RECORD, by_task, evaluate, finish
 from server import catalog
-from server.__main__ import cli
+from server.cli.main import cli
 from tests.tiny import TASKS, tiny_model
 
 

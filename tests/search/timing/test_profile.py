@@ -13,9 +13,11 @@ from models import checkpoint
 from models.backends.torch import TorchBackend
 from models.core import Cost, Step
 from models.families.slimmable import Slimmable
+from search.finders import Finders
 from search.quality.table import TABLE, Table
 from search.timing.calibrate import ROWS, calibrate
-from search.timing.profile import LatencyProfile, Timing, Workload, function_of
+from search.timing.profile import LatencyProfile, Workload, function_of
+from search.timing.timing import Timing
 from tests.tiny import tiny_model, tiny_table
 from tests.tiny_text import write_text_checkpoint
 
@@ -160,6 +162,11 @@ def measured(model: Slimmable) -> LatencyProfile:
     return calibrate(model, tiny_table(model), backend, lambda: float(next(ticks)))
 
 
+def test_the_search_knows_the_functions_that_are_measured() -> None:
+    model = tiny_model()
+    assert Finders(model, tiny_table(model)).functions == measured(model).curves.keys()
+
+
 def test_functions_of_equal_kind_and_cost_share_a_curve() -> None:
     model = tiny_model()
     found = measured(model)
@@ -179,6 +186,30 @@ def test_texts_are_measured_by_length(tmp_path: Path) -> None:
     assert found.lengths == (8, 32)
     plan = model.plan(model.space.largest, {"text": (32,)})
     assert found.total(plan.steps, Workload(3, 20)) > 0
+
+
+@pytest.mark.parametrize("max_s", [100, inf])
+def test_who_waits_is_told_what_part_is_done_by_work_or_by_the_time_left(max_s: float) -> None:
+    model = tiny_model()
+    backend = TorchBackend()
+    backend.prepare(model)
+    ticks = count()
+    told: list[tuple[float, float]] = []
+    calibrate(
+        model,
+        tiny_table(model),
+        backend,
+        lambda: float(next(ticks)),
+        max_s,
+        lambda part: told.append((next(ticks), part)),
+    )
+    parts = [part for _, part in told]
+    assert parts == sorted(parts)
+    assert parts[0] < 0.1
+    assert 0.5 < parts[-1] < 1
+    ended = told[-1][0]
+    assert all(part >= min(0.99, (tick - 2) / max_s) for tick, part in told)
+    assert ended > 100
 
 
 def test_a_time_limit_leaves_larger_batches_to_be_extrapolated() -> None:

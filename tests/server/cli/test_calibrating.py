@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from server.__main__ import cli
+from server.cli.main import cli
 
 
 def test_calibrate_measures_keeps_and_says_how_well_it_predicts(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from server.__main__ import cli
+from server.cli.main import cli
 from server.clients.database import Database
 from server.clients.keys import Key, id_of
 from server.clients.store import Store

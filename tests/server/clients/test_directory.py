@@ -10,13 +10,13 @@ import pytest
 from server.clients.database import Database
 from server.clients.directory import Directory
 from server.clients.keys import Scope, new_key
-from server.clients.profile import Profile
+from server.clients.profile import ClientProfile
 from server.clients.store import Store
 from server.errors import DatabaseError
 from tests.postgres import cluster
 from tests.server.samples import run
 
-SHOP = Profile(weight=2.0, priority=3)
+SHOP = ClientProfile(weight=2.0, priority=3)
 
 
 @asynccontextmanager

@@ -7,19 +7,19 @@ from typing import Any
 import pytest
 
 from search.budget import Budget
-from server.catalog import Served
 from server.choose import Question
 from server.clients.caller import Caller
 from server.clients.inherit import inherited
-from server.clients.profile import Profile, Quota, check_profile
+from server.clients.profile import ClientProfile, Quota, check_profile
 from server.errors import InvalidRequestError, UnknownModelError
+from server.served import Served
 
 TASKS = {"tiny": ("fish", "flowers", "people"), "small": ("fish",)}
 
 
 def merged(
     served: Served,
-    profile: Profile,
+    profile: ClientProfile,
     budget: Budget | None = None,
     preferences: Mapping[str, float] | None = None,
     tasks: list[str] | None = None,
@@ -43,9 +43,9 @@ LIMITS = (
 
 
 @pytest.mark.parametrize("budget", LIMITS, ids=lambda budget: str(budget)[7:])
-@pytest.mark.parametrize("profile", [None, Profile()], ids=["anyone", "client"])
+@pytest.mark.parametrize("profile", [None, ClientProfile()], ids=["anyone", "client"])
 def test_who_sets_a_limit_may_be_slimmed_and_who_sets_none_may_not(
-    served: Served, budget: Budget, profile: Profile | None
+    served: Served, budget: Budget, profile: ClientProfile | None
 ) -> None:
     def strict(budget: Budget, slims_all: bool = False) -> bool | None:
         question = Question(None, None, budget, caller=Caller("shop", profile=profile))
@@ -63,20 +63,20 @@ def test_a_client_may_consent_for_its_requests_and_its_maximum_is_no_consent(
     served: Served,
 ) -> None:
     for own in (*LIMITS, Budget(strict=False)):
-        assert merged(served, Profile(budget=own)).budget.strict is False
+        assert merged(served, ClientProfile(budget=own)).budget.strict is False
     for maximum in (Budget(macs=9e9), Budget(latency_ms=9)):
-        assert merged(served, Profile(maximum=maximum)).budget.strict is True
+        assert merged(served, ClientProfile(maximum=maximum)).budget.strict is True
 
 
 def test_a_request_without_a_ceiling_gets_the_default_within_the_maximum(served: Served) -> None:
-    profile = Profile(budget=Budget(fraction=0.4), maximum=Budget(fraction=0.8, flops=100))
+    profile = ClientProfile(budget=Budget(fraction=0.4), maximum=Budget(fraction=0.8, flops=100))
     assert merged(served, profile).budget == Budget(fraction=0.4, flops=100, strict=False)
 
 
 def test_a_ceiling_of_the_request_replaces_the_default_ones_and_not_the_maximum(
     served: Served,
 ) -> None:
-    profile = Profile(
+    profile = ClientProfile(
         budget=Budget(fraction=0.4, macs=10), maximum=Budget(fraction=0.8, latency_ms=50)
     )
     found = merged(served, profile, Budget(latency_ms=20)).budget
@@ -97,13 +97,13 @@ def test_a_ceiling_above_the_maximum_is_refused_and_not_lowered(
     served: Served, maximum: Budget, asked: Budget, message: str
 ) -> None:
     with pytest.raises(InvalidRequestError, match=message) as caught:
-        merged(served, Profile(maximum=maximum), asked)
+        merged(served, ClientProfile(maximum=maximum), asked)
     assert caught.value.field == message.partition("=")[0].replace("\\", "")
 
 
 def test_a_ceiling_equal_to_the_maximum_is_allowed(served: Served) -> None:
     for maximum, asked in ((Budget(flops=100), Budget(macs=50)), (Budget(macs=3), Budget(macs=3))):
-        assert merged(served, Profile(maximum=maximum), asked).budget.macs == asked.macs
+        assert merged(served, ClientProfile(maximum=maximum), asked).budget.macs == asked.macs
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_a_ceiling_equal_to_the_maximum_is_allowed(served: Served) -> None:
 def test_the_floor_is_the_requests_else_the_clients(
     served: Served, own: float | None, asked: float | None, expected: float
 ) -> None:
-    profile = Profile(budget=Budget(min_quality=own))
+    profile = ClientProfile(budget=Budget(min_quality=own))
     found = merged(served, profile, Budget(min_quality=asked, macs=1e9)).budget
     assert found.min_quality == expected
 
@@ -121,29 +121,29 @@ def test_the_floor_is_the_requests_else_the_clients(
     ("own", "asked"), [(True, False), (False, True), (True, True), (False, False)]
 )
 def test_strict_holds_if_either_says_so(served: Served, own: bool, asked: bool) -> None:
-    profile = Profile(budget=Budget(strict=own))
+    profile = ClientProfile(budget=Budget(strict=own))
     assert merged(served, profile, Budget(strict=asked)).budget.strict == (own or asked)
 
 
 def test_preferences_are_the_requests_else_those_of_the_client_for_the_model(
     served: Served,
 ) -> None:
-    profile = Profile(preferences={"tiny": {"fish": 2.0, "people": 1.0}, "other": {"x": 1.0}})
+    profile = ClientProfile(preferences={"tiny": {"fish": 2.0, "people": 1.0}, "other": {"x": 1.0}})
     assert merged(served, profile).preferences == {"fish": 2.0, "people": 1.0}
     assert merged(served, profile, preferences={"fish": 1}).preferences == {"fish": 1}
-    assert merged(served, Profile()).preferences is None
+    assert merged(served, ClientProfile()).preferences is None
 
 
 def test_inherited_preferences_are_for_the_tasks_that_are_asked(served: Served) -> None:
-    profile = Profile(preferences={"tiny": {"fish": 2.0, "gone": 1.0}})
+    profile = ClientProfile(preferences={"tiny": {"fish": 2.0, "gone": 1.0}})
     assert merged(served, profile).preferences == {"fish": 2.0}
     assert merged(served, profile, tasks=["people"]).preferences is None
 
 
 def test_a_model_that_is_not_the_clients_is_as_one_that_is_not_served(served: Served) -> None:
-    assert merged(served, Profile(models=("tiny",))).budget == Budget(strict=True)
+    assert merged(served, ClientProfile(models=("tiny",))).budget == Budget(strict=True)
     with pytest.raises(UnknownModelError, match=r"model='tiny' .* one of \['other'\]"):
-        merged(served, Profile(models=("other",)))
+        merged(served, ClientProfile(models=("other",)))
 
 
 @pytest.mark.parametrize(
@@ -198,5 +198,5 @@ def test_a_profile_that_cannot_be_is_refused_by_its_field(
     profile: dict[str, Any], message: str, field: str
 ) -> None:
     with pytest.raises(InvalidRequestError, match=message) as caught:
-        check_profile(Profile(**profile), TASKS)
+        check_profile(ClientProfile(**profile), TASKS)
     assert caught.value.field == field

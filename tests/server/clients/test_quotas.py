@@ -10,7 +10,7 @@ from server.clients.counters import ClientCounters
 from server.clients.database import Database
 from server.clients.ledger import Ledger
 from server.clients.local import LocalMeters
-from server.clients.profile import Profile, Quota
+from server.clients.profile import ClientProfile, Quota
 from server.clients.quotas import Quotas
 from server.errors import InvalidRequestError, QuotaExceededError
 from tests.server.samples import run
@@ -45,7 +45,7 @@ class Bench:
 
 
 def caller(**quota: float) -> Caller:
-    return Caller("shop", profile=Profile(quota=Quota(**quota)))
+    return Caller("shop", profile=ClientProfile(quota=Quota(**quota)))
 
 
 async def refusal(bench: Bench, who: Caller, flops: float | None = None) -> QuotaExceededError:
@@ -137,7 +137,11 @@ def test_clients_without_a_quota_are_counted_and_strangers_are_not(tmp_path: Pat
     async def scenario() -> None:
         bench = Bench(tmp_path)
         await bench.start()
-        for who in (ANYONE, Caller("shop", profile=Profile()), Caller("gone", profile=Profile())):
+        for who in (
+            ANYONE,
+            Caller("shop", profile=ClientProfile()),
+            Caller("gone", profile=ClientProfile()),
+        ):
             await bench.quotas.charge_request(who)
             await bench.quotas.charge_flops(who, 10)
         text = generate_latest(bench.registry).decode()

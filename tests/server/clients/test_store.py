@@ -16,7 +16,7 @@ from search.budget import Budget
 from server.clients import tables
 from server.clients.database import Database
 from server.clients.keys import Key, Scope, new_key
-from server.clients.profile import Profile, Quota
+from server.clients.profile import ClientProfile, Quota
 from server.clients.store import MAX_ENDED_KEYS, MAX_KEYS_PER_CLIENT, Store
 from server.errors import (
     ConflictError,
@@ -27,7 +27,7 @@ from server.errors import (
 from server.settings import SettingsError
 from tests.server.samples import run
 
-SHOP = Profile(
+SHOP = ClientProfile(
     preferences={"tiny": {"fish": 2.0}},
     budget=Budget(fraction=0.5, min_quality=0.9, strict=True),
     maximum=Budget(flops=1e9, latency_ms=50),
@@ -73,7 +73,7 @@ def test_migrations_lead_to_the_tables_that_the_code_knows(url: str) -> None:
 
 
 def test_clients_stored_before_consent_was_asked_for_have_not_given_it(url: str) -> None:
-    before = Profile(budget=Budget(strict=False), maximum=Budget(flops=1e9, strict=False))
+    before = ClientProfile(budget=Budget(strict=False), maximum=Budget(flops=1e9, strict=False))
 
     async def scenario() -> None:
         async with store_at(url) as store:
@@ -82,7 +82,7 @@ def test_clients_stored_before_consent_was_asked_for_have_not_given_it(url: str)
         async with database_at(url) as database, database.writing() as connection:
             await connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0001'")
         async with store_at(url) as store:
-            expected = Profile(budget=Budget(), maximum=Budget(flops=1e9))
+            expected = ClientProfile(budget=Budget(), maximum=Budget(flops=1e9))
             assert await store.clients() == {"old": expected, "strict": SHOP}
 
     run(scenario())
@@ -105,8 +105,8 @@ def test_a_client_comes_back_as_it_was_stored(url: str) -> None:
         async with store_at(url) as store:
             assert await store.put_client("shop", SHOP)
             assert await store.client("shop") == SHOP
-            assert not await store.put_client("shop", Profile())
-            assert await store.clients() == {"shop": Profile()}
+            assert not await store.put_client("shop", ClientProfile())
+            assert await store.clients() == {"shop": ClientProfile()}
             await store.delete_client("shop")
             for forgotten in (store.client, store.delete_client):
                 with pytest.raises(UnknownClientError, match="client 'shop' is not known"):
@@ -122,7 +122,7 @@ def test_clients_and_keys_are_bounded(url: str) -> None:
                 await store.put_client(f"c{number}", SHOP)
             with pytest.raises(ConflictError, match=r"3 clients already \(max_clients\)"):
                 await store.put_client("more", SHOP)
-            assert not await store.put_client("c0", Profile())
+            assert not await store.put_client("c0", ClientProfile())
             for client in ("c0", None):
                 for _ in range(MAX_KEYS_PER_CLIENT):
                     await store.add_key(key_of(client))
@@ -213,10 +213,10 @@ def test_changes_are_told_once_and_deletions_by_what_is_left(url: str) -> None:
             await store.note_use({key.id: 5.0})
             assert await store.changes(first.revision) is None
             await store.delete_client("a")
-            await store.put_client("b", Profile())
+            await store.put_client("b", ClientProfile())
             second = await store.changes(first.revision)
             assert second is not None
-            assert second.clients == {"b": Profile()}
+            assert second.clients == {"b": ClientProfile()}
             assert second.client_ids == {"b"}
             assert (second.keys, second.key_ids) == ((), frozenset())
 

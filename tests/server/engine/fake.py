@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from math import inf
 
 import torch
 from torch import Tensor, nn
 
-from models.core import Cost, Step
+from models.core import Plan, Step
+from models.inputs import Inputs
 from models.inputs.image import ImageInput
 from models.nn.ragged import Value
 from models.run.backend import Backend
+from models.run.chain import Chain
 from models.run.execution import never
 from server.engine.engine import Engine
 from server.engine.work import Prepared, Result, Work
 
 WAIT_S = 20
-INPUT = ImageInput(1, 1, (0, 0, 0), (1, 1, 1))
+INPUTS = Inputs.of("image", ImageInput(1, 1, (0, 0, 0), (1, 1, 1)))
 
 
 class FakeBackend(Backend):
@@ -56,9 +58,9 @@ class FakeBackend(Backend):
         return value
 
     def run_chain(
-        self, steps: Sequence[Step], values: Mapping[str, Value], stop: Callable[[], bool] = never
+        self, chain: Chain, inputs: Sequence[Value], stop: Callable[[], bool] = never
     ) -> Value:
-        (step,), images = steps, values["image"]
+        (step,), (images,) = chain.steps, inputs
         assert isinstance(images, Tensor)
         self.calls.append(" ".join([str(step.key), *(f"{x:g}" for x in images[:, 0].tolist())]))
         if self._is_holding:
@@ -89,8 +91,9 @@ class FakeBackend(Backend):
 
 def work(name: str, deadline: float = inf) -> Work:
     """Make the work ``a7``: input 7 for plan a. Each has a plan object of its own."""
-    step = Step(name[0], torch.clone, Cost(), None, ("image",), "answer")
-    return Work(Prepared("model", (step,), INPUT), torch.tensor([float(name[1:])]), deadline)
+    step = Step(name[0], torch.clone, ("image",))
+    item = INPUTS.item({"image": torch.tensor([float(name[1:])])})
+    return Work(Prepared("model", Plan({"answer": step}), INPUTS), item, deadline=deadline)
 
 
 def submit(engine: Engine, names: str, deadline: float = inf) -> asyncio.Task[list[Result]]:

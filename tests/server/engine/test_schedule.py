@@ -203,3 +203,13 @@ def test_items_that_are_discarded_leave_no_trace_of_their_request() -> None:
     queue.push("a3", Ticket("a"), "a")
     assert batches(queue) == ["b", "a3"]
     assert len(queue) == 0
+
+
+def test_a_share_that_rounding_makes_too_small_for_the_head_costs_no_turn() -> None:
+    weight = 49.0
+    assert (1.0 / weight) * weight < 1.0
+    queue: Scheduler[str] = Scheduler(1, 100)
+    for item in ("a1", "a2"):
+        queue.push(item, Ticket("a", flops=1.0, client="one", weight=weight))
+    queue.push("b1", Ticket("b", flops=1.0, client="two", weight=weight))
+    assert Counter(batches(queue)) == Counter(["a1", "a2", "b1"])

@@ -2,37 +2,44 @@ from __future__ import annotations
 
 import torch
 
-from models.core import Cost, Step
+from models.core import Plan, Step
 from server.engine.work import Prepared, Work
-from tests.server.engine.fake import INPUT
+from tests.server.engine.fake import INPUTS
 from tests.tiny import tiny_model
 
 
-def test_all_plans_of_one_model_that_start_at_one_place_share_a_batch() -> None:
+def test_all_plans_of_one_model_share_a_batch_also_those_that_go_on_from_kept_values() -> None:
     model = tiny_model()
-    image = torch.zeros(1)
+    item = INPUTS.item({"image": torch.zeros(1)})
+    shapes = {"image": model.config.input.shape}
     small, large = (
-        Prepared("tiny", model.plan(subnet, model.input.shape), INPUT)
+        Prepared("tiny", model.plan(subnet, shapes), INPUTS)
         for subnet in (model.space.smallest, model.space.largest)
     )
-    assert Work(small, image).ticket.key == Work(large, image).ticket.key
-    other = Prepared("other", small.plan, INPUT)
-    resumed = Prepared("tiny", small.plan[1:], INPUT, resume=small.plan[0].path)
-    newer = Prepared("tiny", small.plan, INPUT, owner=model)
-    assert len({Work(p, image).ticket.key for p in (small, other, resumed, newer)}) == 4
+    known = frozenset({small.plan.steps[0].identity})
+    going_on = Prepared("tiny", small.plan, INPUTS, known=known)
+    assert Work(small, item).ticket.key == Work(large, item).ticket.key
+    assert Work(small, item).ticket.key == Work(going_on, item).ticket.key
+    other = Prepared("other", small.plan, INPUTS)
+    newer = Prepared("tiny", small.plan, INPUTS, owner=model)
+    assert len({Work(p, item).ticket.key for p in (small, other, newer)}) == 3
 
 
-def test_leaves_are_the_steps_that_answer_and_no_others() -> None:
-    root = Step("stem", torch.clone, Cost(), None, ("image",), "h")
-    first = Step("first", torch.clone, Cost(), root, ("h",), "fish")
-    second = Step("second", torch.clone, Cost(), root, ("h",), "people")
-    leaves = Prepared("m", (root, first, second), INPUT).leaves
-    assert leaves == {"fish": ("stem", "first"), "people": ("stem", "second")}
+def test_what_goes_on_from_kept_values_costs_the_rest() -> None:
+    model = tiny_model()
+    plan = model.plan(model.space.largest, {"image": model.config.input.shape})
+    first = plan.steps[0]
+    whole = Prepared("tiny", plan, INPUTS)
+    rest = Prepared("tiny", plan, INPUTS, known=frozenset({first.identity}))
+    assert rest.macs == whole.macs - first.cost.macs > 0
+    assert rest.steps == whole.steps[1:]
 
 
 def test_works_of_different_input_shape_are_not_stacked() -> None:
-    step = Step("root", torch.clone, Cost(), None, ("image",), "answer")
-    prepared = Prepared("m", (step,), INPUT)
-    one, other = (Work(prepared, torch.zeros(size)) for size in (2, 3))
-    assert one.ticket.key == Work(prepared, torch.ones(2)).ticket.key
+    prepared = Prepared("m", Plan({"answer": Step("root", torch.clone, ("image",))}), INPUTS)
+    one, same, other = (
+        Work(prepared, INPUTS.item({"image": value}))
+        for value in (torch.zeros(2), torch.ones(2), torch.zeros(3))
+    )
+    assert one.ticket.key == same.ticket.key
     assert one.ticket.key != other.ticket.key

@@ -9,10 +9,10 @@ import httpx
 import pytest
 
 from models.backends.torch import TorchBackend
-from server.catalog import Served
 from server.clients.caller import ANYONE
 from server.http.addresses import AddressError, bound, check_grpc
 from server.inputs.decoder import Decoder
+from server.served import Served
 from tests.server.around import service_around
 from tests.server.listening import ROOT, free_port, server
 from tests.server.samples import run

@@ -78,7 +78,7 @@ def guarded(own_settings: Settings) -> Iterator[Guarded]:
             "shop": {"scopes": ["infer"], "client": "shop"},
             "revoked": {"scopes": list(Scope)},
         }
-        # The first closes the door, so that one is the administrator's.
+        # The first closes the authenticator, so that one is the administrator's.
         admin = client.post("/v1/keys", json={"scopes": ["admin"]}).json()["key"]
         made = {
             name: client.post("/v1/keys", json=body, headers=bearer(admin)).json()

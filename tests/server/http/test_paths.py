@@ -10,7 +10,7 @@ from fastapi.testclient import TestClient
 
 from server.app import create_app
 from server.clients.keys import Scope
-from server.http.paths import Head, Methods, Prefix
+from server.http.paths import HeadMethod, Methods, Prefix
 from server.http.scopes import SCOPES
 from server.settings import Settings, SettingsError
 from tests.server.samples import Connection, run
@@ -207,7 +207,7 @@ def test_head_leaves_other_methods_and_what_is_no_request_alone() -> None:
     async def scenario() -> None:
         connection = Connection("/", {})
         for scope in ({"type": "lifespan"}, {"type": "http", "method": "POST"}):
-            await Head(note)(scope, connection._receive, connection._send)
+            await HeadMethod(note)(scope, connection._receive, connection._send)
             assert seen[-1] is scope
 
     run(scenario())

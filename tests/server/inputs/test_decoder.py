@@ -4,30 +4,42 @@ import asyncio
 import io
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image
 
-from models.inputs.image import ImageInput, ModelInput
+from models.inputs import Content, Inputs, InputType, Slot
+from models.inputs.image import ImageInput
 from server.errors import InvalidRequestError
 from server.inputs.decoder import Decoder
 from server.inputs.sources import Passage, Source, Unread, Upload
 from tests.server.samples import claiming, image, run, text_of
 
 INPUT = ImageInput(16, 16, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+INPUTS = Inputs.of("image", INPUT)
 PNG = image()
+
+
+async def decode(
+    decoder: Decoder, sources: Sequence[Source], inputs: Inputs = INPUTS
+) -> list[torch.Tensor]:
+    """Decode items of one image each."""
+    items = await decoder.decode([{"image": source} for source in sources], inputs)
+    return [item["image"].value for item in items]
 
 
 def test_images_come_back_in_order_and_in_shape(decoder: Decoder) -> None:
     async def scenario() -> None:
         files = [image(seed, 10 + seed, 30 - seed) for seed in range(12)]
         uploads = [Upload(f"images[{i}]", file) for i, file in enumerate(files)]
-        tensors = await decoder.decode(uploads, INPUT)
+        tensors = await decode(decoder, uploads)
         for file, tensor in zip(files, tensors, strict=True):
             assert tensor.shape == INPUT.shape
-            torch.testing.assert_close(tensor, INPUT.decode(file), atol=0, rtol=0)
+            torch.testing.assert_close(tensor, INPUT.from_file(file), atol=0, rtol=0)
 
     run(scenario())
 
@@ -38,14 +50,14 @@ def test_of_several_wrong_images_the_first_is_named(decoder: Decoder) -> None:
         uploads = [Upload(f"images[{i}]", content) for i, content in enumerate(contents)]
         for _ in range(10):
             with pytest.raises(InvalidRequestError, match=r"images\[1\]: not an image"):
-                await decoder.decode(uploads, INPUT)
+                await decode(decoder, uploads)
 
     run(scenario())
 
 
 def test_decoding_leaves_the_event_loop_free(decoder: Decoder) -> None:
     async def scenario() -> None:
-        decoding = asyncio.ensure_future(decoder.decode([Upload("image", PNG)], INPUT))
+        decoding = asyncio.ensure_future(decode(decoder, [Upload("image", PNG)]))
         await asyncio.sleep(0)
         assert not decoding.done()
         await decoding
@@ -61,8 +73,8 @@ def test_what_is_unread_is_read_on_the_decoders_threads(decoder: Decoder) -> Non
         return Upload("image", PNG)
 
     async def scenario() -> None:
-        (tensor,) = await decoder.decode([Unread(0, read)], INPUT)
-        torch.testing.assert_close(tensor, INPUT.decode(PNG))
+        (tensor,) = await decode(decoder, [Unread(0, read)])
+        torch.testing.assert_close(tensor, INPUT.from_file(PNG))
         assert [name.startswith("decode") for name in threads] == [True]
 
     run(scenario())
@@ -81,14 +93,14 @@ def uploads_of(*files: bytes | str) -> list[Upload]:
 
 @pytest.mark.parametrize("form", ["bytes", "base64", "url"])
 def test_more_pixels_than_a_request_may_have_are_refused_before_any_is_decoded(form: str) -> None:
-    decoded: list[bytes] = []
+    decoded: list[Content] = []
 
     class Watched(ImageInput):
-        def decode(self, data: bytes) -> torch.Tensor:
-            decoded.append(data)
-            return super().decode(data)
+        def decode(self, content: Content) -> torch.Tensor:
+            decoded.append(content)
+            return super().decode(content)
 
-    watched = Watched(16, 16, INPUT.mean, INPUT.std)
+    watched = Inputs.of("image", Watched(16, 16, INPUT.mean, INPUT.std))
     decoder = Decoder(2, time.perf_counter, max_pixels=1000)
     file = flat(20, 20)
     contents: dict[str, bytes | str] = {
@@ -103,12 +115,12 @@ def test_more_pixels_than_a_request_may_have_are_refused_before_any_is_decoded(f
         with pytest.raises(
             InvalidRequestError, match=message + r"allowed \(max_pixels\)"
         ) as caught:
-            await decoder.decode(uploads_of(*[content] * 64), watched)
+            await decode(decoder, uploads_of(*[content] * 64), watched)
         assert caught.value.field == "images[2]"
         assert decoded == []
-        assert len(await decoder.decode(uploads_of(content, content), watched)) == 2
+        assert len(await decode(decoder, uploads_of(content, content), watched)) == 2
         with pytest.raises(InvalidRequestError, match=r"images\[0\]: with this image"):
-            await decoder.decode(uploads_of(flat(40, 40)), watched)
+            await decode(decoder, uploads_of(flat(40, 40)), watched)
 
     run(scenario())
     decoder.close()
@@ -118,11 +130,11 @@ def test_headers_are_believed_only_as_far_as_the_limits(decoder: Decoder) -> Non
     async def scenario() -> None:
         files = [claiming(6000, 6000)] * 3
         with pytest.raises(InvalidRequestError, match=r"images\[2\]: .* 108,000,000 pixels"):
-            await decoder.decode(uploads_of(*files), INPUT)
+            await decode(decoder, uploads_of(*files))
         with pytest.raises(
             InvalidRequestError, match=r"images\[0\]: .*more than 40,000,000 pixels"
         ):
-            await decoder.decode(uploads_of(claiming(8000, 6000)), INPUT)
+            await decode(decoder, uploads_of(claiming(8000, 6000)))
 
     run(scenario())
 
@@ -131,9 +143,9 @@ def test_a_small_image_is_not_behind_all_of_a_large_request() -> None:
     begun: list[str] = []
 
     class Watched(Upload):
-        def decode(self, model_input: ModelInput) -> torch.Tensor:
+        def decode(self, input_type: InputType) -> Any:
             begun.append(self.field)
-            return super().decode(model_input)
+            return super().decode(input_type)
 
         def opened(self) -> Upload:
             return self
@@ -143,12 +155,12 @@ def test_a_small_image_is_not_behind_all_of_a_large_request() -> None:
 
     async def scenario() -> None:
         many = [Watched(f"large[{i}]", large, 6_000_000) for i in range(64)]
-        asked = asyncio.ensure_future(decoder.decode(many, INPUT))
+        asked = asyncio.ensure_future(decode(decoder, many))
         while not begun:
             await asyncio.sleep(0.001)
         for i in range(3):
             count = len(begun)
-            await decoder.decode([Watched(f"small[{i}]", PNG, 256)], INPUT)
+            await decode(decoder, [Watched(f"small[{i}]", PNG, 256)])
             assert begun.index(f"small[{i}]") <= count + 1
         assert not asked.done()
         asked.cancel()
@@ -174,7 +186,7 @@ def test_texts_are_read_while_images_hold_all_other_threads() -> None:
 
     async def scenario() -> None:
         images = [Unread(0, read, 40_000_000)] * 4
-        asked = asyncio.ensure_future(decoder.decode(images, INPUT))
+        asked = asyncio.ensure_future(decode(decoder, images))
         await asyncio.to_thread(held.wait)
         texts = [Passage(f"input[{i}]", "a word " * 200) for i in range(8)]
         assert await decoder.map(lambda text: text.field, texts) == [one.field for one in texts]
@@ -241,3 +253,27 @@ def test_base64_of_any_length_is_undone_as_one(decoder: Decoder) -> None:
     for wrong in (text_of(bytes(196_607)) + text_of(bytes(300)), text_of(bytes(400_000)) + "="):
         with pytest.raises(InvalidRequestError, match="image is not base64: "):
             Upload("image", wrong).opened()
+
+
+def test_a_source_that_items_share_is_read_once(decoder: Decoder) -> None:
+    read: list[str] = []
+
+    def source(name: str, seed: int) -> Unread:
+        def found() -> Upload:
+            read.append(name)
+            return Upload(name, image(seed))
+
+        return Unread(0, found)
+
+    inputs = Inputs({"image": Slot(INPUT), "other": Slot(INPUT)})
+
+    async def scenario() -> None:
+        shared = source("image", 0)
+        asked = [{"image": shared, "other": source(f"other[{i}]", i)} for i in range(5)]
+        items = await decoder.decode(asked, inputs)
+        assert sorted(read) == ["image", *(f"other[{i}]" for i in range(5))]
+        assert len({item["image"].digest for item in items}) == 1
+        assert items[0]["other"].digest == items[0]["image"].digest  # equal contents
+        assert len({item["other"].digest for item in items}) == 5
+
+    run(scenario())

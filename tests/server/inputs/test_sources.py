@@ -27,7 +27,7 @@ PNG = image()
     ],
 )
 def test_bytes_base64_and_data_urls_of_an_image_are_the_same(content: bytes | str) -> None:
-    torch.testing.assert_close(Upload("image", content).decode(INPUT), INPUT.decode(PNG))
+    torch.testing.assert_close(Upload("image", content).decode(INPUT), INPUT.from_file(PNG))
 
 
 @pytest.mark.parametrize(
@@ -58,14 +58,14 @@ def test_pixels_of_any_size_become_what_the_encoded_image_does() -> None:
     for file in (PNG, image(1, 30, 21)):
         pixels = np.array(Image.open(io.BytesIO(file)))
         found = Pixels("rgb[0]", pixels).decode(INPUT)
-        torch.testing.assert_close(found, INPUT.decode(file))
+        torch.testing.assert_close(found, INPUT.from_file(file))
 
 
 def test_normalised_values_are_taken_as_they_are_or_refused_by_their_place() -> None:
-    values = INPUT.decode(PNG).numpy()
-    torch.testing.assert_close(Pixels("x[0]", values).decode(INPUT), INPUT.decode(PNG))
+    values = INPUT.from_file(PNG).numpy()
+    torch.testing.assert_close(Pixels("x[0]", values).decode(INPUT), INPUT.from_file(PNG))
     for wrong in (np.float32("nan"), np.float32("inf"), np.float32(255)):
-        values = INPUT.decode(PNG).numpy().copy()
+        values = INPUT.from_file(PNG).numpy().copy()
         values[1, 2, 3] = wrong
         with pytest.raises(InvalidRequestError, match=r"x\[3\]: channel 1 holds") as caught:
             Pixels("x[3]", values).decode(INPUT)

@@ -9,7 +9,6 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from search.budget import InfeasibleBudgetError
 from search.find import RequestError
-from server.catalog import Served
 from server.choose import Choice
 from server.errors import (
     ClientGoneError,
@@ -22,6 +21,7 @@ from server.errors import (
     UnknownModelError,
 )
 from server.observe.metrics import Metrics, Outcome, Stage
+from server.served import Served
 
 
 def samples(metrics: Metrics) -> dict[str, float]:

@@ -8,18 +8,18 @@ from fastapi.testclient import TestClient
 
 from server.app import create_app
 from server.errors import OverloadedError
-from server.observe.watchdog import EVERY_S, Pulse
+from server.observe.watchdog import EVERY_S, Watchdog
 from server.settings import Settings
 
 LIMIT_S = 0.02
 
 
 class Turns:
-    """A pulse whose clock stands still unless it is moved."""
+    """A watchdog whose clock stands still unless it is moved."""
 
     def __init__(self) -> None:
         self.now = 100.0
-        self.pulse = Pulse(LIMIT_S, lambda: self.now)
+        self.pulse = Watchdog(LIMIT_S, lambda: self.now)
 
     def late(self, seconds: float, by: float = 0.1) -> None:
         """Let the timer be late for some time."""
@@ -74,20 +74,20 @@ def test_a_loop_that_stays_late_reads_for_a_moment_in_each_turn_until_it_is_on_t
 
 def test_a_loop_that_is_kept_busy_is_late_and_then_no_more() -> None:
     async def watched() -> list[float]:
-        pulse = Pulse(EVERY_S / 2, time.perf_counter)
-        beating = asyncio.create_task(pulse.beat())
+        watchdog = Watchdog(EVERY_S / 2, time.perf_counter)
+        beating = asyncio.create_task(watchdog.beat())
         await asyncio.sleep(0)
         end = time.perf_counter() + 5
-        while not pulse.late_s > EVERY_S / 2 and time.perf_counter() < end:
+        while not watchdog.late_s > EVERY_S / 2 and time.perf_counter() < end:
             busy = time.perf_counter() + 2 * EVERY_S
             while time.perf_counter() < busy:
                 pass
             await asyncio.sleep(0)
-        found = [pulse.late_s]
-        while pulse.late_s > EVERY_S / 2 and time.perf_counter() < end:
+        found = [watchdog.late_s]
+        while watchdog.late_s > EVERY_S / 2 and time.perf_counter() < end:
             await asyncio.sleep(EVERY_S)
         beating.cancel()
-        return [*found, pulse.late_s]
+        return [*found, watchdog.late_s]
 
     busy, free = asyncio.run(watched())
     assert busy > EVERY_S / 2 >= free

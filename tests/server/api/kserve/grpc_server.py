@@ -16,9 +16,9 @@ from server.api.kserve import messages
 from server.api.kserve.grpc import GrpcServer
 from server.api.kserve.grpc_calls import Calls, Identify
 from server.api.kserve.inference import Inference
-from server.catalog import Served
 from server.clients.caller import ANYONE
 from server.inputs.decoder import Decoder
+from server.served import Served
 from server.service import Service
 from tests.server.api.kserve.samples import IMAGES, pixels
 from tests.server.around import service_around

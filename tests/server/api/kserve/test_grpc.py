@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from models.backends.torch import TorchBackend
 from server.api.kserve.inference import Inference
-from server.catalog import Served
 from server.clients.caller import ANYONE, Caller
-from server.clients.profile import Profile
+from server.clients.profile import ClientProfile
 from server.errors import AuthenticationError, PermissionDeniedError
 from server.inputs.decoder import Decoder
+from server.served import Served
 from server.settings import SettingsError
 from tests.server.api.kserve.samples import IMAGES, pixels
 from tests.server.around import until
@@ -185,7 +185,7 @@ def test_health_is_public_and_everything_else_asks_who_calls(
 def test_a_model_that_is_not_a_callers_is_as_one_that_is_not_served(
     served: Served, decoder: Decoder
 ) -> None:
-    caller = Caller("someone", profile=Profile(models=("other",)))
+    caller = Caller("someone", profile=ClientProfile(models=("other",)))
 
     async def scenario() -> None:
         async with running(served, decoder, TorchBackend(), lambda _: caller) as client:

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import pytest
 
 from models.backends.torch import TorchBackend
-from server.catalog import Served
 from server.clients.caller import Caller
 from server.errors import DatabaseError
 from server.inputs.decoder import Decoder
+from server.served import Served
 from server.settings import Settings
 from tests.server.around import until
 from tests.server.backends import FailingBackend, HeldBackend

@@ -47,7 +47,7 @@ def texts(*given: str) -> NDArray[Any]:
 
 
 def alone(model: Exits, *given: str) -> NDArray[Any]:
-    rows = [model.input.encode(text) for text in given]
+    rows = [model.text.encode(text) for text in given]
     found: NDArray[Any] = torch.cat([embed(model, [row], 4, 16) for row in rows]).numpy()
     return found
 

@@ -14,12 +14,12 @@ from fastapi import FastAPI
 from server.api.kserve import rest as kserve
 from server.api.kserve.inference import Inference
 from server.api.options import ReadOptions
-from server.catalog import Served
 from server.engine.engine import Engine
 from server.http.forms import Forms
 from server.http.forms import install as install_forms
 from server.http.middleware import RequestId
 from server.inputs.decoder import Decoder
+from server.served import Served
 from server.service import Service
 from tests.server.api.kserve.samples import IMAGES, tensor
 from tests.server.around import service_around, until
@@ -49,7 +49,7 @@ class Running(NamedTuple):
     @property
     def num_waiting(self) -> int:
         """Inputs that are decoded and have not begun."""
-        return len(self.engine._queue)
+        return len(self.engine._worker._queue)
 
     def text(self) -> str:
         """Return the metrics."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from models.backends.torch import TorchBackend
 from models.families.exits import Exits
 from models.space import Subnet
-from server.catalog import Served
+from server.served import Served
 from tests.server.api.kserve.samples import (
     HEADER,
     IDS,
@@ -42,11 +42,12 @@ def expected(served: Served, images: list[bytes], subnet: str) -> dict[str, NDAr
     """Run images without the server; the subnet is as a receipt spells it."""
     values = (entry.split("=") for entry in subnet.split())
     chosen = {axis: float(value) for axis, value in values}
-    plan = served.elastic.plan(Subnet(chosen), served.model.input.shape, served.elastic.tasks)
-    batch = torch.stack([served.model.input.decode(data) for data in images])
+    plan = served.elastic.plan(
+        Subnet(chosen), {"image": served.model.config.input.shape}, served.elastic.tasks
+    )
+    batch = torch.stack([served.model.config.input.from_file(data) for data in images])
     outputs = TorchBackend().run(plan, {"image": batch})
-    paths = {step.emits: step.path for step in plan}
-    return {task: outputs[paths[task]].numpy() for task in served.elastic.tasks}
+    return {task: outputs[task].numpy() for task in served.elastic.tasks}
 
 
 def vectors(model: Exits, rows: list[list[int]]) -> NDArray[Any]:
@@ -127,7 +128,7 @@ def test_images_in_every_spelling_get_the_logits_of_a_run_without_the_server(
 ) -> None:
     same = [IMAGES[0], IMAGES[2]]
     stacked = np.stack([pixels(data) for data in same])
-    normalised = np.stack([served.model.input.decode(data).numpy() for data in same])
+    normalised = np.stack([served.model.config.input.from_file(data).numpy() for data in same])
     headers: dict[str, str] = {}
     request: dict[str, Any] = {"inputs": []}
     tail: tuple[bytes, ...] = ()
@@ -171,12 +172,12 @@ def test_a_raw_body_is_one_image_or_one_text(text_client: TestClient, text_model
         first["fish"], answered(text_client.post(IMAGE, json=again))["fish"], atol=1e-5
     )
     vector = answered(text_client.post(TEXT, content=TEXTS[0].encode(), headers=raw))["embedding"]
-    ids = [text_model.input.encode(TEXTS[0]).tolist()]
+    ids = [text_model.text.encode(TEXTS[0]).tolist()]
     np.testing.assert_allclose(vector, vectors(text_model, ids), atol=1e-5)
 
 
 def test_texts_get_the_vectors_of_single_runs(text_client: TestClient, text_model: Exits) -> None:
-    ids = [text_model.input.encode(text).tolist() for text in TEXTS]
+    ids = [text_model.text.encode(text).tolist() for text in TEXTS]
     found = answered(text_client.post(TEXT, json=text_request(*TEXTS)))["embedding"]
     np.testing.assert_allclose(found, vectors(text_model, ids), atol=1e-5)
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from server.api.kserve.tensors import Given, Output, Rows, Spec
+from server.api.kserve.tensors import GivenTensor, Output, Rows, Spec
 from server.errors import InvalidRequestError
 
 tritonclient = pytest.importorskip("tritonclient.utils")
@@ -31,7 +31,7 @@ def spec(datatype: Any, num_dimensions: int) -> Spec:
 
 
 def rows(datatype: Any, shape: list[int], content: Any) -> Rows:
-    return Rows(Given("inputs[0]", "x", datatype, shape, content), spec(datatype, len(shape)))
+    return Rows(GivenTensor("inputs[0]", "x", datatype, shape, content), spec(datatype, len(shape)))
 
 
 @st.composite
@@ -69,7 +69,9 @@ def test_bytes_are_read_as_tritons_client_writes_them(elements: list[bytes]) -> 
     written = tritonclient.serialize_byte_tensor(np.array(elements, dtype=np.object_))
     raw = b"".join(written.item()) if written.ndim else written.item()
     for shape in ([len(elements)], [len(elements), 1]):
-        read = Rows(Given("inputs[0]", "x", "BYTES", shape, memoryview(raw)), spec("BYTES", 1))
+        read = Rows(
+            GivenTensor("inputs[0]", "x", "BYTES", shape, memoryview(raw)), spec("BYTES", 1)
+        )
         assert [read.element(i) for i in range(len(read))] == elements
 
 
@@ -176,13 +178,13 @@ def test_nested_lists_must_have_the_shape() -> None:
     ],
 )
 def test_a_shape_must_be_the_models(shape: list[int], message: str) -> None:
-    given_ = Given("inputs[0]", "x", "UINT8", shape, memoryview(b"ab"))
+    given_ = GivenTensor("inputs[0]", "x", "UINT8", shape, memoryview(b"ab"))
     with pytest.raises(InvalidRequestError, match=message):
         Rows(given_, Spec("x", "UINT8", (-1, 2)))
 
 
 def test_a_type_must_be_the_models() -> None:
-    given_ = Given("inputs[0]", "x", "FP16", [1], memoryview(b"ab"))
+    given_ = GivenTensor("inputs[0]", "x", "FP16", [1], memoryview(b"ab"))
     with pytest.raises(InvalidRequestError, match=r"inputs\[0\]\.datatype='FP16' must be UINT8"):
         Rows(given_, Spec("x", "UINT8", (-1,)))
 

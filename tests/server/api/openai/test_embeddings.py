@@ -32,7 +32,7 @@ def sdk(text_url: str) -> Iterator[Any]:
 
 def expected(model: Exits, texts: list[str], depth: int = 4, dim: int = 16) -> Tensor:
     """Embed each text alone."""
-    rows = [model.input.encode(text) for text in texts]
+    rows = [model.text.encode(text) for text in texts]
     return torch.cat([embed(model, [row], depth, dim) for row in rows])
 
 

@@ -10,7 +10,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from server.app import create_app
-from server.catalog import Served
+from server.served import Served
 from server.settings import Settings
 from tests.server.samples import image, text_of
 

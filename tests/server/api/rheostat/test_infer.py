@@ -13,7 +13,7 @@ from fastapi.testclient import TestClient
 from models.core import plan_cost
 from models.space import Subnet
 from server.app import create_app
-from server.catalog import Served
+from server.served import Served
 from server.settings import Settings
 from tests.server.backends import HeldBackend
 from tests.server.samples import Connection, Probabilities, direct, form, image, run, text_of
@@ -107,7 +107,7 @@ def test_the_receipt_says_what_ran_and_what_it_cost(client: TestClient, served: 
     asked = {"tasks": ["people", "fish"], "preferences": {"fish": 3, "people": 1}}
     receipt = infer(client, images=files, budget={"fraction": 0.5}, **asked)["receipt"]
     space = served.elastic.space.select({None, "fish", "people"})
-    tasks, shape = ["fish", "people"], served.model.input.shape
+    tasks, shape = ["fish", "people"], {"image": served.model.config.input.shape}
     subnet = space.check(receipt["subnet"])  # these axes, no others
     macs = plan_cost(served.elastic.plan(subnet, shape, tasks)).macs
     largest = plan_cost(served.elastic.plan(space.largest, shape, tasks)).macs
@@ -160,7 +160,9 @@ def random_question(rng: Random, largest_macs: int) -> dict[str, Any]:
 
 def test_no_plan_exceeds_its_budget(client: TestClient, served: Served) -> None:
     rng, num_planned, model = Random(0), 0, served.elastic
-    largest = plan_cost(model.plan(model.space.largest, served.model.input.shape)).macs
+    largest = plan_cost(
+        model.plan(model.space.largest, {"image": served.model.config.input.shape})
+    ).macs
     for _ in range(400):
         question = random_question(rng, largest)
         budget, tasks = question["budget"], question["tasks"]
@@ -172,12 +174,14 @@ def test_no_plan_exceeds_its_budget(client: TestClient, served: Served) -> None:
             continue
         assert response.status_code == 200, response.text
         receipt = response.json()["receipt"]
-        plan = model.plan(Subnet(receipt["subnet"]), served.model.input.shape, tasks)
+        plan = model.plan(
+            Subnet(receipt["subnet"]), {"image": served.model.config.input.shape}, tasks
+        )
         whole = model.space.select({None, *tasks}).largest
         macs = plan_cost(plan).macs
         assert macs == receipt["macs"] <= budget.get("macs", largest)
         assert 2 * macs <= budget.get("flops", 2 * largest)
-        of = plan_cost(model.plan(whole, served.model.input.shape, tasks)).macs
+        of = plan_cost(model.plan(whole, {"image": served.model.config.input.shape}, tasks)).macs
         assert macs / of <= budget.get("fraction", 1)
         num_planned += 1
     assert num_planned > 200

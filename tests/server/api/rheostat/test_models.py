@@ -6,7 +6,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from models.core import plan_cost
-from server.catalog import Served
+from server.served import Served
 from tests.tiny import TASKS
 
 
@@ -62,7 +62,7 @@ def test_tasks_have_labels_and_the_largest_subnets_score(
     assert list(detail["task_details"]) == list(TASKS)
     for task, labels in TASKS.items():
         entry = detail["task_details"][task]
-        assert (entry["kind"], entry["metric"]) == ("classification", "accuracy")
+        assert (entry["kind"], entry["metric"]) == ("classes", "accuracy")
         assert entry["labels"] == list(labels)
         assert entry["score"] == served.table.cells[task].value[-1, -1]
 
@@ -75,7 +75,7 @@ def test_the_input_says_what_an_image_may_be(detail: dict[str, Any]) -> None:
 def test_cheapest_and_largest_bound_what_can_be_asked(
     client: TestClient, detail: dict[str, Any], served: Served
 ) -> None:
-    space, shape = served.elastic.space, served.model.input.shape
+    space, shape = served.elastic.space, {"image": served.model.config.input.shape}
     for name, subnet in (("cheapest", space.smallest), ("largest", space.largest)):
         macs = plan_cost(served.elastic.plan(subnet, shape)).macs
         assert detail[name] == {"macs": macs, "flops": 2 * macs}

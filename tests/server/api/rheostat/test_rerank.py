@@ -23,7 +23,7 @@ def cosines(model: Exits, depth: int) -> list[float]:
 
 
 def rows(model: Exits) -> list[Tensor]:
-    return [model.input.encode(text) for text in TEXTS]
+    return [model.text.encode(text) for text in TEXTS]
 
 
 def ask(client: TestClient, **fields: Any) -> dict[str, Any]:
@@ -76,7 +76,7 @@ def test_a_cascade_pays_each_layer_once(text_client: TestClient, text_model: Exi
 
     def macs(depth: int, length: int) -> int:
         subnet = space.check({**space.largest, "depth": depth})
-        return plan_cost(text_model.plan(subnet, (length,))).macs
+        return plan_cost(text_model.plan(subnet, {"text": (length,)})).macs
 
     deepened = [0, *(i + 1 for i in answer["receipt"]["deepened"])]
     expected = sum(macs(2, n) for n in lengths)

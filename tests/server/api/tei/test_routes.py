@@ -38,7 +38,7 @@ TIMES = (
 
 
 def expected(model: Exits, texts: list[str], dim: int = 16) -> torch.Tensor:
-    rows = [model.input.encode(text, truncate="right") for text in texts]
+    rows = [model.text.encode(text, truncate="right") for text in texts]
     return torch.cat([embed(model, [row], 4, dim) for row in rows])
 
 
@@ -60,7 +60,7 @@ def test_texts_become_a_list_of_unit_vectors(
 def test_one_text_or_its_ids_make_a_list_of_one(
     text_client: TestClient, text_model: Exits, inputs: Any
 ) -> None:
-    assert text_model.input.encode("w4").tolist() == [2, 8, 3]
+    assert text_model.text.encode("w4").tolist() == [2, 8, 3]
     found = torch.tensor(post(text_client, "/embed", inputs=inputs))
     torch.testing.assert_close(found, expected(text_model, ["w4"]), atol=1e-5, rtol=0)
 
@@ -107,8 +107,8 @@ def test_dimensions_are_cut_first_and_then_normalised(
 def pooled(model: Exits, text: str, dim: int) -> torch.Tensor:
     """Return a text's vector as it is before it becomes a unit vector."""
     subnet = model.space.check({"depth": 4, "heads": 1, "ffn": 1, "dim": dim})
-    value: Any = Ragged.pack([model.input.encode(text)])
-    for step in model.plan(subnet, (8,))[:-1]:
+    value: Any = Ragged.pack([model.text.encode(text)])
+    for step in model.plan(subnet, {"text": (8,)}).steps[:-1]:
         value = step.run(value)
     return model.pool(4, dim, value)[0]
 

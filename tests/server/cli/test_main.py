@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 from uvicorn.config import STARTUP_FAILURE
 
-from server.__main__ import cli
+from server.cli.main import cli
 from server.settings import PREFIX, Settings
 from tests.server.listening import DEADLINE_S, free_port, server
 from tests.server.samples import image, text_of

@@ -1,0 +1,75 @@
+"""Models whose weights depend on a choice that is made when they are built, such as their bits.
+
+A model with axes of ``when="load"`` is loaded with the last value of each. `variant` builds the
+weights for others. Keys of steps name the load choices that their weights depend on, so variants
+share the values of all other steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import product
+from typing import Protocol, TypeAlias, runtime_checkable
+
+from torch import nn
+
+from models.elastic import Elastic
+from models.space import Axis, Space, Value
+
+Choices: TypeAlias = tuple[Value, ...]
+"""A value on each load axis, in the order of the space."""
+
+
+@runtime_checkable
+class Variable(Protocol):
+    """A model with load axes."""
+
+    def variant(self, choices: Mapping[str, Value]) -> Elastic:
+        """Return the model with the weights of other choices on its load axes.
+
+        What the two share should be the same tensors. Takes a while; called from any thread.
+        """
+
+
+def load_axes(space: Space) -> tuple[Axis, ...]:
+    """Return the axes that name weights to be built."""
+    return tuple(axis for axis in space.axes if axis.when == "load")
+
+
+def choices_of(space: Space, subnet: Mapping[str, Value]) -> Choices:
+    """Return a subnet's values on the load axes."""
+    return tuple(subnet[axis.name] for axis in load_axes(space))
+
+
+def all_choices(space: Space) -> list[Choices]:
+    """Return every combination of values on the load axes, those loaded at first last."""
+    return list(product(*(axis.values for axis in load_axes(space))))
+
+
+def build(model: Elastic, choices: Choices) -> Elastic:
+    """Build a variant; the model itself for the choices that it was loaded with.
+
+    Raises:
+        TypeError: If the model has load axes and builds no variants.
+    """
+    axes = load_axes(model.space)
+    if choices == tuple(axis.values[-1] for axis in axes):
+        return model
+    if not isinstance(model, Variable):
+        raise TypeError(f"{model.name} has load axes but no method `variant`")
+    named = {axis.name: value for axis, value in zip(axes, choices, strict=True)}
+    return model.variant(named)
+
+
+def added_bytes(model: nn.Module, base: nn.Module) -> int:
+    """Return the bytes of a model's weights that are not a base model's."""
+    known = {tensor.untyped_storage().data_ptr() for tensor in _tensors(base)}
+    own = {
+        tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
+        for tensor in _tensors(model)
+    }
+    return sum(size for where, size in own.items() if where not in known)
+
+
+def _tensors(model: nn.Module) -> list[nn.Parameter]:
+    return [*model.parameters(), *model.buffers()]  # type: ignore[list-item]

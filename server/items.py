@@ -1,0 +1,77 @@
+"""The items of a request: whether they are the model's, what they cost, how long they may take."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Hashable, Mapping, Sequence
+from dataclasses import replace
+
+from models.core import Shapes, shared_cost
+from models.inputs import InvalidInputError, Item
+from models.space import Subnet
+from search.find import Selection
+from server.choose import Question
+from server.engine.work import Prepared
+from server.errors import InvalidRequestError
+from server.inputs.sources import Sources
+from server.served import Served
+
+
+def check_inputs(served: Served, items: Sequence[Sources]) -> None:
+    """Refuse items that lack an input, or that do not all have the same ones."""
+    try:
+        served.inputs.check(items[0])
+    except InvalidInputError as error:
+        raise InvalidRequestError(str(error), "inputs") from None
+    for i, item in enumerate(items):
+        if item.keys() != items[0].keys():
+            raise InvalidRequestError(
+                f"inputs[{i}] has {list(item)}, inputs[0] {list(items[0])}; all must have the same",
+                f"inputs[{i}]",
+            )
+
+
+def for_inputs(question: Question, served: Served, names: Collection[str]) -> Question:
+    """Return a question about the subnets that there are for an item's inputs."""
+    try:
+        given = served.inputs.given_choices(served.elastic.space.axes, names)
+    except InvalidInputError as error:
+        raise InvalidRequestError(str(error), "inputs") from None
+    return replace(question, fixed={**question.fixed, **given}) if given else question
+
+
+def flops_of(served: Served, selection: Selection, shapes: Shapes, items: Sequence[Item]) -> int:
+    """Return the FLOPs of a request: what its items share is counted once."""
+    if len(shapes) == 1:
+        return selection.cost.flops * len(items)
+    plan = served.elastic.plan(selection.subnet, shapes, list(selection.scores))
+    return shared_cost((plan, contents_of(item)) for item in items).flops
+
+
+def macs_of(prepared: Prepared, items: Sequence[Item]) -> float:
+    """Return the MACs of items by a plan of the model's own shapes, counted as `_flops` does."""
+    if len(items[0]) == 1 or prepared.known:
+        return float(prepared.macs * len(items))
+    return float(shared_cost((prepared.plan, contents_of(item)) for item in items).macs)
+
+
+def contents_of(item: Item) -> Mapping[str, Hashable]:
+    """Return by input what is equal for equal contents."""
+    return {name: one.digest for name, one in item.items()}
+
+
+def estimate_s(served: Served, question: Question, items: Sequence[Sources]) -> float:
+    """Return the seconds that items may take at least, before they are decoded."""
+    space, budget = served.elastic.space, question.budget
+    is_whole = budget.strict and not budget.names_limit
+    subnet, tasks = space.largest if is_whole else space.smallest, list(served.elastic.tasks)
+    if question.tasks is not None:
+        # Whether all of them exist is checked later, by what refuses the request.
+        tasks = [task for task in tasks if task in question.tasks] or tasks
+        asked = {axis.name for axis in space.axes if axis.task is None or axis.task in tasks}
+        subnet = Subnet({name: value for name, value in subnet.items() if name in asked})
+    names = tuple(items[0])
+    subnet = subnet | served.inputs.given_choices(space.axes, names)
+    prepared = served.prepare(subnet, tasks, names=names)
+    longest = served.inputs.max_tokens
+    lengths = (min(longest, sum(one.num_tokens for one in item.values())) for item in items)
+    return sum(prepared.share(length).more for length in lengths)

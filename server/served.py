@@ -1,0 +1,143 @@
+"""A model as it is served: its checkpoint, and what is needed to search and run it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+from models.checkpoint import Manifest
+from models.elastic import Elastic, nesting_axis
+from models.inputs import Inputs
+from models.space import Axis, Subnet, Value
+from search.find import Finder, Selection
+from search.finders import Finders
+from search.quality.table import Table
+from search.timing.profile import LatencyProfile
+from server.engine.work import Prepared
+from server.inputs.sources import Source
+
+_MAX_PLANS = 4096  # per model; a plan is a few kilobytes of steps, without weights
+
+
+@dataclass(frozen=True)
+class Served:
+    """One model as it is served.
+
+    Attributes:
+        folder: Of its checkpoint.
+        name: What clients ask for.
+        manifest: Of its checkpoint.
+        model: An `Elastic` that is an nn.Module; Python cannot spell the intersection.
+        table: Scores of its subnets.
+        created_s: When its checkpoint was written, Unix time.
+        profile: How long its steps take here; None until that is measured.
+    """
+
+    folder: Path
+    name: str
+    manifest: Manifest
+    model: Any
+    table: Table
+    created_s: int
+    profile: LatencyProfile | None = None
+
+    @property
+    def elastic(self) -> Elastic:
+        """The model without its weights' interface."""
+        elastic: Elastic = self.model
+        return elastic
+
+    @cached_property
+    def inputs(self) -> Inputs:
+        """What items must have."""
+        return self.elastic.inputs
+
+    @cached_property
+    def finders(self) -> Finders:
+        """The searches for items of any shapes; ValueError if the table is not of the model."""
+        return Finders(self.elastic, self.table)
+
+    @property
+    def finder(self) -> Finder:
+        """The search for an item of the model's usual shapes; for text, the longest allowed."""
+        return self.finders.at()
+
+    @cached_property
+    def front(self) -> tuple[Selection, ...]:
+        """The Pareto front for all tasks weighing the same, cheapest first."""
+        return tuple(self.finder.front())
+
+    @cached_property
+    def whole_outputs(self) -> Mapping[str, Value]:
+        """The largest value of each output axis, where it goes with every other choice.
+
+        What a client gets that asks for no size of its own: a shorter answer is not chosen for it
+        only because the table scores it higher.
+        """
+        found: dict[str, Value] = {}
+        for axis in self.elastic.space.axes:
+            rest = [{**row, axis.name: axis.values[-1]} for row in self.table.rows]
+            if axis.kind == "output" and all(Subnet(row) in self._rows for row in rest):
+                found[axis.name] = axis.values[-1]
+        return found
+
+    @cached_property
+    def exits(self) -> Axis | None:
+        """The axis along which an answer can be deepened; None if there is none."""
+        return nesting_axis(self.elastic, self.inputs.plan_shapes())
+
+    @cached_property
+    def output_axis(self) -> Axis | None:
+        """The axis of the size of vectors; None where they are not cut."""
+        axes = (axis for axis in self.elastic.space.axes if axis.kind == "output")
+        return next((axis for axis in axes if len(axis.values) > 1), None)
+
+    def named(self, kind: str, sources: Iterable[Source]) -> list[dict[str, Source]]:
+        """Return items of one input each, under the name that the model has for the kind."""
+        name = self.inputs.name_for(kind)
+        return [{name: source} for source in sources]
+
+    @cached_property
+    def _rows(self) -> frozenset[Subnet]:
+        return frozenset(self.table.rows)
+
+    def timed(self, profile: LatencyProfile) -> Served:
+        """Return the model with its profile, and with the searches made so far: they need none."""
+        timed = replace(self, profile=profile)
+        timed.__dict__["finders"] = self.finders  # where the cached property looks
+        return timed
+
+    def prepare(
+        self,
+        subnet: Subnet,
+        tasks: Collection[str],
+        raw: bool = False,
+        names: Collection[str] | None = None,
+    ) -> Prepared:
+        """Return the plan of a subnet, from a cache of the last few thousand.
+
+        Args:
+            subnet: Chosen.
+            tasks: To answer.
+            raw: Whether vectors keep the length that they had before they became unit vectors.
+            names: Of the inputs that are there; None for all.
+        """
+        return self._prepare(subnet, tuple(tasks), raw, None if names is None else tuple(names))
+
+    @cached_property
+    def _prepare(
+        self,
+    ) -> Callable[[Subnet, tuple[str, ...], bool, tuple[str, ...] | None], Prepared]:
+        def prepare(
+            subnet: Subnet, tasks: tuple[str, ...], raw: bool, names: tuple[str, ...] | None
+        ) -> Prepared:
+            # Only costs depend on lengths, and a plan to run is not asked for its cost.
+            shapes = self.inputs.plan_shapes(names=names)
+            plan = self.elastic.plan(subnet, shapes, tasks)
+            plan = plan.with_raw() if raw else plan
+            return Prepared(self.name, plan, self.inputs, profile=self.profile, owner=self.model)
+
+        return lru_cache(_MAX_PLANS)(prepare)
