@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 
 from models.core import Shapes
 from models.space import Value
+from models.variants import Choices
 from search.budget import Budget, InfeasibleBudgetError, TooSlowError
 from search.find import TOLERANCE, Selection, Terms
-from search.grid import Resident
-from search.timing.profile import Timing
+from search.timing.timing import Timing
 from server.clients.caller import ANYONE, Caller
 from server.engine.engine import Engine
 from server.engine.flows import Room
@@ -53,7 +53,7 @@ class Question:
     priority: int | None = None
     timeout_s: float | None = None
     raw: bool = False
-    resident: Resident | None = None
+    resident: frozenset[Choices] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,7 @@ class Chooser:
         left_s = math.inf
         if latency_ms is not None and self._policy.heeds_latency:
             left_s = latency_ms / 1000 - reading_s
-        terms = self._terms(served, shapes, num_items, left_s)
+        terms = self._terms(served, num_items, left_s)
         try:
             return self._find(served, question, shapes, terms)
         except TooSlowError as error:
@@ -172,7 +172,7 @@ class Chooser:
         selection = wanted
         is_free = load.price == 0 and load.max_seconds == left_s
         if self._policy.heeds_latency and not question.budget.strict and not is_free:
-            terms = self._terms(served, shapes, progress.num_items, load.max_seconds)
+            terms = self._terms(served, progress.num_items, load.max_seconds)
             selection = self._slimmed(served, question, shapes, terms._replace(price=load.price))
         run_s = selection.seconds or 0.0
         self._check_time(question, progress, delay_s, run_s)
@@ -229,7 +229,7 @@ class Chooser:
             cheapest = terms._replace(price=_ANY_PRICE, max_seconds=math.inf)
             return self._find(served, question, shapes, cheapest)
 
-    def _terms(self, served: Served, shapes: Shapes, num_items: int, max_seconds: float) -> Terms:
+    def _terms(self, served: Served, num_items: int, max_seconds: float) -> Terms:
         if served.profile is None:
             return Terms()
         timing = Timing.of(served.profile, num_items)

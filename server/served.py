@@ -12,7 +12,8 @@ from models.checkpoint import Manifest
 from models.elastic import Elastic, nesting_axis
 from models.inputs import Inputs
 from models.space import Axis, Subnet, Value
-from search.find import Finder, Finders, Selection
+from search.find import Finder, Selection
+from search.finders import Finders
 from search.quality.table import Table
 from search.timing.profile import LatencyProfile
 from server.engine.item import PreparedPlan
@@ -56,7 +57,7 @@ class Served:
 
     @cached_property
     def finders(self) -> Finders:
-        """The searches, for items of any shapes."""
+        """The searches for items of any shapes; ValueError if the table is not of the model."""
         return Finders(self.elastic, self.table)
 
     @property

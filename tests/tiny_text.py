@@ -14,10 +14,12 @@ from tokenizers.processors import TemplateProcessing
 from torch import Tensor, nn
 
 from models import checkpoint
+from models.core import Step
 from models.families.exits import Exits, ExitsConfig
 from models.inputs.text import TOKENIZER, TextConfig
 from models.nn.architecture import TransformerConfig
 from models.nn.ragged import Ragged
+from models.space import Axis, Subnet
 from search.quality.embeddings import Measured, table_of
 from search.quality.table import TABLE
 
@@ -128,10 +130,11 @@ def embed(
 ) -> Tensor:
     """Run one subnet's plan on a packed batch."""
     subnet = model.space.check({"depth": depth, "heads": heads, "ffn": ffn, "dim": dim})
-    values: dict[str, Any] = {"tokens": Ragged.pack(rows)}
-    for step in model.plan(subnet, (max(map(len, rows)),)):
-        values[step.emits] = step.run(*(values[name] for name in step.takes))
-    vectors: Tensor = values[next(iter(model.tasks))]
+    plan = model.plan(subnet, {"text": (max(map(len, rows)),)})
+    values: dict[Step | str, Any] = {"text": Ragged.pack(rows)}
+    for step in plan:
+        values[step] = step.run(*(values[one] for one in step.takes))
+    vectors: Tensor = values[plan.answers[next(iter(model.tasks))]]
     return vectors
 
 
@@ -143,13 +146,16 @@ def write_text_checkpoint(folder: Path, name: str = "tiny-text") -> Path:
     checkpoint.save(folder, model, "exits", torch.float32, [TOKENIZER])
     subnets = list(model.space)
     # Deeper and wider is better, but the last dimensions only hurt.
-    worth = [
-        Measured(0.4 + 0.1 * sum(model.space.encode(s)) - 0.2 * (s["dim"] == 16), 50, 0.01)
-        for s in subnets
-    ]
-    table_of(subnets, {"similarity": worth}).save(folder / TABLE, model.space)
+    size = {s: sum(_place(axis, s) for axis in model.space.axes) for s in subnets}
+    worth = [Measured(0.4 + 0.1 * size[s] - 0.2 * (s["dim"] == 16), 50, 0.01) for s in subnets]
+    table_of(model, subnets, {"similarity": worth}).save(folder / TABLE, model.space)
     checkpoint.cover(folder, TABLE)
     return folder
+
+
+def _place(axis: Axis, subnet: Subnet) -> float:
+    """Return where a choice stands among an axis's values, 0..1."""
+    return axis.index(subnet[axis.name]) / max(1, len(axis.values) - 1)
 
 
 _PROMPTED = TextConfig(max_length=32, prompts={"query": "w0 w1 {text}"})
