@@ -120,7 +120,9 @@ def create_app(settings: Settings, progress: Progress = _IN_LOG) -> FastAPI:
         tracing,
         late_s=lambda: watchdog.late_s,
         slims_all=settings.slim_all,
+        max_variant_bytes=settings.max_variant_bytes,
     )
+    metrics.watch_stats("variants", lambda: service.variants.stats, ("resident", "bytes"))
 
     inference = Inference(service, settings.max_images, settings.max_texts)
     grpc = _grpc_server(settings, inference, authenticator, tracing)

@@ -8,9 +8,10 @@ from dataclasses import replace
 from models.core import Shapes, shared_cost
 from models.inputs import InvalidInputError, Item
 from models.space import Subnet
+from models.variants import load_axes
 from search.find import Selection
 from server.choose import Question
-from server.engine.work import Prepared
+from server.engine.item import PreparedPlan
 from server.errors import InvalidRequestError
 from server.inputs.sources import Sources
 from server.served import Served
@@ -47,7 +48,7 @@ def flops_of(served: Served, selection: Selection, shapes: Shapes, items: Sequen
     return shared_cost((plan, contents_of(item)) for item in items).flops
 
 
-def macs_of(prepared: Prepared, items: Sequence[Item]) -> float:
+def macs_of(prepared: PreparedPlan, items: Sequence[Item]) -> float:
     """Return the MACs of items by a plan of the model's own shapes, counted as `_flops` does."""
     if len(items[0]) == 1 or prepared.known:
         return float(prepared.macs * len(items))
@@ -71,7 +72,12 @@ def estimate_s(served: Served, question: Question, items: Sequence[Sources]) -> 
         subnet = Subnet({name: value for name, value in subnet.items() if name in asked})
     names = tuple(items[0])
     subnet = subnet | served.inputs.given_choices(space.axes, names)
+    subnet = subnet | {axis.name: axis.values[-1] for axis in load_axes(space)}
     prepared = served.prepare(subnet, tasks, names=names)
-    longest = served.inputs.max_tokens
-    lengths = (min(longest, sum(one.num_tokens for one in item.values())) for item in items)
-    return sum(prepared.share(length).more for length in lengths)
+    longest = served.inputs.lengths(served.inputs.plan_shapes())
+    return sum(
+        prepared.share(
+            {name: min(longest.get(name, 0), one.num_tokens) for name, one in item.items()}
+        ).more
+        for item in items
+    )

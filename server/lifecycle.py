@@ -206,6 +206,7 @@ class Lifecycle:
         await self._forget(old)
 
     async def _forget(self, served: Served) -> None:
+        await self._service.variants.forget(served)
         await self._engine.forget(served.model)
         # Once those who called this have let go of it too.
         asyncio.get_running_loop().call_soon(garbage.collect)

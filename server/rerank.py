@@ -12,7 +12,7 @@ from models.core import Shapes, plan_cost
 from models.inputs import num_tokens
 from models.space import Subnet
 from server.choose import Choice, Question
-from server.engine.work import Prepared, Result
+from server.engine.item import ItemResult, PreparedPlan
 from server.errors import InvalidRequestError
 from server.inputs.sources import Source
 from server.observe.metrics import Stage
@@ -79,7 +79,7 @@ async def rerank(
     async with service.admit(served, question, items, num_more) as admitted:
         selection = admitted.selection
         task = next(iter(selection.scores))
-        first, rest = _stages(served, admitted.choice, cascade, task)
+        first, rest = _stages(service, served, admitted.choice, cascade, task)
         results = await admitted.run(first.prepared)
         scores = _cosines(results, task)
         shapes = [served.inputs.shapes(item) for item in admitted.items]
@@ -102,7 +102,7 @@ async def rerank(
 class _Stage:
     """A plan, and how to count what it costs for items of any shapes."""
 
-    prepared: Prepared
+    prepared: PreparedPlan
     subnet: Subnet
 
     def macs(self, served: Served, shapes: Sequence[Shapes]) -> int:
@@ -114,10 +114,10 @@ class _Stage:
 
 
 def _stages(
-    served: Served, choice: Choice, cascade: Cascade | None, task: str
+    service: Service, served: Served, choice: Choice, cascade: Cascade | None, task: str
 ) -> tuple[_Stage, _Stage | None]:
     subnet = choice.selection.subnet
-    whole = served.prepare(subnet, [task])
+    whole = service.variants.prepare(served, subnet, [task])
     if cascade is None:
         return _Stage(whole, subnet), None
     axis = served.exits
@@ -138,7 +138,7 @@ def _stages(
             "cascade.depth",
         )
     shallow = subnet | {axis.name: cascade.depth}
-    first = served.prepare(shallow, [task])
+    first = service.variants.prepare(served, shallow, [task])
     # What the shallow exit reads, the deeper layers go on from.
     shared = frozenset(step.identity for step in whole.plan.last_common(first.plan))
     return (
@@ -147,7 +147,7 @@ def _stages(
     )
 
 
-def _cosines(results: Sequence[Result], task: str) -> list[float]:
+def _cosines(results: Sequence[ItemResult], task: str) -> list[float]:
     """Return each later row's cosine with the first; vectors are of length 1."""
     vectors = torch.stack([result.outputs[task] for result in results])
     return (vectors[1:] @ vectors[0]).tolist()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from models.core import Shapes
 from models.inputs import num_tokens
+from models.variants import load_axes
 from search.find import Selection
 from server.admitted import Admitted, Answer
 from server.catalog import Catalog
@@ -19,17 +20,19 @@ from server.clients.inherit import inherited
 from server.clients.quotas import Quotas
 from server.engine.engine import Engine
 from server.engine.flows import Flow
+from server.engine.item import QueueItem
 from server.engine.load import Fixed, LoadPolicy
-from server.engine.work import Work
 from server.errors import DeadlineError
 from server.inputs.decoder import Decoder
 from server.inputs.sources import Source, Sources
 from server.items import check_inputs, estimate_s, flops_of, for_inputs
+from server.loading import Loading
 from server.observe.logs import note_model
 from server.observe.metrics import Metrics, Stage
 from server.served import Served
 from server.sound import blaming, check_answers, examples
 from server.uses import Uses
+from server.variants import Variants
 
 if TYPE_CHECKING:
     from server.observe.tracing import Tracing  # needs an extra
@@ -58,6 +61,7 @@ class Service:
         tracing: Tracing | None = None,
         late_s: Callable[[], float] = lambda: 0.0,
         slims_all: bool = False,
+        max_variant_bytes: int = 0,
     ) -> None:
         """Wire what answers.
 
@@ -72,6 +76,7 @@ class Service:
             tracing: None for no traces.
             late_s: Returns how long the event loop now lets requests, and answers, wait.
             slims_all: Whether load may also make subnets smaller for requests without a budget.
+            max_variant_bytes: What the weights of variants may hold that requests have built.
         """
         self._quotas = quotas
         self._late_s = late_s
@@ -79,6 +84,8 @@ class Service:
         self._tracing = tracing
         self.catalog = catalog
         self._chooser = Chooser(engine, policy or Fixed())
+        self.variants = Variants(engine, max_variant_bytes, clock)
+        self._loading = Loading(self._chooser, self.variants, clock)
         self.metrics = metrics
         self._engine = engine
         self._decoder = decoder
@@ -142,11 +149,14 @@ class Service:
             ModelLoadError: If one fails, or gives what is no answer.
         """
         space = served.elastic.space
-        for subnet in (space.smallest, space.largest):
+        loaded = {axis.name: axis.values[-1] for axis in load_axes(space)}
+        for subnet in (space.smallest | loaded, space.largest):
             prepared = served.prepare(subnet, served.elastic.tasks)
             for item in examples(served.inputs):
                 with self._engine.reserve(1, flow=_OWN) as room, blaming(served, subnet, item):
-                    (result,) = await room.submit([Work(prepared, item, priority=_OWN.priority)])
+                    (result,) = await room.submit(
+                        [QueueItem(prepared, item, priority=_OWN.priority)]
+                    )
                     check_answers(served.elastic.tasks, result.outputs)
         self.metrics.watch_model(served)  # with its front, which takes a moment
 
@@ -173,8 +183,8 @@ class Service:
         """
         async with self.admit(served, question, items) as admitted:
             selection = admitted.selection
-            prepared = served.prepare(
-                selection.subnet, selection.scores, question.raw, admitted.items[0]
+            prepared = self.variants.prepare(
+                served, selection.subnet, selection.scores, question.raw, admitted.items[0]
             )
             results = await admitted.run(prepared)
         return Answer(
@@ -198,10 +208,10 @@ class Service:
             served: The model.
             question: What is wanted of it.
             items: Of the request.
-            num_more: Works to have room for beyond one per item.
+            num_more: Items to have room for beyond one per item.
 
         Raises:
-            OverloadedError: If there is no room for all works.
+            OverloadedError: If there is no room for all items.
             InvalidRequestError: If an input is none.
             RequestError: If tasks, preferences or fixed values make no sense.
             InfeasibleBudgetError: If no subnet meets the budget, even if nobody waited.
@@ -223,7 +233,7 @@ class Service:
         question = inherited(question, served, self._slims_all)
         late_s = self._late_s()
         start = self._clock() - late_s  # when it arrived; its answer may wait as long to be sent
-        budget, num_works = question.budget, len(asked) + num_more
+        budget, num_items = question.budget, len(asked) + num_more
         latency_s = inf if budget.latency_ms is None else budget.latency_ms / 1000
         timeout_s = inf if question.timeout_s is None else question.timeout_s
         deadline = start + min(latency_s, timeout_s) - late_s
@@ -233,7 +243,7 @@ class Service:
         wait_s = self._decoder.wait_s(sources, caller.client, caller.weight)
         with (
             self.uses.hold(served),
-            self._engine.reserve(num_works, expected_s, _flow(question), is_timed, wait_s) as room,
+            self._engine.reserve(num_items, expected_s, _flow(question), is_timed, wait_s) as room,
         ):
             if self._quotas is not None:
                 await self._quotas.charge_request(caller)
@@ -243,8 +253,8 @@ class Service:
             question = for_inputs(question, served, shapes)
             spent_s = decoded - start + late_s
             waited_s = 2 * late_s + min(wait_s, decoded - start - late_s)
-            progress = Progress(num_works, spent_s, waited_s, room.room, deadline)
-            choice = self._chooser.choose(served, question, shapes, progress)
+            progress = Progress(num_items, spent_s, waited_s, room.room, deadline)
+            choice = await self._loading.choose(served, question, shapes, progress)
             flops = flops_of(served, choice.selection, shapes, items)
             if self._quotas is not None:
                 await self._quotas.charge_flops(question.caller, flops)

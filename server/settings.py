@@ -78,6 +78,12 @@ class Settings(BaseSettings):
         gt=0,
         description="What ONNX Runtime's sessions may hold beside the models' own weights.",
     )
+    max_variant_bytes: int = Field(
+        default=512 * MIB,
+        ge=0,
+        description="What the weights may hold that models with load axes build when requests need "
+        "them, beside those they were loaded with.",
+    )
     num_threads: int | None = Field(
         default=None, gt=0, description="CPU threads of one forward pass. Default: torch decides."
     )

@@ -20,7 +20,7 @@ from models.elastic import Elastic
 from models.space import Subnet
 from models.variants import Choices, added_bytes, all_choices, build, choices_of, load_axes
 from server.engine.engine import Engine
-from server.engine.work import Prepared
+from server.engine.item import PreparedPlan
 from server.errors import ModelNotReadyError
 from server.served import Served
 
@@ -62,7 +62,7 @@ class _Variant:
 
     model: Any
     num_bytes: int
-    prepare: Callable[..., Prepared] = field(init=False)
+    prepare: Callable[..., PreparedPlan] = field(init=False)
 
 
 class Variants:
@@ -81,6 +81,7 @@ class Variants:
         self._clock = clock
         self._built: OrderedDict[tuple[int, Choices], _Variant] = OrderedDict()
         self._building: dict[tuple[int, Choices], asyncio.Task[None]] = {}
+        self._refused: set[tuple[int, Choices]] = set()  # too large, or the build failed
         self._seconds: dict[int, float] = {}  # of the last build, by model
         self._alone = asyncio.Lock()
         self._stats = VariantStats()
@@ -99,6 +100,11 @@ class Variants:
         own = {choices for model, choices in self._built if model == id(served.model)}
         return frozenset({*own, tuple(axis.values[-1] for axis in axes)})
 
+    def possible(self, served: Served) -> frozenset[Choices]:
+        """Return all choices but those whose weights cannot be had."""
+        every = all_choices(served.elastic.space)
+        return frozenset(one for one in every if (id(served.model), one) not in self._refused)
+
     def predicted_s(self, served: Served) -> float:
         """Return how long building a variant of a model is predicted to take."""
         return self._seconds.get(id(served.model), _FIRST_S)
@@ -110,7 +116,7 @@ class Variants:
         tasks: Collection[str],
         raw: bool = False,
         names: Collection[str] | None = None,
-    ) -> Prepared:
+    ) -> PreparedPlan:
         """Return the plan of a subnet, as `Served.prepare`, with the weights that it names.
 
         Raises:
@@ -132,14 +138,19 @@ class Variants:
             ModelNotReadyError: If they cannot be built.
         """
         key = (id(served.model), choices)
-        if key in self._built:
-            return
+        if key not in self._built:
+            # Shielded: a client that leaves does not end a build that others wait for.
+            await asyncio.shield(self.begin(served, choices))
+
+    def begin(self, served: Served, choices: Choices) -> asyncio.Task[None]:
+        """Begin to build what is not there, without waiting for it."""
+        key = (id(served.model), choices)
         if key not in self._building:
             task = asyncio.create_task(self._build(served, choices))
             self._building[key] = task
             task.add_done_callback(lambda _: self._building.pop(key, None))
-        # Shielded: a client that leaves does not end a build that others wait for.
-        await asyncio.shield(self._building[key])
+            task.add_done_callback(_observed)
+        return self._building[key]
 
     async def _build(self, served: Served, choices: Choices) -> None:
         async with self._alone:
@@ -151,6 +162,7 @@ class Variants:
                 await self._engine.call(lambda: self._engine.backend.prepare(model))
             except Exception as error:
                 self._stats = self._stats._replace(failures=self._stats.failures + 1)
+                self._refused.add((id(served.model), choices))
                 log.exception("no variant %s of %s", choices, served.name)
                 raise ModelNotReadyError(
                     f"{served.name}: the weights of {choices} cannot be built: {error}"
@@ -162,6 +174,13 @@ class Variants:
         )
         log.info("built %s of %s in %.2f s", choices, served.name, taken)
         variant = _Variant(model, added_bytes(model, served.model))
+        if variant.num_bytes > self._max_bytes:
+            self._refused.add((id(served.model), choices))
+            await self._engine.forget(model)
+            raise ModelNotReadyError(
+                f"{served.name}: the weights of {choices} hold {variant.num_bytes} bytes; at most "
+                f"{self._max_bytes} are allowed (max_variant_bytes)"
+            )
         variant.prepare = _preparing(served, model)
         self._built[id(served.model), choices] = variant
         await self._evict()
@@ -171,24 +190,31 @@ class Variants:
         for key in [key for key in self._built if key[0] == id(served.model)]:
             await self._engine.forget(self._built.pop(key).model)
         self._seconds.pop(id(served.model), None)
+        self._refused = {key for key in self._refused if key[0] != id(served.model)}
 
     async def _evict(self) -> None:
-        """Give up variants until the rest fits; the one built last stays, for it is waited for."""
-        while len(self._built) > 1 and self.stats.bytes > self._max_bytes:
+        """Give up variants until the rest fits; the one built last is waited for, and fits."""
+        while self.stats.bytes > self._max_bytes:
             _, given_up = self._built.popitem(last=False)
             self._stats = self._stats._replace(evictions=self._stats.evictions + 1)
             await self._engine.forget(given_up.model)
 
 
-def _preparing(served: Served, model: Elastic) -> Callable[..., Prepared]:
+def _observed(task: asyncio.Task[None]) -> None:
+    """Take an error that nobody waits for; it has been logged."""
+    if not task.cancelled():
+        task.exception()
+
+
+def _preparing(served: Served, model: Elastic) -> Callable[..., PreparedPlan]:
     """Return a function that makes plans of a variant, each once."""
 
     def prepare(
         subnet: Subnet, tasks: tuple[str, ...], raw: bool, names: tuple[str, ...] | None
-    ) -> Prepared:
+    ) -> PreparedPlan:
         plan = model.plan(subnet, served.inputs.plan_shapes(names=names), tasks)
         plan = plan.with_raw() if raw else plan
-        return Prepared(
+        return PreparedPlan(
             served.name, plan, served.inputs, profile=served.profile, owner=served.model
         )
 

@@ -45,6 +45,7 @@ from rheostat.model_answers import (
     ModelDetail,
     ModelEntry,
     TaskEntry,
+    TensorEntry,
     TextEntry,
 )
 from rheostat.retries import Retries
@@ -83,6 +84,7 @@ __all__ = [
     "TaskEntry",
     "TaskOutput",
     "TaskReceipt",
+    "TensorEntry",
     "TextEntry",
     "UnknownModelError",
     "Usage",

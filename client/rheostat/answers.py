@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 Value: TypeAlias = int | float | str  # on an axis
@@ -11,15 +11,34 @@ Value: TypeAlias = int | float | str  # on an axis
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskOutput:
-    """One task's answer for one image.
+    """One task's answer for one item; what its kind of task does not give is empty.
 
     Attributes:
-        label: The most probable class.
-        probabilities: Per class, summing to 1.
+        label: Of a task with classes, the most probable one.
+        probabilities: Of a task with classes, per class, summing to 1.
+        embedding: Of a task that gives a vector, of length 1.
+        score: Of a task that gives a number; None elsewhere.
+        labels: Of a map of classes, in the order of their numbers.
+        png: Of a map of classes, a PNG file in base64: the number of the class in each pixel.
+        channels: Of a map of numbers, what each is.
+        unit: Of a map of numbers.
+        values: Of a map of numbers, float32, little-endian, in base64: channel by channel, row by
+            row.
+        height: Of a map, in pixels.
+        width: Of a map, in pixels.
     """
 
-    label: str
-    probabilities: dict[str, float]
+    label: str = ""
+    probabilities: dict[str, float] = field(default_factory=dict)
+    embedding: list[float] = field(default_factory=list)
+    score: float | None = None
+    labels: list[str] = field(default_factory=list)
+    png: str = ""
+    channels: list[str] = field(default_factory=list)
+    unit: str = ""
+    values: str = ""
+    height: int = 0
+    width: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ import sys
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeAlias, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -30,6 +30,8 @@ from rheostat.reading import from_json
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 Side = Literal["left", "right"]
+Item: TypeAlias = Mapping[str, Any]
+"""Inputs by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,27 +63,44 @@ class Call(Generic[T_co]):
 
 
 def infer(
-    image: bytes | Sequence[bytes],
+    image: bytes | Sequence[bytes] | None = None,
     *,
+    inputs: Item | Sequence[Item] | None = None,
     model: str | None = None,
     tasks: Sequence[str] | None = None,
     preferences: Mapping[str, float] | None = None,
     budget: Budget | None = None,
     priority: int | None = None,
 ) -> Call[InferAnswer]:
-    """Run the best subnet that the budget allows on images.
+    """Run the best subnet that the budget allows, on images or on inputs by name.
 
     Args:
         image: A PNG, JPEG or WebP file's bytes, or several.
-        model: Its name; None for the only one that takes images.
+        inputs: In place of images, one item or several: by the model's names of inputs the bytes
+            of an image, a text, token ids, or nested lists of numbers.
+        model: Its name; None for the only one that takes such inputs.
         tasks: What to answer; None for every task.
         preferences: Weight of each task; None for equal weights.
-        budget: For each image; None for the largest subnet.
+        budget: For each item; None for the largest subnet.
         priority: 0 is the highest.
 
     Raises:
-        TypeError: If an image is no file's bytes.
+        TypeError: If an image is no file's bytes, or images and inputs are both given, or neither.
     """
+    if (image is None) == (inputs is None):
+        raise TypeError("give either image or inputs")
+    if inputs is not None:
+        items = [inputs] if isinstance(inputs, Mapping) else list(inputs)
+        asked = _given(
+            inputs=[{name: _input(one) for name, one in item.items()} for item in items],
+            model=model,
+            tasks=tasks,
+            preferences=preferences,
+            budget=budget,
+            priority=priority,
+        )
+        return Call("POST", "/v1/infer", _reader(InferAnswer), _json(asked))
+    assert image is not None
     images = [image] if isinstance(image, bytes) else list(image)
     for i, one in enumerate(images):
         if not isinstance(one, bytes):
@@ -94,6 +113,11 @@ def infer(
         *(("image", (f"image{i}", one)) for i, one in enumerate(images)),
     ]
     return Call("POST", "/v1/infer", _reader(InferAnswer), {"files": parts})
+
+
+def _input(value: Any) -> Any:
+    """Return an input as JSON has it."""
+    return base64.b64encode(value).decode() if isinstance(value, bytes) else value
 
 
 def plan(

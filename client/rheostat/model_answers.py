@@ -71,12 +71,16 @@ class TaskEntry:
     Attributes:
         kind: Of answer.
         labels: Its classes.
+        channels: Of a map of numbers, what each is.
+        unit: Of a map of numbers.
         metric: In which it is measured.
         score: Of the largest subnet, in the metric.
     """
 
     kind: str
     labels: list[str]
+    channels: list[str]
+    unit: str
     metric: str
     score: float
 
@@ -87,17 +91,23 @@ class ImageEntry:
 
     Attributes:
         kind: Always ``image``.
+        required: Whether every item must have it.
         formats: Of files.
         height: In pixels, as the model sees it.
         width: Likewise.
         resize: How an image becomes that large.
+        mean: Subtracted per channel, of values in 0..1.
+        std: Divided by, per channel.
     """
 
     kind: Literal["image"]
+    required: bool
     formats: list[str]
     height: int
     width: int
     resize: str
+    mean: list[float]
+    std: list[float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,15 +116,38 @@ class TextEntry:
 
     Attributes:
         kind: Always ``text``.
+        required: Whether every item must have it.
         max_length: Most tokens, special tokens included.
         prompts: Templates by name.
         default_prompt: Name of the one used unasked, if any.
     """
 
     kind: Literal["text"]
+    required: bool
     max_length: int
     prompts: dict[str, str]
     default_prompt: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorEntry:
+    """What numbers may be given.
+
+    Attributes:
+        kind: Always ``tensor``.
+        required: Whether every item must have it.
+        shape: Of one input, or of one entry of a sequence.
+        max_length: Most entries; None where it is no sequence.
+        least: No number may be below; None for any.
+        most: No number may be above; None for any.
+    """
+
+    kind: Literal["tensor"]
+    required: bool
+    shape: list[int]
+    max_length: int | None
+    least: float | None
+    most: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,7 +185,7 @@ class ModelDetail(ModelEntry):
     Attributes:
         axes: What can be chosen.
         task_details: What it can be asked, by task.
-        input: What it takes.
+        inputs: What it takes, by name.
         cheapest: The cost of the cheapest subnet.
         largest: The cost of the largest subnet.
         front: The best subnets for equal weights, cheapest first.
@@ -160,7 +193,7 @@ class ModelDetail(ModelEntry):
 
     axes: list[AxisEntry]
     task_details: dict[str, TaskEntry]
-    input: ImageEntry | TextEntry
+    inputs: dict[str, ImageEntry | TextEntry | TensorEntry]
     cheapest: CostEntry
     largest: CostEntry
     front: list[FrontEntry]

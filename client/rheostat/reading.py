@@ -91,7 +91,11 @@ def _dict(read: Read) -> Read:
 def _object(kind: Any) -> Read:
     hints = get_type_hints(kind)
     readers = {field.name: _reader(hints[field.name]) for field in fields(kind)}
-    required = [field.name for field in fields(kind) if field.default is MISSING]
+    required = [
+        field.name
+        for field in fields(kind)
+        if field.default is MISSING and field.default_factory is MISSING
+    ]
 
     def read_object(value: object) -> Any:
         if not isinstance(value, dict):

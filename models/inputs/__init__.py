@@ -125,12 +125,6 @@ class Inputs(Mapping[str, Slot]):
         required = [name for name, slot in self._slots.items() if slot.required]
         return required[0] if len(required) == 1 else None
 
-    @property
-    def max_tokens(self) -> int:
-        """Most tokens of one item, all its inputs together; 0 where none has a length."""
-        types = [slot.type for slot in self._slots.values() if slot.type.has_length]
-        return sum(of.plan_shape(None)[0] for of in types)
-
     def of_kind(self, kind: str) -> list[str]:
         """Return the names of the inputs of a kind."""
         return [name for name, slot in self._slots.items() if slot.type.kind == kind]

@@ -36,7 +36,7 @@ def shape(kind: Any) -> Any:
 PAIRS = [
     (rheostat.Budget, schema.BudgetBody),
     (rheostat.Cascade, text_schema.CascadeBody),
-    (rheostat.InferAnswer, schema.InferAnswer),
+    (rheostat.Receipt, schema.Receipt),
     (answers.PlanAnswer, schema.PlanAnswer),
     (rheostat.SimilarityAnswer, text_schema.SimilarityAnswer),
     (rheostat.RerankAnswer, text_schema.RerankAnswer),
@@ -48,6 +48,23 @@ PAIRS = [
 @pytest.mark.parametrize(("ours", "servers"), PAIRS, ids=lambda kind: kind.__name__)
 def test_a_type_has_the_fields_of_the_servers_json(ours: type, servers: type) -> None:
     assert shape(ours) == shape(servers)
+
+
+def test_an_output_has_the_fields_of_every_kind_of_task() -> None:
+    kinds = get_args(schema.TaskOutput)
+    fields = {(name, shape(of)) for kind in kinds for name, of in get_type_hints(kind).items()}
+    servers = {(name, of) for name, of in fields if name != "model_config"}
+    names = {name for kind in kinds for name in kind.model_fields}
+    ours = {
+        field.name: get_type_hints(rheostat.TaskOutput)[field.name]
+        for field in dataclasses.fields(rheostat.TaskOutput)
+    }
+    assert ours.keys() == names
+    for name, of in ours.items():
+        kind = float if name == "score" else of  # None where there is none
+        assert (name, shape(kind)) in servers
+    read = {field.name for field in dataclasses.fields(rheostat.InferAnswer)}
+    assert read == set(schema.InferAnswer.model_fields)
 
 
 @pytest.mark.parametrize(

@@ -17,12 +17,12 @@ from search.timing.profile import LatencyProfile, Workload
 from server.engine.predict import Share
 from server.engine.schedule import Ticket
 
-_TOGETHER = 8  # works of the batch in which what one adds is predicted
+_TOGETHER = 8  # items of the batch in which what one adds is predicted
 _MAX_SHARES = 128  # of one plan: lengths, and versions of the profile
 
 
 @dataclass(frozen=True, eq=False)
-class Prepared:
+class PreparedPlan:
     """A plan with what batches of it need; made once per plan and kept.
 
     Attributes:
@@ -53,30 +53,32 @@ class Prepared:
         object.__setattr__(self, "steps", steps)
         object.__setattr__(self, "macs", plan_cost(steps).macs)
 
-    def share(self, num_tokens: int) -> Share:
-        """Predict one item of a length."""
+    def share(self, lengths: Mapping[str, int]) -> Share:
+        """Predict one item whose inputs have some lengths, 0 for those that have none."""
         if self.profile is None:
             return Share()
-        return self._share(num_tokens, self.profile.corrections.version)
+        return self._share(tuple(lengths.items()), self.profile.corrections.version)
 
     @cached_property
-    def _share(self) -> Callable[[int, int], Share]:
-        def predict(num_tokens: int, _version: int) -> Share:
+    def _share(self) -> Callable[[tuple[tuple[str, int], ...], int], Share]:
+        def predict(lengths: tuple[tuple[str, int], ...], _version: int) -> Share:
             assert self.profile is not None
-            alone = self.profile.total(self.steps, Workload(1, num_tokens))
-            together = self.profile.total(self.steps, Workload(_TOGETHER, num_tokens))
+            alone, together = (
+                self.profile.total(self.steps, Workload.of(self.steps, rows, dict(lengths)))
+                for rows in (1, _TOGETHER)
+            )
             return Share(alone, max(0.0, together - alone) / (_TOGETHER - 1))
 
         return lru_cache(_MAX_SHARES)(predict)
 
 
 @dataclass(frozen=True, eq=False)
-class Work:
+class QueueItem:
     """One item to be run through one plan.
 
     Attributes:
         prepared: The plan.
-        item: Its inputs.
+        inputs: By name.
         known: What an earlier run kept of the item, by identity.
         deadline: When an answer is of no use any more, on the engine's clock.
         flops: Of the plan on this item; None for those of the plan's own shapes.
@@ -85,8 +87,8 @@ class Work:
         priority: Class; lower ones go first.
     """
 
-    prepared: Prepared
-    item: Item
+    prepared: PreparedPlan
+    inputs: Item
     known: Mapping[bytes, Value] = field(default_factory=dict)
     deadline: float = inf
     flops: float | None = None
@@ -97,28 +99,28 @@ class Work:
     @cached_property
     def num_tokens(self) -> int:
         """Tokens of its inputs together; 0 where they have no length."""
-        return num_tokens(self.item)
+        return num_tokens(self.inputs)
 
     @cached_property
     def share(self) -> Share:
         """Predicted seconds."""
-        return self.prepared.share(self.num_tokens)
+        return self.prepared.share({name: one.size for name, one in self.inputs.items()})
 
     @cached_property
     def contents(self) -> Mapping[str, Hashable]:
         """By input, what is equal for equal contents."""
-        return {name: one.digest for name, one in self.item.items()}
+        return {name: one.digest for name, one in self.inputs.items()}
 
     @property
     def ticket(self) -> Ticket:
-        """What the scheduler goes by; all works of one model may mix.
+        """What the scheduler goes by; all items of one model may mix.
 
         Two models of one name, as while one replaces the other, have the same keys of steps and
         other weights.
         """
         prepared = self.prepared
         return Ticket(
-            key=(prepared.model_name, id(prepared.owner), prepared.inputs.bucket(self.item)),
+            key=(prepared.model_name, id(prepared.owner), prepared.inputs.bucket(self.inputs)),
             num_tokens=self.num_tokens,
             flops=2.0 * prepared.macs if self.flops is None else self.flops,
             client=self.client,
@@ -128,15 +130,15 @@ class Work:
         )
 
 
-class Result(NamedTuple):
-    """The answer to one work.
+class ItemResult(NamedTuple):
+    """The answer to one item.
 
     Attributes:
         outputs: Per task, without the batch dimension.
         kept: By identity, the inner values that were to be kept.
         queue_s: From submission until its batch was taken, seconds.
         run_s: From then until its own steps were done, seconds.
-        batch_size: Works in its batch.
+        batch_size: Items in its batch.
         macs: Its part of what was computed; of values that several share, an equal part each.
         shared: Part of its FLOPs, 0..1, that were computed for others as well, or before.
     """
