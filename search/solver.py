@@ -239,7 +239,7 @@ class Solver:
         if macs > ceiling:
             assert field is not None
             raise too_small(field, budget, macs, request.largest_macs, suffix)
-        gap = (macs + fastest.gain) / request.largest_macs
+        gap = (macs + found.gain) / request.largest_macs
         return fast._replace(solution=fastest._replace(gap=gap))
 
 
