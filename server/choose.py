@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 from models.core import Shapes
 from models.space import Value
+from models.variants import Choices
 from search.budget import Budget, InfeasibleBudgetError, TooSlowError
 from search.find import TOLERANCE, Selection, Terms
-from search.grid import Resident
 from search.timing.timing import Timing
 from server.clients.caller import ANYONE, Caller
 from server.engine.engine import Engine
@@ -53,7 +53,7 @@ class Question:
     priority: int | None = None
     timeout_s: float | None = None
     raw: bool = False
-    resident: Resident | None = None
+    resident: frozenset[Choices] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,7 +57,7 @@ class Served:
 
     @cached_property
     def finders(self) -> Finders:
-        """The searches, for items of any shapes."""
+        """The searches for items of any shapes; ValueError if the table is not of the model."""
         return Finders(self.elastic, self.table)
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -10,7 +11,9 @@ import torch
 from models import checkpoint
 from models.families.slimmable import Slimmable, SlimmableConfig
 from models.inputs.image import ImageInput
-from search.quality.table import TABLE, Cells, Table
+
+if TYPE_CHECKING:
+    from search.quality.table import Table
 
 TASKS = {
     "fish": ("flatfish", "ray", "shark", "trout"),
@@ -39,6 +42,8 @@ def tiny_model(seed: int = 0, num_stages: int = 2, name: str = "tiny") -> Slimma
 
 def tiny_table(model: Slimmable, seed: int = 0) -> Table:
     """Return a table whose scores grow with width, with a little noise."""
+    from search.quality.table import Cells, Table
+
     rng = np.random.default_rng(seed)
     rows = tuple(model.space.select({None}))
     cells = {}
@@ -60,6 +65,8 @@ def tiny_table(model: Slimmable, seed: int = 0) -> Table:
 
 def write_overflowing(folder: Path) -> Path:
     """Write a checkpoint of finite weights whose answers are not finite; return the folder."""
+    from search.quality.table import TABLE
+
     model = tiny_model()
     with torch.no_grad():
         model.get_parameter("decoders.0.head.weight").fill_(3e38)
@@ -71,6 +78,8 @@ def write_overflowing(folder: Path) -> Path:
 
 def write_checkpoint(folder: Path, name: str = "tiny") -> Path:
     """Write the tiny checkpoint with its table and return the folder."""
+    from search.quality.table import TABLE
+
     model = tiny_model(name=name)
     folder.mkdir(parents=True, exist_ok=True)
     tiny_table(model).save(folder / TABLE, model.space)

@@ -14,14 +14,16 @@ from tokenizers.processors import TemplateProcessing
 from torch import Tensor, nn
 
 from models import checkpoint
-from models.core import Step
 from models.families.exits import Exits, ExitsConfig
+from models.inputs import Given, Item
+from models.inputs.digest import digest_of
 from models.inputs.text import TOKENIZER, TextConfig
 from models.nn.architecture import TransformerConfig
 from models.nn.ragged import Ragged
-from models.space import Axis, Subnet
+from models.space import Space, Subnet
 from search.quality.embeddings import Measured, table_of
 from search.quality.table import TABLE
+from tests.walking import answers_of
 
 VOCABULARY = 60
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
@@ -125,37 +127,51 @@ def token_rows(lengths: Sequence[int] = LENGTHS, seed: int = 0) -> list[Tensor]:
     return [torch.randint(4, VOCABULARY, (n,), generator=generator) for n in lengths]
 
 
+def items_of(rows: Sequence[Tensor]) -> list[Item]:
+    """Return items of one text each."""
+    return [{"text": Given(row, digest_of(row), len(row))} for row in rows]
+
+
+def collate(name: str, values: Sequence[object]) -> Ragged:
+    """Pack texts, as the model's own input does once it has a tokenizer."""
+    return Ragged.pack([value for value in values if isinstance(value, Tensor)])
+
+
 def embed(
     model: Exits, rows: Sequence[Tensor], depth: int, dim: int, heads: float = 1, ffn: float = 1
 ) -> Tensor:
     """Run one subnet's plan on a packed batch."""
     subnet = model.space.check({"depth": depth, "heads": heads, "ffn": ffn, "dim": dim})
     plan = model.plan(subnet, {"text": (max(map(len, rows)),)})
-    values: dict[Step | str, Any] = {"text": Ragged.pack(rows)}
-    for step in plan:
-        values[step] = step.run(*(values[one] for one in step.takes))
-    vectors: Tensor = values[plan.answers[next(iter(model.tasks))]]
-    return vectors
+    return answers_of(plan, {"text": Ragged.pack(rows)})[next(iter(model.tasks))]
 
 
-def write_text_checkpoint(folder: Path, name: str = "tiny-text") -> Path:
-    """Write a servable checkpoint with made-up scores; return the folder."""
+def write_text_weights(folder: Path, name: str = "tiny-text") -> Exits:
+    """Write a checkpoint without scores; return its model."""
     write_tokenizer(folder)
     model = Exits(name, exits_config("post", text=_PROMPTED))
     randomise(model)
     checkpoint.save(folder, model, "exits", torch.float32, [TOKENIZER])
+    return model
+
+
+def write_text_checkpoint(folder: Path, name: str = "tiny-text") -> Path:
+    """Write a servable checkpoint with made-up scores; return the folder."""
+    model = write_text_weights(folder, name)
     subnets = list(model.space)
     # Deeper and wider is better, but the last dimensions only hurt.
-    size = {s: sum(_place(axis, s) for axis in model.space.axes) for s in subnets}
-    worth = [Measured(0.4 + 0.1 * size[s] - 0.2 * (s["dim"] == 16), 50, 0.01) for s in subnets]
+    worth = [
+        Measured(0.4 + 0.1 * _extent(model.space, s) - 0.2 * (s["dim"] == 16), 50, 0.01)
+        for s in subnets
+    ]
     table_of(model, subnets, {"similarity": worth}).save(folder / TABLE, model.space)
     checkpoint.cover(folder, TABLE)
     return folder
 
 
-def _place(axis: Axis, subnet: Subnet) -> float:
-    """Return where a choice stands among an axis's values, 0..1."""
-    return axis.index(subnet[axis.name]) / max(1, len(axis.values) - 1)
+def _extent(space: Space, subnet: Subnet) -> float:
+    """Return how much of each axis a subnet has, 0 to 1, summed."""
+    return sum(axis.index(subnet[axis.name]) / max(1, len(axis.values) - 1) for axis in space.axes)
 
 
 _PROMPTED = TextConfig(max_length=32, prompts={"query": "w0 w1 {text}"})

@@ -197,9 +197,11 @@ def _ready(kernel: Kernel) -> _Ready:
 
 def _onnx_backend() -> TorchBackend:
     from models.backends.onnx.backend import OnnxBackend  # the extra may not be installed
-    from models.backends.onnx.records import Policy
+    from models.backends.onnx.records import SessionPolicy
 
-    return OnnxBackend(max_bytes=_MAX_SESSION_BYTES, policy=Policy(step_after=1, fuse_after=1))
+    return OnnxBackend(
+        max_bytes=_MAX_SESSION_BYTES, policy=SessionPolicy(step_after=1, fuse_after=1)
+    )
 
 
 def _decode(inputs: Inputs, content: Content) -> Item:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from itertools import cycle, islice
 from typing import NamedTuple, TypeAlias
 
-from models.nn.ragged import Ragged, Value
+from models.nn.ragged import Value, layouts_of
 
 Clock: TypeAlias = Callable[[], float]
 
@@ -31,9 +31,9 @@ def lengths(rows: int) -> list[int]:
 
 def size_of(inputs: Sequence[Value]) -> int:
     """Return the index in `SIZES` of the size that is nearest to a batch's; text by its tokens."""
-    first = inputs[0]
-    rows = len(first.values) / MEAN_TOKENS if isinstance(first, Ragged) else len(first)
-    return bisect(_BOUNDS, rows)
+    layouts = layouts_of(inputs)
+    tokens = sum(sum(layout.lengths) for layout in layouts)
+    return bisect(_BOUNDS, tokens / len(layouts) / MEAN_TOKENS if layouts else len(inputs[0]))
 
 
 class Compared(NamedTuple):

@@ -6,7 +6,7 @@ pads its queries, keys and values for the one call, and not at all where the len
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
@@ -66,6 +66,11 @@ class Layout:
     def positions(self) -> Tensor:
         """Position of each token in its row, int64, shape [tokens]."""
         return self.placed(np.concatenate([np.arange(length) for length in self.lengths]))
+
+    @cached_property
+    def present(self) -> Tensor:
+        """Which cells of the padded batch hold a token, bool, shape [rows, longest]."""
+        return self.placed(np.arange(self.longest) < np.array(self.lengths)[:, None])
 
     def placed(self, values: NDArray[Any]) -> Tensor:
         """Return an array on the layout's device.
@@ -215,6 +220,16 @@ class Ragged:
 
 Value: TypeAlias = Tensor | Ragged
 """A value of a batch: one row per input, or packed rows."""
+
+
+def layouts_of(values: Iterable[Value]) -> list[Layout]:
+    """Return the layouts of packed values, each once, by first use."""
+    return list(dict.fromkeys(value.layout for value in values if isinstance(value, Ragged)))
+
+
+def tokens_of(values: Iterable[Value]) -> int:
+    """Return the tokens of all rows together, of each layout once; 0 where nothing is packed."""
+    return sum(sum(layout.lengths) for layout in layouts_of(values))
 
 
 def rows_of(batch: Value) -> Sequence[Value]:

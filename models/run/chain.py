@@ -6,8 +6,8 @@ A chain is what back ends are given: what it computes as a key, and small batche
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from functools import partial
+from collections.abc import Callable, Hashable, Sequence
+from functools import cached_property, partial
 from types import FunctionType
 from typing import Any, TypeAlias
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from models.core import Step
-from models.nn.ragged import Layout, Ragged, Value
+from models.nn.ragged import Layout, Ragged, Value, layouts_of
 
 Run: TypeAlias = Callable[..., Any]
 Call: TypeAlias = Callable[[Run, Sequence[Value]], Value]
@@ -58,6 +58,11 @@ class Chain:
         self.externals = tuple(found)
         self.sources = tuple(sources)
 
+    @cached_property
+    def links(self) -> tuple[Chain, ...]:
+        """Each step as a chain of its own."""
+        return tuple(Chain((step,)) for step in self.steps)
+
     def key(self, inputs: Sequence[Value]) -> Hashable:
         """Return what is equal for chains that compute the same of inputs of the same kind."""
         kinds = tuple(map(_kind, inputs))
@@ -75,14 +80,27 @@ class Chain:
             emitted.append(call(run, [emitted[i] if i >= 0 else inputs[-1 - i] for i in where]))
         return emitted[-1]
 
+    def run_each(
+        self, inputs: Sequence[Value], run: Callable[[Chain, Sequence[Value]], Value]
+    ) -> Value:
+        """Return the same, step by step.
 
-def shared_layouts(values: Iterable[Value]) -> tuple[int, ...]:
+        Args:
+            inputs: Of the chain.
+            run: Runs one of ``links`` on its own inputs.
+        """
+        emitted: list[Value] = []
+        for link, where in zip(self.links, self.sources, strict=True):
+            # A value that a step takes twice is one external of its link.
+            own = [emitted[i] if i >= 0 else inputs[-1 - i] for i in dict.fromkeys(where)]
+            emitted.append(run(link, own))
+        return emitted[-1]
+
+
+def shared_layouts(values: Sequence[Value]) -> tuple[int, ...]:
     """Return which packed values have a layout in common: its number, by first use; -1: none."""
-    numbers: dict[Layout, int] = {}
-    return tuple(
-        numbers.setdefault(value.layout, len(numbers)) if isinstance(value, Ragged) else -1
-        for value in values
-    )
+    number = {layout: i for i, layout in enumerate(layouts_of(values))}
+    return tuple(number[v.layout] if isinstance(v, Ragged) else -1 for v in values)
 
 
 def function_key(run: Run, args: Sequence[Value]) -> Hashable:
@@ -138,32 +156,33 @@ def _kind(value: Value) -> Hashable:
 
 
 class Sample:
-    """A few tokens or rows of a batch, out of which batches of any lengths are made."""
+    """A few tokens or rows of a batch, out of which batches of any lengths are made.
+
+    Attributes:
+        layouts: Of each input the number of its layout, as `shared_layouts` has it.
+    """
 
     def __init__(self, inputs: Sequence[Value]) -> None:
-        # Next to each tensor the layout it had, None for one that is not packed.
-        self._parts: list[tuple[int | None, Tensor]] = []
-        for value in inputs:
-            if isinstance(value, Ragged):
-                self._parts.append((id(value.layout), value.values[:_SAMPLE].clone()))
-            else:
-                self._parts.append((None, value[:_SAMPLE].clone()))
-
-    @property
-    def is_packed(self) -> bool:
-        """Whether there are rows of different length among the inputs."""
-        return any(layout is not None for layout, _ in self._parts)
+        contents = (value.values if isinstance(value, Ragged) else value for value in inputs)
+        self._parts = [content[:_SAMPLE].clone() for content in contents]
+        self.layouts = shared_layouts(inputs)
 
     def batch(self, lengths: Sequence[int]) -> list[Value]:
-        """Return inputs of ``len(lengths)`` rows: what there is, over and over."""
+        """Return inputs of ``len(lengths)`` rows: what there is, over and over.
+
+        Args:
+            lengths: Of the rows of the first layout. Those of the next begin one row later and are
+                one longer, and so on: sizes that are not the same by nature differ.
+        """
         layouts: dict[int, Layout] = {}
         inputs: list[Value] = []
-        for group, part in self._parts:
-            count = len(lengths) if group is None else sum(lengths)
+        for number, part in zip(self.layouts, self._parts, strict=True):
+            own = [lengths[(i + number) % len(lengths)] + number for i in range(len(lengths))]
+            count = len(lengths) if number < 0 else sum(own)
             values = part[torch.arange(count, device=part.device) % len(part)]
-            if group is None:
+            if number < 0:
                 inputs.append(values)
             else:
-                layout = layouts.setdefault(group, Layout(lengths, part.device))
+                layout = layouts.setdefault(number, Layout(own, part.device))
                 inputs.append(Ragged(values, layout))
         return inputs

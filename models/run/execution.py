@@ -17,7 +17,7 @@ from torch import Tensor
 
 from models.core import Plan, Step
 from models.inputs import Given
-from models.nn.ragged import Ragged, Value, rows_of
+from models.nn.ragged import Value, rows_of, tokens_of
 from models.run.chain import Chain, External
 from models.run.gather import gathered, joined
 from models.run.graph import Graph, Node
@@ -83,7 +83,7 @@ def execute(
                 inputs = run.inputs(call)
                 result = runner.run_chain(call.chain, inputs, stop)
                 if observe is not None and runner.is_synchronous:
-                    observe(call.chain.steps, len(inputs[0]), _tokens(inputs), clock() - start)
+                    observe(call.chain.steps, len(inputs[0]), tokens_of(inputs), clock() - start)
                 run.enter(call, result)
         except StoppedError:
             raise
@@ -283,16 +283,11 @@ class _Run:
         return [(j, error) for j in new]
 
 
-def _tokens(inputs: Sequence[Value]) -> int:
-    """Return the tokens of packed values; 0 where there are none."""
-    return sum(len(value.values) for value in inputs if isinstance(value, Ragged))
-
-
 def _broken(value: Tensor, rows: Sequence[int]) -> set[int]:
     """Return the rows, of an answer on the CPU, that are not all numbers."""
     if isfinite(value.sum().item()):  # which it is nearly always, and one look is cheap
         return set()
-    is_sound = value.isfinite().flatten(1).all(1).tolist()
+    is_sound = value.isfinite().reshape(len(value), -1).all(1).tolist()
     return {row for row, sound in zip(rows, is_sound, strict=True) if not sound}
 
 

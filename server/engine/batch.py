@@ -40,7 +40,7 @@ class Waiting:
         """What the back end is asked."""
         item = self.item
         known = {**item.known, **self.cached} if self.cached else item.known
-        return Job(item.prepared.plan, item.inputs, known, self.keep - known.keys())
+        return Job(item.prepared.plan, item.inputs, known, self.keep.difference(known))
 
     def result(self, done: Done, queue_s: float, run_s: float, batch_size: int) -> ItemResult:
         """Return what is told of it once it is done."""

@@ -216,7 +216,7 @@ class Engine:
 
     def _recall(self, one: Waiting) -> bool:
         """Answer an item from the cache, if it can be."""
-        if one.item.prepared.keep - one.cached.keys():
+        if one.item.prepared.keep.difference(one.cached):
             return False
         answers = answers_of(one.item, one.cached)
         if answers is None:

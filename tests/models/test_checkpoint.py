@@ -18,7 +18,7 @@ from models.checkpoint import MANIFEST, WEIGHTS, CheckpointError
 from models.inputs.text import TOKENIZER
 from search.quality.table import TABLE
 from tests.tiny import tiny_model, write_checkpoint
-from tests.tiny_text import write_text_checkpoint
+from tests.tiny_text import write_text_checkpoint, write_text_weights
 
 
 def edit_manifest(folder: Path, change: Callable[[dict[str, object]], None]) -> None:
@@ -253,7 +253,7 @@ def test_a_weight_that_is_not_finite_is_named(tmp_path: Path, value: float) -> N
 def test_a_size_beyond_all_weights_takes_no_memory(
     tmp_path: Path, field: str, value: float, message: str
 ) -> None:
-    folder = write_text_checkpoint(tmp_path / "text")
+    write_text_weights(folder := tmp_path / "text")
     manifest = json.loads((folder / MANIFEST).read_text())
     manifest["config"]["encoder"][field] = value
     (folder / MANIFEST).write_text(json.dumps(manifest))
@@ -277,7 +277,7 @@ def test_a_size_beyond_all_weights_takes_no_memory(
 def test_a_tokenizer_that_cannot_read_every_text_is_refused(
     tmp_path: Path, change: Callable[[dict[str, Any]], None]
 ) -> None:
-    folder = write_text_checkpoint(tmp_path / "text")
+    write_text_weights(folder := tmp_path / "text")
     tokenizer = json.loads((folder / TOKENIZER).read_text())
     change(tokenizer)
     (folder / TOKENIZER).write_text(json.dumps(tokenizer))
@@ -309,7 +309,7 @@ print("torch._dynamo" in sys.modules)
 
 def test_loading_does_not_import_the_compiler_of_torch(tmp_path: Path) -> None:
     """Drawing random weights on the meta device, to throw them away, does; it takes seconds."""
-    folder = write_text_checkpoint(tmp_path / "text")
+    write_text_weights(folder := tmp_path / "text")
     command = [sys.executable, "-c", LOADING, str(folder)]
     ended = subprocess.run(command, check=True, capture_output=True, text=True)
     assert ended.stdout == "False\n"

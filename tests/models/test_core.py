@@ -1,14 +1,13 @@
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
 from random import Random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.core import Cost, Plan, Shape, Step, merge, plan_cost
-from models.elastic import Elastic
+from models.core import Cost, Plan, Shapes, Step, distinct, plan_cost, shared_cost
 from models.space import Axis, Space, Subnet
 from models.tasks import Task
 
@@ -18,7 +17,7 @@ class Chain:
 
     name = "chain"
     tasks: Mapping[str, Task] = {
-        name: Task(name, "classification", ("no", "yes")) for name in ("left", "right")
+        name: Task(name, "classes", ("no", "yes")) for name in ("left", "right")
     }
 
     def __init__(self, depths: tuple[int, ...], widths: tuple[int, ...]) -> None:
@@ -31,23 +30,22 @@ class Chain:
             )
         )
 
-    def plan(self, subnet: Subnet, shape: Shape, tasks: Collection[str] | None = None) -> Plan:
+    def plan(self, subnet: Subnet, shapes: Shapes, tasks: Collection[str] | None = None) -> Plan:
         wanted = [task for task in self.tasks if tasks is None or task in tasks]
         subnet = self.space.select({None, *wanted}).check(subnet)
-        steps: list[Step] = []
+        (length,) = shapes["x"]
         width = int(subnet["width"])
+        x: Step | str = "x"
         for layer in range(int(subnet["depth"])):
-            after = steps[-1] if steps else None
-            key = ("layer", layer, width)
-            steps.append(Step(key, lambda x: x + 1, Cost(width * shape[0]), after, ("x",), "x"))
-        trunk = steps[-1]
+            x = Step(("layer", layer, width), lambda x: x + 1, (x,), Cost(width * length))
+        answers = {}
         for task in wanted:
             own = int(subnet[f"{task}.width"])
-            cost = Cost(width * own, output_bytes=4)
-            steps.append(Step((task, own), lambda x: x * 2, cost, trunk, ("x",), task))
-        return tuple(steps)
+            answers[task] = Step((task, own), lambda x: x * 2, (x,), Cost(width * own))
+        return Plan(answers)
 
 
+SHAPES = {"x": (3,)}
 axis_values = st.lists(st.integers(1, 64), min_size=1, max_size=4, unique=True).map(
     lambda values: tuple(sorted(values))
 )
@@ -77,54 +75,132 @@ def test_sample_is_a_member_and_repeats_with_its_seed(chain: Chain, seed: int) -
 
 
 @given(chains, st.integers())
-def test_neighbours_differ_on_one_axis_by_one_position(chain: Chain, seed: int) -> None:
-    subnet = draw(chain, seed)
-    for other in chain.space.neighbours(subnet):
-        moved = [
-            abs(axis.index(subnet[axis.name]) - axis.index(other[axis.name]))
-            for axis in chain.space.axes
-        ]
-        assert sorted(moved) == [0, 0, 0, 1]
-        assert subnet in set(chain.space.neighbours(other))
-
-
-@given(chains, st.integers())
-def test_encoding_is_distinct_per_subnet_and_within_the_unit_cube(chain: Chain, seed: int) -> None:
-    vector = chain.space.encode(draw(chain, seed))
-    assert all(0 <= x <= 1 for x in vector)
-    codes = [chain.space.encode(subnet) for subnet in chain.space]
-    assert len(set(codes)) == len(codes)
-
-
-@given(chains, st.integers())
 def test_plan_cost_is_the_sum_of_trunk_and_heads(chain: Chain, seed: int) -> None:
     subnet = draw(chain, seed)
     depth, width = int(subnet["depth"]), int(subnet["width"])
     heads = int(subnet["left.width"]) + int(subnet["right.width"])
-    cost = plan_cost(chain.plan(subnet, (3,)))
-    assert cost == Cost(macs=3 * depth * width + width * heads, output_bytes=8)
-    assert cost.flops == 2 * cost.macs
+    plan = chain.plan(subnet, SHAPES)
+    assert plan.cost == Cost(3 * depth * width + width * heads)
+    assert plan.cost.flops == 2 * plan.cost.macs
 
 
 @given(chains, st.integers(), st.integers())
-def test_merging_runs_what_two_plans_share_once(chain: Chain, one: int, two: int) -> None:
-    first, second = chain.plan(draw(chain, one), (3,)), chain.plan(draw(chain, two), (3,))
-    paths = [{step.path for step in plan} for plan in (first, second)]
-    merged = merge([first, second])
-    assert set(merged) == paths[0] | paths[1]
-    assert len(merged) == len(first) + len(second) - len(paths[0] & paths[1])
-    placed: set[object] = set()
-    for path, step in merged.items():
-        assert step.after is None or step.after.path in placed
-        placed.add(path)
+def test_two_plans_together_have_what_they_share_once(chain: Chain, one: int, two: int) -> None:
+    plans = [chain.plan(draw(chain, seed), SHAPES) for seed in (one, two)]
+    both = distinct([*plans[0].answers.values(), *plans[1].answers.values()])
+    identities = [step.identity for step in both]
+    assert set(identities) == plans[0].identities | plans[1].identities
+    assert len(both) == len(set(identities))
+    assert len(both) == sum(map(len, plans)) - len(plans[0].identities & plans[1].identities)
+    placed: set[bytes] = set()
+    for step in both:
+        assert placed.issuperset(operand.identity for operand in step.operands)
+        placed.add(step.identity)
+    contents = {"x": "same"}
+    assert shared_cost([(plan, contents) for plan in plans]) == plan_cost(both)
+    apart = shared_cost([(plan, {"x": i}) for i, plan in enumerate(plans)])
+    assert apart == plans[0].cost + plans[1].cost
 
 
 def test_a_task_that_is_not_asked_for_has_no_steps_and_no_axes() -> None:
-    chain: Elastic = Chain((1, 2), (4, 8))
+    chain = Chain((1, 2), (4, 8))
     subnet = chain.space.select({None, "left"}).largest
-    plan = chain.plan(subnet, (3,), ["left"])
+    plan = chain.plan(subnet, SHAPES, ["left"])
     assert set(subnet) == {"depth", "width", "left.width"}
-    assert [step.emits for step in plan] == ["x", "x", "left"]
+    assert [step.key for step in plan] == [("layer", 0, 8), ("layer", 1, 8), ("left", 8)]
+    assert list(plan.answers) == ["left"]
+
+
+def step(key: Hashable, *takes: Step | str, macs: int = 1) -> Step:
+    return Step(key, lambda *values: values, takes, Cost(macs))
+
+
+def test_a_value_is_known_by_its_function_and_what_it_takes_and_by_nothing_else() -> None:
+    one = step("f", step("g", "a"), "b")
+    again = Step("f", print, (Step("g", print, ("a",), Cost(9)), "b"), raw=print, timed_as="h")
+    assert one.identity == again.identity
+    others = [
+        step("f", "b", step("g", "a")),
+        step("f", step("g", "b"), "b"),
+        step("f", step("g", "a")),
+        step("f", step("g", "a"), "b", "b"),
+        step("h", step("g", "a"), "b"),
+        step("f", step("g", "ab")),
+        step("f", "a", "b"),
+        step("f", "ab"),
+        step(("f",), step("g", "a"), "b"),
+    ]
+    assert len({one.identity, *(other.identity for other in others)}) == 1 + len(others)
+    assert one.inputs == ("a", "b")
+
+
+def test_equal_values_of_a_plan_are_one_step() -> None:
+    plan = Plan({"sum": step("add", step("f", "a"), step("f", "a")), "f": step("f", "a")})
+    assert [one.key for one in plan] == ["f", "add"]
+    assert plan.answers["f"] is plan.steps[0]
+    assert plan.cost == Cost(2)
+
+
+def test_a_long_plan_needs_no_deep_stack() -> None:
+    end = step(0, "a")
+    for i in range(1, 5000):
+        end = step(i, end, "b")
+    assert len(Plan({"task": end})) == 5000
+
+
+def two_towers() -> tuple[Plan, dict[str, Step]]:
+    """Return a plan in which query and document meet in each layer, and its steps by name."""
+    q1 = step("q1", "query", macs=10)
+    q2 = step("q2", q1, macs=20)
+    d1 = step("d1", "document", q1, macs=3)
+    d2 = step("d2", d1, q2, macs=4)
+    score = step("score", d2, macs=1)
+    named = {one.key: one for one in (q1, q2, d1, d2, score)}
+    return Plan({"score": score, "query": step("pool", q2)}), named  # type: ignore[return-value]
+
+
+def test_what_many_items_may_share_is_the_inner_values_of_fewer_inputs() -> None:
+    plan, named = two_towers()
+    assert plan.inputs == ("document", "query")
+    assert plan.joints == (named["q1"], named["q2"])
+
+
+def test_the_cost_of_items_that_share_a_query_counts_it_once() -> None:
+    plan, _ = two_towers()
+    items = [(plan, {"query": 0, "document": i}) for i in range(20)]
+    assert shared_cost(items) == Cost(10 + 20 + 1 + 20 * (3 + 4 + 1))
+    assert shared_cost([*items, items[0]]) == shared_cost(items)
+    assert shared_cost(items[:1]) == plan.cost == Cost(39)
+
+
+def test_a_plan_goes_on_from_the_last_values_that_another_has_too() -> None:
+    plan, named = two_towers()
+    shallow = Plan({"score": step("early", named["d1"])})
+    assert set(plan.last_common(shallow)) == {named["q1"], named["d1"]}
+    known = {one.identity for one in plan.last_common(shallow)}
+    assert [one.key for one in plan.rest(known)] == ["q2", "d2", "score", "pool"]
+    assert plan.last_common(plan) == ()
+
+
+def test_only_answers_that_were_divided_have_a_raw_form() -> None:
+    vector = Step("exit", print, (step("layer", "a"),), Cost(5), raw=repr)
+    plan = Plan({"vector": vector, "logits": step("head", "a")})
+    raw = plan.with_raw()
+    assert raw.answers["logits"] is plan.answers["logits"]
+    changed = raw.answers["vector"]
+    assert (changed.run, changed.cost, changed.timed_as) == (repr, Cost(5), "exit")
+    assert changed.takes == vector.takes
+    assert changed.identity != vector.identity
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [(lambda: step("f"), "step 'f' takes nothing"), (lambda: Plan({}), "at least one answer")],
+    ids=["step", "plan"],
+)
+def test_what_computes_nothing_is_refused(build: Callable[[], object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build()
 
 
 def test_subnet_prints_its_choices_and_ignores_their_order() -> None:
@@ -169,7 +245,6 @@ def test_validity_rule_limits_the_space() -> None:
         {"depth": 2, "width": 8},
     ]
     assert {space.sample(Random(seed)) for seed in range(40)} == set(space)
-    assert list(space.neighbours(space.smallest)) == []
     with pytest.raises(ValueError, match="do not go together"):
         space.check({"depth": 1, "width": 8})
     assert space.select({None}) is space

@@ -1,4 +1,4 @@
-"""The multi-exit family: its space, its plans and their costs, its exits and its checkpoints."""
+"""What only the multi-exit family promises; `tests.conformance` has what all families do."""
 
 from __future__ import annotations
 
@@ -9,17 +9,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from models import checkpoint
 from models.checkpoint import CheckpointError
-from models.core import Plan, merge, plan_cost
-from models.families.exits import FLOAT_BYTES, Exits
+from models.core import Shapes
+from models.families.exits import Exits
 from models.inputs.text import TOKENIZER, TextConfig
 from models.nn.ragged import Ragged
 from models.space import Subnet
-from tests.models.nn.test_transformer import cut
 from tests.tiny_text import (
     ARCHITECTURES,
     embed,
@@ -33,58 +30,7 @@ EVERY = pytest.mark.parametrize("architecture", list(ARCHITECTURES))
 PAIRS = ((1, 4), (2, 8), (4, 16))
 
 
-def run(plan: Plan, tokens: Ragged) -> dict[str, Any]:
-    values: dict[str, Any] = {"tokens": tokens}
-    for step in plan:
-        values[step.emits] = step.run(*(values[name] for name in step.takes))
-    return values
-
-
-@EVERY
-@pytest.mark.parametrize("extra", [{}, {"projection": 12, "condition": 3}], ids=["bare", "head"])
-def test_counted_macs_equal_the_cost_of_every_subnet(
-    architecture: str, extra: dict[str, Any]
-) -> None:
-    dims = (4, 12) if extra else (4, 16)
-    model = tiny_exits(architecture, depths=(1, 4), dims=dims, ffn=(0.25, 1.0), **extra)
-    tokens = Ragged.pack(token_rows((7,)))
-    counter = FlopCounterMode(display=False)
-    for subnet in model.space:
-        plan = model.plan(subnet, (7,))
-        # The counter cannot see into the fused kernels; the plain one is made of products.
-        with counter, sdpa_kernel(SDPBackend.MATH):
-            run(plan, tokens)
-        assert counter.get_total_flops() == plan_cost(plan).flops, subnet
-
-
-@EVERY
-@pytest.mark.parametrize("exit_norm", [None, "own"])
-def test_weight_bytes_equal_the_parameters_of_the_cut_copy(
-    architecture: str, exit_norm: str | None
-) -> None:
-    fields: dict[str, Any] = {"exit_norm": exit_norm} if exit_norm else {}
-    model = tiny_exits(architecture, depths=(1, 4), ffn=(0.25, 1.0), **fields)
-    whole = tiny_exits(architecture)
-    widths = {model.widths(subnet) for subnet in model.space}
-    copies = {width: cut(whole, architecture, *width) for width in widths}
-    for subnet in model.space:
-        depth, small = int(subnet["depth"]), copies[model.widths(subnet)]
-        kept: list[torch.nn.Module] = [*list(small.layers)[:depth], small.embedding.norm]
-        if exit_norm == "own":
-            kept.append(model.exits[str(depth)])
-        elif small.final_norm is not None:
-            kept.append(small.final_norm)
-        count = sum(p.numel() for module in kept for p in module.parameters())
-        rows = 1 if model.embedding.position is None else 2
-        count += 5 * rows * model.config.encoder.hidden
-        assert plan_cost(model.plan(subnet, (5,))).weight_bytes == FLOAT_BYTES * count, subnet
-
-
-def test_the_weights_of_a_projection_are_counted_up_to_the_last_dimension() -> None:
-    model = tiny_exits(projection=12, condition=3, dims=(4, 12))
-    step = model.plan(model.space.largest | {"dim": 4}, (5,))[-1]
-    assert step.cost.weight_bytes == FLOAT_BYTES * (4 * (16 + 3 + 1) + 3)
-    assert step.cost.output_bytes == FLOAT_BYTES * 4
+SHAPES = {"text": (5,)}
 
 
 @EVERY
@@ -104,25 +50,26 @@ def test_an_answer_is_a_unit_vector_cut_before_it_is_normalised(
 
 def test_a_deeper_plan_extends_a_shallower_one() -> None:
     model = tiny_exits()
-    plans = [model.plan(model.space.largest | {"depth": depth}, (5,)) for depth in (2, 4)]
-    shallow = [step.path for step in plans[0][:-1]]
-    assert [step.path for step in plans[1]][: len(shallow)] == shallow
-    assert len(merge(plans)) == 1 + 4 + 2
+    shallow, deep = (model.plan(model.space.largest | {"depth": depth}, SHAPES) for depth in (2, 4))
+    inner = [step.identity for step in shallow.steps[:-1]]
+    assert [step.identity for step in deep][: len(inner)] == inner
+    assert len(shallow.identities | deep.identities) == 1 + 4 + 2
 
 
 def test_other_widths_share_no_layer_with_the_whole() -> None:
     model = tiny_exits()
-    plans = [model.plan(model.space.largest | {"ffn": ffn}, (5,)) for ffn in (0.5, 1.0)]
-    assert len(merge(plans)) == 1 + 2 * (4 + 1)
+    plans = [model.plan(model.space.largest | {"ffn": ffn}, SHAPES) for ffn in (0.5, 1.0)]
+    assert len(plans[0].identities | plans[1].identities) == 1 + 2 * (4 + 1)
 
 
 def test_each_task_is_answered_by_the_same_vector() -> None:
     model = tiny_exits(tasks={"similarity": "spearman", "search": "ndcg@10"})
     assert [task.metric for task in model.tasks.values()] == ["spearman", "ndcg@10"]
-    values = run(model.plan(model.space.largest, (5,)), Ragged.pack(token_rows((5,))))
-    assert torch.equal(values["similarity"], values["search"])
-    one = model.plan(model.space.largest, (5,), ["search"])
-    assert [step.emits for step in one if step.emits in model.tasks] == ["search"]
+    plan = model.plan(model.space.largest, SHAPES)
+    assert list(plan.answers) == ["similarity", "search"]
+    assert plan.answers["similarity"] is plan.answers["search"]
+    one = model.plan(model.space.largest, SHAPES, ["search"])
+    assert list(one.answers) == ["search"]
 
 
 def hidden(model: Exits, rows: list[Tensor], depth: int) -> list[Tensor]:
@@ -178,27 +125,29 @@ def test_pairs_restrict_the_space() -> None:
     assert len(list(model.space)) == len(PAIRS) * 3
     refused = model.space.largest | {"dim": 4}
     with pytest.raises(ValueError, match="do not go together"):
-        model.plan(refused, (5,))
+        model.plan(refused, SHAPES)
 
 
 @pytest.mark.parametrize(
-    ("subnet", "shape", "tasks", "message"),
+    ("subnet", "shapes", "tasks", "message"),
     [
-        ({"dim": 5}, (5,), None, r"dim=5 is not allowed; one of \[4, 8, 16\]"),
-        ({"depth": 3}, (5,), None, r"depth=3 is not allowed; one of \[1, 2, 4\]"),
-        ({"width": 1}, (5,), None, "unknown axis 'width'"),
-        ({}, (0,), None, r"shape=\(0,\) must be \(tokens,\), 1 to 32"),
-        ({}, (33,), None, r"shape=\(33,\) must be"),
-        ({}, (1, 5), None, r"shape=\(1, 5\) must be"),
-        ({}, (5,), ["ranking"], r"unknown task 'ranking'; one of \['similarity'\]"),
+        ({"dim": 5}, SHAPES, None, r"dim=5 is not allowed; one of \[4, 8, 16\]"),
+        ({"depth": 3}, SHAPES, None, r"depth=3 is not allowed; one of \[1, 2, 4\]"),
+        ({"width": 1}, SHAPES, None, "unknown axis 'width'"),
+        ({}, {"text": (0,)}, None, r"shapes={'text': \(0,\)} must be .*, 1 to 32"),
+        ({}, {"text": (33,)}, None, r"shapes={'text': \(33,\)} must be"),
+        ({}, {"text": (1, 5)}, None, r"shapes={'text': \(1, 5\)} must be"),
+        ({}, {"image": (5,)}, None, r"shapes={'image': \(5,\)} must be {'text': \(tokens,\)}"),
+        ({}, {}, None, r"shapes={} must be"),
+        ({}, SHAPES, ["ranking"], r"unknown task 'ranking'; one of \['similarity'\]"),
     ],
 )
 def test_what_the_model_does_not_have_is_refused(
-    subnet: dict[str, int], shape: tuple[int, ...], tasks: list[str] | None, message: str
+    subnet: dict[str, int], shapes: Shapes, tasks: list[str] | None, message: str
 ) -> None:
     model = tiny_exits()
     with pytest.raises(ValueError, match=message):
-        model.plan(Subnet({**model.space.largest, **subnet}), shape, tasks)
+        model.plan(Subnet({**model.space.largest, **subnet}), shapes, tasks)
 
 
 @pytest.mark.parametrize(
@@ -242,7 +191,7 @@ def test_a_checkpoint_gives_back_the_model_with_its_tokenizer(
     loaded = checkpoint.load(save(tmp_path, model))
     assert TOKENIZER in loaded.manifest.files
     assert loaded.model.config == model.config
-    rows = [loaded.model.input.encode(text) for text in ("w0 w1", "w2")]
+    rows = [loaded.model.text.encode(text) for text in ("w0 w1", "w2")]
     found = embed(loaded.model, rows, 4, 16)
     torch.testing.assert_close(found, embed(model, rows, 4, 16), atol=0, rtol=0)
 
@@ -280,4 +229,4 @@ def test_a_tokenizer_with_ids_beyond_the_embedding_is_refused(tmp_path: Path) ->
 
 def test_a_model_without_a_tokenizer_says_so() -> None:
     with pytest.raises(RuntimeError, match="tiny has no tokenizer yet"):
-        _ = tiny_exits().input
+        _ = tiny_exits().inputs

@@ -14,9 +14,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from queue import Queue
 from typing import NamedTuple, TypeAlias
@@ -24,16 +23,22 @@ from typing import NamedTuple, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from models.backends.cuda.batches import (
+    content_of,
+    filled,
+    fixed_of,
+    rows_for,
+    source_of,
+    taken,
+)
 from models.backends.cuda.recording import CudaRecorder, Recorder
 from models.backends.torch import TorchBackend
-from models.core import Step
-from models.nn.ragged import Layout, Ragged, Value
+from models.nn.ragged import Ragged, Value
 from models.run.chain import Chain, bound_to
 from models.run.execution import StoppedError, never
 
 log = logging.getLogger(__name__)
 
-ROWS = (1, 2, 4, 8, 16, 32)
 _MAX_KEYS = 4096  # of chains whose calls are counted
 _MAX_COMPILING = 16
 _REPEATS = 5
@@ -48,7 +53,7 @@ def _compile(run: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 @dataclass(frozen=True)
-class Policy:
+class RecordingPolicy:
     """When a chain of one size of batch is worth the trouble.
 
     Attributes:
@@ -62,7 +67,7 @@ class Policy:
     max_recorded: int = 128
 
 
-class Stats(NamedTuple):
+class RecordingStats(NamedTuple):
     """What a back end has done and holds.
 
     Attributes:
@@ -81,11 +86,19 @@ class Stats(NamedTuple):
 
 
 class _Recorded(NamedTuple):
-    """A recording, and where it reads and writes."""
+    """A recording, and where it reads and writes.
+
+    Attributes:
+        replay: Runs it.
+        inputs: What it reads.
+        output: What it writes.
+        source: Position of an input that is packed as the output is; None: it is not packed.
+    """
 
     replay: Callable[[], None]
     inputs: list[Value]
     output: Value
+    source: int | None
 
 
 class _Hot(NamedTuple):
@@ -103,7 +116,7 @@ class GraphBackend(TorchBackend):
         self,
         device: str = "cuda",
         *,
-        policy: Policy | None = None,
+        policy: RecordingPolicy | None = None,
         recorder: Recorder | None = None,
         compiler: Compiler = _compile,
         clock: Callable[[], float] = time.perf_counter,
@@ -118,7 +131,7 @@ class GraphBackend(TorchBackend):
             clock: Seconds, by which recordings are compared.
         """
         super().__init__(device)
-        self._policy = policy or Policy()
+        self._policy = policy or RecordingPolicy()
         self._recorder = recorder or CudaRecorder(self.device)
         self._compiler = compiler
         self._clock = clock
@@ -132,34 +145,34 @@ class GraphBackend(TorchBackend):
         self._thread: threading.Thread | None = None
 
     @property
-    def stats(self) -> Stats:
+    def stats(self) -> RecordingStats:
         """Counters and levels at this moment."""
         with self._lock:
-            return Stats(
+            return RecordingStats(
                 self._hits, self._misses, len(self._recorded), len(self._compiling), self._gains
             )
 
     def run_chain(
-        self, steps: Sequence[Step], values: Mapping[str, Value], stop: Callable[[], bool] = never
+        self, chain: Chain, inputs: Sequence[Value], stop: Callable[[], bool] = never
     ) -> Value:
-        """Run steps; see `models.run.execution.Backend.run_chain`.
+        """Run steps; see `models.run.backend.Backend.run_chain`.
 
         A recording of several steps asks ``stop`` once, before it starts.
         """
-        chain = Chain(steps)
-        inputs = chain.inputs(values)
         with self._lock:
             recorded = self._called(chain, inputs)
             self._hits += recorded is not None
             self._misses += recorded is None
         if recorded is None:
-            return super().run_chain(steps, values, stop)
+            return super().run_chain(chain, inputs, stop)
         if stop():
             raise StoppedError
         for own, value in zip(recorded.inputs, inputs, strict=True):
-            _content(own)[: len(_content(value))].copy_(_content(value))
+            content_of(own)[: len(content_of(value))].copy_(content_of(value))
         recorded.replay()
-        return _taken(recorded.output, inputs)
+        found = taken(content_of(recorded.output), recorded.source, inputs)
+        # Copied, as the next replay writes over it.
+        return found.replace(found.values.clone()) if isinstance(found, Ragged) else found.clone()
 
     def forget(self, model: nn.Module) -> None:
         """Give up the recordings of a model; they would keep its weights alive."""
@@ -178,18 +191,18 @@ class GraphBackend(TorchBackend):
 
     def _called(self, chain: Chain, inputs: Sequence[Value]) -> _Recorded | None:
         """Count a call; return the recording for it, made now if it is time."""
-        rows = _rows_of(inputs)
+        rows = rows_for(inputs)
         if rows is None:
             return None
-        key = (chain.key(inputs), rows, tuple(map(_shape, inputs)))
+        key = (chain.key(inputs), rows, tuple(map(fixed_of, inputs)))
         calls = self._calls.pop(key, 0) + 1
         self._calls[key] = calls
         if len(self._calls) > _MAX_KEYS:
             self._calls.popitem(last=False)
         if calls == self._policy.record_after:
-            self._keep(key, self._record(chain.run, _filled(inputs, rows)))
+            self._keep(key, self._record(chain.run, filled(inputs, rows)))
         elif calls == self._policy.compile_after and key in self._recorded:
-            self._compile(_Hot(key, chain, _filled(inputs, rows)))
+            self._compile(_Hot(key, chain, filled(inputs, rows)))
         elif key in self._compiled:
             self._choose(key, self._compiled.pop(key))
         if key in self._recorded:
@@ -200,10 +213,10 @@ class GraphBackend(TorchBackend):
         """Return a recording; None if there can be none, for then torch runs the chain."""
         try:
             replay, output = self._recorder.record(lambda: function(inputs))
+            return _Recorded(replay, inputs, output, source_of(output, inputs))
         except RuntimeError as error:
             log.warning("not recorded: %s", str(error)[:500])
             return None
-        return _Recorded(replay, inputs, output)
 
     def _keep(self, key: Hashable, recorded: _Recorded | None) -> None:
         if recorded is None:
@@ -240,22 +253,22 @@ class GraphBackend(TorchBackend):
         """Compile a chain and compare what it gives; an exception if it cannot be used."""
         layouts = [value.layout if isinstance(value, Ragged) else None for value in hot.inputs]
         expected = hot.chain.run(hot.inputs)
+        source = source_of(expected, hot.inputs)
 
         def plain(*tensors: Tensor) -> Tensor:
             values = [
                 tensor if layout is None else Ragged(tensor, layout)
                 for tensor, layout in zip(tensors, layouts, strict=True)
             ]
-            return _content(hot.chain.run(values))
+            return content_of(hot.chain.run(values))
 
         compiled = self._compiler(plain)
 
         def function(values: Sequence[Value]) -> Value:
-            content = compiled(*map(_content, values))
-            return expected.replace(content) if isinstance(expected, Ragged) else content
+            return taken(compiled(*map(content_of, values)), source, values)
 
         torch.testing.assert_close(
-            _content(function(hot.inputs)), _content(expected), atol=_TOLERANCE, rtol=_TOLERANCE
+            content_of(function(hot.inputs)), content_of(expected), atol=_TOLERANCE, rtol=_TOLERANCE
         )
         return function
 
@@ -267,60 +280,11 @@ class GraphBackend(TorchBackend):
             return
         times: tuple[list[float], list[float]] = ([], [])
         for _ in range(_REPEATS):
-            for one, taken in zip((before, after), times, strict=True):
+            for one, durations in zip((before, after), times, strict=True):
                 start = self._clock()
                 one.replay()
                 self.wait()
-                taken.append(self._clock() - start)
+                durations.append(self._clock() - start)
         if min(times[1]) < min(times[0]):
             self._keep(key, after)
             self._gains += 1
-
-
-def _rows_of(inputs: Sequence[Value]) -> int | None:
-    """Return the rows that a batch is filled up to; None if it cannot be recorded."""
-    if any(isinstance(value, Ragged) and not value.layout.is_uniform for value in inputs):
-        return None
-    rows = len(inputs[0])
-    return ROWS[bisect_left(ROWS, rows)] if rows <= ROWS[-1] else None
-
-
-def _shape(value: Value) -> Hashable:
-    """Return what a recording fixes of a value, beside the number of rows."""
-    content = _content(value)
-    longest = value.layout.longest if isinstance(value, Ragged) else 0
-    return longest, tuple(content.shape[1:]), content.dtype
-
-
-def _content(value: Value) -> Tensor:
-    return value.values if isinstance(value, Ragged) else value
-
-
-def _filled(inputs: Sequence[Value], rows: int) -> list[Value]:
-    """Return values of so many rows, at addresses of their own; the added ones are zeros."""
-    layouts: dict[Layout, Layout] = {}
-    found: list[Value] = []
-    for value in inputs:
-        content = _content(value)
-        per_row = len(content) // len(value)
-        own = content.new_zeros((rows * per_row, *content.shape[1:]))
-        if content.ndim == 4:
-            own = own.contiguous(memory_format=torch.channels_last)
-        own[: len(content)] = content
-        if isinstance(value, Ragged):
-            old = value.layout
-            if old not in layouts:
-                layouts[old] = Layout([old.longest] * rows, old.device)
-            found.append(Ragged(own, layouts[old]))
-        else:
-            found.append(own)
-    return found
-
-
-def _taken(output: Value, inputs: Sequence[Value]) -> Value:
-    """Return the rows that were asked for; copied, as the next replay writes over them."""
-    layout = next((value.layout for value in inputs if isinstance(value, Ragged)), None)
-    if isinstance(output, Ragged):
-        assert layout is not None, "what is packed comes from what is packed"
-        return Ragged(output.values[: sum(layout.lengths)].clone(), layout)
-    return output[: len(inputs[0])].clone()

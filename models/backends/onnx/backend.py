@@ -13,7 +13,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from queue import Queue
 from typing import NamedTuple
 
@@ -22,15 +22,14 @@ import torch
 from torch import nn
 
 from models.backends.onnx.building import Builder
-from models.backends.onnx.export import Exporter, Graph
+from models.backends.onnx.export import Exported, Exporter
 from models.backends.onnx.layouts import LayoutTensors
 from models.backends.onnx.process import ExportProcess
-from models.backends.onnx.records import Policy, Records, Stats
+from models.backends.onnx.records import Records, SessionPolicy, SessionStats
 from models.backends.onnx.sessions import Held, Session, share_pools
 from models.backends.timing import SIZES, Clock, lengths, size_of
 from models.backends.torch import TorchBackend
-from models.core import Step
-from models.nn.ragged import Value
+from models.nn.ragged import Value, tokens_of
 from models.run.backend import Built
 from models.run.chain import Chain, Run, Sample, bound_to, function_key
 from models.run.execution import StoppedError, never
@@ -62,7 +61,7 @@ class OnnxBackend(TorchBackend):
         *,
         max_bytes: int,
         threads: int = 1,
-        policy: Policy | None = None,
+        policy: SessionPolicy | None = None,
         pack: bool = False,
         exporter: Exporter | None = None,
         clock: Clock = time.perf_counter,
@@ -90,7 +89,7 @@ class OnnxBackend(TorchBackend):
             raise ValueError(f"device={device!r} needs {provider}; this runtime has {available}")
         share_pools(threads)
         self._layouts = LayoutTensors()
-        self._records = Records(max_bytes, policy or Policy())
+        self._records = Records(max_bytes, policy or SessionPolicy())
         self._exporter = exporter or ExportProcess()
         self._builder = Builder(self.device, pack, max_bytes, clock, self.wait)
         self._queue: Queue[_Wanted | None] = Queue()  # what is waited for, and some no longer
@@ -110,34 +109,34 @@ class OnnxBackend(TorchBackend):
         return TorchBackend(str(self.device))
 
     @property
-    def stats(self) -> Stats:
+    def stats(self) -> SessionStats:
         """Counters and levels at this moment."""
         return self._records.stats
 
     def run_chain(
-        self, steps: Sequence[Step], values: Mapping[str, Value], stop: Callable[[], bool] = never
+        self, chain: Chain, inputs: Sequence[Value], stop: Callable[[], bool] = never
     ) -> Value:
-        """Run steps; see `models.run.execution.Backend.run_chain`.
+        """Run steps; see `models.run.backend.Backend.run_chain`.
 
         A session of several steps asks ``stop`` once, before it starts.
         """
-        return self._run(steps, values, stop, self._called)
+        return self._run(chain, inputs, stop, self._called)
 
     @torch.inference_mode()
-    def warm(self, steps: Sequence[Step], values: Mapping[str, Value]) -> None:
+    def warm(self, chain: Chain, inputs: Sequence[Value]) -> None:
         """Build the sessions of a chain and of its steps now; `stats` tells what came of it.
 
         Args:
-            steps: As for `run_chain`.
-            values: As for `run_chain`, any small batch.
+            chain: As for `run_chain`.
+            inputs: As for `run_chain`, any small batch.
         """
-        chain = Chain(steps)
-        inputs = chain.inputs(values)
-        if len(steps) > 1:
-            seen = dict(values)
-            for step in steps:
-                self.warm((step,), seen)
-                seen[step.emits] = step.run(*(seen[name] for name in step.takes))
+
+        def warmed(link: Chain, own: Sequence[Value]) -> Value:
+            self.warm(link, own)
+            return link.run(own)
+
+        if len(chain.steps) > 1:
+            chain.run_each(inputs, warmed)
         key = chain.key(inputs)
         if self._records.want(key):
             self._build(_Wanted(key, chain, Sample(inputs)))
@@ -170,19 +169,14 @@ class OnnxBackend(TorchBackend):
 
     def _run(
         self,
-        steps: Sequence[Step],
-        values: Mapping[str, Value],
+        chain: Chain,
+        inputs: Sequence[Value],
         stop: Callable[[], bool],
         find: Callable[[Chain, Sequence[Value]], Session | None],
     ) -> Value:
-        chain = Chain(steps)
-        inputs = chain.inputs(values)
         session = find(chain, inputs)
-        if session is None and len(steps) > 1:
-            seen = dict(values)
-            for step in steps:
-                seen[step.emits] = self._run((step,), seen, stop, find)
-            return seen[steps[-1].emits]
+        if session is None and len(chain.steps) > 1:
+            return chain.run_each(inputs, lambda link, own: self._run(link, own, stop, find))
         if stop():
             raise StoppedError
         return session.run(inputs, self._layouts) if session else chain.run(inputs)
@@ -213,9 +207,9 @@ class OnnxBackend(TorchBackend):
         if not self._records.is_waiting(key):
             return
         held: Held | None = None
-        made: dict[Hashable, Graph] = {}
+        made: dict[Hashable, Exported] = {}
 
-        def graph_of(run: Run, args: Sequence[Value]) -> Graph:
+        def graph_of(run: Run, args: Sequence[Value]) -> Exported:
             function = function_key(run, args)
             graph = made.get(function) or self._records.graph(function)
             if graph is None:
@@ -224,8 +218,7 @@ class OnnxBackend(TorchBackend):
 
         def without(inputs: Sequence[Value]) -> Value:
             # The chain has no session yet, so this runs its steps, each by its own or by torch.
-            values = dict(zip(chain.names, inputs, strict=True))
-            return self._run(chain.steps, values, never, self._held)
+            return self._run(chain, inputs, never, self._held)
 
         try:
             held = self._builder.build(chain, sample, graph_of, without)
@@ -234,8 +227,7 @@ class OnnxBackend(TorchBackend):
                 keys = [step.key for step in chain.steps]
                 log.warning("torch keeps %s: %s", keys, str(error)[:500])
         if self._records.enter(key, held, made) and held is not None:
-            is_packed = sample.is_packed
             for rows, size in zip(SIZES, held.sizes, strict=True):
                 if size.is_faster and size.seconds is not None:
-                    num_tokens = sum(lengths(rows)) if is_packed else 0
+                    num_tokens = tokens_of(sample.batch(lengths(rows)))
                     self._built.append(Built(chain.steps, rows, num_tokens, size.seconds))

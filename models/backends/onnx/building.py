@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-from models.backends.onnx.export import Graph, join
+from models.backends.onnx.export import Exported
+from models.backends.onnx.joining import join
 from models.backends.onnx.layouts import LayoutTensors
 from models.backends.onnx.sessions import Held, Session
 from models.backends.timing import Clock, compared
@@ -41,7 +42,7 @@ class Builder:
         self,
         chain: Chain,
         sample: Sample,
-        graph_of: Callable[[Run, Sequence[Value]], Graph],
+        graph_of: Callable[[Run, Sequence[Value]], Exported],
         without: Callable[[Sequence[Value]], Value],
     ) -> Held:
         """Build a session, compare its answers with torch's and its time with what runs now.
@@ -85,7 +86,9 @@ class Builder:
         return finish
 
 
-def _join(chain: Chain, sample: Sample, graph_of: Callable[[Run, Sequence[Value]], Graph]) -> Graph:
+def _join(
+    chain: Chain, sample: Sample, graph_of: Callable[[Run, Sequence[Value]], Exported]
+) -> Exported:
     """Return the chain's functions as one graph."""
     graphs = []
 
@@ -94,4 +97,4 @@ def _join(chain: Chain, sample: Sample, graph_of: Callable[[Run, Sequence[Value]
         return run(*args)  # type: ignore[no-any-return]
 
     chain.run(sample.batch(_EXAMPLE), call)
-    return join(graphs, chain.sources) if len(graphs) > 1 else graphs[0]
+    return join(graphs, chain.sources, sample.layouts)

@@ -1,4 +1,4 @@
-"""Turn what a step runs into an ONNX graph for every batch, and join such graphs into one.
+"""Turn what a step runs into an ONNX graph for every batch.
 
 Rows, tokens and the longest row are dynamic. Weights stay out of the graph: it names them, and they
 stay views of the model's parameters.
@@ -20,9 +20,9 @@ from torch.export import Dim, ExportedProgram
 from torch.export.graph_signature import InputKind, InputSpec, TensorArgument
 from torch.fx.node import Node, map_arg
 
-from models.backends.onnx.layouts import OF_LAYOUT, OfLayout, ProbeLayout, TracedLayout, one_layout
-from models.nn.ragged import Ragged, Value
-from models.run.chain import Run
+from models.backends.onnx.layouts import OF_LAYOUT, LayoutInput, ProbeLayout, TracedLayout
+from models.nn.ragged import Ragged, Value, layouts_of
+from models.run.chain import Run, shared_layouts
 
 OPSET = 23  # the first with attention as one operator
 OUTPUT = "output"
@@ -33,27 +33,27 @@ _EXPORTING = threading.Lock()  # tracing patches classes of the whole process
 class Exporter(Protocol):
     """Where functions become graphs: `export`, here or in another process."""
 
-    def export(self, run: Run, args: Sequence[Value]) -> Graph: ...  # noqa: D102
+    def export(self, run: Run, args: Sequence[Value]) -> Exported: ...  # noqa: D102
 
     def close(self) -> None: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
-class Graph:
+class Exported:
     """A function as an ONNX graph without its weights.
 
     Attributes:
         proto: Nodes and small constants. Its inputs are called as `input_name` says or as in
             ``layout``, its one output `OUTPUT`.
         weights: By the name that nodes use; views of parameters where possible.
-        layout: By name, the inputs that follow from the batch's layout.
-        is_packed: Whether the output is packed like the inputs.
+        layout: The inputs that follow from the arguments' layouts.
+        packed: Number of the layout that the output is packed by; -1: it is not packed.
     """
 
     proto: GraphProto
     weights: Mapping[str, Tensor]
-    layout: Mapping[str, OfLayout]
-    is_packed: bool
+    layout: tuple[LayoutInput, ...] = ()
+    packed: int = -1
 
 
 def input_name(position: int) -> str:
@@ -61,35 +61,28 @@ def input_name(position: int) -> str:
     return f"input{position}"
 
 
-def export(run: Run, args: Sequence[Value]) -> Graph:
+def export(run: Run, args: Sequence[Value]) -> Exported:
     """Trace a function.
 
     Args:
         run: A pure function of its arguments; weights are bound in.
-        args: Example arguments of at least two rows; packed ones share a layout whose rows differ
-            in length.
+        args: Example arguments of at least two rows; those of a layout differ in length, and no
+            layout has as many tokens as another.
 
     Raises:
         Exception: Of any type, if it cannot be traced for all batches at once.
     """
-    layout = one_layout(args)
-    is_packed = [isinstance(arg, Ragged) for arg in args]
+    layouts = layouts_of(args)
+    given, packed = _probed(run, args)
     tensors = [arg.values if isinstance(arg, Ragged) else arg for arg in args]
-    dynamic: list[dict[int, Any]] = [{0: Dim.DYNAMIC} for _ in tensors]
-    of_layout: dict[str, OfLayout] = {}
-    gives_packed = False
-    if layout is not None:
-        probe = ProbeLayout(layout.lengths, layout.device)
-        probes = (Ragged(arg.values, probe) if isinstance(arg, Ragged) else arg for arg in args)
-        gives_packed = isinstance(run(*probes), Ragged)
-        of_layout = {**OF_LAYOUT, **probe.asked}
-        tensors += [make(layout) for make in of_layout.values()]
-        # Every axis follows the batch but a mask's second, which has length 1 and is for the heads.
-        dynamic += [
-            {i: Dim.DYNAMIC for i in range(tensor.ndim) if tensor.ndim < 4 or i != 1}
-            for tensor in tensors[len(args) :]
-        ]
-    function = _Function(run, is_packed, list(of_layout)).eval()
+    tensors += [one.make(layouts[one.number]) for one in given]
+    dynamic: list[dict[int, Any]] = [{0: Dim.DYNAMIC} for _ in args]
+    # Every axis follows the batch but a mask's second, which has length 1 and is for the heads.
+    dynamic += [
+        {i: Dim.DYNAMIC for i in range(tensor.ndim) if tensor.ndim < 4 or i != 1}
+        for tensor in tensors[len(args) :]
+    ]
+    function = _Function(run, shared_layouts(args), given, packed).eval()
     with _EXPORTING, torch.no_grad():
         _quiet()
         program = torch.export.export(
@@ -101,7 +94,7 @@ def export(run: Run, args: Sequence[Value]) -> Graph:
             dynamo=True,
             verbose=False,
             opset_version=OPSET,
-            input_names=[*map(input_name, range(len(args))), *of_layout],
+            input_names=[*map(input_name, range(len(args))), *(one.full_name for one in given)],
             output_names=[OUTPUT],
         )
     assert exported is not None
@@ -112,40 +105,68 @@ def export(run: Run, args: Sequence[Value]) -> Graph:
         if isinstance(weight, Tensor):
             weights[name] = weight.detach()
             del constants[name]
-    return _tidy(exported.model_proto, weights, of_layout, gives_packed)
+    return _tidy(exported.model_proto, weights, given, packed)
+
+
+def _probed(run: Run, args: Sequence[Value]) -> tuple[list[LayoutInput], int]:
+    """Return what a function may ask of its arguments' layouts, and which one its result has."""
+    layouts = layouts_of(args)
+    probes = [ProbeLayout(layout.lengths, layout.device) for layout in layouts]
+    probe_of = dict(zip(layouts, probes, strict=True))
+    result = run(
+        *(
+            Ragged(arg.values, probe_of[arg.layout]) if isinstance(arg, Ragged) else arg
+            for arg in args
+        )
+    )
+    given = [
+        LayoutInput(number, name, make)
+        for number, probe in enumerate(probes)
+        for name, make in {**OF_LAYOUT, **probe.asked}.items()
+    ]
+    if not isinstance(result, Ragged):
+        return given, -1
+    if result.layout not in probes:
+        raise TypeError("a result packed by a layout of its own")
+    return given, [probe is result.layout for probe in probes].index(True)
 
 
 class _Function(nn.Module):
-    """A function of plain tensors: the arguments' values, then what describes their layout."""
+    """A function of plain tensors: the arguments' values, then what describes their layouts."""
 
-    def __init__(self, run: Run, is_packed: Sequence[bool], layout: Sequence[str]) -> None:
+    def __init__(
+        self, run: Run, layouts: Sequence[int], given: Sequence[LayoutInput], packed: int
+    ) -> None:
         super().__init__()
         # In a closure: tracing keeps account of calls of modules that are attributes, and calls by
         # requests in other threads would upset it.
         self._call: Run = lambda *args: run(*args)
-        self._is_packed = is_packed
-        self._layout = layout
+        self._layouts = layouts
+        self._given = given
+        self._packed = packed
 
     def forward(self, *tensors: Tensor) -> Tensor:
         """Call the function.
 
         Raises:
-            TypeError: If it returns anything but a tensor or values packed like its arguments.
+            TypeError: If it returns anything but a tensor or values packed like an argument.
         """
-        count = len(self._is_packed)
-        args: list[Value] = list(tensors[:count])
-        layout = None
-        if self._layout:
-            layout = TracedLayout(dict(zip(self._layout, tensors[count:], strict=True)))
-            for position, tensor in enumerate(tensors[:count]):
-                if self._is_packed[position]:
-                    args[position] = Ragged(tensor, layout)
-        result = self._call(*args)
-        if isinstance(result, Ragged) and result.layout is layout:
+        count = len(self._layouts)
+        parts: list[dict[str, Tensor]] = [{} for _ in range(max(self._layouts) + 1)]
+        for one, tensor in zip(self._given, tensors[count:], strict=True):
+            parts[one.number][one.name] = tensor
+        layouts = list(map(TracedLayout, parts))
+        result = self._call(
+            *(
+                tensor if number < 0 else Ragged(tensor, layouts[number])
+                for number, tensor in zip(self._layouts, tensors[:count], strict=True)
+            )
+        )
+        if isinstance(result, Tensor) and self._packed < 0:
+            return result
+        if isinstance(result, Ragged) and result.layout is layouts[self._packed]:
             return result.values
-        if not isinstance(result, Tensor):
-            raise TypeError(f"{type(result)} with a layout of its own, or no batch at all")
-        return result
+        raise TypeError(f"{type(result)} with a layout of its own, or no batch at all")
 
 
 def _quiet() -> None:
@@ -195,8 +216,8 @@ def _compute_weights(program: ExportedProgram) -> None:
 
 
 def _tidy(
-    model: ModelProto, weights: Mapping[str, Tensor], layout: Mapping[str, OfLayout], packed: bool
-) -> Graph:
+    model: ModelProto, weights: Mapping[str, Tensor], given: Sequence[LayoutInput], packed: int
+) -> Exported:
     """Drop inputs that no node reads, and names of sizes, which mean this export's only.
 
     Raises:
@@ -214,57 +235,9 @@ def _tidy(
     for value in (*proto.input, *proto.output):
         for size in value.type.tensor_type.shape.dim:
             size.ClearField("dim_param")
-    return Graph(
+    return Exported(
         proto,
         {name: weight for name, weight in weights.items() if name in used},
-        {name: make for name, make in layout.items() if name in used},
+        tuple(one for one in given if one.full_name in used),
         packed,
     )
-
-
-def join(graphs: Sequence[Graph], sources: Sequence[Sequence[int]]) -> Graph:
-    """Return one graph of several that run one after the other.
-
-    Args:
-        graphs: In the order in which they run.
-        sources: As `models.run.chain.Chain` has them.
-    """
-    whole = GraphProto(name="chain")
-    weights: dict[str, Tensor] = {}
-    layout: dict[str, OfLayout] = {}
-    for number, (graph, where) in enumerate(zip(graphs, sources, strict=True)):
-        outer = {"": ""} | {name: name for name in graph.layout}
-        for position, source in enumerate(where):
-            is_input = source < 0
-            name = input_name(-1 - source) if is_input else f"{source}.{OUTPUT}"
-            outer[input_name(position)] = name
-        if number == len(graphs) - 1:
-            outer[OUTPUT] = OUTPUT
-        _append(whole, graph.proto, outer, f"{number}.")
-        for name, weight in graph.weights.items():
-            weights[outer.get(name, f"{number}.{name}")] = weight
-        layout.update(graph.layout)
-    whole.output.add().CopyFrom(graphs[-1].proto.output[0])
-    return Graph(whole, weights, layout, graphs[-1].is_packed)
-
-
-def _append(whole: GraphProto, part: GraphProto, outer: Mapping[str, str], prefix: str) -> None:
-    """Add a graph's parts under other names: those in ``outer``, or the old after ``prefix``."""
-    inputs = {value.name for value in whole.input}
-    emitted = {name for node in whole.node for name in node.output}
-    for node in part.node:
-        added = whole.node.add()
-        added.CopyFrom(node)
-        added.name = prefix + node.name
-        added.input[:] = [outer.get(name, prefix + name) for name in node.input]
-        added.output[:] = [outer.get(name, prefix + name) for name in node.output]
-    for constant in part.initializer:
-        initializer = whole.initializer.add()
-        initializer.CopyFrom(constant)
-        initializer.name = prefix + constant.name
-    for value in part.input:
-        name = outer[value.name]
-        if name not in inputs and name not in emitted:
-            declared = whole.input.add()
-            declared.CopyFrom(value)
-            declared.name = name

@@ -1,4 +1,4 @@
-"""A batch's layout as tensors: inputs of a graph that serves every batch.
+"""The layouts of a batch as tensors: inputs of a graph that serves every batch.
 
 Which token is whose (`models.nn.ragged.Layout`) is known before the first layer runs. So indices
 and masks are computed once a batch and every graph takes those that it reads.
@@ -6,32 +6,38 @@ and masks are computed once a batch and every graph takes those that it reads.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from operator import attrgetter
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from models.nn.ragged import Layout, Ragged, Value
+from models.nn.ragged import Layout
 
 OfLayout: TypeAlias = Callable[[Layout], Tensor]
 
 
-def one_layout(values: Iterable[Value]) -> Layout | None:
-    """Return the layout of the packed values, None if there are none.
+class LayoutInput(NamedTuple):
+    """An input of a graph that follows from a layout.
 
-    Raises:
-        ValueError: If they have several; a graph takes one.
+    Attributes:
+        number: Of the layout, by first use over the graph's arguments.
+        name: Of the tensor.
+        make: Computes it.
     """
-    layouts = {value.layout for value in values if isinstance(value, Ragged)}
-    if len(layouts) > 1:
-        raise ValueError(f"{len(layouts)} layouts in one call")
-    return layouts.pop() if layouts else None
+
+    number: int
+    name: str
+    make: OfLayout
+
+    @property
+    def full_name(self) -> str:
+        """What the graph calls it."""
+        return f"layout{self.number}_{self.name}"
 
 
 def _cells(layout: Layout) -> Tensor:
@@ -42,18 +48,9 @@ def _cells(layout: Layout) -> Tensor:
     return layout.placed(starts[:, None] + place)
 
 
-def _present(layout: Layout) -> Tensor:
-    """Return which cells hold a token, bool, shape [rows, longest]."""
-    return layout.placed(_is_token(layout))
-
-
 def _places(layout: Layout) -> Tensor:
     """Return the cell of each token, int64, shape [tokens]; undoes `_cells`."""
-    return layout.placed(np.flatnonzero(_is_token(layout)))
-
-
-def _is_token(layout: Layout) -> NDArray[np.bool_]:
-    return np.arange(layout.longest) < np.array(layout.lengths)[:, None]
+    return layout.rows * layout.longest + layout.positions
 
 
 def _mask(layout: Layout, causal: bool, window: int | None) -> Tensor:
@@ -71,8 +68,8 @@ OF_LAYOUT: dict[str, OfLayout] = {
     "starts": attrgetter("starts"),
     "rows": attrgetter("rows"),
     "positions": attrgetter("positions"),
+    "present": attrgetter("present"),
     "cells": _cells,
-    "present": _present,
     "places": _places,
 }
 
@@ -111,7 +108,7 @@ class TracedLayout(Layout):
         self.device = tensors["cells"].device
         self.longest = tensors["cells"].shape[1]
         self.is_uniform = False
-        for name in ("counts", "starts", "rows", "positions"):
+        for name in ("counts", "starts", "rows", "positions", "present"):
             vars(self)[name] = tensors[name]  # where the cached property would put it
 
     @property
@@ -137,8 +134,8 @@ class TracedLayout(Layout):
 
     def mean(self, values: Tensor) -> Tensor:
         """Sum padded rows; `Layout.mean` scatters, which is slow in ONNX Runtime."""
-        is_token = self._tensors["present"][..., None]
-        return torch.where(is_token, self.pad(values), 0).sum(1) / self.counts[:, None]
+        padded = torch.where(self.present[..., None], self.pad(values), 0)
+        return padded.sum(1) / self.counts[:, None]
 
 
 class LayoutTensors:
@@ -147,9 +144,10 @@ class LayoutTensors:
     def __init__(self) -> None:
         self._of: WeakKeyDictionary[Layout, dict[str, Tensor]] = WeakKeyDictionary()
 
-    def get(self, layout: Layout, name: str, of_layout: OfLayout) -> Tensor:
-        """Return a tensor of a layout, computed the first time."""
+    def get(self, layouts: Sequence[Layout], one: LayoutInput) -> Tensor:
+        """Return a tensor of one of some layouts, computed the first time."""
+        layout = layouts[one.number]
         tensors = self._of.setdefault(layout, {})
-        if name not in tensors:
-            tensors[name] = of_layout(layout).contiguous()
-        return tensors[name]
+        if one.name not in tensors:
+            tensors[one.name] = one.make(layout).contiguous()
+        return tensors[one.name]

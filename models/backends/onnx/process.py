@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from models.backends.onnx.export import Graph, export
+from models.backends.onnx.export import Exported, export
 from models.backends.onnx.sending import Storages, dumps, loads, receive_function, send_function
 from models.nn.ragged import Value
 from models.run.chain import Run
@@ -55,7 +55,7 @@ class ExportProcess:
         self._deaths = 0
         self._closed = False
 
-    def export(self, run: Run, args: Sequence[Value]) -> Graph:
+    def export(self, run: Run, args: Sequence[Value]) -> Exported:
         """Trace a function; see `models.backends.onnx.export.export`.
 
         Raises:
@@ -69,7 +69,7 @@ class ExportProcess:
         graph = loads(*answer)
         if isinstance(graph, Exception):
             raise graph
-        assert isinstance(graph, Graph)
+        assert isinstance(graph, Exported)
         return graph
 
     def close(self) -> None:

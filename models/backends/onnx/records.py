@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
-from models.backends.onnx.export import Graph
+from models.backends.onnx.export import Exported
 from models.backends.onnx.sessions import Held, Session, SessionCache
 
 T = TypeVar("T")
@@ -19,7 +19,7 @@ _MAX_GRAPHS = 512  # exported functions, about 30 kB each
 
 
 @dataclass(frozen=True)
-class Policy:
+class SessionPolicy:
     """When a session is worth its building.
 
     Attributes:
@@ -31,7 +31,7 @@ class Policy:
     fuse_after: int = 50
 
 
-class Stats(NamedTuple):
+class SessionStats(NamedTuple):
     """What a back end has done and holds.
 
     Attributes:
@@ -60,7 +60,7 @@ class Stats(NamedTuple):
 class Records:
     """Sessions, and what is known of chains that have none; for several threads at once."""
 
-    def __init__(self, max_bytes: int, policy: Policy) -> None:
+    def __init__(self, max_bytes: int, policy: SessionPolicy) -> None:
         self._policy = policy
         self._lock = threading.Lock()
         self._sessions = SessionCache(max_bytes)
@@ -68,15 +68,15 @@ class Records:
         self._calls: OrderedDict[Hashable, int] = OrderedDict()
         self._refused: OrderedDict[Hashable, None] = OrderedDict()
         self._slower: OrderedDict[Hashable, None] = OrderedDict()
-        self._graphs: OrderedDict[Hashable, Graph] = OrderedDict()
+        self._graphs: OrderedDict[Hashable, Exported] = OrderedDict()
         self._waiting: set[Hashable] = set()
         self._closed = False
 
     @property
-    def stats(self) -> Stats:
+    def stats(self) -> SessionStats:
         """Counters and levels at this moment."""
         with self._lock:
-            return Stats(
+            return SessionStats(
                 hits=self._hits,
                 misses=self._misses,
                 builds=self._builds,
@@ -129,12 +129,12 @@ class Records:
         with self._lock:
             return key in self._waiting
 
-    def graph(self, key: Hashable) -> Graph | None:
+    def graph(self, key: Hashable) -> Exported | None:
         """Return an exported function."""
         with self._lock:
             return self._graphs.get(key)
 
-    def enter(self, key: Hashable, held: Held | None, graphs: Mapping[Hashable, Graph]) -> bool:
+    def enter(self, key: Hashable, held: Held | None, graphs: Mapping[Hashable, Exported]) -> bool:
         """Keep what came of a build, unless nobody waits for it any more; return whether one did.
 
         Args:

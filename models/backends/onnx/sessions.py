@@ -25,10 +25,10 @@ import torch
 from onnx import GraphProto, TensorProto, helper
 from torch import Tensor
 
-from models.backends.onnx.export import OPSET, OUTPUT, Graph, input_name
-from models.backends.onnx.layouts import LayoutTensors, one_layout
+from models.backends.onnx.export import OPSET, OUTPUT, Exported, input_name
+from models.backends.onnx.layouts import LayoutTensors
 from models.backends.timing import Compared
-from models.nn.ragged import Ragged, Value
+from models.nn.ragged import Ragged, Value, layouts_of
 
 _IR_VERSION = 10
 _SESSION_BYTES = 650_000  # of a session without weights, measured
@@ -68,7 +68,7 @@ class Session:
         num_bytes: What it holds and shares with no other session; an estimate from its weights.
     """
 
-    def __init__(self, graph: Graph, device: torch.device, pack: bool) -> None:
+    def __init__(self, graph: Exported, device: torch.device, pack: bool) -> None:
         """Have the runtime prepare a graph.
 
         Args:
@@ -122,25 +122,22 @@ class Session:
         """Run the graph on a batch; on the CPU, contiguous values are not copied.
 
         Args:
-            values: The arguments, on the session's device; packed ones share a layout.
-            layouts: Where tensors of that layout are kept.
+            values: The arguments, on the session's device.
+            layouts: Where tensors of their layouts are kept.
         """
-        layout = one_layout(values)
+        own = layouts_of(values)
         named = {
             input_name(position): value.values if isinstance(value, Ragged) else value
             for position, value in enumerate(values)
         }
-        for name, of_layout in self._graph.layout.items():
-            assert layout is not None
-            named[name] = layouts.get(layout, name, of_layout)
+        for one in self._graph.layout:
+            named[one.full_name] = layouts.get(own, one)
         inputs = {
             declared.name: named[declared.name].contiguous() for declared in self._graph.proto.input
         }
         output = self._on_cuda(inputs) if self._device.type == "cuda" else self._on_cpu(inputs)
-        if not self._graph.is_packed:
-            return output
-        assert layout is not None
-        return Ragged(output, layout)
+        packed = self._graph.packed
+        return output if packed < 0 else Ragged(output, own[packed])
 
     def _on_cpu(self, inputs: dict[str, Tensor]) -> Tensor:
         arrays = {name: tensor.numpy() for name, tensor in inputs.items()}

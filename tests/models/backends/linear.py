@@ -14,30 +14,31 @@ from onnx import GraphProto, TensorProto, helper
 from torch import Tensor
 
 from models.backends.onnx.backend import OnnxBackend
-from models.backends.onnx.export import OUTPUT, Graph
+from models.backends.onnx.export import OUTPUT, Exported
 from models.backends.timing import Clock
-from models.core import Cost, Step
+from models.core import Step
 from models.nn.ragged import Value
+from models.run.chain import Chain
 
 WIDTH = 64
 
 
-def linear_step(name: str, after: Step | None = None) -> Step:
+def linear_step(name: str, takes: Step | str = "x") -> Step:
     weight = torch.randn(WIDTH, WIDTH) / WIDTH**0.5
-    return Step(name, partial(F.linear, weight=weight), Cost(), after, ("x",), "x")
+    return Step(name, partial(F.linear, weight=weight), (takes,))
 
 
 def linear_chain(length: int) -> list[Step]:
     steps: list[Step] = []
     for number in range(length):
-        steps.append(linear_step(f"step{number}", steps[-1] if steps else None))
+        steps.append(linear_step(f"step{number}", steps[-1] if steps else "x"))
     return steps
 
 
 class ByHand:
     """Exports linear steps."""
 
-    def export(self, run: Any, args: Sequence[Value]) -> Graph:
+    def export(self, run: Any, args: Sequence[Value]) -> Exported:
         shape = (None, WIDTH)
         proto = GraphProto(
             name="linear",
@@ -45,7 +46,7 @@ class ByHand:
             input=[helper.make_tensor_value_info("input0", TensorProto.FLOAT, shape)],
             output=[helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, shape)],
         )
-        return Graph(proto, {"weight": run.keywords["weight"]}, {}, is_packed=False)
+        return Exported(proto, {"weight": run.keywords["weight"]})
 
     def close(self) -> None:
         pass
@@ -60,13 +61,13 @@ def by_torch(steps: Sequence[Step], x: Tensor) -> Tensor:
 def run(backend: OnnxBackend, steps: Sequence[Step], rows: int = 5) -> None:
     """Run steps on a batch and compare with torch."""
     x = torch.randn(rows, WIDTH)
-    found = backend.run_chain(steps, {"x": x})
+    found = backend.run_chain(Chain(steps), [x])
     assert isinstance(found, Tensor)
     torch.testing.assert_close(found, by_torch(steps, x), atol=1e-4, rtol=0)
 
 
 def warm(backend: OnnxBackend, steps: Sequence[Step]) -> None:
-    backend.warm(steps, {"x": torch.randn(1, WIDTH)})
+    backend.warm(Chain(steps), [torch.randn(1, WIDTH)])
 
 
 def wait_for_builds(backend: OnnxBackend, builds: int) -> None:

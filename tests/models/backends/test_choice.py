@@ -16,10 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.backends.onnx.backend import OnnxBackend
-from models.backends.onnx.export import Exporter, Graph
-from models.backends.onnx.records import Policy
+from models.backends.onnx.export import Exported, Exporter
+from models.backends.onnx.records import SessionPolicy
 from models.backends.timing import Clock
-from models.core import Cost, Step
+from models.core import Step
 from models.nn.ragged import Value
 from models.run.chain import Run
 from tests.models.backends.linear import (
@@ -38,7 +38,7 @@ WINS, LOSES = [0.001, 0.002] * 7, [0.002, 0.001] * 7  # one size each
 
 def make(clock: Clock, exporter: Exporter | None = None) -> OnnxBackend:
     return OnnxBackend(
-        max_bytes=10**8, policy=Policy(1, 1), exporter=exporter or ByHand(), clock=clock
+        max_bytes=10**8, policy=SessionPolicy(1, 1), exporter=exporter or ByHand(), clock=clock
     )
 
 
@@ -83,12 +83,9 @@ def test_a_chain_is_compared_with_the_sessions_of_its_steps() -> None:
 
     def calls_to_fuse(clock: Clock) -> int:
         backend = make(clock)
-        first, second = (
-            Step(
-                name, partial(counted, weight=torch.randn(WIDTH, WIDTH)), Cost(), None, ("x",), "x"
-            )
-            for name in "ab"
-        )
+        runs = [partial(counted, weight=torch.randn(WIDTH, WIDTH)) for _ in range(2)]
+        first = Step("a", runs[0], ("x",))
+        second = Step("b", runs[1], (first,))
         for step in (first, second):
             warm(backend, [step])
         calls.clear()
@@ -128,11 +125,12 @@ class Layers(nn.Module):
 
     def steps(self) -> list[Step]:
         runs: tuple[Run, ...] = (partial(self.run_layer, 0), self.layers[1])
-        return [Step(n, run, Cost(), None, ("x",), "x") for n, run in enumerate(runs)]
+        first = Step(0, runs[0], ("x",))
+        return [first, Step(1, runs[1], (first,))]
 
 
 class ByHandOfLayers(ByHand):
-    def export(self, run: Any, args: Sequence[Value]) -> Graph:
+    def export(self, run: Any, args: Sequence[Value]) -> Exported:
         if isinstance(run, partial):
             model: Any = run.func
             run = model.__self__.layers[run.args[0]]
@@ -148,7 +146,7 @@ def test_a_forgotten_model_leaves_nothing_behind_and_others_keep_theirs(
     model, other = Layers(), Layers()
     for one in (model, other):
         warm(backend, one.steps())
-        warm(backend, [Step("", one.twice, Cost(), None, ("x",), "x")])  # has no graph
+        warm(backend, [Step("", one.twice, ("x",))])  # has no graph
     stats = backend.stats
     assert (stats.sessions + stats.slower, stats.refused) == (6, 2)
     weight = weakref.ref(model.layers[0].weight)
@@ -169,7 +167,7 @@ def test_a_model_can_be_forgotten_while_its_sessions_are_built() -> None:
     has_begun, may_finish = threading.Event(), threading.Event()
 
     class Slow(ByHandOfLayers):
-        def export(self, run: Any, args: Sequence[Value]) -> Graph:
+        def export(self, run: Any, args: Sequence[Value]) -> Exported:
             has_begun.set()
             assert may_finish.wait(10)
             return super().export(run, args)

@@ -1,79 +1,82 @@
-"""A run can be left at an inner step and gone on with, for some of its rows."""
+"""A run can be left at an inner value and gone on with, for some of its items."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import pytest
 import torch
-from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from models.backends.torch import TorchBackend
-from models.core import plan_cost, rest_after
-from models.nn.ragged import Ragged
+from models.core import Plan, plan_cost
 from models.run.jobs import Done, Job
-from tests.tiny_text import ARCHITECTURES, tiny_exits, token_rows
+from tests.tiny_text import ARCHITECTURES, collate, items_of, tiny_exits, token_rows
 
 LENGTHS = (5, 2, 7, 7, 1)
 CHOSEN = (4, 0, 2)
+SHAPES = {"text": (7,)}
 
 
 @pytest.mark.parametrize("architecture", list(ARCHITECTURES))
 def test_going_deeper_gives_the_deep_answer_and_costs_the_difference(architecture: str) -> None:
     model, backend = tiny_exits(architecture, projection=12, dims=(4, 12)), TorchBackend()
     deep, shallow = (
-        model.plan(model.space.check({**model.space.largest, "depth": depth}), (7,))
+        model.plan(model.space.check({**model.space.largest, "depth": depth}), SHAPES)
         for depth in (4, 2)
     )
-    shared = shallow[-2].path
-    rest = rest_after(deep, shared)
-    rows = token_rows(LENGTHS)
+    (last,) = deep.last_common(shallow)
+    assert last.key == shallow.steps[-2].key
+    keep = frozenset({last.identity})
+    items = items_of(token_rows(LENGTHS))
+    states = [execute(backend, [Job(shallow, item, keep=keep)])[0].kept for item in items]
+    jobs = [Job(deep, items[i], known=states[i]) for i in CHOSEN]
+    for i, done in zip(CHOSEN, execute(backend, jobs), strict=True):
+        (alone,) = execute(backend, [Job(deep, items[i])])
+        torch.testing.assert_close(
+            done.outputs["similarity"], alone.outputs["similarity"], atol=1e-5, rtol=0
+        )
+    check_costs(backend, shallow, deep, last.identity)
 
-    def start(tokens: Tensor) -> Done:
-        return execute(backend, [Job(shallow, 0, keep=shared)], [tokens], Ragged.pack, "tokens")[0]
 
-    states = [start(row).kept for row in rows]
-    jobs = [Job(rest, i, resume=shared) for i in range(len(CHOSEN))]
-    found = execute(backend, jobs, [states[i] for i in CHOSEN], Ragged.join, "hidden")
-    whole = backend.run(deep, {"tokens": Ragged.pack(rows)})[deep[-1].path]
-    for i, done in zip(CHOSEN, found, strict=True):
-        torch.testing.assert_close(done.outputs[deep[-1].path], whole[i], atol=1e-5, rtol=0)
-
-    (one,) = token_rows((7,))
+def check_costs(backend: TorchBackend, shallow: Plan, deep: Plan, kept: bytes) -> None:
+    (one,) = items_of(token_rows((7,)))
+    rest = plan_cost(deep.rest({kept}))
     # The counter cannot see into the fused kernels; the plain one is made of products.
     with sdpa_kernel(SDPBackend.MATH):
         with FlopCounterMode(display=False) as counter:
-            state = start(one).kept
-        assert counter.get_total_flops() == plan_cost(shallow).flops
+            (first,) = execute(backend, [Job(shallow, one, keep=frozenset({kept}))])
+        assert counter.get_total_flops() == shallow.cost.flops == 2 * first.macs
         with FlopCounterMode(display=False) as counter:
-            execute(backend, [Job(rest, 0, resume=shared)], [state], Ragged.join, "hidden")
-        assert counter.get_total_flops() == plan_cost(rest).flops
+            (second,) = execute(backend, [Job(deep, one, known=first.kept)])
+        assert counter.get_total_flops() == rest.flops == 2 * second.macs
     # What is paid twice is the shallow exit and nothing else.
-    both = plan_cost(shallow).macs + plan_cost(rest).macs
-    assert both == plan_cost(deep).macs + shallow[-1].cost.macs
+    assert shallow.cost.macs + rest.macs == deep.cost.macs + shallow.steps[-1].cost.macs
 
 
-def execute(
-    backend: TorchBackend,
-    jobs: Sequence[Job],
-    items: Sequence[Any],
-    join: Callable[[Sequence[Any]], Ragged],
-    name: str,
-) -> list[Done]:
+def execute(backend: TorchBackend, jobs: Sequence[Job]) -> list[Done]:
     found: dict[int, Done] = {}
-    for answered in backend.execute(jobs, items, lambda rows: {name: join(rows)}):
+    for answered in backend.execute(jobs, collate):
         for i, done in answered:
             assert isinstance(done, Done)
             found[i] = done
     return [found[i] for i in range(len(jobs))]
 
 
-def test_a_plan_cannot_go_on_from_a_step_that_it_does_not_have() -> None:
+def test_plans_of_other_widths_have_nothing_to_go_on_from_but_what_both_embed() -> None:
     model = tiny_exits()
-    narrow, whole = (model.plan(s, (3,)) for s in (model.space.smallest, model.space.largest))
-    with pytest.raises(ValueError, match="does not pass"):
-        rest_after(whole, narrow[1].path)
-    assert rest_after(whole, ()) == whole
+    narrow, whole = (model.plan(s, SHAPES) for s in (model.space.smallest, model.space.largest))
+    assert [step.key for step in whole.last_common(narrow)] == [("embed",)]
+    assert not {step.identity for step in narrow.steps[1:]} & whole.identities
+    assert tuple(whole.rest({narrow.steps[1].identity})) == whole.steps
+    assert tuple(whole.rest(())) == whole.steps
+
+
+def test_nobody_can_keep_what_is_not_of_the_plan() -> None:
+    model = tiny_exits()
+    narrow, whole = (model.plan(s, SHAPES) for s in (model.space.smallest, model.space.largest))
+    (item,) = items_of(token_rows((7,)))
+    job = Job(whole, item, keep=frozenset({narrow.steps[1].identity}))
+    with pytest.raises(ValueError, match="what it wants to keep is not of its plan"):
+        list(TorchBackend().execute([job], collate))

@@ -4,46 +4,50 @@ from random import Random
 
 import pytest
 import torch
+from torch import Tensor
 
 from models.backends.torch import TorchBackend
-from models.core import Cost, Step, merge
+from models.core import Plan, Step
 from tests.tiny import tiny_model
 
+SHAPES = {"image": (3, 16, 16)}
 
-def test_merged_plans_give_the_answers_of_separate_runs() -> None:
+
+def test_plans_run_together_give_the_answers_of_separate_runs() -> None:
     model, backend, rng = tiny_model(), TorchBackend(), Random(0)
     backend.prepare(model)
-    images = {"image": torch.randn(3, *model.input.shape)}
-    plans = [model.plan(model.space.sample(rng), model.input.shape) for _ in range(8)]
-    merged = backend.run(merge(plans).values(), images)
-    for plan in plans:
-        for path, logits in backend.run(plan, images).items():
-            torch.testing.assert_close(merged[path], logits, atol=1e-6, rtol=0)
+    images = {"image": torch.randn(3, *SHAPES["image"])}
+    plans = [model.plan(model.space.sample(rng), SHAPES) for _ in range(8)]
+    for plan, together in zip(plans, backend.run_all(plans, images), strict=True):
+        alone = backend.run(plan, images)
+        assert together.keys() == alone.keys() == model.tasks.keys()
+        for task, logits in alone.items():
+            torch.testing.assert_close(together[task], logits, atol=1e-6, rtol=0)
 
 
-def test_a_step_sees_the_inputs_and_its_ancestors_and_each_path_runs_once() -> None:
+def test_a_step_sees_what_it_takes_and_each_value_is_computed_once() -> None:
     calls: list[str] = []
 
-    def add(name: str, *values: torch.Tensor) -> torch.Tensor:
-        calls.append(name)
-        return torch.stack(values).sum(0)
+    def step(name: str, *takes: Step | str) -> Step:
+        def add(*values: Tensor) -> Tensor:
+            calls.append(name)
+            return torch.stack(values).sum(0)
 
-    def step(name: str, after: Step | None, takes: tuple[str, ...], emits: str) -> Step:
-        return Step(name, lambda *xs: add(name, *xs), Cost(), after, takes, emits)
+        return Step(name, add, takes)
 
-    root = step("root", None, ("x",), "h")
-    left = step("left", root, ("h", "x"), "left")
-    inner = step("inner", root, ("h", "h"), "h")
-    right = step("right", inner, ("h", "x"), "right")
-    results = TorchBackend().run([root, left, inner, right], {"x": torch.ones(1)})
-    assert {path: float(value) for path, value in results.items()} == {
-        ("root", "left"): 2.0,
-        ("root", "inner", "right"): 3.0,
-    }
-    assert calls == ["root", "left", "inner", "right"]
+    root = step("root", "x")
+    left = step("left", root, "x")
+    inner = step("inner", root, root)
+    right = step("right", inner, "x")
+    both = Plan({"left": left, "right": right})
+    inputs = {"x": torch.ones(1)}
+    answers, again = TorchBackend().run_all([both, Plan({"again": right})], inputs)
+    assert {task: float(value) for task, value in answers.items()} == {"left": 2.0, "right": 3.0}
+    assert float(again["again"]) == 3.0
+    assert sorted(calls) == ["inner", "left", "right", "root"]
 
 
-def test_a_value_nobody_emitted_is_an_error() -> None:
-    step = Step("root", torch.clone, Cost(), None, ("y",), "h")
+def test_an_input_that_is_not_there_is_an_error() -> None:
+    plan = Plan({"task": Step("root", torch.clone, ("y",))})
     with pytest.raises(KeyError, match="y"):
-        TorchBackend().run([step], {"x": torch.ones(1)})
+        TorchBackend().run(plan, {"x": torch.ones(1)})

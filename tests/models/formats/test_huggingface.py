@@ -236,7 +236,7 @@ def test_choices_are_followed_and_unknown_ones_refused(tmp_path: Path) -> None:
     )
     assert len(list(model.space)) == 8
     assert list(model.tasks) == ["search"]
-    assert len(model.input.encode("w0")) == 4
+    assert len(model.text.encode("w0")) == 4
     assert model.config.text.max_length == 12
     with pytest.raises(TypeError, match="unknown choice 'depth'"):
         read(tmp_path, "tiny", depth=2)  # type: ignore[call-arg]
@@ -262,7 +262,7 @@ def test_a_model_written_as_our_own_checkpoint_is_the_same(tmp_path: Path, model
     manifest = write(model, tmp_path / "ours", torch.float32)
     assert set(manifest.files) == {WEIGHTS, TOKENIZER}
     loaded = checkpoint.load(tmp_path / "ours").model
-    rows = [loaded.input.encode("w1 w2 w3"), loaded.input.encode("w4")]
+    rows = [loaded.text.encode("w1 w2 w3"), loaded.text.encode("w4")]
     assert torch.equal(embed(loaded, rows, 3, 16), embed(model, rows, 3, 16))
-    assert torch.equal(rows[0], model.input.encode("w1 w2 w3"))
+    assert torch.equal(rows[0], model.text.encode("w1 w2 w3"))
     close(F.normalize(embed(model, rows, 3, 16)), embed(model, rows, 3, 16))

@@ -77,7 +77,7 @@ def test_the_documented_template_is_a_prompt(tmp_path: Path) -> None:
     assert template == "[SEP]w1[SEP]{text}[CLS]"
     model = read(tmp_path, "tiny", depths=DEPTHS, pooling="last", prompts={"code": template})
     # The tokenizer of these tests adds special tokens of its own around it.
-    assert model.input.encode("w0", prompt="code").tolist() == [2, 3, 5, 3, 4, 2, 3]
+    assert model.text.encode("w0", prompt="code").tolist() == [2, 3, 5, 3, 4, 2, 3]
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ def folder(written: Path, tmp_path: Path) -> Path:
 
 
 def vectors(model: Exits, texts: Sequence[str], prompt: str | None = None, **axes: int) -> Tensor:
-    rows = [model.input.encode(text, prompt, truncate="right") for text in texts]
+    rows = [model.text.encode(text, prompt, truncate="right") for text in texts]
     return embed(model, rows, **{"depth": model.config.depths[-1], **axes})
 
 
@@ -221,7 +221,7 @@ def test_lower_case_is_accepted_from_a_tokenizer_that_lowers_it(folder: Path) ->
     ):
         change_json(folder / TOKENIZER, normalizer=normalizer)
         model = read(folder, "tiny")
-        assert torch.equal(model.input.encode("W3"), model.input.encode("w3"))
+        assert torch.equal(model.text.encode("W3"), model.text.encode("w3"))
 
 
 @pytest.mark.parametrize(

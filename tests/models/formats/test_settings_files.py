@@ -164,7 +164,7 @@ def check_equal(folder: Path, **choices: Any) -> Exits:
         expected = public.encode(
             list(TEXTS), convert_to_tensor=True, prompt_name=name, batch_size=1
         )
-        rows = [model.input.encode(text, name, truncate="right") for text in TEXTS]
+        rows = [model.text.encode(text, name, truncate="right") for text in TEXTS]
         found = embed(model, rows, model.config.depths[-1], 16)
         torch.testing.assert_close(found, expected, atol=2e-5, rtol=0)
     return model
@@ -180,7 +180,7 @@ def test_what_the_library_writes_is_read_and_kept(
     write(model, tmp_path / "ours", torch.float32)
     kept = checkpoint.load(tmp_path / "ours").model
     for text in TEXTS:
-        found, expected = (one.input.encode(text, truncate="right") for one in (kept, model))
+        found, expected = (one.text.encode(text, truncate="right") for one in (kept, model))
         assert torch.equal(found, expected)
 
 
@@ -204,7 +204,7 @@ def test_the_settings_are_read_under_each_of_their_names(
     (folder / name).write_text(json.dumps({"max_seq_length": 16, "do_lower_case": True}))
     model = check_equal(folder)
     assert model.config.text.max_length == 16
-    assert torch.equal(model.input.encode("CAT"), model.input.encode("cat"))
+    assert torch.equal(model.text.encode("CAT"), model.text.encode("cat"))
 
 
 @pytest.mark.parametrize("first", [{}, {"max_seq_length": 9}])

@@ -21,7 +21,7 @@ def test_a_pruned_model_answers_as_before(tmp_path: Path) -> None:
     smaller = prune(model, tmp_path / "out", lambda t: t in ("w0", "w7", "w49"))
     smaller.attach(tmp_path / "out")
     assert smaller.config.encoder.vocab_size == model.config.encoder.vocab_size - 3
-    rows, fewer = ([one.input.encode(text) for text in TEXTS] for one in (model, smaller))
+    rows, fewer = ([one.text.encode(text) for text in TEXTS] for one in (model, smaller))
     assert not torch.equal(rows[0], fewer[0])
     for depth in (1, 4):
         torch.testing.assert_close(embed(smaller, fewer, depth, 8), embed(model, rows, depth, 8))
@@ -33,7 +33,7 @@ def test_special_tokens_stay_whatever_is_dropped(tmp_path: Path) -> None:
     smaller = prune(model, tmp_path / "out", lambda _: True)
     smaller.attach(tmp_path / "out")
     assert smaller.config.encoder.vocab_size == 4
-    assert smaller.input.encode("w1 w2").tolist() == [2, 1, 1, 3]  # [CLS] [UNK] [UNK] [SEP]
+    assert smaller.text.encode("w1 w2").tolist() == [2, 1, 1, 3]  # [CLS] [UNK] [UNK] [SEP]
 
 
 def test_other_vocabularies_are_refused(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from models.inputs import InvalidInputError
+from models.inputs.content import Array, Encoded
 from models.inputs.image import ImageInput
 
 INPUT = ImageInput(16, 24, mean=(0.5, 0.25, 0.0), std=(0.5, 0.25, 1.0))
@@ -34,7 +35,7 @@ def claim_size(png: bytes, width: int, height: int) -> bytes:
 
 def test_an_image_of_the_right_size_is_only_normalised() -> None:
     image = noise(24, 16)
-    tensor = INPUT.decode(encode(image))
+    tensor = INPUT.decode(Encoded(encode(image)))
     assert tensor.shape == INPUT.shape == (3, 16, 24)
     assert tensor.dtype == torch.float32
     pixels = np.asarray(image).transpose(2, 0, 1) / 255
@@ -50,16 +51,16 @@ FORMS = [("JPEG", mode) for mode in ("RGB", "L")] + [
 @pytest.mark.parametrize(("form", "mode"), FORMS)
 def test_formats_and_modes_decode(form: str, mode: str) -> None:
     image = noise(24, 16, mode)
-    assert INPUT.decode(encode(image, form)).shape == (3, 16, 24)
+    assert INPUT.decode(Encoded(encode(image, form))).shape == (3, 16, 24)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (48, 16), (24, 200), (3000, 2), (100, 100)])
 def test_other_sizes_are_scaled_to_fit_the_shorter_side_and_cut_at_the_centre(
     size: tuple[int, int],
 ) -> None:
-    assert INPUT.decode(encode(noise(*size))).shape == (3, 16, 24)
+    assert INPUT.decode(Encoded(encode(noise(*size)))).shape == (3, 16, 24)
     flat = Image.new("RGB", size, (255, 0, 128))
-    tensor = INPUT.decode(encode(flat))
+    tensor = INPUT.decode(Encoded(encode(flat)))
     expected = INPUT.normalise(torch.tensor([255, 0, 128], dtype=torch.uint8).view(3, 1, 1))
     torch.testing.assert_close(tensor, expected.expand_as(tensor), atol=0.03, rtol=0)
 
@@ -67,7 +68,7 @@ def test_other_sizes_are_scaled_to_fit_the_shorter_side_and_cut_at_the_centre(
 def test_the_centre_is_what_is_kept() -> None:
     wide = Image.new("RGB", (72, 16), (0, 0, 0))
     wide.paste((255, 255, 255), (24, 0, 48, 16))
-    tensor = INPUT.decode(encode(wide))
+    tensor = INPUT.decode(Encoded(encode(wide)))
     white = INPUT.normalise(torch.full((3, 16, 24), 255, dtype=torch.uint8))
     torch.testing.assert_close(tensor[:, :, 2:-2], white[:, :, 2:-2], atol=0.05, rtol=0)
 
@@ -108,20 +109,20 @@ PNG = encode(noise(24, 16))
 )
 def test_what_is_no_image_is_refused_with_the_reason(data: bytes, message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
-        INPUT.decode(data)
+        INPUT.decode(Encoded(data))
 
 
 @pytest.mark.parametrize(("width", "height"), [(24, 16), (7, 50), (100, 40)])
 def test_raw_pixels_become_what_the_encoded_image_does(width: int, height: int) -> None:
     image = noise(width, height)
-    tensor = INPUT.from_pixels(np.asarray(image))
-    torch.testing.assert_close(tensor, INPUT.decode(encode(image)), atol=0, rtol=0)
+    tensor = INPUT.decode(Array(np.asarray(image)))
+    torch.testing.assert_close(tensor, INPUT.decode(Encoded(encode(image))), atol=0, rtol=0)
 
 
 def test_more_raw_pixels_than_allowed_are_refused() -> None:
     pixels = np.broadcast_to(np.zeros((1, 1, 3), np.uint8), (8000, 5001, 3))
     with pytest.raises(InvalidInputError, match="more than 40,000,000 pixels: 5001 x 8000"):
-        INPUT.from_pixels(pixels)
+        INPUT.decode(Array(pixels))
 
 
 def test_normalised_values_may_overshoot_by_one_range_of_colours_and_no_more() -> None:

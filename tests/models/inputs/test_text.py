@@ -155,7 +155,7 @@ def test_gaps_between_ids_are_no_reason_to_refuse_the_last(tmp_path: Path) -> No
 def test_items_are_packed(tmp_path: Path) -> None:
     model_input = text_input(tmp_path)
     items = [model_input.encode(words(n)) for n in (3, 1)]
-    tokens = model_input.collate(items)["tokens"]
+    tokens = model_input.collate(items)
     assert tokens.layout.lengths == (5, 3)
     assert tokens.values.tolist() == [*items[0].tolist(), *items[1].tolist()]
 

@@ -1,8 +1,8 @@
-"""A batch of rows with different plans gives each row what it would get alone."""
+"""A batch of items with different plans gives each what it would get alone."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from random import Random
 
 import pytest
@@ -10,12 +10,16 @@ import torch
 from torch import Tensor
 
 from models.backends.torch import TorchBackend
-from models.core import Cost, Plan, Step
+from models.core import Plan, Step
+from models.inputs import Given, Item
 from models.nn.ragged import Ragged, Value
+from models.run.chain import Chain
 from models.run.execution import NotFiniteError, StoppedError, never
 from models.run.jobs import Done, Job
 from tests.tiny import tiny_model
-from tests.tiny_text import ARCHITECTURES, tiny_exits, token_rows
+from tests.tiny_text import ARCHITECTURES, collate, items_of, tiny_exits, token_rows
+
+SHAPES = {"image": (3, 16, 16)}
 
 
 class Recorder(TorchBackend):
@@ -26,32 +30,54 @@ class Recorder(TorchBackend):
         self.calls: list[tuple[object, int]] = []
 
     def run_chain(
-        self, steps: Sequence[Step], values: Mapping[str, Value], stop: Callable[[], bool] = never
+        self, chain: Chain, inputs: Sequence[Value], stop: Callable[[], bool] = never
     ) -> Value:
-        result = super().run_chain(steps, values, stop)
-        self.calls += [(step.key, len(result)) for step in steps]
+        result = super().run_chain(chain, inputs, stop)
+        self.calls += [(step.key, len(result)) for step in chain.steps]
         return result
+
+
+def stack(name: str, values: Sequence[object]) -> Tensor:
+    return torch.stack([value for value in values if isinstance(value, Tensor)])
+
+
+def item(value: Tensor, digest: object) -> Item:
+    return {"image": Given(value, digest, 0)}
+
+
+def results(
+    backend: TorchBackend, jobs: Sequence[Job], collate: Callable[..., Value] = stack
+) -> dict[int, Done | Exception]:
+    """Return what each job gave; none may be answered twice."""
+    found: dict[int, Done | Exception] = {}
+    for answered in backend.execute(jobs, collate):
+        for j, done in answered:
+            assert j not in found
+            found[j] = done
+    return found
+
+
+def collect(
+    backend: TorchBackend, jobs: Sequence[Job], collate: Callable[..., Value] = stack
+) -> list[Done]:
+    found = results(backend, jobs, collate)
+    assert sorted(found) == list(range(len(jobs)))
+    assert all(isinstance(done, Done) for done in found.values()), found
+    return [done for _, done in sorted(found.items()) if isinstance(done, Done)]
 
 
 @pytest.mark.parametrize("architecture", list(ARCHITECTURES))
 def test_mixed_subnets_and_lengths_in_one_batch_equal_single_runs(architecture: str) -> None:
     model, backend = tiny_exits(architecture, projection=12, dims=(4, 12)), TorchBackend()
     rng = Random(0)
-    plans = [model.plan(model.space.sample(rng), (9,)) for _ in range(12)]
+    plans = [model.plan(model.space.sample(rng), {"text": (9,)}) for _ in range(12)]
     rows = token_rows([rng.randint(1, 9) for _ in range(30)])
-    jobs = [Job(rng.choice(plans), i) for i in range(len(rows))]
-    found = dict(
-        pair
-        for done in backend.execute(jobs, rows, lambda items: {"tokens": Ragged.pack(items)})
-        for pair in done
-    )
-    assert sorted(found) == list(range(len(rows)))
-    for i, job in enumerate(jobs):
-        alone = backend.run(job.plan, {"tokens": Ragged.pack([rows[i]])})
-        done = found[i]
-        assert isinstance(done, Done)
-        for path, value in alone.items():
-            torch.testing.assert_close(done.outputs[path], value[0], atol=1e-5, rtol=0)
+    jobs = [Job(rng.choice(plans), one) for one in items_of(rows)]
+    for row, job, done in zip(rows, jobs, collect(backend, jobs, collate), strict=True):
+        alone = backend.run(job.plan, {"text": Ragged.pack([row])})
+        assert done.outputs.keys() == alone.keys()
+        for task, value in alone.items():
+            torch.testing.assert_close(done.outputs[task], value[0], atol=1e-5, rtol=0)
 
 
 def test_images_with_decoders_of_their_own_equal_single_runs_and_share_the_encoder() -> None:
@@ -59,28 +85,18 @@ def test_images_with_decoders_of_their_own_equal_single_runs_and_share_the_encod
     backend.prepare(model)
     space = model.space
     plans = [
-        model.plan(space.largest | {axis.name: axis.values[0]}, model.input.shape)
+        model.plan(space.largest | {axis.name: axis.values[0]}, SHAPES)
         for axis in space.axes
         if axis.task is not None
     ]
-    images = list(torch.randn(6, *model.input.shape))
-    jobs = [Job(plans[i % len(plans)], i) for i in range(6)]
-    found = collect(backend, jobs, images)
-    shared = [n for key, n in backend.calls if key == plans[0][0].key]
+    images = list(torch.randn(6, *SHAPES["image"]))
+    jobs = [Job(plans[i % len(plans)], item(image, i)) for i, image in enumerate(images)]
+    found = collect(backend, jobs)
+    shared = [n for key, n in backend.calls if key == plans[0].steps[0].key]
     assert shared == [6]
-    for i, job in enumerate(jobs):
-        for path, value in backend.run(job.plan, {"image": images[i][None]}).items():
-            torch.testing.assert_close(found[i].outputs[path], value[0], atol=1e-5, rtol=0)
-
-
-def collect(backend: TorchBackend, jobs: Sequence[Job], items: Sequence[Tensor]) -> dict[int, Done]:
-    found: dict[int, Done] = {}
-    for answered in backend.execute(jobs, items, lambda rows: {"image": torch.stack(list(rows))}):
-        for i, done in answered:
-            assert isinstance(done, Done)
-            assert i not in found
-            found[i] = done
-    return found
+    for image, job, done in zip(images, jobs, found, strict=True):
+        for task, value in backend.run(job.plan, {"image": image[None]}).items():
+            torch.testing.assert_close(done.outputs[task], value[0], atol=1e-5, rtol=0)
 
 
 def chain_of_exits(num_layers: int) -> tuple[list[Plan], list[Step]]:
@@ -88,25 +104,26 @@ def chain_of_exits(num_layers: int) -> tuple[list[Plan], list[Step]]:
     layers: list[Step] = []
     plans: list[Plan] = []
     for depth in range(1, num_layers + 1):
-        after = layers[-1] if layers else None
-        takes = ("h",) if layers else ("image",)
-        layers.append(Step(f"layer{depth}", lambda x: x + 1, Cost(), after, takes, "h"))
-        leave = Step(f"exit{depth}", lambda x: 10 * x, Cost(), layers[-1], ("h",), "answer")
-        plans.append((*layers, leave))
+        takes = (layers[-1] if layers else "image",)
+        layers.append(Step(f"layer{depth}", lambda x: x + 1, takes))
+        plans.append(Plan({"answer": Step(f"exit{depth}", lambda x: 10 * x, (layers[-1],))}))
     return plans, layers
 
 
-def test_rows_leave_at_their_own_exit_and_are_answered_before_deeper_layers_run() -> None:
+def numbers(*values: float) -> list[Item]:
+    return [item(torch.tensor([value]), value) for value in values]
+
+
+def test_items_leave_at_their_own_exit_and_are_answered_before_deeper_layers_run() -> None:
     plans, _ = chain_of_exits(3)
     backend = Recorder()
-    items = [torch.tensor([float(i)]) for i in range(5)]
-    jobs = [Job(plans[depth], i) for i, depth in enumerate((2, 0, 1, 0, 2))]
+    depths = (2, 0, 1, 0, 2)
+    jobs = [Job(plans[d], one) for d, one in zip(depths, numbers(0, 1, 2, 3, 4), strict=True)]
     order, calls_at = [], []
-    for answered in backend.execute(jobs, items, lambda rows: {"image": torch.stack(list(rows))}):
+    for answered in backend.execute(jobs, stack):
         for i, done in answered:
             assert isinstance(done, Done)
-            (value,) = done.outputs.values()
-            assert float(value) == 10 * (i + 1 + (2, 0, 1, 0, 2)[i])
+            assert float(done.outputs["answer"]) == 10 * (i + 1 + depths[i])
             order.append(i)
             calls_at.append(len(backend.calls))
     assert order == [1, 3, 2, 0, 4]
@@ -116,12 +133,14 @@ def test_rows_leave_at_their_own_exit_and_are_answered_before_deeper_layers_run(
     ]  # fmt: skip
 
 
-def test_jobs_may_share_a_row() -> None:
+def test_items_of_equal_content_are_computed_once() -> None:
     plans, _ = chain_of_exits(2)
     backend = Recorder()
-    jobs = [Job(plans[0], 0), Job(plans[1], 0), Job(plans[1], 1), Job(plans[1], 0)]
-    found = collect(backend, jobs, [torch.tensor([5.0]), torch.tensor([7.0])])
-    assert [float(next(iter(found[i].outputs.values()))) for i in range(4)] == [60, 70, 90, 70]
+    same, other = numbers(5, 7)
+    again = item(torch.tensor([5.0]), 5)
+    jobs = [Job(plans[0], same), Job(plans[1], again), Job(plans[1], other), Job(plans[1], same)]
+    found = collect(backend, jobs)
+    assert [float(done.outputs["answer"]) for done in found] == [60, 70, 90, 70]
     assert ("layer1", 2) in backend.calls
     assert ("layer2", 2) in backend.calls
 
@@ -132,31 +151,49 @@ def test_a_failing_step_fails_those_who_take_it_and_nobody_else() -> None:
     def fail(_: Tensor) -> Tensor:
         raise RuntimeError("broken")
 
-    broken = Step("broken", fail, Cost(), layers[0], ("h",), "answer")
-    jobs = [Job((layers[0], broken), 0), Job(plans[1], 1), Job((layers[0], broken), 2)]
-    items = [torch.tensor([float(i)]) for i in range(3)]
-    backend = TorchBackend()
-    found = dict(
-        pair
-        for done in backend.execute(jobs, items, lambda rows: {"image": torch.stack(list(rows))})
-        for pair in done
-    )
+    broken = Plan({"answer": Step("broken", fail, (layers[0],))})
+    first, second, third = numbers(0, 1, 2)
+    jobs = [Job(broken, first), Job(plans[1], second), Job(broken, third)]
+    found = results(TorchBackend(), jobs)
     assert isinstance(found[0], RuntimeError)
     assert isinstance(found[2], RuntimeError)
     assert isinstance(found[1], Done)
 
 
+def test_an_input_that_cannot_be_put_together_fails_those_who_take_it() -> None:
+    plans, _ = chain_of_exits(1)
+    other = Plan({"answer": Step("other", lambda x: -x, ("text",))})
+
+    def broken(name: str, values: Sequence[object]) -> Value:
+        if name == "image":
+            raise ValueError("these do not go together")
+        return stack(name, values)
+
+    (first,) = numbers(1)
+    found = results(
+        TorchBackend(), [Job(plans[0], first), Job(other, {"text": first["image"]})], broken
+    )
+    assert str(found[0]) == "these do not go together"
+    assert isinstance(found[1], Done)
+
+
+def test_a_step_that_gives_another_number_of_rows_fails_those_who_take_it() -> None:
+    plans, layers = chain_of_exits(1)
+    short = Plan({"answer": Step("short", lambda x: x[:1], (layers[0],))})
+    first, second, third = numbers(1, 2, 3)
+    jobs = [Job(short, first), Job(plans[0], second), Job(short, third)]
+    found = results(TorchBackend(), jobs)
+    assert str(found[0]) == str(found[2]) == "2 rows gave 1 rows of short"
+    assert isinstance(found[1], Done)
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 3e38])
-def test_an_answer_that_is_not_finite_fails_its_own_row_and_no_other(value: float) -> None:
+def test_an_answer_that_is_not_finite_fails_its_own_item_and_no_other(value: float) -> None:
     model = tiny_model()
-    plan = model.plan(model.space.largest, model.input.shape)
+    plan = model.plan(model.space.largest, SHAPES)
     images = [torch.zeros(3, 16, 16), torch.full((3, 16, 16), value), torch.ones(3, 16, 16)]
-    jobs = [Job(plan, i) for i in range(3)]
-    found: dict[int, Done | Exception] = {}
-    for done in TorchBackend().execute(jobs, images, model.input.collate):
-        for i, one in done:
-            assert i not in found
-            found[i] = one
+    jobs = [Job(plan, model.inputs.item({"image": image})) for image in images]
+    found = results(TorchBackend(), jobs, model.inputs.collate)
     assert isinstance(found[1], NotFiniteError)
     assert str(found[1]) == "task 'fish': the answer is not finite"
     for i in (0, 2):
@@ -165,29 +202,79 @@ def test_an_answer_that_is_not_finite_fails_its_own_row_and_no_other(value: floa
         assert all(output.isfinite().all() for output in one.outputs.values())
 
 
+def test_a_score_that_is_not_finite_fails_its_own_item_and_no_other() -> None:
+    plan = Plan({"score": Step("score", lambda x: 1 / x[:, 0], ("image",))})
+    found = results(TorchBackend(), [Job(plan, one) for one in numbers(0, 2)])
+    assert isinstance(found[0], NotFiniteError)
+    assert isinstance(found[1], Done)
+    assert float(found[1].outputs["score"]) == 0.5
+
+
 def test_a_run_that_nobody_waits_for_stops_between_steps() -> None:
     plans, _ = chain_of_exits(3)
     backend, asked = Recorder(), iter([False, False, True])
-    run = backend.execute(
-        [Job(plans[2], 0)],
-        [torch.zeros(1)],
-        lambda rows: {"image": torch.stack(list(rows))},
-        lambda: next(asked),
-    )
+    run = backend.execute([Job(plans[2], numbers(0)[0])], stack, lambda: next(asked))
     with pytest.raises(StoppedError):
         list(run)
 
 
-def test_a_value_emitted_inside_a_chain_reaches_whoever_takes_it_later() -> None:
-    first = Step("first", lambda x: x + 1, Cost(), None, ("image",), "early")
-    second = Step("second", lambda x: 2 * x, Cost(), first, ("early",), "h")
-    ends = [Step(name, lambda e, h: e + h, Cost(), second, ("early", "h"), name) for name in "ab"]
-    found = TorchBackend().run([first, second, *ends], {"image": torch.tensor([3.0])})
-    assert [float(value) for value in found.values()] == [12.0, 12.0]
+def test_a_value_inside_a_plan_reaches_whoever_takes_it_later() -> None:
+    first = Step("first", lambda x: x + 1, ("image",))
+    second = Step("second", lambda x: 2 * x, (first,))
+    ends = {name: Step(name, lambda e, h: e + h, (first, second)) for name in "ab"}
+    found = TorchBackend().run(Plan(ends), {"image": torch.tensor([3.0])})
+    assert {name: float(value) for name, value in found.items()} == {"a": 12.0, "b": 12.0}
 
 
-def test_jobs_that_start_at_different_steps_are_refused() -> None:
-    plans, layers = chain_of_exits(2)
-    jobs = [Job(plans[0], 0), Job(plans[1][1:], 1, resume=layers[0].path)]
-    with pytest.raises(ValueError, match="same step"):
-        list(TorchBackend().execute(jobs, [torch.zeros(1)] * 2, lambda rows: {}))
+def test_items_that_go_on_from_a_known_value_run_beside_items_that_start_anew() -> None:
+    plans, layers = chain_of_exits(3)
+    backend = Recorder()
+    known = {layers[1].identity: torch.tensor([100.0])}
+    first, second, third = numbers(1, 2, 3)
+    jobs = [Job(plans[2], first, known=known), Job(plans[2], second), Job(plans[1], third)]
+    found = collect(backend, jobs)
+    assert [float(done.outputs["answer"]) for done in found] == [1010.0, 50.0, 50.0]
+    assert backend.calls == [
+        ("layer1", 2), ("layer2", 2), ("exit2", 1), ("layer3", 2), ("exit3", 2),
+    ]  # fmt: skip
+
+
+def test_a_plan_whose_answers_are_all_known_runs_nothing() -> None:
+    plans, _ = chain_of_exits(1)
+    backend = Recorder()
+    known = {plans[0].answers["answer"].identity: torch.tensor([4.0])}
+    (done,) = collect(backend, [Job(plans[0], numbers(1)[0], known=known)])
+    assert float(done.outputs["answer"]) == 4.0
+    assert (backend.calls, done.macs) == ([], 0)
+
+
+def test_chains_are_told_with_their_rows_their_tokens_and_their_time() -> None:
+    model, backend = tiny_exits(), TorchBackend()
+    plan = model.plan(model.space.largest | {"depth": 1}, {"text": (5,)})
+    told: list[tuple[int, int, int, float]] = []
+    times: Iterator[float] = iter(float(n * n) for n in range(100))
+    jobs = [Job(plan, one) for one in items_of(token_rows((5, 3)))]
+    list(
+        backend.execute(
+            jobs,
+            collate,
+            observe=lambda steps, rows, tokens, s: told.append((len(steps), rows, tokens, s)),
+            clock=lambda: next(times),
+        )
+    )
+    assert told == [(3, 2, 8, 1.0)]
+
+
+def test_tokens_of_one_layout_count_once_however_many_values_have_it() -> None:
+    told: list[int] = []
+    first = Step("first", lambda x: x.replace(x.values + 1), ("text",))
+    both = Step("both", lambda x, y: x.layout.mean(x.values + y.values), ("text", first))
+    plan = Plan({"both": both, "first": Step("mean", lambda x: x.layout.mean(x.values), (first,))})
+    rows = [torch.randn(length, 2) for length in (4, 2)]
+    jobs = [Job(plan, {"text": Given(row, i, len(row))}) for i, row in enumerate(rows)]
+    list(
+        TorchBackend().execute(
+            jobs, collate, observe=lambda steps, rows, tokens, s: told.append(tokens)
+        )
+    )
+    assert told == [6, 6, 6]

@@ -46,7 +46,7 @@ def stack(name: str, values: Sequence[object]) -> Value:
 
 def items(rng: Random, count: int, names: Sequence[str] = NAMES) -> list[Item]:
     """Return items whose inputs are drawn from a few contents, so that many are equal."""
-    found = []
+    found: list[Item] = []
     for _ in range(count):
         drawn = {name: rng.randrange(3) for name in names}
         found.append(

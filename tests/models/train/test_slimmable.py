@@ -61,7 +61,7 @@ def test_training_lowers_the_loss_of_the_smallest_subnet_too(tmp_path: Path) -> 
 def loss_of_smallest(model: Slimmable, images: Images) -> float:
     order = torch.argsort(images.task, stable=True)
     batch = Images(
-        model.input.normalise(images.pixels[order]), images.task[order], images.label[order]
+        model.config.input.normalise(images.pixels[order]), images.task[order], images.label[order]
     )
     clone = copy.deepcopy(model).requires_grad_(True)
     recipe = Recipe(only=model.space.smallest)
@@ -120,7 +120,7 @@ def test_the_auxiliary_classifier_tells_apart_the_classes_of_all_tasks(weight: f
         head.weight.zero_()
         head.bias.zero_()
     # One image, of the second task's class 1: only that class's bias is pushed up.
-    batch = Images(torch.randn(1, *model.input.shape), torch.tensor([1]), torch.tensor([1]))
+    batch = Images(torch.randn(1, *model.config.input.shape), torch.tensor([1]), torch.tensor([1]))
     recipe = Recipe(auxiliary=weight, label_smoothing=0.0, random_subnets=0)
     train_step(model, head, batch, recipe, Random(0))
     if weight:

@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.backends.cuda.graphs import GraphBackend, Policy
+from models.backends.cuda.graphs import GraphBackend, RecordingPolicy
 from models.backends.torch import TorchBackend
-from models.core import Plan
+from models.core import Plan, Step
 from models.families.exits import Exits
 from models.nn.ragged import Ragged, Value
+from models.run.chain import Chain
 from models.run.execution import StoppedError
 from tests.tiny import tiny_model
 from tests.tiny_text import tiny_exits, token_rows
@@ -54,7 +55,7 @@ def tape() -> Tape:
 
 @pytest.fixture
 def backend(tape: Tape) -> Iterator[GraphBackend]:
-    policy = Policy(record_after=2, compile_after=None, max_recorded=4)
+    policy = RecordingPolicy(record_after=2, compile_after=None, max_recorded=4)
     backend = GraphBackend("cpu", policy=policy, recorder=tape, compiler=traced)
     yield backend
     backend.close()
@@ -62,7 +63,7 @@ def backend(tape: Tape) -> Iterator[GraphBackend]:
 
 def text_plan(model: Exits = MODEL) -> Plan:
     subnet = model.space.check({"depth": 2, "heads": 0.5, "ffn": 0.5, "dim": 8})
-    return model.plan(subnet, (4,))
+    return model.plan(subnet, {"text": (4,)})
 
 
 def images(rows: int) -> dict[str, Value]:
@@ -70,7 +71,7 @@ def images(rows: int) -> dict[str, Value]:
 
 
 def tokens(*lengths: int, seed: int = 0) -> dict[str, Value]:
-    return {"tokens": Ragged.pack(token_rows(list(lengths), seed))}
+    return {"text": Ragged.pack(token_rows(list(lengths), seed))}
 
 
 def same(backend: GraphBackend, plan: Plan, inputs: Mapping[str, Value]) -> None:
@@ -85,7 +86,7 @@ def test_images_of_any_number_run_from_recordings_of_a_few_sizes(
     backend: GraphBackend, tape: Tape
 ) -> None:
     model = tiny_model()
-    plan = model.plan(model.space.select({None, "fish"}).largest, SHAPE, ["fish"])
+    plan = model.plan(model.space.select({None, "fish"}).largest, {"image": SHAPE}, ["fish"])
     chains = 1
     for rows in (3, 4, 3, 4):
         same(backend, plan, images(rows))
@@ -145,7 +146,7 @@ def test_what_cannot_be_recorded_stays_with_torch(caplog: pytest.LogCaptureFixtu
         def record(self, run: Callable[[], Value]) -> tuple[Callable[[], None], Value]:
             raise RuntimeError("operation not permitted when stream is capturing")
 
-    backend = GraphBackend("cpu", policy=Policy(1, None), recorder=Refusing())
+    backend = GraphBackend("cpu", policy=RecordingPolicy(1, None), recorder=Refusing())
     for _ in range(3):
         same(backend, text_plan(), tokens(5))
     assert backend.stats.recordings == 0
@@ -157,7 +158,7 @@ def test_a_recording_asks_once_whether_to_stop(backend: GraphBackend, tape: Tape
     for _ in range(2):
         backend.run(plan, tokens(5))
     with pytest.raises(StoppedError):
-        backend.run_chain(plan, tokens(5), lambda: True)
+        backend.run_chain(Chain(plan.steps), list(tokens(5).values()), lambda: True)
     assert tape.num_replayed == 1
 
 
@@ -173,7 +174,7 @@ def test_a_hot_chain_is_compiled_and_kept_if_that_is_faster(gains: bool, tape: T
 
     backend = GraphBackend(
         "cpu",
-        policy=Policy(record_after=1, compile_after=2),
+        policy=RecordingPolicy(record_after=1, compile_after=2),
         recorder=tape,
         compiler=traced,
         clock=clock,
@@ -195,7 +196,7 @@ def test_what_compiles_wrongly_is_not_used(tape: Tape, caplog: pytest.LogCapture
     def wrong(run: Callable[..., Tensor]) -> Callable[..., Tensor]:
         return lambda *tensors: run(*tensors) + 0.1
 
-    policy = Policy(record_after=1, compile_after=2)
+    policy = RecordingPolicy(record_after=1, compile_after=2)
     backend = GraphBackend("cpu", policy=policy, recorder=tape, compiler=wrong)
     for _ in range(2):
         same(backend, text_plan(), tokens(5))
@@ -216,9 +217,75 @@ def test_nothing_is_kept_of_a_model_that_is_forgotten(backend: GraphBackend) -> 
     same(backend, text_plan(other), tokens(5))
 
 
+def shifted(row: Tensor, x: Ragged, y: Ragged) -> Ragged:
+    return y.replace(y.values + (row + x.layout.mean(x.values))[y.layout.rows])
+
+
+def of_two_layouts() -> Plan:
+    """Return a plan whose chain gives values packed as its second packed input."""
+    first = Step("first", shifted, ("row", "x", "y"))
+    return Plan({"task": Step("mean", lambda y: y.layout.mean(y.values), (first,))})
+
+
+def two_layouts(rows: int, x: int, y: int) -> list[Value]:
+    def packed(length: int) -> Ragged:
+        return Ragged.pack([torch.randn(length, 4) for _ in range(rows)])
+
+    return [torch.randn(1, 4).expand(rows, 4), packed(x), packed(y)]
+
+
+def test_a_result_is_packed_as_the_input_that_it_was_made_of(
+    backend: GraphBackend, tape: Tape
+) -> None:
+    chain = Chain(of_two_layouts().steps[:1])
+    for _ in range(3):
+        for rows, x, y in ((3, 2, 5), (3, 5, 2), (4, 2, 5)):
+            inputs = two_layouts(rows, x, y)
+            found, expected = backend.run_chain(chain, inputs), shifted(*inputs)  # type: ignore[arg-type]
+            assert isinstance(found, Ragged)
+            assert found.layout is expected.layout
+            torch.testing.assert_close(found.values, expected.values)
+    assert (tape.num_recorded, tape.num_replayed) == (2, 7)  # three rows run as four
+
+
+def test_a_result_with_a_layout_of_its_own_stays_with_torch(
+    backend: GraphBackend, caplog: pytest.LogCaptureFixture
+) -> None:
+    chain = Chain([Step("half", lambda x: Ragged.pack([x.values[:2]]), ("x",))])
+    for _ in range(3):
+        found = backend.run_chain(chain, [Ragged.pack([torch.randn(4, 2)])])
+        assert isinstance(found, Ragged)
+        assert found.layout.lengths == (2,)
+    assert backend.stats.recordings == 0
+    assert "layout of its own" in caplog.text
+
+
+def test_a_compiled_chain_of_two_layouts_packs_its_result_as_the_recording_did(tape: Tape) -> None:
+    policy = RecordingPolicy(record_after=1, compile_after=2)
+    ticks = count()
+    backend = GraphBackend(
+        "cpu",
+        policy=policy,
+        recorder=tape,
+        compiler=traced,
+        clock=lambda: float(0 if (n := next(ticks)) % 4 in (0, 1) else n),
+    )
+    chain = Chain(of_two_layouts().steps[:1])
+    for _ in range(2):
+        backend.run_chain(chain, two_layouts(3, 2, 5))
+    backend.close()
+    for _ in range(2):
+        inputs = two_layouts(3, 2, 5)
+        found, expected = backend.run_chain(chain, inputs), shifted(*inputs)  # type: ignore[arg-type]
+        assert isinstance(found, Ragged)
+        assert found.layout is expected.layout
+        torch.testing.assert_close(found.values, expected.values)
+    assert tape.num_recorded == 2
+
+
 @pytest.mark.gpu
 def test_cuda_graphs_give_the_answers_of_torch() -> None:
-    policy = Policy(record_after=1, compile_after=3)
+    policy = RecordingPolicy(record_after=1, compile_after=3)
     backend = GraphBackend("cuda", policy=policy)
     text, image = tiny_exits(), tiny_model()
     for model in (text, image):
@@ -227,7 +294,7 @@ def test_cuda_graphs_give_the_answers_of_torch() -> None:
     plans: list[tuple[Plan, list[Mapping[str, Value]]]] = [
         (text_plan(text), [tokens(5), tokens(3, 3), tokens(2, 4)]),
         (
-            image.plan(image.space.largest, SHAPE),
+            image.plan(image.space.largest, {"image": SHAPE}),
             [images(rows) for rows in (1, 3, 4)],
         ),
     ]

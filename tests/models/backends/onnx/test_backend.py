@@ -11,12 +11,15 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from onnx import GraphProto, TensorProto, helper
+from torch import Tensor
 
 from models.backends.onnx.backend import OnnxBackend
-from models.backends.onnx.export import Exporter, Graph
-from models.backends.onnx.records import Policy
-from models.core import Cost, Step
+from models.backends.onnx.export import OUTPUT, Exported, Exporter
+from models.backends.onnx.records import SessionPolicy
+from models.core import Plan, Step
 from models.nn.ragged import Value
+from models.run.chain import Chain
 from models.run.execution import StoppedError
 from tests.models.backends.linear import (
     WIDTH,
@@ -35,7 +38,7 @@ SESSION_BYTES = OWN_BYTES + 4 * WIDTH * WIDTH
 
 def make(
     max_bytes: int = 10**8,
-    policy: Policy | None = None,
+    policy: SessionPolicy | None = None,
     exporter: Exporter | None = None,
     pack: bool = True,
 ) -> OnnxBackend:
@@ -50,7 +53,7 @@ def make(
 
 @pytest.fixture
 def backend() -> Iterator[OnnxBackend]:
-    backend = make(policy=Policy(step_after=2, fuse_after=3))
+    backend = make(policy=SessionPolicy(step_after=2, fuse_after=3))
     yield backend
     backend.close()
 
@@ -70,7 +73,7 @@ def test_torch_runs_a_step_until_its_session_is_there() -> None:
     may_finish = threading.Event()
 
     class Slow(ByHand):
-        def export(self, run: Any, args: Sequence[Value]) -> Graph:
+        def export(self, run: Any, args: Sequence[Value]) -> Exported:
             assert may_finish.wait(10)
             return super().export(run, args)
 
@@ -103,7 +106,7 @@ def test_a_chain_gets_one_session_when_it_is_called_often(backend: OnnxBackend) 
 
 def test_close_ends_the_thread_and_stops_building() -> None:
     before = threading.active_count()
-    backend = make(policy=Policy(step_after=1))
+    backend = make(policy=SessionPolicy(step_after=1))
     steps = linear_chain(4)
     run(backend, steps)
     assert threading.active_count() == before + 1
@@ -146,7 +149,7 @@ def test_a_session_reads_the_parameter_itself() -> None:
     backend = make(pack=False)
     weight = torch.randn(2 * WIDTH, WIDTH)
     rows = partial(F.linear, weight=weight[:WIDTH])
-    step = Step("rows", rows, Cost(), None, ("x",), "x")
+    step = Step("rows", rows, ("x",))
     warm(backend, [step])
     weight.mul_(2)
     run(backend, [step])
@@ -163,10 +166,10 @@ def test_a_session_too_large_for_the_bound_is_refused() -> None:
 
 def test_a_session_with_other_results_than_torch_is_refused() -> None:
     class Wrong(ByHand):
-        def export(self, run: Any, args: Sequence[Value]) -> Graph:
+        def export(self, run: Any, args: Sequence[Value]) -> Exported:
             graph = super().export(run, args)
             weight = run.keywords["weight"] + 1e-3
-            return Graph(graph.proto, {"weight": weight}, {}, is_packed=False)
+            return Exported(graph.proto, {"weight": weight})
 
     backend = make(exporter=Wrong())
     step = linear_chain(1)
@@ -181,27 +184,83 @@ def test_equal_functions_of_two_plans_share_a_session_and_others_do_not(
     backend: OnnxBackend,
 ) -> None:
     step, other = linear_step("a"), linear_step("a")
-    again = Step("b", partial(F.linear, **step.run.keywords), Cost(), None, ("y",), "z")  # type: ignore[attr-defined]
+    again = Step("b", partial(F.linear, **step.run.keywords), ("y",))  # type: ignore[attr-defined]
     warm(backend, [step])
-    backend.run_chain([again], {"y": torch.randn(2, WIDTH)})
+    backend.run_chain(Chain([again]), [torch.randn(2, WIDTH)])
     assert (backend.stats.hits, backend.stats.misses) == (1, 0)
     run(backend, [other])
     assert (backend.stats.hits, backend.stats.misses) == (1, 1)
 
 
-def test_a_value_nobody_emitted_is_an_error(backend: OnnxBackend) -> None:
+def test_an_input_that_is_not_there_is_an_error(backend: OnnxBackend) -> None:
+    plan = Plan({"task": linear_step("a")})
     with pytest.raises(KeyError, match="x"):
-        backend.run_chain(linear_chain(2), {"y": torch.ones(1)})
+        backend.run(plan, {"y": torch.ones(1, WIDTH)})
 
 
 def test_a_run_is_left_between_two_steps_or_before_a_session(backend: OnnxBackend) -> None:
-    steps, x = linear_chain(3), torch.randn(1, WIDTH)
+    chain, x = Chain(linear_chain(3)), torch.randn(1, WIDTH)
     answers = iter([False, True])
     with pytest.raises(StoppedError):
-        backend.run_chain(steps, {"x": x}, lambda: next(answers))
-    backend.warm(steps, {"x": x})
+        backend.run_chain(chain, [x], lambda: next(answers))
+    backend.warm(chain, [x])
     with pytest.raises(StoppedError):
-        backend.run_chain(steps, {"x": x}, lambda: True)
+        backend.run_chain(chain, [x], lambda: True)
+
+
+class Sums(ByHand):
+    """Exports weighted sums of two rows."""
+
+    def export(self, run: Any, args: Sequence[Value]) -> Exported:
+        if len(args) == 1:
+            return super().export(run, args)
+        names = ["input0", "input1"]
+        rows = [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, (None, WIDTH)) for name in names
+        ]
+        out = helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, (None, WIDTH))
+        nodes = [
+            helper.make_node("Mul", ["input0", "weight"], ["scaled"]),
+            helper.make_node("Add", ["scaled", "input1"], [OUTPUT]),
+        ]
+        proto = GraphProto(name="sum", node=nodes, input=rows, output=[out])
+        return Exported(proto, {"weight": run.keywords["weight"]})
+
+
+def weighted_sum(x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
+    return x * weight + y
+
+
+def step_of_sum(name: str, *takes: Step | str) -> Step:
+    return Step(name, partial(weighted_sum, weight=torch.randn(WIDTH)), takes)
+
+
+@pytest.mark.parametrize("is_warm", [True, False])
+def test_each_step_of_a_chain_gets_its_own_operands_with_and_without_sessions(
+    is_warm: bool,
+) -> None:
+    backend = make(exporter=Sums())
+    first = linear_step("first")
+    second = step_of_sum("second", "y", first)
+    third = step_of_sum("third", second, "x")
+    last = step_of_sum("last", third, third)  # one value twice
+    chain = Chain([first, second, third, last])
+    assert chain.externals == ("x", "y")
+    x = torch.randn(4, WIDTH)
+    y = torch.randn(1, WIDTH).expand(4, WIDTH)  # as one row that four items share reaches a chain
+    if is_warm:
+        backend.warm(chain, [x, y])
+    found = backend.run_chain(chain, [x, y])
+    values = [first.run(x)]
+    values.append(second.run(y, values[0]))
+    values.append(third.run(values[1], x))
+    torch.testing.assert_close(found, last.run(values[2], values[2]), atol=1e-4, rtol=0)
+    hits, misses = (1, 0) if is_warm else (0, 4)
+    assert (backend.stats.hits, backend.stats.misses, backend.stats.refused) == (hits, misses, 0)
+    link_hits = backend.stats.hits
+    backend.run_chain(Chain([second, third]), [y, values[0], x])
+    assert backend.stats.hits == link_hits + (2 if is_warm else 0)
+    backend.close()
 
 
 def test_all_sessions_share_one_pool_of_threads(backend: OnnxBackend) -> None:

@@ -9,17 +9,20 @@ from random import Random
 import onnxruntime as ort
 import pytest
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from models.backends.onnx.backend import OnnxBackend
-from models.backends.onnx.export import Graph, export
-from models.core import Cost, Plan, Step, with_raw
+from models.backends.onnx.export import Exported, export
+from models.core import Plan, Step
 from models.nn.ragged import Layout, Ragged, Value
-from models.run.chain import Run
+from models.run.chain import Chain, Run
 from tests.models.backends.linear import session_wins
 from tests.tiny import tiny_model
 from tests.tiny_text import tiny_exits, token_rows
+from tests.walking import answers_of
 
+SHAPE = (3, 16, 16)
 LENGTHS = ((5, 1, 9, 9, 3), (1,), (4, 4), (30, 2), (7,))
 
 
@@ -36,7 +39,7 @@ def one_registry() -> Iterator[None]:
 class InThisProcess:
     """Exports without another process, which has tests of its own."""
 
-    def export(self, run: Run, args: Sequence[Value]) -> Graph:
+    def export(self, run: Run, args: Sequence[Value]) -> Exported:
         return export(run, args)
 
     def close(self) -> None:
@@ -54,36 +57,39 @@ def backend() -> Iterator[OnnxBackend]:
     backend.close()
 
 
-Values = Mapping[str, Tensor | Ragged]
+Values = Mapping[str, Value]
 
 
 def check(backend: OnnxBackend, plan: Plan, batches: Sequence[Values]) -> None:
     """Compare torch with a session for each step, then with one for the plan."""
-    backend.warm(plan, batches[0])
+    chain = Chain(plan.steps)
+
+    def inputs(batch: Values) -> list[Value]:
+        return [batch[name] for name in chain.externals if isinstance(name, str)]
+
+    backend.warm(chain, inputs(batches[0]))
     before = backend.stats
     assert before.refused == 0
     for batch in batches:
-        seen = steps = dict(batch)
-        for step in plan:
-            seen = {**seen, step.emits: step.run(*(seen[name] for name in step.takes))}
-            steps = {**steps, step.emits: backend.run_chain([step], steps)}
-        expected = seen[plan[-1].emits]
-        for found in (steps[plan[-1].emits], backend.run(plan, batch)[plan[-1].path]):
+        (expected,) = answers_of(plan, batch).values()
+        by_steps = chain.run_each(inputs(batch), backend.run_chain)
+        (at_once,) = backend.run(plan, batch).values()
+        for found in (by_steps, at_once):
             torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
     assert backend.stats.misses == before.misses
 
 
 def text_batches() -> list[Values]:
-    return [{"tokens": Ragged.pack(token_rows(lengths))} for lengths in LENGTHS]
+    return [{"text": Ragged.pack(token_rows(lengths))} for lengths in LENGTHS]
 
 
 def test_a_text_encoder_gives_torchs_vectors_for_rows_of_any_length(backend: OnnxBackend) -> None:
     model = tiny_exits()
     backend.prepare(model)
     subnet = model.space.check({"depth": 1, "heads": 0.5, "ffn": 0.5, "dim": 8})
-    plan = model.plan(subnet, (9,))
+    plan = model.plan(subnet, {"text": (9,)})
     check(backend, plan, text_batches())
-    check(backend, with_raw(plan), text_batches())
+    check(backend, plan.with_raw(), text_batches())
 
 
 @pytest.mark.slow
@@ -97,21 +103,21 @@ def test_every_architecture_gives_torchs_vectors(
     model = tiny_exits(architecture, pooling=pooling, projection=12, dims=(4, 12))
     backend.prepare(model)
     subnet = model.space.check({**model.space.sample(Random(architecture)), "depth": depth})
-    plan = model.plan(subnet, (9,))
+    plan = model.plan(subnet, {"text": (9,)})
     check(backend, plan, text_batches())
-    check(backend, with_raw(plan), text_batches())
+    check(backend, plan.with_raw(), text_batches())
 
 
-def image_batches(shape: tuple[int, ...]) -> list[Values]:
-    return [{"image": torch.randn(rows, *shape)} for rows in (3, 1, 8)]
+def image_batches() -> list[Values]:
+    return [{"image": torch.randn(rows, *SHAPE)} for rows in (3, 1, 8)]
 
 
 def test_a_classifier_gives_torchs_logits_for_any_number_of_images(backend: OnnxBackend) -> None:
     model = tiny_model(num_stages=1)
     backend.prepare(model)
     subnet = model.space.select({None, "fish"}).sample(Random(0))
-    plan = model.plan(subnet, model.input.shape, ["fish"])
-    check(backend, plan, image_batches(model.input.shape))
+    plan = model.plan(subnet, {"image": SHAPE}, ["fish"])
+    check(backend, plan, image_batches())
 
 
 @pytest.mark.slow
@@ -120,8 +126,8 @@ def test_a_sample_of_classifiers_gives_torchs_logits(backend: OnnxBackend) -> No
     backend.prepare(model)
     for task in ("fish", "people"):
         subnet = model.space.select({None, task}).sample(rng)
-        plan = model.plan(subnet, model.input.shape, [task])
-        check(backend, plan, image_batches(model.input.shape))
+        plan = model.plan(subnet, {"image": SHAPE}, [task])
+        check(backend, plan, image_batches())
 
 
 def reads_a_value(x: Tensor) -> Tensor:
@@ -146,27 +152,77 @@ def makes_a_layout(x: Ragged) -> Ragged:
 def test_what_cannot_be_exported_stays_with_torch(run: Callable[..., Tensor | Ragged]) -> None:
     backend = make()
     is_packed = run in (reads_lengths, makes_a_layout)
-    step = Step("step", run, Cost(), None, ("x",), "y")
+    chain = Chain([Step("step", run, ("x",))])
     rows = [torch.ones(length, 2) for length in (3, 1, 2)]
     x = Ragged.pack(rows) if is_packed else torch.stack([row[0] for row in rows])
     for _ in range(2):
-        backend.warm([step], {"x": x})
-        found, expected = (y.values if isinstance(y, Ragged) else y for y in (
-            backend.run_chain([step], {"x": x}), run(x)
-        ))  # fmt: skip
+        backend.warm(chain, [x])
+        results = backend.run_chain(chain, [x]), run(x)
+        found, expected = (y.values if isinstance(y, Ragged) else y for y in results)
         torch.testing.assert_close(found, expected)
     stats = backend.stats
     assert (stats.refused, stats.misses, stats.sessions, stats.hits) == (1, 2, 0, 0)
 
 
-def test_two_layouts_in_one_call_stay_with_torch() -> None:
-    backend = make()
-    step = Step("step", lambda x, y: x.layout.mean(y.values), Cost(), None, ("x", "y"), "z")
-    x, y = (Ragged.pack([torch.randn(2, 3)]) for _ in range(2))
-    backend.warm([step], {"x": x, "y": y})
-    found = backend.run_chain([step], {"x": x, "y": y})
-    torch.testing.assert_close(found, step.run(x, y))
-    assert (backend.stats.refused, backend.stats.misses) == (1, 1)
+class Cross(nn.Module):
+    """Lets packed tokens attend over those of another layout, and a vector per row join in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.query, self.key, self.value = (nn.Linear(8, 8) for _ in range(3))
+        self.requires_grad_(False)
+
+    def attend(self, x: Ragged, y: Ragged) -> Ragged:
+        q = x.layout.pad(self.query(x.values))[:, None]
+        k, v = (y.layout.pad(part(y.values))[:, None] for part in (self.key, self.value))
+        mask = y.layout.present[:, None, None].expand(-1, -1, x.layout.longest, -1)
+        found = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return x.replace(x.values + x.layout.unpad(found[:, 0]))
+
+    def shift(self, row: Tensor, x: Ragged) -> Ragged:
+        return x.replace(x.values + row[x.layout.rows])
+
+    def own(self, x: Ragged) -> Ragged:
+        return x.replace(self.value(x.values).relu())
+
+    def pool(self, x: Ragged, y: Ragged) -> Tensor:
+        return x.layout.mean(x.values) * y.layout.last(y.values)
+
+    def plan(self) -> Plan:
+        """Take x, y and a row; layouts are met in another order by each step."""
+        crossed = Step("attend", self.attend, ("x", "y"))
+        shifted = Step("shift", self.shift, ("row", "y"))
+        owned = Step("own", self.own, (shifted,))
+        back = Step("attend", self.attend, (owned, crossed))
+        return Plan({"answer": Step("pool", self.pool, (back, crossed))})
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_steps_of_several_layouts_run_by_one_session(rows: int) -> None:
+    backend, model = make(), Cross()
+
+    def batch(*pairs: tuple[int, int]) -> Values:
+        x, y = zip(*pairs, strict=True)
+        packed = (Ragged.pack([torch.randn(length, 8) for length in lengths]) for lengths in (x, y))
+        row = torch.randn(1, 8).expand(len(pairs), 8)
+        return dict(zip(("x", "y", "row"), (*packed, row), strict=True))
+
+    batches = [batch(*[(4, 2), (1, 7), (3, 3)][:rows]), batch((5, 5), (5, 5)), batch((2, 9))]
+    check(backend, model.plan(), batches)
+    assert backend.stats.builds == 5  # one for the plan, one for each function of it
+
+
+def test_one_layout_where_a_session_has_two_and_two_where_it_has_one_are_told_apart() -> None:
+    backend, model = make(), Cross()
+    chain = Chain([Step("pool", model.pool, ("x", "y"))])
+    x = Ragged.pack([torch.randn(length, 8) for length in (2, 5)])
+    same = x.replace(torch.randn(7, 8))
+    other = Ragged(same.values, Layout((2, 5), x.layout.device))
+    for y in (same, other):
+        backend.warm(chain, [x, y])
+        torch.testing.assert_close(backend.run_chain(chain, [x, y]), model.pool(x, y))
+    assert (backend.stats.builds, backend.stats.hits, backend.stats.misses) == (2, 2, 0)
 
 
 @pytest.mark.gpu
@@ -178,4 +234,4 @@ def test_the_gpu_gives_the_answers_of_torch() -> None:
     model = tiny_exits().to("cuda")
     subnet = model.space.check({"depth": 1, "heads": 0.5, "ffn": 0.5, "dim": 8})
     batches = [{name: backend.place(value) for name, value in b.items()} for b in text_batches()]
-    check(backend, model.plan(subnet, (9,)), batches)
+    check(backend, model.plan(subnet, {"text": (9,)}), batches)

@@ -12,15 +12,18 @@ import torch
 from torch import Tensor
 
 from models.backends.onnx.backend import OnnxBackend
-from models.backends.onnx.export import Graph
+from models.backends.onnx.export import Exported
 from models.backends.onnx.process import ExportProcess
 from models.core import Plan
 from models.nn.ragged import Ragged, Value
+from models.run.chain import Chain
 from tests.models.backends.linear import session_wins
 from tests.tiny import tiny_model
 from tests.tiny_text import tiny_exits, token_rows
+from tests.walking import answers_of
 
 X = torch.ones(3, 2)
+SHAPE = (3, 16, 16)
 
 
 @pytest.fixture(scope="module")
@@ -62,27 +65,25 @@ def hang(pid: int) -> None:
 def test_graphs_share_the_models_weights_and_give_torchs_answers(process: ExportProcess) -> None:
     text, images = tiny_exits(projection=12, dims=(4, 12)), tiny_model(num_stages=1)
     image_space = images.space.select({None, "fish"})
-    image_plan = images.plan(image_space.smallest, images.input.shape, ["fish"])
-    text_plan = text.plan(text.space.smallest, (9,))
+    image_plan = images.plan(image_space.smallest, {"image": SHAPE}, ["fish"])
+    text_plan = text.plan(text.space.smallest, {"text": (9,)})
     runs: list[tuple[Plan, dict[str, Value]]] = [
-        (text_plan, {"tokens": Ragged.pack(token_rows((5, 1, 9)))}),
-        (image_plan, {"image": torch.randn(3, *images.input.shape)}),
+        (text_plan, {"text": Ragged.pack(token_rows((5, 1, 9)))}),
+        (image_plan, {"image": torch.randn(3, *SHAPE)}),
     ]
     backend = OnnxBackend(max_bytes=10**9, exporter=process, clock=session_wins(), pack=False)
     for plan, batch in runs:
-        backend.warm(plan, batch)
+        backend.warm(Chain(plan.steps), list(batch.values()))
         (found,) = backend.run(plan, batch).values()
-        values = dict(batch)
-        for step in plan:
-            values[step.emits] = step.run(*(values[name] for name in step.takes))
-        torch.testing.assert_close(found, values[plan[-1].emits], atol=1e-4, rtol=0)
+        (expected,) = answers_of(plan, batch).values()
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
     stats = backend.stats
     assert (stats.refused, stats.misses, stats.hits) == (0, 0, 2)
     backend.forget(text)
     backend.forget(images)
     assert backend.stats.bytes == 0
     hidden = Ragged(torch.randn(5, 16), Ragged.pack(token_rows((3, 2))).layout)
-    graph = process.export(text_plan[1].run, [hidden])
+    graph = process.export(text_plan.steps[1].run, [hidden])
     own = {parameter.untyped_storage().data_ptr() for parameter in text.parameters()}
     assert {weight.untyped_storage().data_ptr() for weight in graph.weights.values()} <= own
 
@@ -94,7 +95,7 @@ def test_what_cannot_be_exported_is_an_error_and_the_next_function_is_served(
         process.export(lambda x: x, [X])
     with pytest.raises(RuntimeError, match="data-dependent"):
         process.export(reads_a_value, [X])
-    assert isinstance(process.export(double, [X]), Graph)
+    assert isinstance(process.export(double, [X]), Exported)
 
 
 def reads_a_value(x: Tensor) -> Tensor:
