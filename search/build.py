@@ -16,6 +16,7 @@ from search.lengths import IntArray, Lengths
 from search.quality.table import BoolArray, FloatArray, Score, Table, given_axes, inputs_of
 from search.timing.profile import Function, function_of
 
+_MAX_MACS = 2**53  # beyond, floats leave whole numbers out
 _CHECKED_ROWS = 8  # planned once more, at the greatest lengths
 _Timed: TypeAlias = tuple[Function, tuple[str, ...]]  # and the inputs that it depends on
 
@@ -201,6 +202,8 @@ def _check_lengths(model: Elastic, subnet: Subnet, lengths: Lengths) -> None:
     macs = np.array([[step.cost.macs for step in plan] for plan in plans], dtype=np.int64).T
     expected = lengths.coefficients(macs) @ lengths.basis(lengths.longest)
     longest = model.plan(subnet, lengths.at(lengths.longest))
+    if longest.cost.macs > _MAX_MACS:
+        raise ValueError(f"{subnet}: {longest.cost.macs} MACs are too many to count exactly")
     for step, expects in zip(longest, expected.tolist(), strict=True):
         if step.cost.macs != expects:
             raise ValueError(

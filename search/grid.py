@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -26,6 +26,10 @@ from search.timing.timing import Timing
 
 _MAX_PROFILES = 4  # a model has one; while it is reloaded two
 _MAX_RESIDENT = 16  # sets of built weights whose rows are kept
+
+
+Resident: TypeAlias = frozenset[Choices]
+"""Choices on the load axes of which the weights are built."""
 
 
 class Priced(NamedTuple):
@@ -127,7 +131,7 @@ class Grid:
         shared = of_function[self.shared_functions[row][self.sharing(tasks)]]
         return float(shared.sum() + of_function[self.own_functions[row][columns, tasks]].sum())
 
-    def allowed(self, resident: frozenset[Choices]) -> BoolArray:
+    def allowed(self, resident: Resident) -> BoolArray:
         """Return the rows of which the weights are built, shape [rows]."""
         return self._allowed(resident)
 
@@ -182,8 +186,8 @@ class Grid:
         return lru_cache(_MAX_PROFILES)(lambda profile: profile.numbers(self.functions))
 
     @cached_property
-    def _allowed(self) -> Callable[[frozenset[Choices]], BoolArray]:
-        def allowed(resident: frozenset[Choices]) -> BoolArray:
+    def _allowed(self) -> Callable[[Resident], BoolArray]:
+        def allowed(resident: Resident) -> BoolArray:
             return np.array([values in resident for values in self.loads])[self.load]
 
         return lru_cache(_MAX_RESIDENT)(allowed)

@@ -14,9 +14,8 @@ from typing import NamedTuple
 import numpy as np
 
 from models.core import Cost
-from models.variants import Choices
 from search.budget import Budget, InfeasibleBudgetError, TooSlowError, too_small
-from search.grid import Grid
+from search.grid import Grid, Resident
 from search.knapsack.objective import Best, Cheapest
 from search.knapsack.solve import Solution, solve
 from search.knapsack.view import View
@@ -48,7 +47,7 @@ class Terms(NamedTuple):
     timing: Timing | None = None
     max_seconds: float = math.inf
     pace: float = 1.0
-    resident: frozenset[Choices] | None = None
+    resident: Resident | None = None
 
     @property
     def max_microseconds(self) -> float:
@@ -240,7 +239,7 @@ class Solver:
         if macs > ceiling:
             assert field is not None
             raise too_small(field, budget, macs, request.largest_macs, suffix)
-        gap = (macs + fastest.gain) / request.largest_macs
+        gap = (macs + found.gain) / request.largest_macs
         return fast._replace(solution=fastest._replace(gap=gap))
 
 

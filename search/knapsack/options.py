@@ -122,22 +122,22 @@ def hulls(cost: FloatArray, value: FloatArray) -> IntArray:
     rows, depth, tasks = cost.shape
     if depth == 1:
         return np.zeros((rows, 2, tasks), dtype=np.int64)
-    # By rising value, and of one value the cheapest last.
-    order: IntArray = np.lexsort((-cost, value), axis=1)
-    cost = np.take_along_axis(cost, order, axis=1)
-    value = np.take_along_axis(value, order, axis=1)
-    place = np.arange(depth)[None, :, None]
-    # The last of the cheapest; from there to the option of the steepest rise, and so on.
-    at = depth - 1 - cost[:, ::-1].argmin(axis=1, keepdims=True)
-    along = [at]
-    for _ in range(depth - 1):
-        rise = value - np.take_along_axis(value, at, axis=1)
-        run = cost - np.take_along_axis(cost, at, axis=1)
-        slope = np.divide(rise, run, out=np.zeros_like(rise), where=(rise > 0) & (run > 0))
-        steepest = slope.max(axis=1, keepdims=True)
-        # The dearest of those that are as steep, near enough; at the end of a hull itself.
-        is_next = (slope * _FALLING >= steepest) & (slope > 0)
-        at = np.where(is_next, place, at).max(axis=1, keepdims=True)
-        along.append(at)
-    found: IntArray = np.take_along_axis(order, np.concatenate(along, axis=1), axis=1)
-    return found
+    # Columns first: each operation then runs through memory once.
+    cost, value = (np.ascontiguousarray(array.swapaxes(0, 1)) for array in (cost, value))
+    along = np.zeros((depth, rows, tasks), dtype=np.int64)
+    is_next = cost == cost.min(axis=0)
+    for at in along:
+        # The best of those, and of equally good ones the cheapest.
+        best = np.where(is_next, value, -np.inf).max(axis=0)
+        is_next &= value == best
+        least = np.where(is_next, cost, np.inf).min(axis=0)
+        is_next &= cost == least
+        for column in reversed(range(depth)):
+            np.copyto(at, column, where=is_next[column])
+        rise = value - best
+        slope = np.divide(rise, cost - least, out=np.zeros_like(rise), where=rise > 0)
+        steepest = slope.max(axis=0)
+        # Those that are as steep, near enough; at the end of a hull the last one again.
+        is_next &= steepest == 0
+        is_next |= (slope > 0) & (slope * _FALLING >= steepest)
+    return np.ascontiguousarray(along.swapaxes(0, 1))

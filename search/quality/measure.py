@@ -9,9 +9,12 @@ from torch import Tensor
 
 from models.backends.torch import TorchBackend
 from models.elastic import Elastic
+from models.space import Subnet
 from models.tasks import Task
 from search.quality.smooth import smooth
 from search.quality.table import Cells, FloatArray, Table
+
+_TINY = 1e-12
 
 
 def measure(
@@ -33,77 +36,70 @@ def measure(
         Of every cell: the score with its standard error, and the expected score.
 
     Raises:
-        ValueError: If a task has another metric.
+        ValueError: If a task has another metric, or what is right is of another shape.
     """
     rows = tuple(model.space.select({None}))
-    (name,) = model.inputs
-    outcomes = {}
+    (only,) = model.inputs
+    gains: dict[str, FloatArray] = {}
     for task_name, task in model.tasks.items():
-        score = _outcomes_of(task)
+        gain_of = _gain_of(task)
         inputs, truth = examples[task_name]
         columns = tuple(model.space.select({task_name}))
-        shapes = {name: tuple(inputs.shape[1:])}
+        shapes = {only: tuple(inputs.shape[1:])}
         plans = [model.plan(row | own, shapes, [task_name]) for row in rows for own in columns]
-        answers = backend.run_all(plans, {name: inputs})
-        found = np.stack([score(answer[task_name], truth) for answer in answers], axis=1)
+        answers = backend.run_all(plans, {only: inputs})
+        found = np.stack([gain_of(answer[task_name], truth) for answer in answers], axis=1)
         # Rows and columns are products of axes: give each axis of the task its own.
         axes = (*model.space.select({None}).axes, *model.space.select({task_name}).axes)
-        outcomes[task_name] = found.reshape(len(truth), *(len(axis.values) for axis in axes))
+        gains[task_name] = found.reshape(len(truth), *(len(axis.values) for axis in axes))
         report()
-    expected = _expected(model.tasks, outcomes)
-    cells = {}
-    for task_name, task in model.tasks.items():
-        columns = tuple(model.space.select({task_name}))
-        shape = (len(rows), len(columns))
-        mean, of_mean = _mean(outcomes[task_name])
-        smoothed = expected[task_name]
-        if task.lower_is_better:  # by the delta method: the derivative of a root is 1 / (2 root)
-            value = np.sqrt(mean)
-            stderr = of_mean / (2 * np.maximum(value, 1e-12))
-            smoothed = np.sqrt(smoothed)
-        else:
-            value, stderr = mean, np.sqrt(mean * (1 - mean) / len(outcomes[task_name]))
-        cells[task_name] = Cells(
-            columns=columns,
-            value=value.reshape(shape),
-            n=np.full(shape, len(outcomes[task_name])),
-            stderr=stderr.reshape(shape),
-            measured=np.ones(shape, dtype=np.bool_),
-            smoothed=smoothed.reshape(shape),
-            lower_is_better=task.lower_is_better,
-        )
-    return Table(rows, cells)
+    accuracies = {name: own for name, own in gains.items() if not model.tasks[name].lower_is_better}
+    expected = smooth(accuracies) if accuracies else {}
+    for name in gains.keys() - accuracies.keys():  # each error has a unit of its own
+        expected |= smooth({name: gains[name]})
+    return Table(
+        rows,
+        {
+            name: _cells(task, tuple(model.space.select({name})), gains[name], expected[name])
+            for name, task in model.tasks.items()
+        },
+    )
 
 
-def _mean(outcomes: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return the mean over inputs and its standard error."""
-    n = len(outcomes)
-    spread = outcomes.std(axis=0, ddof=1) if n > 1 else np.zeros(outcomes.shape[1:])
-    return outcomes.mean(axis=0), spread / np.sqrt(n)
+def _cells(
+    task: Task, columns: tuple[Subnet, ...], gains: FloatArray, expected: FloatArray
+) -> Cells:
+    """Return a task's part of the table from what each input adds to its scores."""
+    n, mean = len(gains), gains.mean(axis=0)
+    if task.lower_is_better:
+        value = np.sqrt(-mean)
+        # The derivative of a root is 1 / (2 root).
+        spread = gains.std(axis=0, ddof=min(1, n - 1)) / np.sqrt(n)
+        stderr = spread / (2 * np.maximum(value, _TINY))
+        # No cell is expected to be better than the best that was seen.
+        smoothed = np.sqrt(np.maximum(-expected, -mean.max()))
+    else:
+        value, smoothed = mean, expected.clip(0.0, 1.0)
+        stderr = np.sqrt(mean * (1 - mean) / n)
+    shape = (-1, len(columns))
+    value = value.reshape(shape)
+    return Cells(
+        columns=columns,
+        value=value,
+        n=np.full(value.shape, n),
+        stderr=stderr.reshape(shape),
+        measured=np.ones(value.shape, dtype=np.bool_),
+        smoothed=smoothed.reshape(shape),
+        lower_is_better=task.lower_is_better,
+    )
 
 
-def _expected(
-    tasks: Mapping[str, Task], outcomes: Mapping[str, FloatArray]
-) -> dict[str, FloatArray]:
-    """Return expected means: of accuracies together, of errors by task, each in a unit of its own.
-
-    An error is smoothed as minus what it is, so that wider is known to be no worse there too.
-    """
-    right = {name: own for name, own in outcomes.items() if not tasks[name].lower_is_better}
-    found = {name: own.clip(0.0, 1.0) for name, own in smooth(right).items()} if right else {}
-    for name, own in outcomes.items():
-        if tasks[name].lower_is_better:
-            # No cell is expected to be better than the best that was seen.
-            found[name] = np.maximum(-smooth({name: -own})[name], own.mean(axis=0).min())
-    return found
-
-
-def _outcomes_of(task: Task) -> Callable[[Tensor, Tensor], FloatArray]:
-    """Return what gives each input's part of a task's score, shape [inputs]."""
+def _gain_of(task: Task) -> Callable[[Tensor, Tensor], FloatArray]:
+    """Return what says what each input adds to a task's score, the more the better."""
     if task.metric == "accuracy":
         return _is_right
     if task.metric == "rmse":
-        return _squared_error
+        return _minus_squared_error
     raise ValueError(f"task {task.name!r}: metric={task.metric!r} must be accuracy or rmse")
 
 
@@ -112,6 +108,9 @@ def _is_right(logits: Tensor, labels: Tensor) -> FloatArray:
     return right
 
 
-def _squared_error(found: Tensor, truth: Tensor) -> FloatArray:
-    squares: FloatArray = (found - truth).double().pow(2).flatten(1).mean(1).numpy(force=True)
-    return squares
+def _minus_squared_error(found: Tensor, truth: Tensor) -> FloatArray:
+    if found.shape != truth.shape:
+        raise ValueError(f"answers of shape {list(found.shape)}, truth of {list(truth.shape)}")
+    each = (found - truth).double().reshape(len(found), -1)
+    squares: FloatArray = each.pow(2).mean(1).numpy(force=True)
+    return -squares

@@ -65,7 +65,7 @@ def choose(
     *,
     delay_s: float = 0.0,
     pace: float = 1.0,
-    num_items: int = 1,
+    num_works: int = 1,
     spent_s: float = 0.001,
     waited_s: float = 0.0,
     timeout_s: float | None = None,
@@ -74,8 +74,8 @@ def choose(
     chooser = chooser or chooser_of(policy, delay_s, pace)
     question = Question(None, None, budget or Budget(), timeout_s=timeout_s)
     shape = served.inputs.plan_shapes()
-    room = Flows().enter(ANY_FLOW, num_items, 0.0)
-    return chooser.choose(served, question, shape, Progress(num_items, spent_s, waited_s, room))
+    room = Flows().enter(ANY_FLOW, num_works, 0.0)
+    return chooser.choose(served, question, shape, Progress(num_works, spent_s, waited_s, room))
 
 
 def test_without_waiting_everybody_gets_what_they_ask_for(timed: Served) -> None:
@@ -173,7 +173,7 @@ def test_a_slow_engine_is_reckoned_with(timed: Served) -> None:
 
 def test_several_inputs_share_the_latency(timed: Served) -> None:
     assert (
-        choose(timed, Price(TARGET_S), Budget(latency_ms=12.0), num_items=2).selection.fraction < 1
+        choose(timed, Price(TARGET_S), Budget(latency_ms=12.0), num_works=2).selection.fraction < 1
     )
 
 

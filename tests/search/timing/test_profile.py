@@ -18,6 +18,7 @@ from search.quality.table import TABLE, Table
 from search.timing.calibrate import ROWS, calibrate
 from search.timing.profile import LatencyProfile, Workload, function_of
 from search.timing.timing import Timing
+from tests.search.toys import Necked, random_table
 from tests.tiny import tiny_model, tiny_table
 from tests.tiny_text import write_text_checkpoint
 
@@ -210,6 +211,35 @@ def test_who_waits_is_told_what_part_is_done_by_work_or_by_the_time_left(max_s: 
     ended = told[-1][0]
     assert all(part >= min(0.99, (tick - 2) / max_s) for tick, part in told)
     assert ended > 100
+
+
+def test_what_depends_on_two_sequences_is_timed_by_both_lengths_together() -> None:
+    model = Necked()
+    backend = TorchBackend()
+    ticks = count()
+    found = calibrate(model, random_table(model), backend, lambda: float(next(ticks)))
+    assert found.lengths == (8, 32, 40)
+    plan = model.plan(model.space.largest, {"query": (40, 1), "document": (40, 1)})
+    encode, cross = (found.curves[function_of(step)] for step in (plan.steps[0], plan.steps[2]))
+    assert found.sequences is not None
+    assert (found.sequences[encode], found.sequences[cross]) == (1, 2)
+    both = found.curves[function_of(plan.steps[1])]
+    assert both == encode  # one function on either text costs the same
+    workload = Workload.of(plan, 1, {"query": 10, "document": 22})
+    assert np.asarray(workload.length).tolist()[:3] == [10, 22, 32]
+    found.seconds[cross] = np.array([8.0, 32.0, 40.0])  # a second for each token of a sequence
+    assert found.total([plan.steps[2]], Workload(1, 32)) == pytest.approx(16)
+
+
+def test_every_variant_of_a_model_with_load_axes_is_built_and_measured() -> None:
+    model = Necked(with_load=True)
+    ticks = count()
+    found = calibrate(model, random_table(model), TorchBackend(), lambda: float(next(ticks)))
+    assert model.variants == [{"bits": 4}, {"bits": 8}]
+    assert found.curves.keys() == Finders(model, random_table(model)).functions
+    encode = {bits: found.curves[("query",), ("encode", 5, bits, None)] for bits in (4, 8, 32)}
+    assert len(set(encode.values())) == 3
+    assert np.isfinite(found.seconds).all()
 
 
 def test_a_time_limit_leaves_larger_batches_to_be_extrapolated() -> None:
