@@ -24,6 +24,8 @@ from models.train.cifar100 import Images
 from search.budget import Budget, InfeasibleBudgetError
 from search.ecmt import find_by_rule
 from search.find import Finder, Selection
+from search.finders import Finders
+from search.knapsack.solve import Solution
 from search.offline.training import by_task
 from search.quality.table import Table
 from server import catalog
@@ -72,8 +74,8 @@ class TestSplit:
 def methods(model: Slimmable, table: Table, everything: Finder) -> dict[str, Find]:
     """Return the ways to turn preferences and a budget into a subnet; None where none fits."""
     last = slice(-1, None)
-    full_encoder = Finder(model, {"image": model.config.input.shape}, table.part(rows=last))
-    full_decoders = Finder(model, {"image": model.config.input.shape}, table.part(columns=last))
+    full_encoder = Finders(model, table.part(rows=last)).at()
+    full_decoders = Finders(model, table.part(columns=last)).at()
     return {
         "exact search": _or_none(lambda p, b: everything.find(None, p, b, 0.0)),
         "ECMT rule": _or_none(lambda p, b: find_by_rule(everything, None, p, b)),
@@ -98,14 +100,15 @@ def _or_none(find: Callable[[Weights, Budget], Selection]) -> Find:
 
 def _global_width(model: Slimmable, finder: Finder) -> Find:
     """Return the widest uniform subnet that fits, whatever the preferences."""
-    grid, tasks = finder.grid, np.arange(len(finder.tasks))
-    largest = finder.request(None, None).largest_macs
+    grid, tasks = finder.grid, finder.tasks
+    request = finder.request(None, None)
     uniform = []
     for i, width in enumerate(model.config.widths):
         row = Subnet((axis_of_stage(s + 1), width) for s in range(len(model.config.channels)))
         if row in grid.rows:
-            _, cost, _ = grid.describe(grid.rows.index(row), np.full(len(tasks), i), tasks)
-            uniform.append((cost.macs / largest, Subnet(dict.fromkeys(model.space.largest, width))))
+            found = Solution(grid.rows.index(row), np.full(len(tasks), i), 0.0, 0.0)
+            fraction = finder.selection(request, found).fraction
+            uniform.append((fraction, Subnet(dict.fromkeys(model.space.largest, width))))
 
     def answer(_: Mapping[str, float], budget: Budget) -> Subnet | None:
         assert budget.fraction is not None

@@ -23,7 +23,13 @@ from models.families.exits import Exits, ExitsConfig
 from models.space import Subnet
 from models.train import texts
 from models.train.texts import Retrieval, ScoredPair
-from search.quality.embeddings import Evaluation, Measured, Ranking, Similarity, scores_by
+from search.quality.embeddings import (
+    Evaluation,
+    Measured,
+    RankingQuality,
+    SimilarityQuality,
+    scores_by,
+)
 from server.settings import data_folder
 
 _QUICK = 200  # pairs, or queries with the documents that answer them
@@ -92,7 +98,7 @@ def _load(folder: Path) -> Exits:
 
 
 def _evaluation(data: Sequence[ScoredPair] | Retrieval, metric: str) -> Evaluation:
-    return Ranking(data, metric) if isinstance(data, Retrieval) else Similarity(data)
+    return RankingQuality(data, metric) if isinstance(data, Retrieval) else SimilarityQuality(data)
 
 
 def _first(data: Sequence[ScoredPair] | Retrieval) -> Sequence[ScoredPair] | Retrieval:
@@ -132,7 +138,7 @@ def _measure(
         ]
     subnets = [*full, *narrow]
     figures: dict[str, object] = {}
-    every = scores_by(model, backend, model.text, evaluations, subnets)
+    every = scores_by(model, backend, evaluations, subnets)
     for title, measured in zip(titles, every, strict=True):
         found = dict(zip(subnets, measured, strict=True))
         _show(title, config, full, narrow, found)

@@ -133,6 +133,14 @@ class Plan:
         return frozenset(step.identity for step in self.steps)
 
     @cached_property
+    def tasks_at(self) -> Mapping[bytes, tuple[str, ...]]:
+        """By identity of each answering step, the tasks that it answers."""
+        found: dict[bytes, tuple[str, ...]] = {}
+        for task, step in self.answers.items():
+            found[step.identity] = (*found.get(step.identity, ()), task)
+        return found
+
+    @cached_property
     def joints(self) -> tuple[Step, ...]:
         """Inner values that meet other inputs in a later step, such as an encoded context.
 

@@ -17,8 +17,9 @@ import numpy as np
 
 from search.budget import Budget, InfeasibleBudgetError
 from search.find import Finder, Request, Selection
-from search.grid import Grid, IntArray
-from search.knapsack.solve import Answer
+from search.knapsack.solve import Solution
+from search.knapsack.view import View
+from search.lengths import IntArray
 from search.quality.table import FloatArray
 
 SHARES = 64
@@ -40,16 +41,17 @@ def find_by_rule(
         raise ValueError("the ECMT rule has no min_quality")
     request = finder.request(tasks, preferences)
     ceiling, _ = budget.max_macs(request.largest_macs)
-    macs = finder.grid.branch_macs[:, :, request.tasks]
+    view = finder.by_macs
+    macs = view.priced.own[..., request.tasks]
     # Decoders cost the same in many rows, which then divide any budget alike.
     costs, kind = np.unique(macs, axis=0, return_inverse=True)
-    best: Answer | None = None
+    best: Solution | None = None
     # The decoders' budgets do not depend on the ceiling, so that a larger one only adds choices.
     for share in np.linspace(0, 1, SHARES + 1):
         columns = decoder_columns(costs, request.weights, float(share))[kind]
-        answer = _best_row(finder.grid, request, columns, ceiling)
-        if answer is not None and (best is None or answer.gain > best.gain):
-            best = answer
+        found = _best_row(view, request, columns, ceiling)
+        if found is not None and (best is None or found.gain > best.gain):
+            best = found
     if best is None:
         # Share 0 holds the cheapest subnet of all, so the exact search finds none either.
         finder.find(tasks, preferences, budget)
@@ -57,21 +59,21 @@ def find_by_rule(
     return finder.selection(request, best)
 
 
-def _best_row(grid: Grid, request: Request, columns: IntArray, ceiling: float) -> Answer | None:
+def _best_row(view: View, request: Request, columns: IntArray, ceiling: float) -> Solution | None:
     """Return the best row that fits with its decoders at the given columns, [rows, tasks]."""
-    macs = grid.branch_macs[:, :, request.tasks]
+    macs = view.priced.own[..., request.tasks]
     rows, each = np.arange(len(macs))[:, None], np.arange(len(request.tasks))
-    total = grid.trunk_macs + macs[rows, columns, each].sum(axis=1)
-    retention = grid.retention[:, :, request.tasks]
+    total = view.options(request).base + macs[rows, columns, each].sum(axis=1)
+    retention = view.grid.retention[..., request.tasks]
     quality = retention[rows, columns, each] @ request.weights
     quality[total > ceiling] = -np.inf
     row = int(quality.argmax())
     if quality[row] == -np.inf:
         return None
-    return Answer(row, columns[row], float(quality[row]), np.inf)
+    return Solution(row, columns[row], float(quality[row]), np.inf)
 
 
-def decoder_columns(macs: IntArray, weights: FloatArray, share: float) -> IntArray:
+def decoder_columns(macs: FloatArray | IntArray, weights: FloatArray, share: float) -> IntArray:
     """Divide the decoders' budget by preference and take the widest column each can pay.
 
     Args:

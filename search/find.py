@@ -9,21 +9,28 @@ from functools import lru_cache
 
 import numpy as np
 
-from models.core import Cost, Shape
-from models.elastic import Elastic
+from models.core import Cost
 from models.space import Subnet, Value
-from search.budget import Budget
-from search.choose import ROUNDING, Choice, Chooser, Terms
-from search.grid import Grid, build_grid
-from search.knapsack.solve import Answer
-from search.quality.table import Score, Table
-from search.request import Reader, Request, RequestError
-from search.timing.profile import Function
+from search.budget import Budget, InfeasibleBudgetError
+from search.grid import Grid
+from search.knapsack.solve import Solution
+from search.knapsack.view import View
+from search.quality.table import Score
+from search.request import Request, RequestError, RequestReader
+from search.solver import ROUNDING, Chosen, Solver, Terms
 
-__all__ = ["TOLERANCE", "Finder", "Request", "RequestError", "Selection", "Terms"]
+__all__ = [
+    "TOLERANCE",
+    "Finder",
+    "NotResidentError",
+    "Request",
+    "RequestError",
+    "Selection",
+    "Terms",
+]
 
 TOLERANCE = 1e-3
-_MAX_QUESTIONS = 128  # answers kept, a few kilobytes each; a server has a finder per length of text
+_MAX_QUESTIONS = 128  # answers of one finder that are kept, a few kilobytes each
 
 
 @dataclass(frozen=True)
@@ -41,7 +48,7 @@ class Selection:
             price, of quality less the price of the compute.
         preferences: Weight of each asked task, summing to 1.
         scores: Of each asked task.
-        seconds: Predicted for running the inputs together; None without a timing.
+        seconds: Predicted for running the items together; None without a timing.
     """
 
     subnet: Subnet
@@ -54,43 +61,55 @@ class Selection:
     seconds: float | None = None
 
 
-class Finder:
-    """Exact search over a model's table, for one input shape; immutable, shared by all requests."""
+class NotResidentError(InfeasibleBudgetError):
+    """No subnet of which the weights are built fits the budget, but others would.
+
+    Attributes:
+        field: Of what is built, the part of the budget that cannot be met; ``resident`` if none
+            of the rows is built at all.
+        feasible: The nearest value of that field that can be met with what is built.
+        wanted: The best subnet if everything were built.
+        load: Its values on the load axes: the weights to build.
+    """
 
     def __init__(
-        self,
-        model: Elastic,
-        shape: Shape,
-        table: Table,
-        fixed: Mapping[str, Value] | None = None,
+        self, wanted: Selection, load: Mapping[str, Value], nearest: InfeasibleBudgetError
     ) -> None:
-        """Price the table and precompute the hulls.
+        chosen = " ".join(f"{axis}={value}" for axis, value in load.items())
+        super().__init__(
+            f"no resident variant fits, but {chosen} would: {nearest}",
+            nearest.field,
+            nearest.feasible,
+        )
+        self.wanted = wanted
+        self.load = load
+
+
+class Finder:
+    """Exact search over a model's table, for items of some shapes; shared by all requests."""
+
+    def __init__(self, whole: Grid, lean: Grid, lengths: Mapping[str, int]) -> None:
+        """Price the rows.
 
         Args:
-            model: Plans.
-            shape: Of one input.
-            table: Of the model.
-            fixed: Values on shared axes that every answer must have; None for any.
-
-        Raises:
-            ValueError: If the model's plans or the table do not factorise by task, or no subnet
-                has the fixed values.
+            whole: Every row.
+            lean: The same without those that another beats in MACs.
+            lengths: Of each input that has one.
         """
-        self._whole = build_grid(model, shape, table, fixed or {})
-        self._chooser = Chooser(self._whole)
-        self._reader = Reader(self._whole)
+        self._solver = Solver(whole, lean, lengths)
+        self._reader = RequestReader(whole.tasks, self._solver.largest_macs)
         # Clients ask the same question again and again.
         self._remembered = lru_cache(_MAX_QUESTIONS)(self._find)
 
     @property
-    def grid(self) -> Grid:
+    def by_macs(self) -> View:
         """Costs and retentions, without the rows that another beats in MACs."""
-        return self._chooser.by_macs.grid
+        return self._solver.by_macs
 
     @property
-    def functions(self) -> Collection[Function]:
-        """What the steps of every subnet compute."""
-        return self._whole.functions
+    def grid(self) -> Grid:
+        """Of the same rows."""
+        return self.by_macs.grid
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -120,6 +139,7 @@ class Finder:
         Raises:
             RequestError: If tasks or preferences make no sense.
             InfeasibleBudgetError: If no subnet meets the budget.
+            NotResidentError: If none does of those whose weights are built, and another would.
             ValueError: If the budget has a latency and the terms no timing.
         """
         budget = budget or Budget()
@@ -128,8 +148,24 @@ class Finder:
         return self._remembered(self.request(tasks, preferences), budget, tolerance, terms)
 
     def _find(self, request: Request, budget: Budget, tolerance: float, terms: Terms) -> Selection:
-        search = self._chooser.best if budget.min_quality is None else self._chooser.cheapest
-        return self._described(request, search(request, budget, tolerance, terms), terms)
+        try:
+            return self._solved(request, budget, tolerance, terms)
+        except InfeasibleBudgetError as error:
+            if terms.resident is None:
+                raise
+            nearest = error
+        terms = terms._replace(resident=None)
+        wanted = self._solved(request, budget, tolerance, terms)
+        load = {axis: wanted.subnet[axis] for axis in self.grid.load_axes}
+        raise NotResidentError(wanted, load, nearest)
+
+    def _solved(
+        self, request: Request, budget: Budget, tolerance: float, terms: Terms
+    ) -> Selection:
+        if terms.resident is not None and not self.grid.allowed(terms.resident).any():
+            raise InfeasibleBudgetError("nothing is built", "resident", 0.0)
+        solve = self._solver.best if budget.min_quality is None else self._solver.cheapest
+        return self._described(request, solve(request, budget, tolerance, terms), terms)
 
     def front(
         self,
@@ -145,11 +181,11 @@ class Finder:
             points: Budgets tried, evenly spaced from the cheapest subnet to the largest.
         """
         request = self.request(tasks, preferences)
-        low = float(self._chooser.by_macs.asked(request).lowest_cost.min())
+        low = float(self.by_macs.options(request).lowest_cost.min())
         front: list[Selection] = []
         for macs in np.linspace(low, request.largest_macs, points):
-            choice = self._chooser.best(request, Budget(macs=math.ceil(macs)), 0.0, Terms())
-            selection = self._described(request, choice, Terms())
+            chosen = self._solver.best(request, Budget(macs=math.ceil(macs)), 0.0, Terms())
+            selection = self._described(request, chosen, Terms())
             if not front or selection.quality > front[-1].quality + ROUNDING:
                 front.append(selection)
         return front
@@ -165,25 +201,26 @@ class Finder:
         """
         return self._reader.read(tasks, preferences)
 
-    def selection(self, request: Request, answer: Answer) -> Selection:
-        """Describe an answer to a request, its row counted as in `grid`."""
-        return self._described(request, Choice(self._chooser.by_macs, answer), Terms())
+    def selection(self, request: Request, solution: Solution) -> Selection:
+        """Describe a solution of a request, its row counted as in `grid`."""
+        return self._described(request, Chosen(self.grid, solution), Terms())
 
-    def _described(self, request: Request, choice: Choice, terms: Terms) -> Selection:
-        grid, answer = choice.view.grid, choice.answer
-        subnet, cost, scores = grid.describe(answer.row, answer.columns, request.tasks)
+    def _described(self, request: Request, chosen: Chosen, terms: Terms) -> Selection:
+        solution = chosen.solution
+        subnet, scores = chosen.grid.describe(solution.row, solution.columns, request.tasks)
+        cost = self._solver.cost(request, chosen)
         return Selection(
             subnet=subnet,
             cost=cost,
             fraction=cost.macs / request.largest_macs,
-            quality=self._chooser.quality(request, choice),
-            gap=answer.gap,
+            quality=self._solver.quality(request, chosen),
+            gap=solution.gap,
             preferences=dict(zip(scores, request.weights.tolist(), strict=True)),
             scores=scores,
-            seconds=self._seconds(request, choice, terms),
+            seconds=self._seconds(request, chosen, terms),
         )
 
-    def _seconds(self, request: Request, choice: Choice, terms: Terms) -> float | None:
+    def _seconds(self, request: Request, chosen: Chosen, terms: Terms) -> float | None:
         if terms.timing is None:
             return None
-        return terms.pace * self._chooser.microseconds(request, choice, terms.timing) / 1e6
+        return terms.pace * self._solver.microseconds(request, chosen, terms.timing) / 1e6

@@ -1,121 +1,172 @@
 """A model's costs and retentions as arrays, laid out for the search.
 
-Where every step serves either all tasks (the trunk) or exactly one (a branch), the cost of a subnet
-is its row's trunk cost plus one cell per task, and its quality one cell per task too. Both then
-factorise, and the search never has to enumerate subnets.
+Steps are grouped by the set of tasks whose answers need them. What several tasks share depends on
+shared axes alone, so it costs the same in every column of a row; what one task needs alone costs
+what its own column says. So the cost of a subnet is a sum over the sets that meet the asked tasks
+and one cell per task, its quality is one cell per task, and the search never has to enumerate
+subnets. Costs are polynomials in the lengths of sequences (`search.lengths`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from operator import attrgetter
-from types import MappingProxyType
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
-from models.core import Cost, Plan, Shape, Step
-from models.elastic import Elastic
+from models.core import Cost
 from models.space import Subnet, Value
-from search.quality.table import FloatArray, Score, Table
-from search.timing.profile import Function, function_of
+from models.variants import Choices
+from search.lengths import IntArray, Lengths
+from search.quality.table import BoolArray, FloatArray, Score
+from search.timing.profile import Function, LatencyProfile
+from search.timing.timing import Timing
 
-IntArray = NDArray[np.int64]
-_FIELDS = [field.name for field in fields(Cost)]
-_MACS = _FIELDS.index("macs")
-_fields_of = attrgetter(*_FIELDS)
-_NOTHING: Mapping[str, Value] = MappingProxyType({})
+_MAX_PROFILES = 4  # a model has one; while it is reloaded two
+_MAX_RESIDENT = 16  # sets of built weights whose rows are kept
+
+
+Resident: TypeAlias = frozenset[Choices]
+"""Choices on the load axes of which the weights are built."""
 
 
 class Priced(NamedTuple):
     """Every cell in one resource: MACs, or microseconds.
 
     Attributes:
-        trunk: Of the shared steps, shape [rows].
-        branch: Of a task's own steps, shape [rows, columns, tasks].
+        shared: Of the steps that a set of tasks shares, shape [rows, sets].
+        own: Of a task's own steps, shape [rows, columns, tasks].
     """
 
-    trunk: FloatArray
-    branch: FloatArray
+    shared: FloatArray
+    own: FloatArray
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Grid:
-    """Everything the search knows about a model at one input shape.
+    """Everything the search knows about a model, for the inputs that are there.
 
-    A task with fewer columns than the others has its last one repeated.
+    A task with fewer columns than the others has its last one repeated. *Terms* are those of
+    polynomials in the lengths.
 
     Attributes:
         tasks: Names, in the model's order.
+        lengths: What terms stand for.
         rows: Choices on the shared axes, shape [rows].
         columns: Per task and column, choices on the task's own axes.
-        trunk: Fields of the `Cost` of the shared steps, shape [rows, fields].
-        branch: Likewise of a task's own steps, shape [rows, columns, tasks, fields].
+        sets: Sets of tasks that share steps, shape [sets, tasks].
+        shared: MACs of the steps that each set shares, shape [rows, sets, terms].
+        own: MACs of a task's own steps, shape [rows, columns, tasks, terms].
         retention: Expected, shape [rows, columns, tasks].
         scores: What the table says, by row, task and column.
-        functions: What the steps of all rows compute, each once.
-        trunk_functions: Positions of those of the shared steps, -1 for none, shape [rows, steps].
-        branch_functions: Likewise of a task's own, shape [rows, columns, tasks, steps].
-        largest_trunk_macs: Of the largest subnet, whether its row is kept or not.
-        largest_branch_macs: Likewise, shape [tasks].
+        load_axes: Names of the axes whose weights must be built.
+        load: Position in ``loads`` of each row's values on these, shape [rows].
+        loads: Values on these axes, each combination once.
+        functions: What the steps of all rows compute, and the sequences it depends on, each once.
+        depends: Whether a function depends on a sequence, shape [functions, sequences].
+        shared_functions: Positions in ``functions`` of the steps that each set shares, -1 for
+            none, shape [rows, sets, steps].
+        own_functions: Likewise of a task's own, shape [rows, columns, tasks, steps].
+        largest_shared: MACs of the largest subnet for these inputs, shape [sets, terms].
+        largest_own: Likewise, shape [tasks, terms].
     """
 
     tasks: tuple[str, ...]
+    lengths: Lengths
     rows: tuple[Subnet, ...]
-    columns: tuple[tuple[dict[str, Value], ...], ...]
-    trunk: IntArray
-    branch: IntArray
+    columns: tuple[tuple[Mapping[str, Value], ...], ...]
+    sets: BoolArray
+    shared: IntArray
+    own: IntArray
     retention: FloatArray
     scores: tuple[tuple[tuple[Score, ...], ...], ...]
+    load_axes: tuple[str, ...]
+    load: IntArray
+    loads: tuple[Choices, ...]
     functions: tuple[Function, ...]
-    trunk_functions: IntArray
-    branch_functions: IntArray
-    largest_trunk_macs: int
-    largest_branch_macs: IntArray
+    depends: FloatArray
+    shared_functions: IntArray
+    own_functions: IntArray
+    largest_shared: IntArray
+    largest_own: IntArray
 
-    @property
-    def trunk_macs(self) -> IntArray:
-        """MACs of the shared steps, shape [rows]."""
-        return self.trunk[..., _MACS]
+    def sharing(self, tasks: IntArray) -> BoolArray:
+        """Return the sets that meet the asked tasks, shape [sets]."""
+        meets: BoolArray = np.any(self.sets[:, tasks], axis=1)
+        return meets
 
-    @property
-    def branch_macs(self) -> IntArray:
-        """MACs of a task's own steps, shape [rows, columns, tasks]."""
-        return self.branch[..., _MACS]
+    def macs(self, basis: IntArray) -> Priced:
+        """Return the cells in MACs at some lengths; the basis is that of `Lengths.basis`."""
+        return Priced(
+            (self.shared @ basis).astype(np.float64), (self.own @ basis).astype(np.float64)
+        )
 
-    @property
-    def macs(self) -> Priced:
-        """The cells in MACs."""
-        return Priced(self.trunk_macs.astype(np.float64), self.branch_macs.astype(np.float64))
+    def cost(self, basis: IntArray, row: int, columns: IntArray, tasks: IntArray) -> Cost:
+        """Return the cost of one subnet for the asked tasks, one column each."""
+        shared = self.shared[row][self.sharing(tasks)].sum(axis=0)
+        return Cost(int((shared + self.own[row][columns, tasks].sum(axis=0)) @ basis))
+
+    def largest_macs(self, tasks: IntArray, basis: IntArray) -> int:
+        """Return the MACs of the largest subnet for some tasks."""
+        shared = self.largest_shared[self.sharing(tasks)] @ basis
+        return int(shared.sum() + (self.largest_own[tasks] @ basis).sum())
+
+    def microseconds(self, timing: Timing, lengths: Mapping[str, int]) -> FloatArray:
+        """Predict every function, and at the end nothing; shape [functions + 1]."""
+        sequences = np.array([lengths[name] for name in self.lengths.names], dtype=np.float64)
+        found = timing.microseconds(self._curves(timing.profile), self.depends @ sequences)
+        return np.append(found, 0.0)  # what stands at -1 takes no time
 
     def times(self, of_function: FloatArray) -> Priced:
-        """Return the cells in the unit of ``of_function``, shape [functions]."""
-        known = np.append(of_function, 0.0)  # what stands at -1 takes no time
+        """Return the cells in the unit of what `microseconds` gives."""
         return Priced(
-            known[self.trunk_functions].sum(axis=-1), known[self.branch_functions].sum(axis=-1)
+            of_function[self.shared_functions].sum(axis=-1),
+            of_function[self.own_functions].sum(axis=-1),
         )
 
-    def without_dominated(self, priced: Priced) -> tuple[Grid, Priced]:
-        """Drop the rows that another beats or equals in price and retention, in every cell.
+    def time(self, of_function: FloatArray, row: int, columns: IntArray, tasks: IntArray) -> float:
+        """Return the same of one subnet, for the asked tasks."""
+        shared = of_function[self.shared_functions[row][self.sharing(tasks)]]
+        return float(shared.sum() + of_function[self.own_functions[row][columns, tasks]].sum())
 
-        Such a row is never needed, whatever the tasks, preferences and budget.
-        """
-        keep = _undominated(*priced, self.retention)
-        of_rows = ("trunk", "branch", "retention", "trunk_functions", "branch_functions")
-        part = replace(
+    def allowed(self, resident: Resident) -> BoolArray:
+        """Return the rows of which the weights are built, shape [rows]."""
+        return self._allowed(resident)
+
+    def part(self, rows: IntArray) -> Grid:
+        """Return some of the rows."""
+        of_rows = ("shared", "own", "retention", "load", "shared_functions", "own_functions")
+        return replace(
             self,
-            rows=tuple(self.rows[r] for r in keep),
-            scores=tuple(self.scores[r] for r in keep),
-            **{name: getattr(self, name)[keep] for name in of_rows},
+            rows=tuple(self.rows[r] for r in rows),
+            scores=tuple(self.scores[r] for r in rows),
+            **{name: getattr(self, name)[rows] for name in of_rows},
         )
-        return part, Priced(*(array[keep] for array in priced))
+
+    def without_dominated(self) -> Grid:
+        """Drop the rows that another of the same weights beats or equals in every cell.
+
+        That is, in retention and in the MACs of every term, so at all lengths. Such a row is never
+        needed, whatever the tasks, preferences and budget in MACs.
+        """
+        count = len(self.rows)
+        worth = np.concatenate(  # the less, the better
+            [array.reshape(count, -1) for array in (self.shared, self.own, -self.retention)],
+            axis=1,
+        )
+        is_as_good = self.load[:, None] == self.load[None, :]
+        for cell in np.unique(worth, axis=1).T:
+            is_as_good &= cell[:, None] <= cell[None, :]
+        # Of equal rows the first stays.
+        is_better = is_as_good & (~is_as_good.T | np.tri(count, k=-1, dtype=np.bool_).T)
+        return self.part(np.flatnonzero(~is_better.any(axis=0)))
 
     def describe(
         self, row: int, columns: IntArray, tasks: IntArray
-    ) -> tuple[Subnet, Cost, dict[str, Score]]:
-        """Return one subnet, its cost, and the score of each asked task.
+    ) -> tuple[Subnet, dict[str, Score]]:
+        """Return one subnet, and the score of each asked task.
 
         Args:
             row: Its row.
@@ -128,124 +179,15 @@ class Grid:
         for task, column in zip(tasks.tolist(), columns.tolist(), strict=True):
             choices.update(self.columns[task][column])
             scores[self.tasks[task]] = of_row[task][column]
-        cost = self.trunk[row] + self.branch[row][columns, tasks].sum(axis=0)
-        return self.rows[row] | choices, Cost(*cost.tolist()), scores
+        return self.rows[row] | choices, scores
 
+    @cached_property
+    def _curves(self) -> Callable[[LatencyProfile], IntArray]:
+        return lru_cache(_MAX_PROFILES)(lambda profile: profile.numbers(self.functions))
 
-def build_grid(
-    model: Elastic, shape: Shape, table: Table, fixed: Mapping[str, Value] = _NOTHING
-) -> Grid:
-    """Price the cells of a table by planning them.
+    @cached_property
+    def _allowed(self) -> Callable[[Resident], BoolArray]:
+        def allowed(resident: Resident) -> BoolArray:
+            return np.array([values in resident for values in self.loads])[self.load]
 
-    Args:
-        model: Plans.
-        shape: Of one input.
-        table: Of the model.
-        fixed: Values on shared axes; rows with others are left out. What is compared with the
-            largest subnet is still compared with that of the whole model.
-
-    Raises:
-        ValueError: If a step serves some tasks but not all, the table does not score every task, or
-            no row has the fixed values.
-    """
-    tasks = tuple(model.tasks)
-    if missing := [task for task in tasks if task not in table.cells]:
-        raise ValueError(f"the table has no scores for task {missing[0]!r}")
-    depth = max(len(table.cells[task].columns) for task in tasks)
-    repeated = {
-        task: np.minimum(range(depth), len(table.cells[task].columns) - 1) for task in tasks
-    }
-    columns = tuple(
-        tuple(dict(table.cells[task].columns[c]) for c in repeated[task]) for task in tasks
-    )
-    choices = [
-        Subnet(pair for column in columns for pair in column[c].items()) for c in range(depth)
-    ]
-    rows = [r for r, row in enumerate(table.rows) if all(row.get(a) == v for a, v in fixed.items())]
-    if not rows:
-        raise ValueError(f"no row has the values {dict(fixed)}")
-    numbers: dict[Function, int] = {}
-    splits = [
-        [_split(model.plan(table.rows[r] | own, shape), tasks) for own in choices] for r in rows
-    ]
-    largest, own = _split(model.plan(table.rows[-1] | choices[-1], shape), tasks)
-    retention = np.stack([table.retention(task)[:, repeated[task]] for task in tasks], axis=-1)
-    scores = (_scores(table, task, rows, repeated[task]) for task in tasks)
-    return Grid(
-        tasks=tasks,
-        rows=tuple(table.rows[r] for r in rows),
-        columns=columns,
-        trunk=np.array([_figures(of_row[0][0]) for of_row in splits]),
-        branch=np.array(
-            [[[_figures(steps) for steps in branch] for _, branch in of_row] for of_row in splits]
-        ),
-        retention=retention[rows],
-        scores=tuple(zip(*scores, strict=True)),
-        trunk_functions=_numbered([of_row[0][0] for of_row in splits], numbers),
-        branch_functions=_numbered(
-            [steps for of_row in splits for _, branch in of_row for steps in branch], numbers
-        ).reshape(len(rows), depth, len(tasks), -1),
-        functions=tuple(numbers),
-        largest_trunk_macs=_figures(largest)[_MACS],
-        largest_branch_macs=np.array([_figures(steps)[_MACS] for steps in own]),
-    )
-
-
-def _figures(steps: Iterable[Step]) -> tuple[int, ...]:
-    """Return the fields of the summed cost of steps."""
-    figures = [_fields_of(step.cost) for step in steps]
-    return tuple(map(sum, zip(*figures, strict=True))) if figures else (0,) * len(_FIELDS)
-
-
-def _numbered(paths: Sequence[Sequence[Step]], numbers: dict[Function, int]) -> IntArray:
-    """Return the number of each step's function, new ones added; shape [paths, steps]."""
-    found = np.full((len(paths), max(map(len, paths))), -1, dtype=np.int64)
-    for i, path in enumerate(paths):
-        for j, step in enumerate(path):
-            found[i, j] = numbers.setdefault(function_of(step), len(numbers))
-    return found
-
-
-def _scores(
-    table: Table, task: str, rows: Sequence[int], columns: IntArray
-) -> list[tuple[Score, ...]]:
-    """Return one task's scores by row and column, as the objects that answers hand on."""
-    cells = table.cells[task]
-    arrays = (cells.value, cells.expected, table.retention(task), cells.n, cells.stderr)
-    lists = (array[rows][:, columns].tolist() for array in (*arrays, cells.measured))
-    return [tuple(map(Score, *row)) for row in zip(*lists, strict=True)]
-
-
-def _split(plan: Plan, tasks: tuple[str, ...]) -> tuple[list[Step], list[list[Step]]]:
-    """Return the steps that serve all tasks, and those that serve each alone."""
-    served: dict[Step, set[str]] = {step: set() for step in plan}
-    for leaf in plan:
-        if leaf.emits in tasks:
-            step: Step | None = leaf
-            while step is not None:
-                served[step].add(leaf.emits)
-                step = step.after
-    shared: list[Step] = []
-    own: dict[str, list[Step]] = {task: [] for task in tasks}
-    for step, names in served.items():
-        if len(names) == len(tasks) > 1:
-            shared.append(step)
-        elif len(names) == 1:
-            own[next(iter(names))].append(step)
-        else:
-            raise ValueError(f"step {step.key} serves {sorted(names)}: neither all tasks nor one")
-    return shared, list(own.values())
-
-
-def _undominated(trunk: FloatArray, branch: FloatArray, retention: FloatArray) -> list[int]:
-    """Return the rows that no other beats or equals in the cost and retention of every cell."""
-    rows = len(trunk)
-    parts = (trunk[:, None], branch.reshape(rows, -1), -retention.reshape(rows, -1))
-    worth = np.concatenate(parts, axis=1)  # the less, the better
-    keep: list[int] = []
-    for r in range(rows):
-        as_good = np.flatnonzero((worth <= worth[r]).all(axis=1))
-        # Of equal rows the first stays.
-        if not any(other < r or (worth[other] < worth[r]).any() for other in as_good.tolist()):
-            keep.append(r)
-    return keep
+        return lru_cache(_MAX_RESIDENT)(allowed)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 import numpy as np
 
-from search.grid import Grid, IntArray
+from search.lengths import IntArray
 from search.quality.table import FloatArray
 
 _MAX_TASK_SETS = 32
@@ -55,22 +55,31 @@ class Request:
 class _Tasks:
     """What depends on the tasks of a request alone."""
 
-    def __init__(self, grid: Grid, asked: tuple[str, ...]) -> None:
-        _check_tasks(asked, grid.tasks)
-        self.index = np.array([i for i, task in enumerate(grid.tasks) if task in asked])
-        self.ordered = [grid.tasks[i] for i in self.index]
+    def __init__(
+        self,
+        tasks: tuple[str, ...],
+        asked: tuple[str, ...],
+        largest_macs: Callable[[IntArray], int],
+    ) -> None:
+        _check_tasks(asked, tasks)
+        self.index = np.array([i for i, task in enumerate(tasks) if task in asked])
+        self.ordered = [tasks[i] for i in self.index]
         self.names = frozenset(self.ordered)
-        self.largest_macs = grid.largest_trunk_macs + int(
-            grid.largest_branch_macs[self.index].sum()
-        )
+        self.largest_macs = largest_macs(self.index)
 
 
-class Reader:
+class RequestReader:
     """Checks and normalises requests to one model."""
 
-    def __init__(self, grid: Grid) -> None:
-        self._tasks = grid.tasks
-        self._known = lru_cache(_MAX_TASK_SETS)(lambda names: _Tasks(grid, names))
+    def __init__(self, tasks: tuple[str, ...], largest_macs: Callable[[IntArray], int]) -> None:
+        """Read requests for some of the tasks.
+
+        Args:
+            tasks: Of the model.
+            largest_macs: Returns the MACs of the largest subnet for tasks of some positions.
+        """
+        self._tasks = tasks
+        self._known = lru_cache(_MAX_TASK_SETS)(lambda asked: _Tasks(tasks, asked, largest_macs))
 
     def read(
         self, tasks: Collection[str] | None, preferences: Mapping[str, float] | None

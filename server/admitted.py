@@ -12,8 +12,8 @@ from models.inputs import Item
 from models.nn.ragged import Value
 from search.find import Selection
 from server.choose import Choice, Question
+from server.engine.item import ItemResult, PreparedPlan, QueueItem
 from server.engine.reservation import Reservation
-from server.engine.work import Prepared, Result, Work
 from server.items import macs_of
 from server.observe.metrics import Stage
 
@@ -52,15 +52,15 @@ class Admitted:
     """A request that has room, its inputs and its subnet.
 
     Attributes:
-        room: For its works.
+        room: For its items.
         question: What was asked, and by whom.
         items: Decoded.
         choice: The subnet chosen, and how.
         flops: Of the request, each value that its items share counted once.
-        deadline: Of its works, on the engine's clock.
+        deadline: Of its items, on the engine's clock.
         seconds: Per stage so far; ``run`` adds to it.
         shared: Part of the FLOPs of the last run that were computed for others as well.
-        on_ran: Told of each run that ends: its slowest result, and of how many works.
+        on_ran: Told of each run that ends: its slowest result, and of how many items.
     """
 
     room: Reservation
@@ -71,17 +71,17 @@ class Admitted:
     deadline: float
     seconds: dict[Stage, float]
     shared: float = 0.0
-    on_ran: Callable[[Result, int], None] | None = None
+    on_ran: Callable[[ItemResult, int], None] | None = None
 
     @property
     def selection(self) -> Selection:
         """The subnet chosen."""
         return self.choice.selection
 
-    def work(self, prepared: Prepared, item: Item, known: Mapping[bytes, Value]) -> Work:
+    def queued(self, prepared: PreparedPlan, item: Item, known: Mapping[bytes, Value]) -> QueueItem:
         """Return an item as work for the engine."""
         flow = self.room.room.flow
-        return Work(
+        return QueueItem(
             prepared,
             item,
             known,
@@ -93,8 +93,8 @@ class Admitted:
         )
 
     async def run(
-        self, prepared: Prepared, going_on: Mapping[int, Mapping[bytes, Value]] | None = None
-    ) -> list[Result]:
+        self, prepared: PreparedPlan, going_on: Mapping[int, Mapping[bytes, Value]] | None = None
+    ) -> list[ItemResult]:
         """Run items and add the times of the slowest.
 
         Args:
@@ -103,9 +103,9 @@ class Admitted:
                 None to run all from the start.
         """
         known = dict.fromkeys(range(len(self.items)), _NOTHING) if going_on is None else going_on
-        works = [self.work(prepared, self.items[i], kept) for i, kept in known.items()]
-        results = await self.room.submit(works)
-        whole = macs_of(prepared, [work.item for work in works])
+        items = [self.queued(prepared, self.items[i], kept) for i, kept in known.items()]
+        results = await self.room.submit(items)
+        whole = macs_of(prepared, [item.inputs for item in items])
         self.shared = 1 - sum(result.macs for result in results) / whole if whole else 0.0
         slowest = max(results, key=lambda result: result.queue_s + result.run_s)
         self.seconds[Stage.QUEUE] += slowest.queue_s

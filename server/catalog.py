@@ -224,5 +224,5 @@ def load_one(folder: Path, max_text_chars: int = MAX_TEXT_CHARS) -> Served:
         limit_texts(model.inputs, max_text_chars)
         created_s = int((folder / MANIFEST).stat().st_mtime)
         served = Served(folder, model.name, loaded.manifest, model, table, created_s)
-        _ = served.finder  # built now, so that a table that does not factorise is refused here
+        _ = served.finders  # built now, so that a table that does not factorise is refused here
     return served

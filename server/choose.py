@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 
 from models.core import Shapes
 from models.space import Value
+from models.variants import Choices
 from search.budget import Budget, InfeasibleBudgetError, TooSlowError
 from search.find import TOLERANCE, Selection, Terms
-from search.grid import Resident
-from search.timing.profile import Timing
+from search.timing.timing import Timing
 from server.clients.caller import ANYONE, Caller
 from server.engine.engine import Engine
 from server.engine.flows import Room
@@ -53,7 +53,7 @@ class Question:
     priority: int | None = None
     timeout_s: float | None = None
     raw: bool = False
-    resident: Resident | None = None
+    resident: frozenset[Choices] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +76,14 @@ class Progress:
     """How far a request has come when its subnet is chosen.
 
     Attributes:
-        num_works: Inputs, and what comes on top of them.
+        num_items: Inputs, and what comes on top of them.
         spent_s: Since it arrived.
         waited_s: Of that, for others.
         room: What it holds in the engine.
-        deadline: Of its works, on the engine's clock.
+        deadline: Of its items, on the engine's clock.
     """
 
-    num_works: int
+    num_items: int
     spent_s: float
     waited_s: float
     room: Room
@@ -103,7 +103,7 @@ class Chooser:
         served: Served,
         question: Question,
         shapes: Shapes,
-        num_works: int = 1,
+        num_items: int = 1,
         reading_s: float | None = None,
     ) -> Selection:
         """Return what a request gets when nobody waits.
@@ -112,7 +112,7 @@ class Chooser:
             served: The model.
             question: What is wanted of it.
             shapes: Of its items; each at least as large as that of any.
-            num_works: Inputs, and what comes on top of them.
+            num_items: Inputs, and what comes on top of them.
             reading_s: What reading its inputs took; None for what it usually takes.
 
         Raises:
@@ -132,14 +132,14 @@ class Chooser:
         left_s = math.inf
         if latency_ms is not None and self._policy.heeds_latency:
             left_s = latency_ms / 1000 - reading_s
-        terms = self._terms(served, shapes, num_works, left_s)
+        terms = self._terms(served, num_items, left_s)
         try:
             return self._find(served, question, shapes, terms)
         except TooSlowError as error:
             assert latency_ms is not None
             assert served.profile is not None, "or nothing would be too slow"
             run_s = error.cheapest_s
-            if num_works > served.profile.rows[-1]:
+            if num_items > served.profile.rows[-1]:
                 run_s *= _BEYOND
             seconds = self._promises.seconds(served.name, run_s + reading_s)
             raise TooSlowError(latency_ms, seconds, error.suffix) from None
@@ -168,11 +168,11 @@ class Chooser:
         delay_s = self._engine.delay_s(progress.room, own_s, progress.deadline)
         latency_ms = question.budget.latency_ms
         left_s = math.inf if latency_ms is None else latency_ms / 1000 - progress.spent_s
-        load = self._policy.decide(Moment(delay_s, left_s, wanted.cost.flops * progress.num_works))
+        load = self._policy.decide(Moment(delay_s, left_s, wanted.cost.flops * progress.num_items))
         selection = wanted
         is_free = load.price == 0 and load.max_seconds == left_s
         if self._policy.heeds_latency and not question.budget.strict and not is_free:
-            terms = self._terms(served, shapes, progress.num_works, load.max_seconds)
+            terms = self._terms(served, progress.num_items, load.max_seconds)
             selection = self._slimmed(served, question, shapes, terms._replace(price=load.price))
         run_s = selection.seconds or 0.0
         self._check_time(question, progress, delay_s, run_s)
@@ -186,13 +186,13 @@ class Chooser:
         self, served: Served, question: Question, shapes: Shapes, progress: Progress
     ) -> Selection:
         """Return what is wanted; a latency that waiting for others breaks is refused for now."""
-        num_works, reading_s = progress.num_works, progress.spent_s - progress.waited_s
+        num_items, reading_s = progress.num_items, progress.spent_s - progress.waited_s
         self._promises.note_reading(served.name, reading_s)
         try:
-            return self.wanted(served, question, shapes, num_works, progress.spent_s)
+            return self.wanted(served, question, shapes, num_items, progress.spent_s)
         except TooSlowError as error:
             if progress.waited_s:
-                self.wanted(served, question, shapes, num_works, reading_s)
+                self.wanted(served, question, shapes, num_items, reading_s)
                 raise OverloadedError(
                     f"budget.latency_ms={error.latency_ms:g} could be met, but the request waited "
                     f"{1000 * progress.waited_s:.3g} ms to be read",
@@ -229,10 +229,10 @@ class Chooser:
             cheapest = terms._replace(price=_ANY_PRICE, max_seconds=math.inf)
             return self._find(served, question, shapes, cheapest)
 
-    def _terms(self, served: Served, shapes: Shapes, num_works: int, max_seconds: float) -> Terms:
+    def _terms(self, served: Served, num_items: int, max_seconds: float) -> Terms:
         if served.profile is None:
             return Terms()
-        timing = Timing.of(served.profile, num_works)
+        timing = Timing.of(served.profile, num_items)
         pace = _STEP ** round(math.log(self._engine.pace, _STEP))
         if _LEAST_S < max_seconds < math.inf:
             max_seconds = _STEP ** math.floor(math.log(max_seconds, _STEP))

@@ -11,7 +11,7 @@ from models.space import Subnet
 from models.variants import load_axes
 from search.find import Selection
 from server.choose import Question
-from server.engine.work import Prepared
+from server.engine.item import PreparedPlan
 from server.errors import InvalidRequestError
 from server.inputs.sources import Sources
 from server.served import Served
@@ -48,7 +48,7 @@ def flops_of(served: Served, selection: Selection, shapes: Shapes, items: Sequen
     return shared_cost((plan, contents_of(item)) for item in items).flops
 
 
-def macs_of(prepared: Prepared, items: Sequence[Item]) -> float:
+def macs_of(prepared: PreparedPlan, items: Sequence[Item]) -> float:
     """Return the MACs of items by a plan of the model's own shapes, counted as `_flops` does."""
     if len(items[0]) == 1 or prepared.known:
         return float(prepared.macs * len(items))

@@ -78,14 +78,14 @@ class Loading:
         anything = replace(question, resident=possible)
         reading_s = progress.spent_s
         try:
-            best = self._chooser.wanted(served, anything, shapes, progress.num_works, reading_s)
+            best = self._chooser.wanted(served, anything, shapes, progress.num_items, reading_s)
         except InfeasibleBudgetError:
             return None  # which the choice among what is built then says
         choices = choices_of(space, best.subnet)
         if question.resident is None or choices in question.resident:
             return None
         try:
-            now = self._chooser.wanted(served, question, shapes, progress.num_works, reading_s)
+            now = self._chooser.wanted(served, question, shapes, progress.num_items, reading_s)
         except InfeasibleBudgetError:
             return choices, True
         return (choices, False) if _is_better(best, now, question) else None

@@ -24,7 +24,7 @@ from server.served import Served
 
 log = logging.getLogger(__name__)
 
-_FORMAT = 2
+_FORMAT = 3
 _MAX_S = 5.0  # for one model at a start; what it leaves open is corrected while serving
 _IN_LOG = Progress()
 
@@ -72,7 +72,7 @@ class Profiles:
             if not path.exists():
                 return None
             profile = _from_json(read_json(path, ProfileError)["profile"])
-            missing = set(served.finder.functions) - profile.curves.keys()
+            missing = served.finders.functions - profile.curves.keys()
             if missing:
                 raise ProfileError(f"{path}: curves lacks {sorted(map(str, missing))[0]}")
         return profile
@@ -92,7 +92,6 @@ class Profiles:
         with progress.of(what) as tell, torch.inference_mode():
             profile = calibrate(
                 served.elastic,
-                served.input,
                 served.table,
                 self.backend.baseline,
                 self.clock,
@@ -144,16 +143,21 @@ def _to_json(profile: LatencyProfile) -> dict[str, Any]:
         "rows": profile.rows,
         "lengths": profile.lengths,
         "seconds": profile.seconds.tolist(),
+        "sequences": None if profile.sequences is None else list(profile.sequences),
         "curves": [[*function, curve] for function, curve in profile.curves.items()],
     }
 
 
 def _from_json(record: dict[str, Any]) -> LatencyProfile:
     return LatencyProfile(
-        curves={(_key(parent), _key(own)): int(curve) for parent, own, curve in record["curves"]},
+        curves={
+            (tuple(map(_key, takes)), _key(own)): int(curve)
+            for takes, own, curve in record["curves"]
+        },
         rows=tuple(map(int, record["rows"])),
         lengths=tuple(map(int, record["lengths"])),
         seconds=np.array(record["seconds"], dtype=np.float64),
+        sequences=None if record["sequences"] is None else list(map(int, record["sequences"])),
     )
 
 

@@ -12,7 +12,7 @@ from models.core import Shapes, plan_cost
 from models.inputs import num_tokens
 from models.space import Subnet
 from server.choose import Choice, Question
-from server.engine.work import Prepared, Result
+from server.engine.item import ItemResult, PreparedPlan
 from server.errors import InvalidRequestError
 from server.inputs.sources import Source
 from server.observe.metrics import Stage
@@ -102,7 +102,7 @@ async def rerank(
 class _Stage:
     """A plan, and how to count what it costs for items of any shapes."""
 
-    prepared: Prepared
+    prepared: PreparedPlan
     subnet: Subnet
 
     def macs(self, served: Served, shapes: Sequence[Shapes]) -> int:
@@ -147,7 +147,7 @@ def _stages(
     )
 
 
-def _cosines(results: Sequence[Result], task: str) -> list[float]:
+def _cosines(results: Sequence[ItemResult], task: str) -> list[float]:
     """Return each later row's cosine with the first; vectors are of length 1."""
     vectors = torch.stack([result.outputs[task] for result in results])
     return (vectors[1:] @ vectors[0]).tolist()

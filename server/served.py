@@ -12,10 +12,11 @@ from models.checkpoint import Manifest
 from models.elastic import Elastic, nesting_axis
 from models.inputs import Inputs
 from models.space import Axis, Subnet, Value
-from search.find import Finder, Finders, Selection
+from search.find import Finder, Selection
+from search.finders import Finders
 from search.quality.table import Table
 from search.timing.profile import LatencyProfile
-from server.engine.work import Prepared
+from server.engine.item import PreparedPlan
 from server.inputs.sources import Source
 
 _MAX_PLANS = 4096  # per model; a plan is a few kilobytes of steps, without weights
@@ -56,7 +57,7 @@ class Served:
 
     @cached_property
     def finders(self) -> Finders:
-        """The searches, for items of any shapes."""
+        """The searches for items of any shapes; ValueError if the table is not of the model."""
         return Finders(self.elastic, self.table)
 
     @property
@@ -115,7 +116,7 @@ class Served:
         tasks: Collection[str],
         raw: bool = False,
         names: Collection[str] | None = None,
-    ) -> Prepared:
+    ) -> PreparedPlan:
         """Return the plan of a subnet, from a cache of the last few thousand.
 
         Args:
@@ -129,14 +130,16 @@ class Served:
     @cached_property
     def _prepare(
         self,
-    ) -> Callable[[Subnet, tuple[str, ...], bool, tuple[str, ...] | None], Prepared]:
+    ) -> Callable[[Subnet, tuple[str, ...], bool, tuple[str, ...] | None], PreparedPlan]:
         def prepare(
             subnet: Subnet, tasks: tuple[str, ...], raw: bool, names: tuple[str, ...] | None
-        ) -> Prepared:
+        ) -> PreparedPlan:
             # Only costs depend on lengths, and a plan to run is not asked for its cost.
             shapes = self.inputs.plan_shapes(names=names)
             plan = self.elastic.plan(subnet, shapes, tasks)
             plan = plan.with_raw() if raw else plan
-            return Prepared(self.name, plan, self.inputs, profile=self.profile, owner=self.model)
+            return PreparedPlan(
+                self.name, plan, self.inputs, profile=self.profile, owner=self.model
+            )
 
         return lru_cache(_MAX_PLANS)(prepare)

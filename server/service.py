@@ -20,8 +20,8 @@ from server.clients.inherit import inherited
 from server.clients.quotas import Quotas
 from server.engine.engine import Engine
 from server.engine.flows import Flow
+from server.engine.item import QueueItem
 from server.engine.load import Fixed, LoadPolicy
-from server.engine.work import Work
 from server.errors import DeadlineError
 from server.inputs.decoder import Decoder
 from server.inputs.sources import Source, Sources
@@ -154,7 +154,9 @@ class Service:
             prepared = served.prepare(subnet, served.elastic.tasks)
             for item in examples(served.inputs):
                 with self._engine.reserve(1, flow=_OWN) as room, blaming(served, subnet, item):
-                    (result,) = await room.submit([Work(prepared, item, priority=_OWN.priority)])
+                    (result,) = await room.submit(
+                        [QueueItem(prepared, item, priority=_OWN.priority)]
+                    )
                     check_answers(served.elastic.tasks, result.outputs)
         self.metrics.watch_model(served)  # with its front, which takes a moment
 
@@ -206,10 +208,10 @@ class Service:
             served: The model.
             question: What is wanted of it.
             items: Of the request.
-            num_more: Works to have room for beyond one per item.
+            num_more: Items to have room for beyond one per item.
 
         Raises:
-            OverloadedError: If there is no room for all works.
+            OverloadedError: If there is no room for all items.
             InvalidRequestError: If an input is none.
             RequestError: If tasks, preferences or fixed values make no sense.
             InfeasibleBudgetError: If no subnet meets the budget, even if nobody waited.
@@ -231,7 +233,7 @@ class Service:
         question = inherited(question, served, self._slims_all)
         late_s = self._late_s()
         start = self._clock() - late_s  # when it arrived; its answer may wait as long to be sent
-        budget, num_works = question.budget, len(asked) + num_more
+        budget, num_items = question.budget, len(asked) + num_more
         latency_s = inf if budget.latency_ms is None else budget.latency_ms / 1000
         timeout_s = inf if question.timeout_s is None else question.timeout_s
         deadline = start + min(latency_s, timeout_s) - late_s
@@ -241,7 +243,7 @@ class Service:
         wait_s = self._decoder.wait_s(sources, caller.client, caller.weight)
         with (
             self.uses.hold(served),
-            self._engine.reserve(num_works, expected_s, _flow(question), is_timed, wait_s) as room,
+            self._engine.reserve(num_items, expected_s, _flow(question), is_timed, wait_s) as room,
         ):
             if self._quotas is not None:
                 await self._quotas.charge_request(caller)
@@ -251,7 +253,7 @@ class Service:
             question = for_inputs(question, served, shapes)
             spent_s = decoded - start + late_s
             waited_s = 2 * late_s + min(wait_s, decoded - start - late_s)
-            progress = Progress(num_works, spent_s, waited_s, room.room, deadline)
+            progress = Progress(num_items, spent_s, waited_s, room.room, deadline)
             choice = await self._loading.choose(served, question, shapes, progress)
             flops = flops_of(served, choice.selection, shapes, items)
             if self._quotas is not None:

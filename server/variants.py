@@ -20,7 +20,7 @@ from models.elastic import Elastic
 from models.space import Subnet
 from models.variants import Choices, added_bytes, all_choices, build, choices_of, load_axes
 from server.engine.engine import Engine
-from server.engine.work import Prepared
+from server.engine.item import PreparedPlan
 from server.errors import ModelNotReadyError
 from server.served import Served
 
@@ -62,7 +62,7 @@ class _Variant:
 
     model: Any
     num_bytes: int
-    prepare: Callable[..., Prepared] = field(init=False)
+    prepare: Callable[..., PreparedPlan] = field(init=False)
 
 
 class Variants:
@@ -116,7 +116,7 @@ class Variants:
         tasks: Collection[str],
         raw: bool = False,
         names: Collection[str] | None = None,
-    ) -> Prepared:
+    ) -> PreparedPlan:
         """Return the plan of a subnet, as `Served.prepare`, with the weights that it names.
 
         Raises:
@@ -206,15 +206,15 @@ def _observed(task: asyncio.Task[None]) -> None:
         task.exception()
 
 
-def _preparing(served: Served, model: Elastic) -> Callable[..., Prepared]:
+def _preparing(served: Served, model: Elastic) -> Callable[..., PreparedPlan]:
     """Return a function that makes plans of a variant, each once."""
 
     def prepare(
         subnet: Subnet, tasks: tuple[str, ...], raw: bool, names: tuple[str, ...] | None
-    ) -> Prepared:
+    ) -> PreparedPlan:
         plan = model.plan(subnet, served.inputs.plan_shapes(names=names), tasks)
         plan = plan.with_raw() if raw else plan
-        return Prepared(
+        return PreparedPlan(
             served.name, plan, served.inputs, profile=served.profile, owner=served.model
         )
 

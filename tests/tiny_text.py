@@ -21,6 +21,8 @@ from models.inputs.text import TOKENIZER, TextConfig
 from models.nn.architecture import TransformerConfig
 from models.nn.ragged import Ragged
 from models.space import Space, Subnet
+from search.quality.embeddings import Measured, table_of
+from search.quality.table import TABLE
 from tests.walking import answers_of
 
 VOCABULARY = 60
@@ -155,9 +157,6 @@ def write_text_weights(folder: Path, name: str = "tiny-text") -> Exits:
 
 def write_text_checkpoint(folder: Path, name: str = "tiny-text") -> Path:
     """Write a servable checkpoint with made-up scores; return the folder."""
-    from search.quality.embeddings import Measured, table_of
-    from search.quality.table import TABLE
-
     model = write_text_weights(folder, name)
     subnets = list(model.space)
     # Deeper and wider is better, but the last dimensions only hurt.
@@ -165,7 +164,7 @@ def write_text_checkpoint(folder: Path, name: str = "tiny-text") -> Path:
         Measured(0.4 + 0.1 * _extent(model.space, s) - 0.2 * (s["dim"] == 16), 50, 0.01)
         for s in subnets
     ]
-    table_of(subnets, {"similarity": worth}).save(folder / TABLE, model.space)
+    table_of(model, subnets, {"similarity": worth}).save(folder / TABLE, model.space)
     checkpoint.cover(folder, TABLE)
     return folder
 

@@ -196,9 +196,15 @@ class Inputs(Mapping[str, Slot]):
             for name in (self if names is None else names)
         }
 
+    def lengths(self, shapes: Shapes) -> dict[str, int]:
+        """Return the length of each input that has one."""
+        return {
+            name: shape[0] for name, shape in shapes.items() if self._slots[name].type.has_length
+        }
+
     def num_tokens(self, shapes: Shapes) -> int:
         """Return the tokens of an item of some shapes; 0 where its inputs have no length."""
-        return sum(shape[0] for name, shape in shapes.items() if self._slots[name].type.has_length)
+        return sum(self.lengths(shapes).values())
 
     def bucket(self, item: Item) -> Hashable:
         """Return what must be equal for two items to share a batch."""

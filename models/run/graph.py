@@ -171,14 +171,17 @@ class Graph:
                     node.known[self.row(node.step.inputs, self.place_of[j])] = value
                 if identity in one.wanted:
                     one.collect(identity, value)
-            for identity in one.wanted - jobs[j].known.keys():
+            for identity in one.wanted:
+                if identity in jobs[j].known:
+                    continue
                 if (node := self.nodes.get(identity)) is not None:
                     node.concerned.append(j)
                 else:
                     raise ValueError(f"job {j}: what it wants to keep is not of its plan")
-            for step in jobs[j].plan.answers.values():
-                if step.identity in self.nodes:
-                    self.nodes[step.identity].answers = True
+        for plan in {id(job.plan): job.plan for job in jobs}.values():
+            for identity in plan.tasks_at:
+                if identity in self.nodes:
+                    self.nodes[identity].answers = True
         for node in self.nodes.values():
             key = (node.step.inputs, tuple(node.groups))
             if key not in rows:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -20,8 +20,8 @@ class Job:
     Attributes:
         plan: Of the item.
         item: Its inputs; equal digests are equal contents.
-        known: Values that are there already, by identity: tensors without a batch dimension on the
-            CPU or the device, or packed values of one row. Nothing that only they need is run.
+        known: Values that are there already, by identity: tensors without a batch dimension, or
+            packed values of one row; answers on the CPU. Nothing that only they need is run.
         keep: Identities of inner values that are wanted too.
     """
 
@@ -72,17 +72,18 @@ class Pending:
     has_failed: bool = False
 
     @property
-    def wanted(self) -> set[bytes]:
+    def wanted(self) -> Collection[bytes]:
         """Identities of the values that are for it."""
-        return {step.identity for step in self.job.plan.answers.values()} | self.job.keep
+        answers, keep = self.job.plan.tasks_at, self.job.keep
+        return answers.keys() | keep if keep else answers.keys()
 
     @property
     def is_done(self) -> bool:
         """Whether everything is there."""
         return (
-            not self.has_failed
-            and len(self.outputs) == len(self.job.plan.answers)
+            len(self.outputs) == len(self.job.plan.answers)
             and len(self.kept) == len(self.job.keep)
+            and not self.has_failed
         )
 
     @property
@@ -94,7 +95,6 @@ class Pending:
         """Add a value that it wants."""
         if identity in self.job.keep:
             self.kept[identity] = value
-        for task, step in self.job.plan.answers.items():
-            if step.identity == identity:
-                assert isinstance(value, Tensor)
-                self.outputs[task] = value.cpu()
+        for task in self.job.plan.tasks_at.get(identity, ()):
+            assert isinstance(value, Tensor)
+            self.outputs[task] = value

@@ -1,6 +1,6 @@
 """One row, exactly: a multiple-choice knapsack closed by reduced costs.
 
-Options whose reduced loss exceeds the room between the row's bound and the best answer found so
+TaskOptions whose reduced loss exceeds the room between the row's bound and the best answer found so
 far cannot be part of a better one and are dropped; what is left is enumerated. The answer is exact
 unless that would exceed ``MAX_STATES``; then the bound on what was missed comes with it.
 Reduced-cost fixing is textbook integer programming.
@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from search.grid import IntArray
+from search.lengths import IntArray
 from search.quality.table import FloatArray
 
 MAX_STATES = 4096

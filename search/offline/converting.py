@@ -14,7 +14,7 @@ from models.backends.torch import TorchBackend
 from models.files import reading
 from models.formats import Choices
 from models.train.texts import ScoredPair
-from search.quality.embeddings import Similarity, scores, table_of
+from search.quality.embeddings import SimilarityQuality, scores, table_of
 from search.quality.table import TABLE
 
 COLUMNS = ("sentence1", "sentence2", "score")
@@ -45,10 +45,11 @@ def convert(
     backend = TorchBackend()
     backend.prepare(stored)
     subnets = list(stored.space)
-    similarity = Similarity(rated)
+    similarity = SimilarityQuality(rated)
     with tqdm(desc="table", unit="batch") as progress:
-        found = scores(stored, backend, stored.input, similarity, subnets, progress.update)
-    table_of(subnets, dict.fromkeys(stored.tasks, found)).save(out / TABLE, stored.space)
+        found = scores(stored, backend, similarity, subnets, progress.update)
+    table = table_of(stored, subnets, dict.fromkeys(stored.tasks, found))
+    table.save(out / TABLE, stored.space)
     checkpoint.cover(out, TABLE)
 
 

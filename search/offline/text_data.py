@@ -9,7 +9,7 @@ from pathlib import Path
 from models.tasks import Metric
 from models.train import texts
 from models.train.texts import ScoredPair
-from search.quality.embeddings import Evaluation, Ranking, Similarity
+from search.quality.embeddings import Evaluation, RankingQuality, SimilarityQuality
 
 TextPairs = Sequence[ScoredPair] | Sequence[tuple[str, str]]
 
@@ -67,8 +67,8 @@ def general(root: Path) -> TextData:
         free=clean,
         pairs=rated,
         share=0.2,
-        validation=Similarity(validation),
-        test=Similarity(test),
+        validation=SimilarityQuality(validation),
+        test=SimilarityQuality(test),
         removed=len(free) - len(clean),
         licences=(
             "train splits of CLINC150, CC BY 3.0; BANKING77, CC BY 4.0; SciFact's claims, CC BY "
@@ -97,8 +97,8 @@ def pydoc_code(root: Path) -> TextData:
         free=[text for pair in clean[::4] for text in pair],
         pairs=clean,
         share=1.0,
-        validation=Ranking(texts.as_collection(chosen), "mrr@10"),
-        test=Ranking(texts.as_collection(test), "mrr@10"),
+        validation=RankingQuality(texts.as_collection(chosen), "mrr@10"),
+        test=RankingQuality(texts.as_collection(test), "mrr@10"),
         removed=len(pairs) - len(clean),
         licences=(
             "docstrings and functions of Django, NumPy, pandas, SciPy and SymPy, each BSD 3-Clause "

@@ -146,8 +146,8 @@ def elastic(base: Exits, source: Path, out: Path, data: TextData) -> Exits:
             torch.nn.init.eye_(model.projection(depth).weight)
             torch.nn.init.zeros_(model.projection(depth).bias)
     words = (text for pair in data.pairs for text in pair[:2])
-    drop = rare(base.input, words) if data.own_words else is_unused
-    model.take(base.input, source)
+    drop = rare(base.text, words) if data.own_words else is_unused
+    model.take(base.text, source)
     smaller = prune(model, out, drop)
     smaller.attach(out)
     return smaller
@@ -188,10 +188,10 @@ def finish(model: Exits, data: TextData, out: Path, record: dict[str, object]) -
     backend.prepare(stored)
     subnets = list(stored.space)
     with tqdm(desc="table", unit="batch") as progress:
-        found = scores(stored, backend, stored.input, data.validation, subnets, progress.update)
-        table_of(subnets, {data.task: found}).save(out / TABLE, stored.space)
+        found = scores(stored, backend, data.validation, subnets, progress.update)
+        table_of(stored, subnets, {data.task: found}).save(out / TABLE, stored.space)
         full = [s for s in subnets if s["heads"] == 1 and s["ffn"] == 1]
-        tested = scores(stored, backend, stored.input, data.test, full, progress.update)
+        tested = scores(stored, backend, data.test, full, progress.update)
     validation = dict(zip(subnets, found, strict=True))
     record["result"] = [
         {"subnet": dict(subnet), "validation": validation[subnet].value, "test": measured.value}

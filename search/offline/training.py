@@ -13,14 +13,13 @@ from tqdm import tqdm
 
 from models import checkpoint
 from models.backends.torch import TorchBackend
-from models.core import plan_cost
 from models.families.slimmable import Slimmable, SlimmableConfig
 from models.files import read_json, reading
 from models.space import Subnet
 from models.train import cifar100
 from models.train.run import LOG_FILE, STATE_FILE, StateError, load_state
 from models.train.slimmable import Recipe, recipe_json, train
-from search.find import Finder
+from search.finders import Finders
 from search.quality.measure import measure
 from search.quality.table import TABLE, Table
 
@@ -115,7 +114,7 @@ def by_task(model: Slimmable, images: cifar100.Images) -> dict[str, tuple[Tensor
     """Return each task's normalised images and labels."""
     return {
         task: (
-            model.input.normalise(images.pixels[images.task == i]),
+            model.config.input.normalise(images.pixels[images.task == i]),
             images.label[images.task == i],
         )
         for i, task in enumerate(model.tasks)
@@ -126,7 +125,7 @@ def result(
     model: Slimmable, table: Table, test: cifar100.Images, backend: TorchBackend
 ) -> list[dict[str, object]]:
     """Return the mean accuracy of the front's subnets on both splits, cheapest first."""
-    finder = Finder(model, model.input.shape, table)
+    finder = Finders(model, table).at()
     examples = by_task(model, test)
     rows = []
     for point in finder.front(points=12):
@@ -155,8 +154,8 @@ def evaluate(
     for task, (images, labels) in examples.items():
         own = model.space.select({None, task})
         choices = Subnet((axis.name, subnet[axis.name]) for axis in own.axes)
-        plan = model.plan(choices, model.input.shape, [task])
-        logits = backend.run(plan, {"image": images})[plan[-1].path]
+        plan = model.plan(choices, model.inputs.plan_shapes(), [task])
+        logits = backend.run(plan, {"image": images})[task]
         accuracy[task] = float((logits.argmax(1) == labels).float().mean())
     return accuracy
 
@@ -165,14 +164,14 @@ def card(model: Slimmable, record: Mapping[str, object]) -> str:
     """Return the card of a checkpoint, in Markdown."""
     rows = record["result"]
     assert isinstance(rows, list)
-    largest = plan_cost(model.plan(model.space.largest, model.input.shape))
+    largest = model.plan(model.space.largest, model.inputs.plan_shapes()).cost
     return _CARD.format(
         name=model.name,
         num_tasks=len(model.tasks),
         num_parameters=sum(p.numel() for p in model.parameters()),
         macs=largest.macs,
         record=RECORD,
-        input=model.input,
+        input=model.config.input,
         rows="\n".join(
             f"| {row['macs'] / 1e6:.1f} | {row['fraction']:.3f} "
             f"| {100 * row['validation_accuracy']:.1f} | {100 * row['test_accuracy']:.1f} |"

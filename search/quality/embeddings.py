@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -13,14 +13,14 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from models.backends.torch import TorchBackend
-from models.core import KeyPath, Plan, merge
+from models.core import Plan
 from models.elastic import Elastic
-from models.inputs.text import TextInput
+from models.inputs.text import text_input
 from models.space import Subnet
 from models.train.texts import Retrieval, ScoredPair
-from search.quality.table import Cells, FloatArray, Table
+from search.quality.table import Cells, FloatArray, Table, given_axes
 
-_MAX_LEAVES = 64  # run together; bounds the vectors held at once
+_MAX_PLANS = 64  # run together; bounds the vectors held at once
 _MAX_TOKENS = 4096
 _NO_COLUMN = (Subnet({}),)
 
@@ -50,7 +50,7 @@ class Evaluation(Protocol):
         """Score the texts' unit vectors, shape [texts, dim]."""
 
 
-class Similarity:
+class SimilarityQuality:
     """Spearman's rank correlation of cosines with people's ratings."""
 
     def __init__(self, pairs: Sequence[ScoredPair]) -> None:
@@ -74,7 +74,7 @@ class Similarity:
         return Measured(value, n, float(stderr))
 
 
-class Ranking:
+class RankingQuality:
     """The mean over queries of how well the right documents rank by cosine."""
 
     def __init__(self, retrieval: Retrieval, metric: str) -> None:
@@ -139,28 +139,26 @@ _PER_QUERY: dict[str, Callable[[NDArray[np.bool_]], float]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class _Item:
+class _Tokens:
     position: int
-    tokens: Tensor
+    ids: Tensor
 
 
 def scores(
     model: Elastic,
     backend: TorchBackend,
-    text_input: TextInput,
     evaluation: Evaluation,
     subnets: Sequence[Subnet],
     report: Callable[[], object] = lambda: None,
 ) -> list[Measured]:
     """Score subnets on one evaluation; see `scores_by`."""
-    (found,) = scores_by(model, backend, text_input, [evaluation], subnets, report)
+    (found,) = scores_by(model, backend, [evaluation], subnets, report)
     return found
 
 
 def scores_by(
     model: Elastic,
     backend: TorchBackend,
-    text_input: TextInput,
     evaluations: Sequence[Evaluation],
     subnets: Sequence[Subnet],
     report: Callable[[], object] = lambda: None,
@@ -168,9 +166,9 @@ def scores_by(
     """Score subnets in several ways on the same texts; what they share is computed once.
 
     Args:
-        model: Prepared by the backend, without axes of single tasks.
+        model: Of one input, a text; prepared by the backend, without axes of single tasks. A text
+            that is too long is cut at its end.
         backend: Runs the plans.
-        text_input: Of the model; a text that is too long is cut at its end.
         evaluations: Of the same texts.
         subnets: To be scored.
         report: Called after each batch.
@@ -181,46 +179,53 @@ def scores_by(
     texts = evaluations[0].texts
     assert all(evaluation.texts == texts for evaluation in evaluations), "of the same texts"
     task = next(iter(model.tasks))
-    items = [_Item(i, text_input.encode(text, truncate="right")) for i, text in enumerate(texts)]
-    items.sort(key=lambda item: len(item.tokens))
-    shape = text_input.shape_of(items[0].tokens)
-    plans = {subnet: model.plan(subnet, shape, [task]) for subnet in subnets}
+    tokenizer = text_input(model.inputs)
+    rows = [_Tokens(i, tokenizer.encode(text, truncate="right")) for i, text in enumerate(texts)]
+    rows.sort(key=lambda row: len(row.ids))
+    (name,) = model.inputs
+    shapes = {name: tokenizer.shape_of(rows[0].ids)}
+    plans = {subnet: model.plan(subnet, shapes, [task]) for subnet in subnets}
     found: list[dict[Subnet, Measured]] = [{} for _ in evaluations]
-    ordered = sorted(plans.items(), key=lambda entry: repr(entry[1][-1].path))
-    for start in range(0, len(ordered), _MAX_LEAVES):
-        part = dict(ordered[start : start + _MAX_LEAVES])
-        vectors = _embed(part.values(), backend, text_input, items, report)
-        for subnet, plan in part.items():
+    # Neighbours have most steps in common.
+    ordered = sorted(plans.items(), key=lambda entry: repr([step.key for step in entry[1]]))
+    for start in range(0, len(ordered), _MAX_PLANS):
+        part = dict(ordered[start : start + _MAX_PLANS])
+        vectors = _embed(model, name, list(part.values()), backend, rows, report)
+        for subnet, of_subnet in zip(part, vectors, strict=True):
             for own, evaluation in zip(found, evaluations, strict=True):
-                own[subnet] = evaluation.score(vectors[plan[-1].path])
+                own[subnet] = evaluation.score(of_subnet)
     return [[own[subnet] for subnet in subnets] for own in found]
 
 
 def _embed(
-    plans: Iterable[Plan],
+    model: Elastic,
+    name: str,
+    plans: Sequence[Plan],
     backend: TorchBackend,
-    text_input: TextInput,
-    items: Sequence[_Item],
+    rows: Sequence[_Tokens],
     report: Callable[[], object],
-) -> dict[KeyPath, FloatArray]:
-    steps = tuple(merge(plans).values())
-    parts: dict[KeyPath, list[Tensor]] = {}
-    batch: list[_Item] = []
-    for i, item in enumerate(items):
-        batch.append(item)
-        is_last = i + 1 == len(items)
-        if is_last or len(batch) * len(items[i + 1].tokens) > _MAX_TOKENS:
-            inputs = text_input.collate([one.tokens for one in batch])
-            for path, vectors in backend.run(steps, inputs).items():
-                parts.setdefault(path, []).append(vectors.float())
+) -> list[FloatArray]:
+    """Return the vectors of each plan, one a text, in the texts' order."""
+    parts: list[list[Tensor]] = [[] for _ in plans]
+    batch: list[Tensor] = []
+    for i, row in enumerate(rows):
+        batch.append(row.ids)
+        is_last = i + 1 == len(rows)
+        if is_last or len(batch) * len(rows[i + 1].ids) > _MAX_TOKENS:
+            inputs = {name: model.inputs.collate(name, batch)}
+            for own, answers in zip(parts, backend.run_all(plans, inputs), strict=True):
+                (vectors,) = answers.values()
+                own.append(vectors.float())
             batch = []
             report()
-    back = np.argsort([item.position for item in items])
-    return {path: torch.cat(rows).numpy()[back].astype(np.float64) for path, rows in parts.items()}
+    back = np.argsort([row.position for row in rows])
+    return [torch.cat(own).numpy()[back].astype(np.float64) for own in parts]
 
 
-def table_of(subnets: Sequence[Subnet], found: Mapping[str, Sequence[Measured]]) -> Table:
-    """Return the table of measured scores, one row per subnet, the largest last."""
+def table_of(
+    model: Elastic, subnets: Sequence[Subnet], found: Mapping[str, Sequence[Measured]]
+) -> Table:
+    """Return the table of measured scores by task, one row per subnet, the largest last."""
     cells = {}
     for task, measured in found.items():
         column = np.array([[m.value] for m in measured])
@@ -230,5 +235,6 @@ def table_of(subnets: Sequence[Subnet], found: Mapping[str, Sequence[Measured]])
             n=np.array([[m.n] for m in measured]),
             stderr=np.array([[m.stderr] for m in measured]),
             measured=np.ones(column.shape, dtype=np.bool_),
+            lower_is_better=model.tasks[task].lower_is_better,
         )
-    return Table(tuple(subnets), cells)
+    return Table(tuple(subnets), cells, given_axes(model.space.axes))

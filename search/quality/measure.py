@@ -5,61 +5,112 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from models.backends.torch import TorchBackend
-from models.core import merge
 from models.elastic import Elastic
+from models.space import Subnet
+from models.tasks import Task
 from search.quality.smooth import smooth
-from search.quality.table import Cells, Table
+from search.quality.table import Cells, FloatArray, Table
+
+_TINY = 1e-12
 
 
 def measure(
     model: Elastic,
     backend: TorchBackend,
     examples: Mapping[str, tuple[Tensor, Tensor]],
-    input_name: str = "image",
     report: Callable[[], object] = lambda: None,
 ) -> Table:
-    """Score every subnet of a classification model, running each path once.
+    """Score every subnet of a model that takes one input, computing each value once.
 
     Args:
-        model: Prepared by the backend.
+        model: Prepared by the backend. Its metrics are accuracies, or root mean square errors.
         backend: Runs the plans.
-        examples: Per task, inputs of shape [n, ...] and labels, int64, shape [n].
-        input_name: What the plan's first step takes.
+        examples: Per task, inputs of shape [n, ...] and what is right: labels, int64, shape [n], or
+            the numbers that the answers should be, of their shape.
         report: Called after each task.
 
     Returns:
-        Of every cell: accuracy with its binomial standard error, and expected accuracy.
+        Of every cell: the score with its standard error, and the expected score.
+
+    Raises:
+        ValueError: If a task has another metric, or what is right is of another shape.
     """
     rows = tuple(model.space.select({None}))
-    outcomes: dict[str, NDArray[np.bool_]] = {}
-    for task in model.tasks:
-        inputs, labels = examples[task]
-        columns = tuple(model.space.select({task}))
-        shape = tuple(inputs.shape[1:])
-        plans = [model.plan(row | column, shape, [task]) for row in rows for column in columns]
-        logits = backend.run(merge(plans).values(), {input_name: inputs})
-        is_right = {path: (x.argmax(1) == labels).numpy(force=True) for path, x in logits.items()}
-        # Rows and columns are products of axes: give each axis of the task's path its own.
-        axes = (*model.space.select({None}).axes, *model.space.select({task}).axes)
-        outcomes[task] = np.stack([is_right[plan[-1].path] for plan in plans], axis=1).reshape(
-            len(labels), *(len(axis.values) for axis in axes)
-        )
+    (only,) = model.inputs
+    gains: dict[str, FloatArray] = {}
+    for task_name, task in model.tasks.items():
+        gain_of = _gain_of(task)
+        inputs, truth = examples[task_name]
+        columns = tuple(model.space.select({task_name}))
+        shapes = {only: tuple(inputs.shape[1:])}
+        plans = [model.plan(row | own, shapes, [task_name]) for row in rows for own in columns]
+        answers = backend.run_all(plans, {only: inputs})
+        found = np.stack([gain_of(answer[task_name], truth) for answer in answers], axis=1)
+        # Rows and columns are products of axes: give each axis of the task its own.
+        axes = (*model.space.select({None}).axes, *model.space.select({task_name}).axes)
+        gains[task_name] = found.reshape(len(truth), *(len(axis.values) for axis in axes))
         report()
-    expected = smooth(outcomes)
-    cells = {}
-    for task, right in outcomes.items():
-        columns = tuple(model.space.select({task}))
-        value = right.mean(axis=0).reshape(len(rows), len(columns))
-        cells[task] = Cells(
-            columns=columns,
-            value=value,
-            n=np.full(value.shape, len(right)),
-            stderr=np.sqrt(value * (1 - value) / len(right)),
-            measured=np.ones(value.shape, dtype=np.bool_),
-            smoothed=expected[task].clip(0.0, 1.0).reshape(value.shape),
-        )
-    return Table(rows, cells)
+    accuracies = {name: own for name, own in gains.items() if not model.tasks[name].lower_is_better}
+    expected = smooth(accuracies) if accuracies else {}
+    for name in gains.keys() - accuracies.keys():  # each error has a unit of its own
+        expected |= smooth({name: gains[name]})
+    return Table(
+        rows,
+        {
+            name: _cells(task, tuple(model.space.select({name})), gains[name], expected[name])
+            for name, task in model.tasks.items()
+        },
+    )
+
+
+def _cells(
+    task: Task, columns: tuple[Subnet, ...], gains: FloatArray, expected: FloatArray
+) -> Cells:
+    """Return a task's part of the table from what each input adds to its scores."""
+    n, mean = len(gains), gains.mean(axis=0)
+    if task.lower_is_better:
+        value = np.sqrt(-mean)
+        # The derivative of a root is 1 / (2 root).
+        spread = gains.std(axis=0, ddof=min(1, n - 1)) / np.sqrt(n)
+        stderr = spread / (2 * np.maximum(value, _TINY))
+        # No cell is expected to be better than the best that was seen.
+        smoothed = np.sqrt(np.maximum(-expected, -mean.max()))
+    else:
+        value, smoothed = mean, expected.clip(0.0, 1.0)
+        stderr = np.sqrt(mean * (1 - mean) / n)
+    shape = (-1, len(columns))
+    value = value.reshape(shape)
+    return Cells(
+        columns=columns,
+        value=value,
+        n=np.full(value.shape, n),
+        stderr=stderr.reshape(shape),
+        measured=np.ones(value.shape, dtype=np.bool_),
+        smoothed=smoothed.reshape(shape),
+        lower_is_better=task.lower_is_better,
+    )
+
+
+def _gain_of(task: Task) -> Callable[[Tensor, Tensor], FloatArray]:
+    """Return what says what each input adds to a task's score, the more the better."""
+    if task.metric == "accuracy":
+        return _is_right
+    if task.metric == "rmse":
+        return _minus_squared_error
+    raise ValueError(f"task {task.name!r}: metric={task.metric!r} must be accuracy or rmse")
+
+
+def _is_right(logits: Tensor, labels: Tensor) -> FloatArray:
+    right: FloatArray = (logits.argmax(1) == labels).double().numpy(force=True)
+    return right
+
+
+def _minus_squared_error(found: Tensor, truth: Tensor) -> FloatArray:
+    if found.shape != truth.shape:
+        raise ValueError(f"answers of shape {list(found.shape)}, truth of {list(truth.shape)}")
+    each = (found - truth).double().reshape(len(found), -1)
+    squares: FloatArray = each.pow(2).mean(1).numpy(force=True)
+    return -squares

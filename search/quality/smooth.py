@@ -29,13 +29,16 @@ Effects = dict[str, list[FloatArray]]  # per task and axis: of each value, shape
 NUM_SPLITS = 8
 
 
-def smooth(outcomes: Mapping[str, NDArray[np.bool_]], seed: int = 0) -> dict[str, FloatArray]:
+def smooth(
+    outcomes: Mapping[str, NDArray[np.bool_] | FloatArray], seed: int = 0
+) -> dict[str, FloatArray]:
     """Return the expected score of each cell.
 
     Args:
-        outcomes: Per task, whether each input was right in each cell; shape [inputs, *axes], one
-            array axis for each of the model's, its values cheapest first. The tasks' axes are the
-            same as far as they agree in position and length.
+        outcomes: Per task, what each input adds to a cell's score, which is the mean: whether it
+            was right, or minus its error; the more, the better. Shape [inputs, *axes], one array
+            axis for each of the model's, its values cheapest first. The tasks' axes are the same
+            as far as they agree in position and length. Scores of all tasks have one unit.
         seed: Of the splits.
 
     Returns:
@@ -70,7 +73,7 @@ def rising(values: Sequence[float]) -> list[float]:
 
 
 def _split(
-    outcomes: Mapping[str, NDArray[np.bool_]], rng: np.random.Generator
+    outcomes: Mapping[str, NDArray[np.bool_] | FloatArray], rng: np.random.Generator
 ) -> list[tuple[dict[str, FloatArray], dict[str, FloatArray]]]:
     """Return the scores on two random halves of each task's inputs, both ways round."""
     one, other = {}, {}

@@ -1,14 +1,18 @@
 """The score of every (task, path), measured once and kept with the checkpoint.
 
-A task's score depends only on the steps on its own path. So the table factorises along the tree:
-it has one row per choice on the axes that all tasks share (the trunk) and, per task, one column per
-choice on the task's own axes (the branch). A subnet's scores are one cell per task.
+A task's score depends only on the steps that its answer needs. So the table factorises: it has one
+row per choice on the axes that all tasks share and, per task, one column per choice on the task's
+own axes. A subnet's scores are one cell per task.
+
+Scores are compared as *retention*: the part that is kept of the largest subnet's score for the same
+inputs, and where less is better that subnet's error over the error.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +21,8 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from models.files import reading, replacing
-from models.space import Axis, Space, Subnet
+from models.space import Axis, Space, Subnet, Value
+from models.tasks import Metric, Task
 
 TABLE = "table.safetensors"
 FloatArray = NDArray[np.float64]
@@ -32,8 +37,8 @@ _KINDS = {  # of numbers, by entry
     "n": "iu",
     "measured": "b",
 }
-# Every metric is at most 1, and a rank correlation at least -1.
-_RANGES = (("value", -1, 1), ("expected", -1, 1), ("stderr", 0, 1), ("n", 0, 2**31 - 1))
+_LEAST: Mapping[Metric, float] = {"spearman": -1.0}  # of all others 0
+_MAX_N = 2**31 - 1
 
 
 class TableError(ValueError):
@@ -46,7 +51,8 @@ class Score(NamedTuple):
     Attributes:
         value: As measured, in the task's metric.
         expected: What the search counts on: the value with its noise smoothed out, in the metric.
-        retention: Expected score over the largest subnet's.
+        retention: Expected score over the largest subnet's for the same inputs; where less is
+            better, that subnet's expected error over the expected error.
         n: Inputs the value was measured on.
         stderr: Standard error of the value.
         measured: False if the value was predicted from other cells.
@@ -71,6 +77,7 @@ class Cells:
         stderr: Standard errors of the values.
         measured: False where a value was predicted from other cells.
         smoothed: Expected scores (`search.quality.smooth`); None where there are none.
+        lower_is_better: Whether scores are errors.
     """
 
     columns: tuple[Subnet, ...]
@@ -79,6 +86,7 @@ class Cells:
     stderr: FloatArray
     measured: BoolArray
     smoothed: FloatArray | None = None
+    lower_is_better: bool = False
 
     @property
     def expected(self) -> FloatArray:
@@ -88,13 +96,14 @@ class Cells:
     def part(self, rows: slice, columns: slice) -> Cells:
         """Return some of the rows and columns."""
         index = (rows, columns)
-        return Cells(
-            self.columns[columns],
-            self.value[index],
-            self.n[index],
-            self.stderr[index],
-            self.measured[index],
-            None if self.smoothed is None else self.smoothed[index],
+        return replace(
+            self,
+            columns=self.columns[columns],
+            value=self.value[index],
+            n=self.n[index],
+            stderr=self.stderr[index],
+            measured=self.measured[index],
+            smoothed=None if self.smoothed is None else self.smoothed[index],
         )
 
 
@@ -103,22 +112,39 @@ class Table:
     """Scores of a model's subnets.
 
     Attributes:
-        rows: Choices on the axes that belong to no single task.
+        rows: Choices on the axes that belong to no single task; the largest one last.
         cells: Per task, in the model's order.
+        given: Names of the axes that say which inputs are there.
     """
 
     rows: tuple[Subnet, ...]
     cells: Mapping[str, Cells]
+    given: tuple[str, ...] = ()
 
     def part(self, rows: slice = _ALL, columns: slice = _ALL) -> Table:
         """Return some of the rows, and of every task's columns."""
-        return Table(self.rows[rows], {t: c.part(rows, columns) for t, c in self.cells.items()})
+        cells = {task: own.part(rows, columns) for task, own in self.cells.items()}
+        return replace(self, rows=self.rows[rows], cells=cells)
+
+    @cached_property
+    def full_rows(self) -> NDArray[np.int64]:
+        """Of each row, the largest one for the same inputs, shape [rows].
+
+        Raises:
+            ValueError: If that is not in the table.
+        """
+        number = {row: r for r, row in enumerate(self.rows)}
+        full = [self.rows[-1] | {axis: row[axis] for axis in self.given} for row in self.rows]
+        if missing := [row for row in full if row not in number]:
+            raise ValueError(f"rows lack {missing[0]}, the largest one for these inputs")
+        return np.array([number[row] for row in full])
 
     def retention(self, task: str) -> FloatArray:
-        """Return expected score over that of the last row and column, shape [rows, columns]."""
-        expected = self.cells[task].expected
-        retention: FloatArray = expected / expected[-1, -1]
-        return retention
+        """Return what is kept of the largest subnet's expected score, shape [rows, columns]."""
+        cells = self.cells[task]
+        full = cells.expected[self.full_rows, -1][:, None]
+        kept: FloatArray = full / cells.expected if cells.lower_is_better else cells.expected / full
+        return kept
 
     def at(self, task: str, row: int, column: int) -> Score:
         """Return one cell."""
@@ -149,23 +175,28 @@ class Table:
             save_file(tensors, part)
 
     @classmethod
-    def load(cls, path: Path, space: Space, tasks: Sequence[str]) -> Table:
+    def load(cls, path: Path, space: Space, tasks: Mapping[str, Task]) -> Table:
         """Read a table and check that it belongs to the space and tasks.
 
         Raises:
             TableError: If the file is none, or an entry is missing, of another shape or type, not
-                finite, out of range, or names a choice that the space does not have; or if the
-                last cell is not the largest subnet.
+                finite, out of its metric's range, or names a choice that the space does not have;
+                or if the last cell is not the largest subnet, or the largest one for some inputs
+                is missing.
         """
         with reading(path, TableError):
             tensors = load_file(path)
             table = cls._of(tensors, path, space, tasks)
-            table._check(path, space)
+            table._check(path, space, tasks)
         return table
 
     @classmethod
     def _of(
-        cls, tensors: Mapping[str, NDArray[Any]], path: Path, space: Space, tasks: Sequence[str]
+        cls,
+        tensors: Mapping[str, NDArray[Any]],
+        path: Path,
+        space: Space,
+        tasks: Mapping[str, Task],
     ) -> Table:
         for name, tensor in tensors.items():
             kind = name.partition(".")[0]
@@ -174,38 +205,68 @@ class Table:
         try:
             rows = _choices(tensors["rows"], space.select({None}).axes)
             cells = {}
-            for task in tasks:
-                columns = _choices(tensors[f"columns.{task}"], space.select({task}).axes)
-                smoothed = tensors.get(f"smoothed.{task}")
-                cells[task] = Cells(
+            for name, task in tasks.items():
+                columns = _choices(tensors[f"columns.{name}"], space.select({name}).axes)
+                smoothed = tensors.get(f"smoothed.{name}")
+                cells[name] = Cells(
                     columns,
-                    tensors[f"value.{task}"].astype(np.float64),
-                    tensors[f"n.{task}"].astype(np.int64),
-                    tensors[f"stderr.{task}"].astype(np.float64),
-                    tensors[f"measured.{task}"].astype(np.bool_),
+                    tensors[f"value.{name}"].astype(np.float64),
+                    tensors[f"n.{name}"].astype(np.int64),
+                    tensors[f"stderr.{name}"].astype(np.float64),
+                    tensors[f"measured.{name}"].astype(np.bool_),
                     # Absent from a table that was measured without the outcome of each input.
                     smoothed.astype(np.float64) if smoothed is not None else None,
+                    task.lower_is_better,
                 )
         except KeyError as error:
             raise TableError(f"{path}: {error.args[0]} is missing") from None
-        return cls(rows, cells)
+        return cls(rows, cells, given_axes(space.axes))
 
-    def _check(self, path: Path, space: Space) -> None:
+    def _check(self, path: Path, space: Space, tasks: Mapping[str, Task]) -> None:
         if len(set(self.rows)) != len(self.rows) or self.rows[-1] != space.select({None}).largest:
             raise TableError(f"{path}: rows must be distinct and end with the largest choice")
+        try:
+            full = np.unique(self.full_rows)
+        except ValueError as error:
+            raise TableError(f"{path}: {error}") from None
         for task, cells in self.cells.items():
             shape = (len(self.rows), len(cells.columns))
             for name in ("value", "n", "stderr", "measured", "expected"):
                 found = getattr(cells, name)
                 if found.shape != shape or not np.isfinite(found).all():
                     raise TableError(f"{path}: {name}.{task} must be finite, of shape {shape}")
-            for name, least, most in _RANGES:
+            for name, least, most in _ranges(tasks[task]):
                 found = getattr(cells, name)
                 if not ((found >= least) & (found <= most)).all():
                     raise TableError(f"{path}: {name}.{task} must be {least} to {most}")
-            scored = min(cells.value[-1, -1], cells.expected[-1, -1]) > 0
+            whole = [cells.value[full, -1], cells.expected[full, -1]]
+            compared = [*whole, cells.expected] if cells.lower_is_better else whole
+            scored = min(float(values.min()) for values in compared) > 0
             if cells.columns[-1] != space.select({task}).largest or not scored:
                 raise TableError(f"{path}: {task} must end with the largest choice, scored above 0")
+
+
+def given_axes(axes: Iterable[Axis]) -> tuple[str, ...]:
+    """Return the names of the axes that say which inputs are there."""
+    return tuple(axis.name for axis in axes if axis.kind == "given")
+
+
+def inputs_of(axes: Iterable[Axis], choices: Mapping[str, Value]) -> tuple[str, ...] | None:
+    """Return the inputs that are there by a subnet's choices; None where it does not say."""
+    for axis in given_axes(axes):
+        return tuple(str(choices[axis]).split("+"))
+    return None
+
+
+def _ranges(task: Task) -> tuple[tuple[str, float, float], ...]:
+    """Return the least and the greatest number of each entry."""
+    least, most = _LEAST.get(task.metric, 0), np.inf if task.lower_is_better else 1
+    return (
+        ("value", least, most),
+        ("expected", least, most),
+        ("stderr", 0, most),
+        ("n", 0, _MAX_N),
+    )
 
 
 def _positions(choices: Sequence[Subnet], axes: Sequence[Axis]) -> NDArray[np.uint8]:

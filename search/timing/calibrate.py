@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import cached_property, partial
+from typing import NamedTuple
 
 import numpy as np
+from torch import nn
 
-from models.core import Plan, Step
+from models.core import Plan, Step, distinct
 from models.elastic import Elastic
-from models.inputs.image import ModelInput
+from models.inputs import Inputs
 from models.nn.ragged import Value
 from models.run.backend import Backend
+from models.run.chain import Chain, External
 from models.space import Subnet
-from search.quality.table import FloatArray, Table
-from search.timing.profile import Function, Profile, function_of
+from models.variants import Choices, build, choices_of
+from search.quality.table import FloatArray, Table, inputs_of
+from search.timing.profile import Function, LatencyProfile, function_of
 
 ROWS = (1, 4, 16)
 LENGTHS = (8, 32, 128)
@@ -28,20 +31,19 @@ _MIN_RUNS, _MAX_RUNS, _ENOUGH_S, _ALIKE = 2, 8, 0.02, 1.25
 
 def calibrate(
     model: Elastic,
-    model_input: ModelInput,
     table: Table,
     backend: Backend,
     clock: Callable[[], float],
     max_s: float = math.inf,
     tell: Callable[[float], None] = lambda _: None,
-) -> Profile:
+) -> LatencyProfile:
     """Time every function of a model that its table can choose.
 
     Functions of one kind that cost the same, such as one layer after the other, are timed once.
+    Of a model with load axes each variant is built, timed and given up, one after the other.
 
     Args:
         model: Prepared by the back end.
-        model_input: Makes its batches.
         table: Says which subnets there are.
         backend: Runs the steps; called from this thread alone.
         clock: Returns seconds.
@@ -50,51 +52,48 @@ def calibrate(
         tell: Told the part that is done, 0..1, now and then.
     """
     start = clock()
-    end = start + max_s
-    whole = model_input.plan_shape(None)
-    lengths = _up_to(LENGTHS, whole[0]) if model_input.has_length else (0,)
-    plans = _plans(model, model_input, table)
-    kinds: dict[tuple[Hashable, ...], int] = {}
-    curves = {
-        function_of(step): kinds.setdefault(_kind(step), len(kinds))
-        for plan in plans
-        for step in plan
-    }
-    needed = _covering(plans, curves)
-    seconds = np.full((len(kinds), len(ROWS), len(lengths)), np.inf)
-    cells = list(itertools.product(range(len(ROWS)), range(len(lengths))))
-    cells.sort(key=lambda cell: ROWS[cell[0]] * max(1, lengths[cell[1]]))
+    longest = model.inputs.lengths(model.inputs.plan_shapes())
+    lengths = _up_to(LENGTHS, min(longest.values())) if longest else (0,)
+    by_load: dict[Choices, list[Subnet]] = {choices_of(model.space, table.rows[-1]): []}
+    for subnet in _subnets(table):
+        by_load.setdefault(choices_of(model.space, subnet), []).append(subnet)
 
-    def tell_cell(number: int, part: float) -> None:
+    def tell_part(number: int, part: float) -> None:
         """Tell how much is done, by batches or by time, whichever is further."""
-        done = max((number + part) / len(cells), (clock() - start) / max_s)
+        done = max((number + part) / len(by_load), (clock() - start) / max_s)
         tell(min(done, _ALMOST))
 
-    for number, (r, c) in enumerate(cells):
-        if number and (ROWS[r] * lengths[c] > _MAX_TOKENS or clock() > end):
-            continue
-        inputs = model_input.collate([model_input.example(lengths[c] or None)] * ROWS[r])
-        tell_plan = partial(tell_cell, number)
-        seconds[:, r, c] = _time(
-            needed, curves, inputs, backend, clock, end, tell_plan, is_first=not number
-        )
-    # Less work never takes longer: where it seems to, something else had the machine.
-    for axis in (1, 2):
-        seconds = np.flip(np.minimum.accumulate(np.flip(seconds, axis), axis), axis)
-    for r, c in cells:
-        if np.isinf(seconds[0, r, c]):
-            before, factor = (
-                (seconds[:, r - 1, c], ROWS[r] / ROWS[r - 1])
-                if r
-                else (seconds[:, r, c - 1], lengths[c] / lengths[c - 1])
-            )
-            seconds[:, r, c] = before * factor
-    return Profile(curves, ROWS, lengths, seconds)
+    kinds: dict[_Kind, int] = {}
+    curves: dict[Function, int] = {}
+    found: list[FloatArray] = []
+    for number, (load, subnets) in enumerate(by_load.items()):
+        variant = build(model, load)
+        if variant is not model:
+            backend.prepare(_module(variant))
+        plans = _plans(variant, subnets)
+        for step in (step for plan in plans for step in plan):
+            if (function := function_of(step)) not in curves:
+                curves[function] = kinds.setdefault(_kind(step, longest, load), len(kinds))
+        new = range(sum(map(len, found)), len(kinds))
+        runs = [_Run(plan, curves) for plan in _covering(plans, curves, new)]
+        timer = _Timer(backend, clock, start + max_s, partial(tell_part, number))
+        found.append(timer.seconds(runs, new, variant.inputs, lengths))
+        if variant is not model:
+            backend.forget(_module(variant))
+    sequences = [kind.sequences for kind in kinds]
+    return LatencyProfile(curves, ROWS, lengths, np.concatenate(found), sequences)
 
 
-def _plans(model: Elastic, model_input: ModelInput, table: Table) -> list[Plan]:
-    whole = model_input.plan_shape(None)
-    return [model.plan(subnet, whole) for subnet in _subnets(table)]
+def _module(model: Elastic) -> nn.Module:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"a variant of {model.name} is no module")
+    return model
+
+
+def _plans(model: Elastic, subnets: Iterable[Subnet]) -> list[Plan]:
+    """Return the plans of subnets, of the largest shapes of the inputs that they are for."""
+    axes, inputs = model.space.axes, model.inputs
+    return [model.plan(one, inputs.plan_shapes(names=inputs_of(axes, one))) for one in subnets]
 
 
 def _up_to(lengths: Sequence[int], longest: int) -> tuple[int, ...]:
@@ -111,76 +110,159 @@ def _subnets(table: Table) -> Iterable[Subnet]:
             yield Subnet({**row, **{k: v for choice in own for k, v in choice.items()}})
 
 
-def _kind(step: Step) -> tuple[Hashable, ...]:
+class _Kind(NamedTuple):
+    """What is equal for steps that take equally long.
+
+    Attributes:
+        name: First part of the key.
+        macs: Of one item.
+        takes: Number of values.
+        sequences: On how many it depends, 1 where on none.
+        load: Choices of the variant that has it.
+    """
+
+    name: str
+    macs: int
+    takes: int
+    sequences: int
+    load: Choices
+
+
+def _kind(step: Step, lengths: Mapping[str, int], load: Choices) -> _Kind:
     name = step.key[0] if isinstance(step.key, tuple) else step.key
-    return (name, step.cost, step.takes)
+    sequences = sum(name in lengths for name in step.inputs)
+    return _Kind(repr(name), step.cost.macs, len(step.takes), max(1, sequences), load)
 
 
-def _covering(plans: Sequence[Plan], curves: dict[Function, int]) -> list[Plan]:
-    """Return few cheap plans that have every curve, and of each only what is needed of it.
+def _covering(
+    plans: Sequence[Plan], curves: Mapping[Function, int], wanted: Collection[int]
+) -> list[Plan]:
+    """Return few cheap plans that have all wanted curves, and of each only what is needed of it.
 
     The next one has the most curves that are still missing for its MACs (the greedy rule for set
-    cover). Of its answers only those stay whose way has such a curve: most tasks have the same.
+    cover). Of its answers only those stay that need such a curve: most tasks have the same.
     """
     own = [{curves[function_of(step)] for step in plan} for plan in plans]
-    macs = [1 + sum(step.cost.macs for step in plan) for plan in plans]
-    missing = set(curves.values())
+    macs = [1 + plan.cost.macs for plan in plans]
+    missing = set(wanted)
     needed = []
     while missing:
         best = max(range(len(plans)), key=lambda i: len(own[i] & missing) / macs[i])
-        kept: set[Step] = set()
-        for way in _ways(plans[best]):
-            on_way = {curves[function_of(step)] for step in way}
+        kept: dict[str, Step] = {}
+        for task, answer in plans[best].answers.items():
+            on_way = {curves[function_of(step)] for step in distinct([answer])}
             if on_way & missing:
-                kept.update(way)
+                kept[task] = answer
                 missing -= on_way
-        needed.append(tuple(step for step in plans[best] if step in kept))
+        needed.append(Plan(kept))
     return needed
 
 
-def _ways(plan: Plan) -> Iterator[list[Step]]:
-    """Yield for each answer of a plan the steps that lead to it."""
-    parents = {step.after for step in plan}
-    for leaf in plan:
-        if leaf in parents:
-            continue
-        way: list[Step] = []
-        step: Step | None = leaf
-        while step is not None:
-            way.append(step)
-            step = step.after
-        yield way[::-1]
+class _Run:
+    """A plan that is run step by step."""
+
+    def __init__(self, plan: Plan, curves: Mapping[Function, int]) -> None:
+        self._steps = [
+            (step.identity, Chain([step]), curves[function_of(step)]) for step in plan.steps
+        ]
+
+    @cached_property
+    def curves(self) -> frozenset[int]:
+        """Those that its steps have."""
+        return frozenset(curve for *_, curve in self._steps)
+
+    def times(
+        self, batch: Mapping[str, Value], backend: Backend, clock: Callable[[], float]
+    ) -> dict[int, list[float]]:
+        """Return the seconds of each step, by curve."""
+        values: dict[External, Value] = {}
+        values.update(batch.items())
+        times: dict[int, list[float]] = {}
+        for identity, chain, curve in self._steps:
+            given = [values[external] for external in chain.externals]
+            backend.wait()
+            start = clock()
+            values[identity] = backend.run_chain(chain, given)
+            backend.wait()
+            times.setdefault(curve, []).append(max(clock() - start, 1e-9))
+        return times
 
 
-def _time(
-    plans: Sequence[Plan],
-    curves: dict[Function, int],
-    inputs: Any,
-    backend: Backend,
-    clock: Callable[[], float],
-    end: float,
-    tell: Callable[[float], None],
-    is_first: bool,
-) -> FloatArray:
-    """Return the seconds of every curve on one batch; the first batch of all warms up.
+class _Timer(NamedTuple):
+    """Times plans on batches of growing size.
 
-    Each step is timed within its plan, not by itself again and again: its weights then come from
-    where they lie when requests follow one another, and not from the cache.
+    Attributes:
+        backend: Runs them.
+        clock: Returns seconds.
+        end: When no larger batch is begun.
+        tell: Told the part that is done, 0..1.
     """
-    placed = {name: backend.place(value) for name, value in inputs.items()}
-    seen: dict[int, list[float]] = {}
-    for number, plan in enumerate(plans):
-        tell(number / len(plans))
-        new = {curves[function_of(step)] for step in plan} - seen.keys()
-        if is_first:
-            _run(plan, curves, placed, backend, clock)
-        totals: list[float] = []
-        while not _is_enough(totals) and (not totals or clock() <= end):
-            times = _run(plan, curves, placed, backend, clock)
-            totals.append(sum(map(sum, times.values())))
-            for curve in new:
-                seen.setdefault(curve, []).extend(times[curve])
-    return np.array([_undisturbed(seen[curve]) for curve in range(len(seen))])
+
+    backend: Backend
+    clock: Callable[[], float]
+    end: float
+    tell: Callable[[float], None]
+
+    def seconds(
+        self, runs: Sequence[_Run], curves: range, inputs: Inputs, lengths: Sequence[int]
+    ) -> FloatArray:
+        """Return the seconds of some curves, shape [curves, rows, lengths]."""
+        seconds = np.full((len(curves), len(ROWS), len(lengths)), np.inf)
+        cells = list(itertools.product(range(len(ROWS)), range(len(lengths))))
+        cells.sort(key=lambda cell: ROWS[cell[0]] * max(1, lengths[cell[1]]))
+        for number, (r, c) in enumerate(cells):
+            if number and (ROWS[r] * lengths[c] > _MAX_TOKENS or self.clock() > self.end):
+                continue
+            batch = {
+                name: self.backend.place(value)
+                for name, value in inputs.batch(
+                    [inputs.example(lengths[c] or None)] * ROWS[r]
+                ).items()
+            }
+            tell = partial(self._tell_plan, number / len(cells), len(cells) * len(runs))
+            seconds[:, r, c] = self._on(batch, runs, curves, tell, is_first=not number)
+        # Less work never takes longer: where it seems to, something else had the machine.
+        for axis in (1, 2):
+            seconds = np.flip(np.minimum.accumulate(np.flip(seconds, axis), axis), axis)
+        for r, c in cells:
+            if np.isinf(seconds[:, r, c]).any():
+                before, factor = (
+                    (seconds[:, r - 1, c], ROWS[r] / ROWS[r - 1])
+                    if r
+                    else (seconds[:, r, c - 1], lengths[c] / lengths[c - 1])
+                )
+                seconds[:, r, c] = before * factor
+        return seconds
+
+    def _tell_plan(self, before: float, count: int, number: int) -> None:
+        self.tell(before + number / count)
+
+    def _on(
+        self,
+        batch: Mapping[str, Value],
+        runs: Sequence[_Run],
+        curves: range,
+        tell: Callable[[int], None],
+        is_first: bool,
+    ) -> FloatArray:
+        """Return the seconds of curves on one batch; the first batch of all warms up.
+
+        Each step is timed within its plan, not by itself again and again: its weights then come
+        from where they lie when requests follow one another, and not from the cache.
+        """
+        seen: dict[int, list[float]] = {}
+        for number, run in enumerate(runs):
+            tell(number)
+            new = run.curves - seen.keys()
+            if is_first:
+                run.times(batch, self.backend, self.clock)
+            totals: list[float] = []
+            while not _is_enough(totals) and (not totals or self.clock() <= self.end):
+                times = run.times(batch, self.backend, self.clock)
+                totals.append(sum(map(sum, times.values())))
+                for curve in new:
+                    seen.setdefault(curve, []).extend(times[curve])
+        return np.array([_undisturbed(seen[curve]) for curve in curves])
 
 
 def _is_enough(totals: Sequence[float]) -> bool:
@@ -194,24 +276,3 @@ def _is_enough(totals: Sequence[float]) -> bool:
 def _undisturbed(times: list[float]) -> float:
     """Return the lower quartile: what else the machine does only adds, and at times manifold."""
     return sorted(times)[len(times) // 4]
-
-
-def _run(
-    plan: Plan,
-    curves: dict[Function, int],
-    inputs: dict[str, Value],
-    backend: Backend,
-    clock: Callable[[], float],
-) -> dict[int, list[float]]:
-    """Run a plan step by step; return the seconds of each, by curve."""
-    values: dict[Step | None, dict[str, Value]] = {None: inputs}
-    times: dict[int, list[float]] = {}
-    for step in plan:
-        given = values[step.after]
-        backend.wait()
-        start = clock()
-        result = backend.run_chain([step], given)
-        backend.wait()
-        times.setdefault(curves[function_of(step)], []).append(max(clock() - start, 1e-9))
-        values[step] = {**given, step.emits: result}
-    return times

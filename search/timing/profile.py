@@ -9,7 +9,6 @@ until there is something faster.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -22,7 +21,7 @@ from models.backends.timing import MEAN_TOKENS, SIZES
 from models.core import Step
 from search.quality.table import FloatArray
 
-Function: TypeAlias = tuple[Hashable, Hashable]
+Function: TypeAlias = tuple[tuple[Hashable, ...], Hashable]
 _MAX_KEPT = 4096  # predictions of one version of the corrections
 _FORGET = 0.98  # what an observation weighs less for each later one
 _LOOK_EVERY, _APPLY_EVERY = 4, 64  # chains seen
@@ -31,26 +30,39 @@ _HYSTERESIS, _MUCH = 0.1, 0.3
 _WORTH = 8  # observations that the timing of a new way to run steps is worth
 _MAX_SECONDS = 1e4  # of one step
 _MAX_RATIO = 10.0  # of either side; a stall of the machine is no property of a step
-_LOGS = [math.log(rows) for rows in SIZES]
+_LOGS = np.log(np.array(SIZES, dtype=np.float64))
 _NEAREST = ((1, 2), (0, 2), (1, 0))  # of each size the other ones
 
 
 def function_of(step: Step) -> Function:
-    """Return what a step's time goes by: its key, and its parent's, which sizes what it takes."""
-    key = step.key if step.timed_as is None else step.timed_as
-    return (step.after.key if step.after else None, key)
+    """Return what a step's time goes by: the keys of what it takes, which size it, and its own."""
+    takes = tuple(one if isinstance(one, str) else one.key for one in step.takes)
+    return takes, step.key if step.timed_as is None else step.timed_as
 
 
 class Workload(NamedTuple):
-    """What a step is given.
+    """What steps are given.
 
     Attributes:
-        rows: Inputs.
-        length: Tokens of each, their mean; 0 where inputs have no length.
+        rows: Items.
+        length: Tokens of each, their mean, of all sequences that the step depends on together; 0
+            where there are none. One number for all steps, or one for each, shape [steps].
     """
 
     rows: float
-    length: float
+    length: float | FloatArray
+
+    @classmethod
+    def of(cls, steps: Iterable[Step], rows: float, lengths: Mapping[str, float]) -> Workload:
+        """Return the workload of each step of a plan.
+
+        Args:
+            steps: Of the plan.
+            rows: Items.
+            lengths: Of each input that has one (`models.inputs.Inputs.lengths`).
+        """
+        summed = [sum(lengths.get(name, 0) for name in step.inputs) for step in steps]
+        return cls(rows, np.array(summed, dtype=np.float64))
 
 
 class Corrections(NamedTuple):
@@ -67,7 +79,7 @@ class Corrections(NamedTuple):
 
 
 @dataclass(eq=False)
-class Profile:
+class LatencyProfile:
     """Seconds of every function of a model, by rows and length.
 
     One thread observes; any may predict.
@@ -75,14 +87,18 @@ class Profile:
     Attributes:
         curves: Of each function, the row in ``seconds``; functions of equal cost share one.
         rows: Batch sizes measured, ascending.
-        lengths: Tokens per row measured, ascending; (0,) where inputs have no length.
+        lengths: Tokens of each sequence of a row measured, ascending; (0,) where inputs have no
+            length.
         seconds: Measured, shape [curves, rows, lengths].
+        sequences: On how many sequences the functions of each curve depend, 1 where on none; None
+            for 1 everywhere.
     """
 
     curves: Mapping[Function, int]
     rows: tuple[int, ...]
     lengths: tuple[int, ...]
     seconds: FloatArray
+    sequences: Sequence[int] | None = None
     corrections: Corrections = field(init=False)
     drift: float = field(init=False, default=1.0)
 
@@ -101,29 +117,39 @@ class Profile:
             raise ValueError(f"seconds must be positive, below {_MAX_SECONDS:g}, of shape {shape}")
         if not all(0 <= curve < count for curve in self.curves.values()):
             raise ValueError(f"curves must be in 0..{count - 1}")
+        sequences = np.array([1] * count if self.sequences is None else self.sequences)
+        if sequences.shape != (count,) or not (sequences >= 1).all():
+            raise ValueError(f"sequences must be {count} numbers of 1 or more")
+        self._sequences = sequences
         self.corrections = Corrections(np.ones((count, len(SIZES))), 0)
         self._sums = np.zeros((3, count, len(SIZES)))  # of 1, measured and taken: decayed
         self._seen = 0
         self._total = [0.0, 0.0]  # seconds predicted and taken, decayed
-        self._numbers = lru_cache(_MAX_KEPT)(self._number)
+        self._numbers = lru_cache(_MAX_KEPT)(self.numbers)
 
-    def times(self, functions: tuple[Function, ...], workload: Workload) -> FloatArray:
+    def numbers(self, functions: tuple[Function, ...]) -> NDArray[np.int64]:
+        """Return the curve of each function; KeyError if one was not measured."""
+        return np.array([self.curves[function] for function in functions], dtype=np.int64)
+
+    def times(self, numbers: NDArray[np.int64], workload: Workload) -> FloatArray:
         """Predict the seconds of each function.
 
         Args:
-            functions: Of the model.
-            workload: For all of them; sizes between those measured are interpolated, sizes beyond
-                them extrapolated, in a straight line.
+            numbers: Of its curve, from `numbers`.
+            workload: Sizes between those measured are interpolated, sizes beyond them
+                extrapolated, in a straight line.
+        """
+        each = self._each(numbers, workload)
+        return self._measured(numbers, each) * self._ratios(numbers, each)
+
+    def total(self, steps: Iterable[Step], workload: Workload) -> float:
+        """Predict the seconds of steps that all take the same rows.
 
         Raises:
             KeyError: If one was not measured.
         """
-        found = self._numbers(functions)
-        return self._measured(found, workload) * self._ratios(found, workload)
-
-    def total(self, steps: Iterable[Step], workload: Workload) -> float:
-        """Predict the seconds of steps that all take the same rows."""
-        return float(self.times(tuple(map(function_of, steps)), workload).sum())
+        found = self._numbers(tuple(map(function_of, steps)))
+        return float(self.times(found, workload).sum())
 
     def observe(self, steps: Sequence[Step], workload: Workload, seconds: float) -> None:
         """Learn from one call of the back end.
@@ -137,9 +163,10 @@ class Profile:
         if not all(function in self.curves for function in functions):
             return  # of plans that no table names
         found = self._numbers(functions)
-        measured = self._measured(found, workload)
-        predicted = measured * self._ratios(found, workload)
-        self._add(found, workload, measured, predicted * (seconds / predicted.sum()))
+        each = self._each(found, workload)
+        measured = self._measured(found, each)
+        predicted = measured * self._ratios(found, each)
+        self._add(found, each, measured, predicted * (seconds / predicted.sum()))
         self._total = [
             _FORGET * self._total[0] + float(predicted.sum()),
             _FORGET * self._total[1] + seconds,
@@ -161,26 +188,30 @@ class Profile:
         if not all(function in self.curves for function in functions):
             return
         found = self._numbers(functions)
-        measured = self._measured(found, workload)
-        predicted = measured * self._ratios(found, workload)
-        nearest = round(sum(of * i for i, of in _sizes(workload)))
-        self._sums[:, found, nearest] = 0.0
+        each = self._each(found, workload)
+        measured = self._measured(found, each)
+        predicted = measured * self._ratios(found, each)
+        size, towards_next = _sizes(each)
+        self._sums[:, found, size + np.rint(towards_next).astype(np.int64)] = 0.0
         for _ in range(_WORTH):
-            self._add(found, workload, measured, predicted * (seconds / predicted.sum()))
+            self._add(found, each, measured, predicted * (seconds / predicted.sum()))
         self._apply(_HYSTERESIS)
 
+    def _each(self, found: NDArray[np.int64], workload: Workload) -> _Each:
+        """Return the workload by sequence, as curves are measured."""
+        return _Each(workload.rows, workload.length / self._sequences[found])
+
     def _add(
-        self, found: NDArray[np.int64], workload: Workload, measured: FloatArray, taken: FloatArray
+        self, found: NDArray[np.int64], each: _Each, measured: FloatArray, taken: FloatArray
     ) -> None:
         """Add to the sums of the two sizes that a workload lies between."""
-        for size, part in _sizes(workload):
-            if not part:
-                continue
+        lower, towards_next = _sizes(each)
+        for size, part in ((lower, 1 - towards_next), (lower + 1, towards_next)):
             self._sums[:, found, size] *= 1 - part * (1 - _FORGET)  # once for a shared curve
             for row, term in zip(
                 self._sums, (np.ones_like(measured), measured, taken), strict=True
             ):
-                np.add.at(row[:, size], found, part * term)
+                np.add.at(row, (found, size), part * term)
 
     def _apply(self, hysteresis: float) -> None:
         """Put ratios to use if they would change a prediction by more than a little."""
@@ -201,72 +232,57 @@ class Profile:
             new = np.where(known, ratios, old.ratios)
             self.corrections = Corrections(new, old.version + 1)
 
-    def _ratios(self, found: NDArray[np.int64], workload: Workload) -> FloatArray:
-        ratios: FloatArray = sum(
-            self.corrections.ratios[found, size] * part for size, part in _sizes(workload)
-        )
+    def _ratios(self, found: NDArray[np.int64], each: _Each) -> FloatArray:
+        size, towards_next = _sizes(each)
+        of = self.corrections.ratios
+        ratios: FloatArray = of[found, size] * (1 - towards_next)
+        ratios += of[found, size + 1] * towards_next
         return ratios
 
-    def _number(self, functions: tuple[Function, ...]) -> NDArray[np.int64]:
-        return np.array([self.curves[function] for function in functions], dtype=np.int64)
-
-    def _measured(self, found: NDArray[np.int64], workload: Workload) -> FloatArray:
-        r, of_rows = _between(self.rows, workload.rows)
-        c, of_length = _between(self.lengths, workload.length)
+    def _measured(self, found: NDArray[np.int64], each: _Each) -> FloatArray:
         cell = self.seconds[found]
-        low = cell[:, r, c] * (1 - of_rows) + cell[:, r + 1 - (len(self.rows) == 1), c] * of_rows
+        r, towards_next = _between(self.rows, np.array([each.rows]))
+        row, part = int(r[0]), float(towards_next[0])
+        by_length = cell[:, row] * (1 - part) + cell[:, min(row + 1, cell.shape[1] - 1)] * part
         if len(self.lengths) == 1:
-            times = low
+            times = by_length[:, 0]
         else:
-            high = cell[:, r, c + 1] * (1 - of_rows)
-            high = high + cell[:, r + 1 - (len(self.rows) == 1), c + 1] * of_rows
-            times = low * (1 - of_length) + high * of_length
+            c, parts = _between(self.lengths, each.lengths)
+            at = np.arange(len(found))
+            times = by_length[at, c] * (1 - parts) + by_length[at, c + 1] * parts
         # Far outside what was measured a falling line would end below nothing.
         positive: FloatArray = np.maximum(times, cell[:, 0, 0] * 0.1)
         return positive
+
+
+class _Each(NamedTuple):
+    """What each of some steps is given.
+
+    Attributes:
+        rows: Items.
+        lengths: Tokens of each sequence of an item, shape [steps].
+    """
+
+    rows: float
+    lengths: FloatArray
 
 
 def _are_times(seconds: FloatArray) -> bool:
     return bool(((seconds > 0) & (seconds < _MAX_SECONDS)).all())  # also not with a NaN
 
 
-def _between(points: Sequence[int], value: float) -> tuple[int, float]:
-    """Return the point before a value, and how far towards the next it lies."""
+def _between(points: Sequence[int], values: FloatArray) -> tuple[NDArray[np.int64], FloatArray]:
+    """Return the point before each value, and how far towards the next it lies."""
     if len(points) == 1:
-        return 0, 0.0
-    i = max(0, min(len(points) - 2, int(np.searchsorted(points, value, side="right")) - 1))
-    return i, (value - points[i]) / (points[i + 1] - points[i])
+        return np.zeros(len(values), dtype=np.int64), np.zeros(len(values))
+    known = np.array(points, dtype=np.float64)
+    i = (np.searchsorted(known, values, side="right") - 1).clip(0, len(points) - 2)
+    return i, (values - known[i]) / (known[i + 1] - known[i])
 
 
-def _sizes(workload: Workload) -> list[tuple[int, float]]:
-    """Return the sizes that a workload lies between, and how near it is to each, 0..1."""
-    rows = workload.rows * (workload.length / MEAN_TOKENS if workload.length else 1.0)
-    at = math.log(max(rows, 1e-9))
-    i = 0 if at < _LOGS[1] else 1
-    upper = min(1.0, max(0.0, (at - _LOGS[i]) / (_LOGS[i + 1] - _LOGS[i])))
-    return [(i, 1 - upper), (i + 1, upper)]
-
-
-@dataclass(frozen=True)
-class Timing:
-    """A profile at one version and workload: what a search in time goes by.
-
-    Attributes:
-        profile: Measured.
-        workload: Inputs of the request, and the length of the longest.
-        version: Of the profile's corrections.
-    """
-
-    profile: Profile
-    workload: Workload
-    version: int
-
-    @classmethod
-    def of(cls, profile: Profile, workload: Workload) -> Timing:
-        """Return the timing of now; rows are rounded up to a power of two, so that few differ."""
-        rows = 2 ** math.ceil(math.log2(workload.rows))
-        return cls(profile, workload._replace(rows=rows), profile.corrections.version)
-
-    def microseconds(self, functions: tuple[Function, ...]) -> FloatArray:
-        """Predict each function, shape [functions]."""
-        return 1e6 * self.profile.times(functions, self.workload)
+def _sizes(each: _Each) -> tuple[NDArray[np.int64], FloatArray]:
+    """Return of each step the lower of two sizes that it lies between, and how near the upper."""
+    tokens = np.where(each.lengths > 0, each.lengths / MEAN_TOKENS, 1.0)
+    at = np.log(np.maximum(each.rows * tokens, 1e-9))
+    lower: NDArray[np.int64] = (at >= _LOGS[1]).astype(np.int64)
+    return lower, ((at - _LOGS[lower]) / (_LOGS[lower + 1] - _LOGS[lower])).clip(0.0, 1.0)

@@ -23,16 +23,16 @@ class Admission:
     long work does not shut out the others. Used from the event loop only, so it needs no lock.
     """
 
-    def __init__(self, max_works: int, max_wait_s: float, clock: Callable[[], float]) -> None:
+    def __init__(self, max_items: int, max_wait_s: float, clock: Callable[[], float]) -> None:
         """Let everybody in.
 
         Args:
-            max_works: Most works inside. A client that has less than its share of them may exceed
+            max_items: Most items inside. A client that has less than its share of them may exceed
                 the sum, which so stays below twice as many.
             max_wait_s: A request is refused if it is predicted to wait longer.
             clock: Returns seconds.
         """
-        self._max_works = max_works
+        self._max_items = max_items
         self._max_wait_s = max_wait_s
         self._clock = clock
         self._done: deque[tuple[float, int]] = deque(maxlen=_WINDOW)
@@ -42,7 +42,7 @@ class Admission:
 
     @property
     def admitted(self) -> int:
-        """Works inside."""
+        """Items inside."""
         return self.flows.items
 
     @property
@@ -53,7 +53,7 @@ class Admission:
     @contextmanager
     def reserve(
         self,
-        num_works: int,
+        num_items: int,
         seconds: float,
         pace: float = 1.0,
         flow: Flow = ANY_FLOW,
@@ -61,23 +61,23 @@ class Admission:
         is_timed: bool = False,
         reading_wait_s: float = 0.0,
     ) -> Iterator[Room]:
-        """Hold room for all works of a request, or for none.
+        """Hold room for all items of a request, or for none.
 
         Args:
-            num_works: Of the request.
+            num_items: Of the request.
             seconds: They are estimated to take.
             pace: Seconds that a predicted second has lately taken.
             flow: Whose they are.
             running_s: What the batch that runs now is predicted to take.
             is_timed: Whether the request says itself how long it may take. If not, it is not let in
                 for a wait after which its client's requests were lately left.
-            reading_wait_s: That it is predicted to wait before its works can be submitted.
+            reading_wait_s: That it is predicted to wait before its items can be submitted.
 
         Raises:
             OverloadedError: If there is not enough room, or the wait would be too long.
         """
         arrived = self._clock()
-        self._check_room(num_works, flow)
+        self._check_room(num_items, flow)
         # Others are read and run meanwhile, so the longer of the two waits hides the other.
         wait_s = max(reading_wait_s, pace * self.flows.wait_s(flow, seconds, running_s))
         predicted_s = wait_s + pace * seconds
@@ -85,7 +85,7 @@ class Admission:
         if text:
             back_s = self._returns.after_s(flow.client, arrived, excess_s, pace * seconds)
             raise OverloadedError(text, back_s)
-        room = self.flows.enter(flow, num_works, seconds)
+        room = self.flows.enter(flow, num_items, seconds)
         try:
             yield room
         except asyncio.CancelledError:
@@ -98,13 +98,13 @@ class Admission:
         finally:
             self.flows.leave(room)
 
-    def _check_room(self, num_works: int, flow: Flow) -> None:
-        share = self.flows.share(flow, self._max_works)
-        is_full = self.admitted + num_works > self._max_works
-        if is_full and self.flows.items_of(flow) + num_works > share:
+    def _check_room(self, num_items: int, flow: Flow) -> None:
+        share = self.flows.share(flow, self._max_items)
+        is_full = self.admitted + num_items > self._max_items
+        if is_full and self.flows.items_of(flow) + num_items > share:
             raise OverloadedError(
-                f"{self.admitted} inputs are being served and {num_works} more would exceed "
-                f"{self._max_works}",
+                f"{self.admitted} inputs are being served and {num_items} more would exceed "
+                f"{self._max_items}",
                 self.drain_s(),
             )
 
@@ -127,15 +127,15 @@ class Admission:
             return text, predicted_s - limit_s
         return "", 0.0
 
-    def note(self, num_works: int) -> None:
+    def note(self, num_items: int) -> None:
         """Record that a batch has just been finished."""
-        self._done.append((self._clock(), num_works))
+        self._done.append((self._clock(), num_items))
 
     def drain_s(self) -> float:
-        """Return how long the works inside will take at the recent rate, seconds, at most 60."""
+        """Return how long the items inside will take at the recent rate, seconds, at most 60."""
         if len(self._done) < 2:
             return 1.0
         since = self._clock() - self._done[0][0]
-        # The first batch marks where the window starts; its works were done before.
+        # The first batch marks where the window starts; its items were done before.
         finished = sum(size for _, size in self._done) - self._done[0][1]
         return min(_MAX_RETRY_S, self.admitted * since / finished)

@@ -9,16 +9,16 @@ from dataclasses import dataclass, field
 from models.nn.ragged import Value
 from models.run.jobs import Done, Job
 from server.engine.flows import Room
+from server.engine.item import ItemResult, QueueItem
 from server.engine.predict import Share
-from server.engine.work import Result, Work
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Waiting:
-    """A work and who waits for it.
+    """An item and who waits for it.
 
     Attributes:
-        work: To be done.
+        item: To be done.
         since: When it was submitted, on the engine's clock.
         future: Of its result.
         room: That its request holds.
@@ -27,9 +27,9 @@ class Waiting:
         keep: Identities of inner values that are kept for it or for the cache.
     """
 
-    work: Work
+    item: QueueItem
     since: float
-    future: asyncio.Future[Result]
+    future: asyncio.Future[ItemResult]
     room: Room
     seconds: float
     cached: Mapping[bytes, Value] = field(default_factory=dict)
@@ -38,18 +38,18 @@ class Waiting:
     @property
     def job(self) -> Job:
         """What the back end is asked."""
-        work = self.work
-        known = {**work.known, **self.cached} if self.cached else work.known
-        return Job(work.prepared.plan, work.item, known, self.keep - known.keys())
+        item = self.item
+        known = {**item.known, **self.cached} if self.cached else item.known
+        return Job(item.prepared.plan, item.inputs, known, self.keep.difference(known))
 
-    def result(self, done: Done, queue_s: float, run_s: float, batch_size: int) -> Result:
+    def result(self, done: Done, queue_s: float, run_s: float, batch_size: int) -> ItemResult:
         """Return what is told of it once it is done."""
-        macs = self.work.prepared.macs
-        kept = {i: value for i, value in done.kept.items() if i in self.work.prepared.keep}
-        for identity in self.work.prepared.keep & self.cached.keys():
+        macs = self.item.prepared.macs
+        kept = {i: value for i, value in done.kept.items() if i in self.item.prepared.keep}
+        for identity in self.item.prepared.keep & self.cached.keys():
             kept[identity] = self.cached[identity]
         shared = 1 - done.macs / macs if macs else 0.0
-        return Result(done.outputs, kept, queue_s, run_s, batch_size, done.macs, shared)
+        return ItemResult(done.outputs, kept, queue_s, run_s, batch_size, done.macs, shared)
 
     def release(self) -> None:
         """Hold no room any more; it has been done, or will not be."""
@@ -58,9 +58,9 @@ class Waiting:
     @property
     def share(self) -> Share:
         """Predicted seconds."""
-        return self.work.share
+        return self.item.share
 
     @property
     def deadline(self) -> float:
         """When an answer is of no use any more."""
-        return self.work.deadline
+        return self.item.deadline

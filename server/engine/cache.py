@@ -14,7 +14,7 @@ from torch import Tensor
 
 from models.nn.ragged import Ragged, Value
 from models.run.jobs import Done
-from server.engine.work import Work
+from server.engine.item import QueueItem
 
 Key: TypeAlias = tuple[int, bytes, tuple[Hashable, ...]]
 """Of a value: the model's identity, the value's, and the contents of the inputs it depends on."""
@@ -26,8 +26,8 @@ class CacheStats(NamedTuple):
     """What a cache has done and holds.
 
     Attributes:
-        hits: Works answered from it.
-        misses: Works that it could have answered.
+        hits: Items answered from it.
+        misses: Items that it could have answered.
         entries: Values held.
         bytes: What those hold.
     """
@@ -55,14 +55,14 @@ class ContentCache:
         """Counters and levels at this moment."""
         return CacheStats(self._hits, self._misses, len(self._entries), self._bytes)
 
-    def recall(self, work: Work) -> dict[bytes, Value]:
-        """Return the values of a work that are here, by identity."""
-        prepared = work.prepared
+    def recall(self, item: QueueItem) -> dict[bytes, Value]:
+        """Return the values of an item that are here, by identity."""
+        prepared = item.prepared
         if not self._max_bytes or prepared.known:  # what goes on from kept values is not looked up
             return {}
         found: dict[bytes, Value] = {}
         for step in (*prepared.plan.answers.values(), *prepared.plan.joints):
-            key = self._key(work, step.identity, step.inputs)
+            key = self._key(item, step.identity, step.inputs)
             if (value := self._entries.get(key)) is not None:
                 self._entries.move_to_end(key)
                 found[step.identity] = value
@@ -71,32 +71,32 @@ class ContentCache:
         self._misses += not is_hit
         return found
 
-    def wants(self, work: Work) -> frozenset[bytes]:
-        """Return the identities of inner values of a work that are worth keeping."""
-        if not self._max_bytes or work.prepared.known:
+    def wants(self, item: QueueItem) -> frozenset[bytes]:
+        """Return the identities of inner values of an item that are worth keeping."""
+        if not self._max_bytes or item.prepared.known:
             return frozenset()
-        return frozenset(step.identity for step in work.prepared.plan.joints)
+        return frozenset(step.identity for step in item.prepared.plan.joints)
 
-    def put(self, work: Work, done: Done) -> None:
-        """Keep what a work gave."""
-        if not self._max_bytes or work.prepared.known:
+    def put(self, item: QueueItem, done: Done) -> None:
+        """Keep what an item gave."""
+        if not self._max_bytes or item.prepared.known:
             return
-        plan = work.prepared.plan
+        plan = item.prepared.plan
         for task, step in plan.answers.items():
-            self._put(self._key(work, step.identity, step.inputs), done.outputs[task])
+            self._put(self._key(item, step.identity, step.inputs), done.outputs[task])
         for step in plan.joints:
             if step.identity in done.kept:
-                self._put(self._key(work, step.identity, step.inputs), done.kept[step.identity])
+                self._put(self._key(item, step.identity, step.inputs), done.kept[step.identity])
 
     def forget(self, model: object) -> None:
         """Give up a model's values: another one may get its identity."""
         for key in [key for key in self._entries if key[0] == id(model)]:
             self._bytes -= _size(self._entries.pop(key))
 
-    def _key(self, work: Work, identity: bytes, inputs: tuple[str, ...]) -> Key:
+    def _key(self, item: QueueItem, identity: bytes, inputs: tuple[str, ...]) -> Key:
         # The plan's functions are the model's own: other weights are another model.
-        contents = work.contents
-        return (id(work.prepared.owner), identity, tuple(contents[name] for name in inputs))
+        contents = item.contents
+        return (id(item.prepared.owner), identity, tuple(contents[name] for name in inputs))
 
     def _put(self, key: Key, value: Value) -> None:
         """Keep a value, unless it alone exceeds the cache."""
@@ -120,10 +120,10 @@ def _size(value: Value) -> int:
     return _ENTRY_BYTES + tensor.nbytes
 
 
-def answers_of(work: Work, known: Mapping[bytes, Value]) -> dict[str, Tensor] | None:
-    """Return the answers of a work by task, if all of them are known."""
+def answers_of(item: QueueItem, known: Mapping[bytes, Value]) -> dict[str, Tensor] | None:
+    """Return the answers of an item by task, if all of them are known."""
     found: dict[str, Tensor] = {}
-    for task, step in work.prepared.plan.answers.items():
+    for task, step in item.prepared.plan.answers.items():
         value = known.get(step.identity)
         if not isinstance(value, Tensor):
             return None

@@ -18,9 +18,9 @@ from server.engine.batch import Waiting
 from server.engine.cache import ContentCache, answers_of
 from server.engine.errands import Errand
 from server.engine.flows import ANY_FLOW, Flow, Room
+from server.engine.item import ItemResult, QueueItem
 from server.engine.reservation import Reservation
 from server.engine.schedule import Scheduler
-from server.engine.work import Result, Work
 from server.engine.worker import FAILED, Worker
 from server.errors import DeadlineError, InferenceError
 
@@ -32,7 +32,7 @@ _LONGEST_BATCH = 0.25  # of the longest wait: what comes next waits for the end 
 
 
 class Engine:
-    """Runs works in batches on one thread; `server.engine.schedule` says which go first.
+    """Runs items in batches on one thread; `server.engine.schedule` says which go first.
 
     The queue is shared with the worker under a lock; everything else belongs to the event loop.
     Every accepted work ends in a result or an error, whatever dies.
@@ -53,9 +53,9 @@ class Engine:
 
         Args:
             backend: Called from the worker thread only.
-            max_batch_size: Most works in one call of the back end.
+            max_batch_size: Most items in one call of the back end.
             max_batch_tokens: Most tokens in one call, for inputs that have a length.
-            max_queue: Most works admitted and not yet answered.
+            max_queue: Most items admitted and not yet answered.
             clock: Returns seconds; only differences matter. Called from both threads.
             on_batch: Told the size of each batch that was run, on the event loop.
             max_wait_s: No request is admitted that is predicted to wait longer.
@@ -68,18 +68,18 @@ class Engine:
         self._on_batch = on_batch
         queue: Scheduler[Waiting] = Scheduler(max_batch_size, max_batch_tokens)
         self._worker = Worker(backend, queue, _LONGEST_BATCH * max_wait_s, clock, self)
-        self._unanswered: dict[asyncio.Future[Result], Work] = {}
+        self._unanswered: dict[asyncio.Future[ItemResult], QueueItem] = {}
         self._loop: asyncio.AbstractEventLoop
         self._ended: asyncio.Event
 
     @property
     def is_alive(self) -> bool:
-        """Whether works are accepted and the worker is there to run them."""
+        """Whether items are accepted and the worker is there to run them."""
         return self._worker.is_alive
 
     @property
     def depth(self) -> int:
-        """Works admitted and not yet answered."""
+        """Items admitted and not yet answered."""
         return self._admission.admitted
 
     @property
@@ -98,7 +98,7 @@ class Engine:
         Args:
             room: Its own.
             seconds: It is predicted to take itself.
-            deadline: Its own; works of its client that are due later and do not run yet go after.
+            deadline: Its own; items of its client that are due later and do not run yet go after.
         """
         flows = self._admission.flows
         ahead_s = None
@@ -110,16 +110,16 @@ class Engine:
     def _due_before(self, deadline: float, flow: Flow | None) -> float:
         """Predict what waits of a flow, or of all, and is due no later; seconds.
 
-        In an overload this goes over hundreds of works for each request, so it looks at little.
+        In an overload this goes over hundreds of items for each request, so it looks at little.
         """
-        works: Iterable[Work] = self._unanswered.values()
-        running = [one.work for one in self._worker.running if not one.future.done()]
+        items: Iterable[QueueItem] = self._unanswered.values()
+        running = [one.item for one in self._worker.running if not one.future.done()]
         if flow is not None:
             key = (flow.client, flow.priority)
-            works = [work for work in works if (work.client, work.priority) == key]
-            running = [work for work in running if (work.client, work.priority) == key]
-        ahead_s: float = sum([work.share.more for work in works if work.deadline <= deadline])
-        return ahead_s - sum(work.share.more for work in running if work.deadline <= deadline)
+            items = [item for item in items if (item.client, item.priority) == key]
+            running = [item for item in running if (item.client, item.priority) == key]
+        ahead_s: float = sum([item.share.more for item in items if item.deadline <= deadline])
+        return ahead_s - sum(item.share.more for item in running if item.deadline <= deadline)
 
     def _running_s(self) -> float:
         """Return what is left of the batch that runs now, in predicted seconds."""
@@ -134,7 +134,7 @@ class Engine:
         self._worker.start(self._loop)
 
     async def close(self) -> None:
-        """Refuse new works, finish those accepted and stop the worker."""
+        """Refuse new items, finish those accepted and stop the worker."""
         if self._worker.close():
             await self._ended.wait()
             self._worker.join()
@@ -162,7 +162,7 @@ class Engine:
     @contextmanager
     def reserve(
         self,
-        num_works: int,
+        num_items: int,
         seconds: float = 0.0,
         flow: Flow = ANY_FLOW,
         is_timed: bool = False,
@@ -171,7 +171,7 @@ class Engine:
         """Hold room for a request, all of it or nothing, before anything is done for it.
 
         Args:
-            num_works: Of the request.
+            num_items: Of the request.
             seconds: They are estimated to take, until they are submitted.
             flow: Whose they are.
             is_timed: Whether the request says how long it may take.
@@ -184,45 +184,45 @@ class Engine:
         self._worker.check_open()
         running_s = self._running_s()
         with self._admission.reserve(
-            num_works, seconds, self._worker.pace.value, flow, running_s, is_timed, wait_s
+            num_items, seconds, self._worker.pace.value, flow, running_s, is_timed, wait_s
         ) as room:
             yield Reservation(self._submit, room)
 
-    async def _submit(self, works: Sequence[Work], room: Room) -> list[Result]:
+    async def _submit(self, items: Sequence[QueueItem], room: Room) -> list[ItemResult]:
         now = self._clock()
         everything = [
             Waiting(
-                work,
+                item,
                 now,
                 self._loop.create_future(),
                 room,
-                work.share.more,
-                self._cache.recall(work),
-                work.prepared.keep | self._cache.wants(work),
+                item.share.more,
+                self._cache.recall(item),
+                item.prepared.keep | self._cache.wants(item),
             )
-            for work in works
+            for item in items
         ]
-        waiting = [item for item in everything if not self._recall(item)]
-        room.hold(sum(item.seconds for item in waiting), len(waiting))
+        waiting = [one for one in everything if not self._recall(one)]
+        room.hold(sum(one.seconds for one in waiting), len(waiting))
         self._worker.put(waiting)
-        futures = {item.future: item.work for item in waiting}
+        futures = {one.future: one.item for one in waiting}
         self._unanswered |= futures
         try:
-            return await asyncio.gather(*(item.future for item in everything))
+            return await asyncio.gather(*(one.future for one in everything))
         finally:
             for future in futures:
                 del self._unanswered[future]
             self._worker.discard(waiting)
 
-    def _recall(self, item: Waiting) -> bool:
-        """Answer a work from the cache, if it can be."""
-        if item.work.prepared.keep - item.cached.keys():
+    def _recall(self, one: Waiting) -> bool:
+        """Answer an item from the cache, if it can be."""
+        if one.item.prepared.keep.difference(one.cached):
             return False
-        answers = answers_of(item.work, item.cached)
+        answers = answers_of(one.item, one.cached)
         if answers is None:
             return False
-        kept = {identity: item.cached[identity] for identity in item.work.prepared.keep}
-        item.future.set_result(Result(answers, kept, 0.0, 0.0, 0, shared=1.0))
+        kept = {identity: one.cached[identity] for identity in one.item.prepared.keep}
+        one.future.set_result(ItemResult(answers, kept, 0.0, 0.0, 0, shared=1.0))
         return True
 
     # The events of the worker, on the event loop.
@@ -238,30 +238,30 @@ class Engine:
         run_s: float,
         batch_size: int,
     ) -> None:
-        """Give each work what it asked for. On the event loop."""
+        """Give each item what it asked for. On the event loop."""
         self._admission.note(len(answered))
-        for item, done in answered:
-            item.release()
-            self._cache.put(item.work, done)
-            if not item.future.done():
-                queue_s = started - item.since
-                item.future.set_result(item.result(done, queue_s, run_s, batch_size))
+        for one, done in answered:
+            one.release()
+            self._cache.put(one.item, done)
+            if not one.future.done():
+                queue_s = started - one.since
+                one.future.set_result(one.result(done, queue_s, run_s, batch_size))
 
     def failed(self, batch: Sequence[Waiting], texts: Sequence[str] = ()) -> None:
         """Tell those of a batch that have no answer yet that it failed. On the event loop."""
         self._admission.note(len(batch))
-        for item, text in zip(batch, texts or [FAILED] * len(batch), strict=True):
-            if not item.future.done():
-                item.release()
-            _set_error([item.future], text)
+        for one, text in zip(batch, texts or [FAILED] * len(batch), strict=True):
+            if not one.future.done():
+                one.release()
+            _set_error([one.future], text)
 
     def expired(self, expired: Sequence[Waiting]) -> None:
-        """Tell works that came to their turn too late. On the event loop."""
-        for item in expired:
-            if not item.future.done():
-                item.release()
+        """Tell items that came to their turn too late. On the event loop."""
+        for one in expired:
+            if not one.future.done():
+                one.release()
                 text = "the deadline passed before the request could be run"
-                item.future.set_exception(DeadlineError(text))
+                one.future.set_exception(DeadlineError(text))
 
     def ended(self) -> None:
         """Tell whoever is left that no answer comes. On the event loop, after all others."""

@@ -40,9 +40,9 @@ class _Held:
     Attributes:
         weight: Of the flow.
         requests: Their number.
-        items: Works.
-        nanoseconds: Predicted for all works.
-        head_nanoseconds: Predicted for one work of each request.
+        items: Items.
+        nanoseconds: Predicted for all items.
+        head_nanoseconds: Predicted for one item of each request.
     """
 
     weight: float
@@ -53,34 +53,34 @@ class _Held:
 
 
 class Room:
-    """What one request holds: a number of works, and the seconds they are predicted to take.
+    """What one request holds: a number of items, and the seconds they are predicted to take.
 
     Attributes:
         flow: Whose the request is.
-        num_works: Of the request.
+        num_items: Of the request.
         nanoseconds: That those still to be done are predicted to take.
         head_nanoseconds: The same of one of them, the mean.
     """
 
-    def __init__(self, flows: Flows, flow: Flow, num_works: int) -> None:
+    def __init__(self, flows: Flows, flow: Flow, num_items: int) -> None:
         self.flow = flow
-        self.num_works = num_works
+        self.num_items = num_items
         self.nanoseconds = self.head_nanoseconds = 0
-        self._num_left = num_works
+        self._num_left = num_items
         self._flows = flows
 
-    def hold(self, seconds: float, num_works: int) -> None:
+    def hold(self, seconds: float, num_items: int) -> None:
         """Hold this much and no more: an estimate at first, then what is to be done.
 
         Args:
             seconds: Predicted.
-            num_works: That take them together.
+            num_items: That take them together.
         """
-        self._num_left = num_works
+        self._num_left = num_items
         self._change(round(_PER_S * seconds))
 
     def release(self, seconds: float) -> None:
-        """Hold no longer what one work was predicted to take; nothing if the request is over."""
+        """Hold no longer what one item was predicted to take; nothing if the request is over."""
         if self._num_left:
             self._num_left -= 1
             self._change(max(0, self.nanoseconds - round(_PER_S * seconds)))
@@ -95,7 +95,7 @@ class Flows:
     """All that is inside, by client and class. For one event loop, without a lock.
 
     Attributes:
-        items: Works inside.
+        items: Items inside.
         nanoseconds: They are predicted to take.
     """
 
@@ -104,15 +104,15 @@ class Flows:
         self.items = 0
         self.nanoseconds = 0
 
-    def enter(self, flow: Flow, num_works: int, seconds: float) -> Room:
+    def enter(self, flow: Flow, num_items: int, seconds: float) -> Room:
         """Let a request in; give its room to `leave` when it is over."""
         held = self._held.setdefault(_key(flow), _Held(flow.weight))
         held.weight = flow.weight
         held.requests += 1
-        held.items += num_works
-        self.items += num_works
-        room = Room(self, flow, num_works)
-        room.hold(seconds, num_works)
+        held.items += num_items
+        self.items += num_items
+        room = Room(self, flow, num_items)
+        room.hold(seconds, num_items)
         return room
 
     def leave(self, room: Room) -> None:
@@ -120,13 +120,13 @@ class Flows:
         room.hold(0.0, 0)
         held = self._held[_key(room.flow)]
         held.requests -= 1
-        held.items -= room.num_works
-        self.items -= room.num_works
+        held.items -= room.num_items
+        self.items -= room.num_items
         if not held.requests:
             del self._held[_key(room.flow)]
 
     def change(self, flow: Flow, nanoseconds: int, head_nanoseconds: int) -> None:
-        """Take in by how much a room of a flow holds more, and its one work takes longer."""
+        """Take in by how much a room of a flow holds more, and its one item takes longer."""
         held = self._held[_key(flow)]
         held.nanoseconds += nanoseconds
         held.head_nanoseconds += head_nanoseconds
@@ -137,12 +137,12 @@ class Flows:
         return self._held.keys() <= {_key(flow)}
 
     def items_of(self, flow: Flow) -> int:
-        """Return the works that a flow has inside."""
+        """Return the items that a flow has inside."""
         held = self._held.get(_key(flow))
         return held.items if held else 0
 
     def share(self, flow: Flow, max_items: int) -> int:
-        """Return an equal share of a number of works for each flow that is inside, or enters."""
+        """Return an equal share of a number of items for each flow that is inside, or enters."""
         return max_items // len(self._held.keys() | {_key(flow)})
 
     def wait_s(

@@ -1,4 +1,4 @@
-"""How long works will take, and how wrong that has lately been. Pure."""
+"""How long items will take, and how wrong that has lately been. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _FORGET = 0.95  # what a batch weighs less for each later one
 
 
 class Share(NamedTuple):
-    """Predicted seconds of one work.
+    """Predicted seconds of one item.
 
     Attributes:
         alone: As a batch of its own.
@@ -22,7 +22,7 @@ class Share(NamedTuple):
 
 
 class Timed(Protocol):
-    """A work as far as time goes."""
+    """An item as far as time goes."""
 
     @property
     def share(self) -> Share: ...  # noqa: D102
@@ -31,11 +31,11 @@ class Timed(Protocol):
     def deadline(self) -> float: ...  # noqa: D102
 
 
-def batch_seconds(works: Sequence[Timed]) -> float:
-    """Predict a batch: the first work as if alone, and what each other adds."""
-    if not works:
+def batch_seconds(items: Sequence[Timed]) -> float:
+    """Predict a batch: the first item as if alone, and what each other adds."""
+    if not items:
         return 0.0
-    return works[0].share.alone + sum(work.share.more for work in works[1:])
+    return items[0].share.alone + sum(item.share.more for item in items[1:])
 
 
 class InTime:
@@ -52,23 +52,23 @@ class InTime:
         Args:
             now: On the clock of the deadlines.
             pace: Seconds that a predicted one takes.
-            longest_s: That a batch of several works may be predicted to take.
+            longest_s: That a batch of several items may be predicted to take.
         """
         self._pace = pace
         self._last = now + longest_s
         self._end = now
         self._earliest: float | None = None
 
-    def __call__(self, work: Timed) -> bool:
-        """Add a work; return whether the deadlines hold with it."""
-        share, before = work.share, self._end
+    def __call__(self, item: Timed) -> bool:
+        """Add an item; return whether the deadlines hold with it."""
+        share, before = item.share, self._end
         if self._earliest is None:
             self._end += self._pace * share.alone
-            self._earliest = work.deadline
+            self._earliest = item.deadline
             return self._end <= self._earliest
         is_late = before > self._earliest
         self._end += self._pace * share.more
-        self._earliest = min(self._earliest, work.deadline)
+        self._earliest = min(self._earliest, item.deadline)
         return self._end <= self._last and (is_late or self._end <= self._earliest)
 
 

@@ -2,7 +2,7 @@
 
 A hundred clients that are told the same time come back together; all but a few are refused again,
 and refusing takes the time that answering would need. So refused requests get their times as from a
-queue that drains as fast as the server works.
+queue that drains as fast as the server items.
 """
 
 from __future__ import annotations

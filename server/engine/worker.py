@@ -118,7 +118,7 @@ class Worker:
         with self._changed:
             self.check_open()
             for one in waiting:
-                self._queue.push(one, one.work.ticket, one.room)
+                self._queue.push(one, one.item.ticket, one.room)
             self._changed.notify()
 
     def discard(self, waiting: Iterable[Waiting]) -> None:
@@ -154,7 +154,7 @@ class Worker:
             self._post(self._events.ended)
 
     def _run_batches(self) -> None:
-        """Schedule, run, answer each work when its own steps are done; until closed and empty."""
+        """Schedule, run, answer each item when its own steps are done; until closed and empty."""
         while (batch := self._next_batch()) is not None:
             if not batch:
                 continue  # all that waited had expired, or there was something else to do
@@ -168,7 +168,7 @@ class Worker:
                     run_s = self._clock() - started
                     answered = [(batch[i], one) for i, one in done if isinstance(one, Done)]
                     failed = {i: one for i, one in done if isinstance(one, Exception)}
-                    # Of many tasks most leaves complete no work, and to wake the loop costs time.
+                    # Of many tasks most leaves complete no item, and to wake the loop costs time.
                     if answered:
                         self._post(self._events.answered, answered, started, run_s, len(batch))
                     if failed:
@@ -181,16 +181,16 @@ class Worker:
             else:
                 self.pace.note(batch_seconds(batch), self._clock() - started)
             self.running = ()
-            if (profile := batch[0].work.prepared.profile) is not None:
+            if (profile := batch[0].item.prepared.profile) is not None:
                 for call in calls:  # only now, when nobody waits for it
                     profile.observe(*call)
-                owner = batch[0].work.prepared.owner
+                owner = batch[0].item.prepared.owner
                 for built in self.backend.take_built(owner) if isinstance(owner, nn.Module) else ():
                     length = built.num_tokens / built.rows
                     profile.replace(built.steps, Workload(built.rows, length), built.seconds)
 
     def _next_batch(self) -> list[Waiting] | None:
-        """Wait for works; None once closed and empty."""
+        """Wait for items; None once closed and empty."""
         with self._changed:
             while self._is_open and not self._queue and not self.errands:
                 self._changed.wait()
@@ -211,13 +211,13 @@ class Worker:
         self, batch: Sequence[Waiting], calls: list[tuple[Sequence[Step], Workload, float]]
     ) -> Iterator[list[tuple[int, Done | Exception]]]:
         """Run a batch, and note each call and its seconds."""
-        collate = batch[0].work.prepared.inputs.collate
-        is_forsaken = lambda: all(item.future.done() for item in batch)  # noqa: E731
+        collate = batch[0].item.prepared.inputs.collate
+        is_forsaken = lambda: all(one.future.done() for one in batch)  # noqa: E731
 
         def observe(steps: Sequence[Step], rows: int, num_tokens: int, seconds: float) -> None:
             calls.append((steps, Workload(rows, num_tokens / rows), seconds))
 
-        jobs = [item.job for item in batch]
+        jobs = [one.job for one in batch]
         return self.backend.execute(jobs, collate, is_forsaken, observe, self._clock)
 
     def _post(self, call: Callable[..., None], *args: object) -> None:
@@ -227,7 +227,7 @@ class Worker:
 
 
 def _told(failed: Mapping[int, Exception]) -> list[str]:
-    """Log why works of a batch failed, and return what each client is told."""
+    """Log why items of a batch failed, and return what each client is told."""
     for error in set(failed.values()):
         known = isinstance(error, NotFiniteError)
         log.error("%d of a batch failed: %s", len(failed), error, exc_info=None if known else error)

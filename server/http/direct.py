@@ -50,7 +50,7 @@ class Direct:
         names = (route.dependant.request_param_name, route.dependant.response_param_name)
         values = {n: v for n, v in zip(names, (given, response), strict=True) if n is not None}
         answer = await route.endpoint(**values)
-        if adapter is None:
+        if adapter is None or isinstance(answer, Response):
             response = answer
         else:
             response.body = adapter.dump_json(

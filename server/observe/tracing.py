@@ -25,7 +25,7 @@ from opentelemetry.util.types import AttributeValue
 
 from server.admitted import Admitted
 from server.choose import Choice
-from server.engine.work import Result
+from server.engine.item import ItemResult
 from server.observe.logs import request_id
 from server.observe.metrics import Stage, outcome_of
 from server.served import Served
@@ -136,12 +136,12 @@ class Tracing:
             span.set_attribute("rheostat.outcome", outcome_of(error))
             raise
 
-    def _ran(self, slowest: Result, num_works: int) -> None:
+    def _ran(self, slowest: ItemResult, num_items: int) -> None:
         """Make the spans of a run that has just ended."""
         end_ns = self._now_ns()
         ran_ns = end_ns - _ns(slowest.run_s)
         self._stage(Stage.QUEUE, ran_ns - _ns(slowest.queue_s), ran_ns)
-        size = {"rheostat.batch_size": slowest.batch_size, "rheostat.num_inputs": num_works}
+        size = {"rheostat.batch_size": slowest.batch_size, "rheostat.num_inputs": num_items}
         self._stage(Stage.RUN, ran_ns, end_ns, size)
 
     def _stage(

@@ -6,7 +6,7 @@ from bench.curves import hypervolume, spearman
 from bench.ecmt import methods
 from models.core import plan_cost
 from search.budget import Budget
-from search.find import Finder
+from search.finders import Finders
 from tests.tiny import tiny_model, tiny_table
 
 
@@ -28,7 +28,7 @@ def test_spearman_counts_ranks_and_shares_ties() -> None:
 def test_every_method_keeps_its_promise_and_the_budget() -> None:
     model = tiny_model()
     table = tiny_table(model)
-    ways = methods(model, table, Finder(model, {"image": model.config.input.shape}, table))
+    ways = methods(model, table, Finders(model, table).at())
     largest = plan_cost(model.plan(model.space.largest, {"image": model.config.input.shape})).macs
     equal = dict.fromkeys(model.tasks, 1.0)
     for fraction in (0.01, 0.2, 0.5, 0.8, 1.0):

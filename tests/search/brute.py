@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -10,24 +11,36 @@ from search.budget import Budget
 from search.find import Request
 from search.grid import Grid
 from search.quality.table import FloatArray
-from search.timing.profile import Timing
+from search.timing.timing import Timing
 
 
 class BruteForce:
     """All (row, columns) of a grid for a few tasks, priced and scored once."""
 
-    def __init__(self, grid: Grid, request: Request, timing: Timing | None = None) -> None:
-        depth = grid.branch_macs.shape[1]
-        choices = np.array(list(itertools.product(range(depth), repeat=len(request.tasks))))
-        tasks = request.tasks[None, :]
-        self.macs = grid.trunk_macs[:, None] + grid.branch_macs[:, choices, tasks].sum(axis=-1)
-        self.retention = grid.retention[:, choices, tasks]
+    def __init__(
+        self,
+        grid: Grid,
+        request: Request,
+        timing: Timing | None = None,
+        lengths: Mapping[str, int] | None = None,
+    ) -> None:
+        depth = grid.own.shape[1]
+        self.choices = np.array(list(itertools.product(range(depth), repeat=len(request.tasks))))
+        self._tasks = request.tasks
+        lengths = lengths or {}
+        self.macs = self._sums(grid, *grid.macs(grid.lengths.basis(lengths)))
+        self.retention = grid.retention[:, self.choices, self._tasks[None, :]]
         self.largest_macs = request.largest_macs
         self.seconds = np.zeros(self.macs.shape)
         if timing is not None:
-            times = grid.times(timing.microseconds(grid.functions) / 1e6)
-            of_tasks = times.branch[:, choices, tasks].sum(axis=-1)
-            self.seconds = times.trunk[:, None] + of_tasks
+            self.seconds = self._sums(grid, *grid.times(grid.microseconds(timing, lengths))) / 1e6
+
+    def _sums(self, grid: Grid, shared: FloatArray, own: FloatArray) -> FloatArray:
+        """Return the sum of what is shared and of one column a task, shape [rows, choices]."""
+        meets = [bool(set(np.flatnonzero(own).tolist()) & {*self._tasks}) for own in grid.sets]
+        of_tasks: FloatArray = own[:, self.choices, self._tasks[None, :]].sum(axis=-1)
+        total: FloatArray = shared[:, meets].sum(axis=1)[:, None] + of_tasks
+        return total
 
     def best_at_price(self, weights: FloatArray, budget: Budget, price: float) -> float:
         """Return the most quality less the price of the compute, under the ceiling in MACs."""

@@ -7,17 +7,17 @@ from random import Random
 import numpy as np
 import pytest
 
-from models.families.slimmable import Slimmable
 from search.budget import Budget, InfeasibleBudgetError
 from search.ecmt import decoder_columns, find_by_rule
 from search.find import Finder
+from search.finders import Finders
 from tests.tiny import tiny_model, tiny_table
 
 
 @pytest.fixture(scope="module")
 def finder() -> Finder:
-    model: Slimmable = tiny_model()
-    return Finder(model, model.input.shape, tiny_table(model))
+    model = tiny_model()
+    return Finders(model, tiny_table(model)).at()
 
 
 def draws(finder: Finder, count: int) -> list[tuple[dict[str, float], Budget]]:

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from models import checkpoint
-from models.core import plan_cost
 from models.families.slimmable import Slimmable
-from search import grid
 from search.budget import Budget, InfeasibleBudgetError
 from search.find import TOLERANCE, Finder, RequestError
+from search.finders import Finders
+from search.grid import Grid
 from search.quality import measure
 from search.quality.table import TABLE, Table
 from tests.search.brute import BruteForce
@@ -31,14 +31,14 @@ def model() -> Slimmable:
 
 @pytest.fixture(scope="module")
 def finder(model: Slimmable) -> Finder:
-    return Finder(model, model.input.shape, tiny_table(model))
+    return Finders(model, tiny_table(model)).at()
 
 
 @pytest.fixture(scope="module")
 def shipped() -> tuple[Slimmable, Finder]:
     model = checkpoint.load(ZOO).model
-    table = Table.load(ZOO / TABLE, model.space, list(model.tasks))
-    return model, Finder(model, model.input.shape, table)
+    table = Table.load(ZOO / TABLE, model.space, model.tasks)
+    return model, Finders(model, table).at()
 
 
 def random_weights(rng: Random, tasks: list[str]) -> dict[str, float]:
@@ -123,8 +123,8 @@ def assert_no_answer_exceeds_its_budget(model: Slimmable, finder: Finder, count:
             selection = finder.find(tasks, random_weights(rng, tasks), budget)
         except InfeasibleBudgetError:
             continue
-        plan = model.plan(selection.subnet, model.input.shape, tasks)
-        assert plan_cost(plan) == selection.cost
+        plan = model.plan(selection.subnet, model.inputs.plan_shapes(), tasks)
+        assert plan.cost == selection.cost
         assert selection.cost.macs <= budget.max_macs(request.largest_macs)[0]
         if budget.min_quality is not None:
             assert selection.quality >= budget.min_quality - 1e-8
@@ -147,7 +147,7 @@ def test_no_answer_of_the_shipped_model_exceeds_its_budget(
 
 def test_a_task_without_axes_of_its_own_is_searched_by_row_alone(model: Slimmable) -> None:
     table = tiny_table(model)
-    finder = Finder(model, model.input.shape, table.part(columns=slice(-1, None)))
+    finder = Finders(model, table.part(columns=slice(-1, None))).at()
     assert_search_equals_brute_force(finder, list(finder.tasks), 60)
     assert_search_equals_brute_force(finder, ["people"], 60)
 
@@ -170,10 +170,10 @@ def test_dropping_rows_that_another_beats_changes_no_optimum(
         )
         for task, cells in table.cells.items()
     }
-    finder = Finder(model, model.input.shape, Table(table.rows, smoothed))
+    finder = Finders(model, Table(table.rows, smoothed)).at()
     with monkeypatch.context() as patch:
-        patch.setattr(grid, "_undominated", lambda trunk, *_: list(range(len(trunk))))
-        unfiltered = Finder(model, model.input.shape, Table(table.rows, smoothed))
+        patch.setattr(Grid, "without_dominated", lambda grid: grid)
+        unfiltered = Finders(model, Table(table.rows, smoothed)).at()
     assert len(finder.grid.rows) < len(unfiltered.grid.rows) == len(table.rows)
     rng = Random(5)
     reference = BruteForce(unfiltered.grid, unfiltered.request(None, None))
@@ -188,13 +188,14 @@ def test_dropping_rows_that_another_beats_changes_no_optimum(
 
 def test_fixed_values_hold_and_fractions_stay_those_of_the_whole_model(model: Slimmable) -> None:
     table, whole = tiny_table(model), tiny_model().space.largest
-    fixed = Finder(model, model.input.shape, table, {"encoder.stage1": 0.5})
+    finders = Finders(model, table)
+    fixed = finders.at(fixed={"encoder.stage1": 0.5})
     found = fixed.find(tolerance=0)
     assert found.subnet["encoder.stage1"] == 0.5
-    largest = plan_cost(model.plan(whole, model.input.shape)).macs
+    largest = model.plan(whole, model.inputs.plan_shapes()).cost.macs
     assert found.fraction == found.cost.macs / largest < 1
     with pytest.raises(ValueError, match="no row has"):
-        Finder(model, model.input.shape, table, {"encoder.stage1": 0.3})
+        finders.at(fixed={"encoder.stage1": 0.3})
 
 
 def test_the_search_counts_on_expected_scores_and_reports_the_measured_ones(
@@ -205,8 +206,8 @@ def test_the_search_counts_on_expected_scores_and_reports_the_measured_ones(
         task: replace(cells, value=cells.value[::-1, ::-1], smoothed=cells.value)
         for task, cells in table.cells.items()
     }
-    found = Finder(model, model.input.shape, Table(table.rows, lucky)).find(tolerance=0)
-    assert found.subnet == Finder(model, model.input.shape, table).find(tolerance=0).subnet
+    found = Finders(model, Table(table.rows, lucky)).at().find(tolerance=0)
+    assert found.subnet == Finders(model, table).at().find(tolerance=0).subnet
     for task, score in found.scores.items():
         weight = found.preferences[task]
         assert weight == pytest.approx(1 / 3)
@@ -340,7 +341,7 @@ def test_measured_table_scores_each_cell_as_a_separate_run_does(model: Slimmable
     generator = torch.Generator().manual_seed(0)
     examples = {
         name: (
-            torch.randn(40, *model.input.shape, generator=generator),
+            torch.randn(40, *model.config.input.shape, generator=generator),
             torch.randint(0, len(task.labels), (40,), generator=generator),
         )
         for name, task in model.tasks.items()
@@ -351,8 +352,8 @@ def test_measured_table_scores_each_cell_as_a_separate_run_does(model: Slimmable
         cells = table.cells[task]
         for row, column in ((0, 0), (5, 2), (15, 3)):
             subnet = table.rows[row] | cells.columns[column]
-            plan = model.plan(subnet, model.input.shape, [task])
-            logits = backend.run(plan, {"image": images})[plan[-1].path]
+            plan = model.plan(subnet, model.inputs.plan_shapes(), [task])
+            logits = backend.run(plan, {"image": images})[task]
             accuracy = float((logits.argmax(1) == labels).float().mean())
             assert cells.value[row, column] == pytest.approx(accuracy, abs=0.026)
             p = cells.value[row, column]

@@ -9,9 +9,11 @@ import pytest
 
 from models.families.slimmable import Slimmable
 from search.budget import Budget, InfeasibleBudgetError
+from search.build import build_grid
 from search.find import TOLERANCE, Finder, Terms
-from search.grid import build_grid
-from search.timing.profile import Profile, Timing, Workload
+from search.finders import Finders
+from search.timing.profile import LatencyProfile
+from search.timing.timing import Timing
 from tests.search.brute import BruteForce
 from tests.tiny import tiny_model, tiny_table
 
@@ -23,23 +25,23 @@ def model() -> Slimmable:
 
 @pytest.fixture(scope="module")
 def finder(model: Slimmable) -> Finder:
-    return Finder(model, model.input.shape, tiny_table(model))
+    return Finders(model, tiny_table(model)).at()
 
 
 @pytest.fixture(scope="module")
 def timing(model: Slimmable) -> Timing:
     """Times that do not follow MACs: a row that another beats in MACs may be the fastest."""
-    grid = build_grid(model, model.input.shape, tiny_table(model))
+    grid = build_grid(model, tiny_table(model))
     rng = np.random.default_rng(3)
     seconds = rng.uniform(0.2e-3, 2e-3, (len(grid.functions), 1, 1))
     curves = {function: i for i, function in enumerate(grid.functions)}
-    return Timing.of(Profile(curves, (1,), (0,), seconds), Workload(1, 0))
+    return Timing.of(LatencyProfile(curves, (1,), (0,), seconds), 1)
 
 
 @pytest.fixture(scope="module")
 def reference(model: Slimmable, finder: Finder, timing: Timing) -> BruteForce:
     """Over every row of the table, not only those that the search keeps."""
-    grid = build_grid(model, model.input.shape, tiny_table(model))
+    grid = build_grid(model, tiny_table(model))
     return BruteForce(grid, finder.request(None, None), timing)
 
 

@@ -165,7 +165,7 @@ def test_a_measured_model_keeps_its_searches_and_runs_by_its_own_profile(served:
     finder, smallest = served.finder, served.elastic.space.smallest
     _ = served.prepare(smallest, served.elastic.tasks)
     seconds = np.ones((1, 1, 1))
-    profile = LatencyProfile(dict.fromkeys(finder.functions, 0), (1,), (0,), seconds)
+    profile = LatencyProfile(dict.fromkeys(served.finders.functions, 0), (1,), (0,), seconds)
     timed = served.timed(profile)
     assert timed.finder is finder
     prepared = timed.prepare(smallest, served.elastic.tasks)

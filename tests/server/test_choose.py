@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from search.budget import Budget, InfeasibleBudgetError
-from search.grid import build_grid
-from search.timing.profile import LatencyProfile
+from search.timing.profile import LatencyProfile, function_of
 from server.choose import Choice, Chooser, Progress, Question
 from server.engine.engine import Engine
 from server.engine.flows import ANY_FLOW, Flows, Room
@@ -38,9 +37,9 @@ def timed(served: Served) -> Served:
     """The tiny model with a profile by which time follows MACs, 10 ms for the largest subnet."""
     shape = served.inputs.plan_shapes()
     model, table = served.elastic, served.table
-    grid = build_grid(model, shape, table)
+    functions = tuple(served.finders.functions)
     steps = {
-        (step.after.key if step.after else None, step.key): step.cost.macs
+        function_of(step): step.cost.macs
         for row in table.rows
         for c in range(len(next(iter(table.cells.values())).columns))
         for step in model.plan(
@@ -49,9 +48,9 @@ def timed(served: Served) -> Served:
         )
     }
     largest = served.finder.find().cost.macs
-    macs = np.array([steps[function] for function in grid.functions], dtype=np.float64)
+    macs = np.array([steps[function] for function in functions], dtype=np.float64)
     seconds = np.maximum(macs * 0.01 / largest, 1e-9)[:, None, None] * np.array([1.0, 2.0])[:, None]
-    curves = {function: i for i, function in enumerate(grid.functions)}
+    curves = {function: i for i, function in enumerate(functions)}
     return replace(served, profile=LatencyProfile(curves, (1, 2), (0,), seconds))
 
 

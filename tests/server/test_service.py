@@ -169,7 +169,7 @@ def test_works_are_their_callers_and_step_back_but_never_ahead(
             question = replace(ANYTHING, caller=caller, priority=asked)
             async with service.admit(served, question, uploads(1)) as admitted:
                 prepared = served.prepare(admitted.selection.subnet, admitted.selection.scores)
-                ticket = admitted.work(prepared, admitted.items[0], {}).ticket
+                ticket = admitted.queued(prepared, admitted.items[0], {}).ticket
                 await admitted.run(prepared)
             assert (ticket.client, ticket.weight, ticket.priority) == ("shop", 2.5, expected)
 

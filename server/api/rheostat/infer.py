@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request
+import asyncio
+
+from fastapi import APIRouter, Request, Response
 
 from models.core import Shapes
 from models.inputs import InvalidInputError
 from server.admitted import Answer
-from server.api.answer import plan_receipt, receipt_of, unless_gone
+from server.api.answer import plan_receipt, receipt_headers, receipt_of, unless_gone
 from server.api.body import read_infer, read_json
 from server.api.documentation import FORM_SCHEMA, errors, inlined, request_docs
 from server.api.options import options_of
-from server.api.outputs import to_json
+from server.api.outputs import to_json, to_picture
 from server.api.rheostat.items import items_of
 from server.api.rheostat.schema import (
     FullPlanBody,
@@ -28,6 +30,7 @@ from server.inputs.sources import Sources
 from server.served import Served
 from server.service import Service
 
+_PNG = "image/png"
 _INFER_DOCS = request_docs(json=inlined(InferBody), form=FORM_SCHEMA)
 _PLAN_DOCS = request_docs(json=inlined(FullPlanBody))
 
@@ -48,7 +51,10 @@ def routes(service: Service, max_images: int, max_texts: int) -> APIRouter:
         responses=errors(404, 413, 415, 422, 429, 504),
     )
     async def infer(request: Request) -> InferAnswer:
-        """Run the best subnet that the budget allows, and say what was done."""
+        """Run the best subnet that the budget allows, and say what was done.
+
+        With `Accept: image/png`, one item and one task that gives a map, the answer is a picture.
+        """
         with service.metrics.request() as tally:
             body, uploads, given = await read_infer(request, max_images)
             models = service.models_of(caller_of(request))
@@ -67,7 +73,12 @@ def routes(service: Service, max_images: int, max_texts: int) -> APIRouter:
             answer = await unless_gone(
                 request, service.infer(served, _question(body, request), items)
             )
-        return InferAnswer(outputs=_outputs(served, answer), receipt=receipt_of(served, answer))
+        receipt = receipt_of(served, answer)
+        if request.headers.get("accept") == _PNG:
+            picture = await asyncio.to_thread(_picture, served, answer)
+            # The framework sends a response as it is, whatever the route says of its answers.
+            return Response(picture, media_type=_PNG, headers=receipt_headers(receipt))  # type: ignore[return-value]
+        return InferAnswer(outputs=await _outputs(served, answer), receipt=receipt)
 
     @router.post("/plan", openapi_extra=_PLAN_DOCS, responses=errors(404, 413, 415, 422))
     async def plan(request: Request) -> PlanAnswer:
@@ -99,9 +110,24 @@ def _question(body: PlanBody, request: Request) -> Question:
     )
 
 
-def _outputs(served: Served, answer: Answer) -> list[dict[str, TaskOutput]]:
+async def _outputs(served: Served, answer: Answer) -> list[dict[str, TaskOutput]]:
     tasks = served.elastic.tasks
-    return [
-        {name: to_json(tasks[name], value) for name, value in item.items()}
-        for item in answer.outputs
-    ]
+
+    def written() -> list[dict[str, TaskOutput]]:
+        return [
+            {name: to_json(tasks[name], value) for name, value in item.items()}
+            for item in answer.outputs
+        ]
+
+    # Pictures take a while; other answers less than to wake a thread.
+    if any(tasks[name].kind == "map" for name in answer.outputs[0]):
+        return await asyncio.to_thread(written)
+    return written()
+
+
+def _picture(served: Served, answer: Answer) -> bytes:
+    """Return the one answer as a PNG file; InvalidRequestError if there are several or none."""
+    if len(answer.outputs) != 1 or len(answer.outputs[0]) != 1:
+        raise InvalidRequestError(f"accept={_PNG} needs one item and one task", "tasks")
+    ((name, value),) = answer.outputs[0].items()
+    return to_picture(served.elastic.tasks[name], value)

@@ -16,7 +16,7 @@ from search.offline import text_data
 from search.offline.text_data import TextData
 from search.offline.text_training import elastic, train_text
 from search.offline.training import CARD, RECORD
-from search.quality.embeddings import Ranking, Similarity
+from search.quality.embeddings import RankingQuality, SimilarityQuality
 from server import catalog
 from server.cli.main import cli
 from tests.tiny_text import embed
@@ -41,7 +41,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def data(source: Path) -> TextData:
     """Pairs rated by the public encoder itself, so that the largest subnet is worth something."""
     base = formats.read(source, "base")
-    vectors = embed(base, [base.input.encode(text) for text in TEXTS], 4, 64)
+    vectors = embed(base, [base.text.encode(text) for text in TEXTS], 4, 64)
     cosines = (vectors[::2] * vectors[1::2]).sum(1).tolist()
     pairs = [ScoredPair(*both) for both in zip(TEXTS[::2], TEXTS[1::2], cosines, strict=True)]
     return TextData(
@@ -50,8 +50,8 @@ def data(source: Path) -> TextData:
         free=TEXTS,
         pairs=pairs[:10],
         share=0.5,
-        validation=Similarity(pairs[10:20]),
-        test=Similarity(pairs[20:]),
+        validation=SimilarityQuality(pairs[10:20]),
+        test=SimilarityQuality(pairs[20:]),
         removed=3,
         licences="made up",
     )
@@ -63,7 +63,7 @@ def test_an_encoder_made_elastic_answers_as_before(
     base = formats.read(source, "base")
     model = elastic(base, source, tmp_path, data)
     assert model.config.dims == (32, 64)
-    rows, same = ([one.input.encode(text) for text in TEXTS[:9]] for one in (base, model))
+    rows, same = ([one.text.encode(text) for text in TEXTS[:9]] for one in (base, model))
     for depth in base.config.depths:
         torch.testing.assert_close(
             embed(model, same, depth, 64), embed(base, rows, depth, 64), atol=1e-5, rtol=0
@@ -94,7 +94,7 @@ def test_a_trained_encoder_becomes_a_checkpoint_that_can_be_served(
     train_text(source, data, again, "tiny-2d", STANDING_STILL, init=out)
     stored = checkpoint.load(again).model
     for depth in (1, 4):
-        rows = [stored.input.encode(text) for text in TEXTS[:5]]
+        rows = [stored.text.encode(text) for text in TEXTS[:5]]
         first, second = (embed(m, rows, depth, 64) for m in (stored, served.model))
         torch.testing.assert_close(first, second, atol=2e-3, rtol=0)  # stored as float16
 
@@ -107,8 +107,8 @@ def test_code_search_trains_on_partners_and_spells_rare_words(source: Path, tmp_
         free=TEXTS[:20],
         pairs=pairs,
         share=1.0,
-        validation=Ranking(as_collection(pairs), "mrr@10"),
-        test=Ranking(as_collection(pairs[:5]), "mrr@10"),
+        validation=RankingQuality(as_collection(pairs), "mrr@10"),
+        test=RankingQuality(as_collection(pairs[:5]), "mrr@10"),
         removed=0,
         licences="made up",
         own_words=True,
@@ -118,10 +118,10 @@ def test_code_search_trains_on_partners_and_spells_rare_words(source: Path, tmp_
     assert served.elastic.tasks["code-search"].metric == "mrr@10"
     assert "Mean reciprocal rank" in (tmp_path / CARD).read_text()
     base = formats.read(source, "base")
-    smaller = served.model.input
-    assert smaller.vocab_size < base.input.vocab_size
+    smaller = served.model.text
+    assert smaller.vocab_size < base.text.vocab_size
     for text in TEXTS[:40]:
-        assert len(smaller.encode(text)) == len(base.input.encode(text))
+        assert len(smaller.encode(text)) == len(base.text.encode(text))
 
 
 @pytest.mark.skipif(DATA is None, reason="RHEOSTAT_DATA is not set")

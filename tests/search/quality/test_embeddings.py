@@ -6,9 +6,8 @@ import torch
 from numpy.typing import NDArray
 
 from models.backends.torch import TorchBackend
-from models.inputs.text import TextInput
 from models.train.texts import Retrieval, ScoredPair
-from search.quality.embeddings import Measured, Ranking, Similarity, scores, table_of
+from search.quality.embeddings import Measured, RankingQuality, SimilarityQuality, scores, table_of
 from tests.tiny_text import embed, tiny_exits, write_tokenizer
 
 # One query along the first axis; documents at cosines 0.9, 0.8, ... in the order given.
@@ -20,15 +19,17 @@ def vectors(cosines: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.concatenate([[[1.0, 0.0]], documents])
 
 
-def ranking(metric: str, relevant: set[int], candidates: tuple[int, ...] | None = None) -> Ranking:
+def ranking(
+    metric: str, relevant: set[int], candidates: tuple[int, ...] | None = None
+) -> RankingQuality:
     texts = tuple(f"d{i}" for i in range(NUM_DOCUMENTS))
     own = None if candidates is None else (candidates,)
-    return Ranking(Retrieval(("q",), texts, (frozenset(relevant),), own), metric)
+    return RankingQuality(Retrieval(("q",), texts, (frozenset(relevant),), own), metric)
 
 
 def test_similarity_is_the_rank_correlation_of_cosines_with_ratings() -> None:
     pairs = [ScoredPair("q", f"d{i}", rating) for i, rating in enumerate([4, 3, 5, 1, 0, 2])]
-    found = Similarity(pairs)
+    found = SimilarityQuality(pairs)
     assert found.texts == ["q", "d0", "d1", "d2", "d3", "d4", "d5"]
     order = found.score(vectors(np.array([0.8, 0.6, 0.9, 0.2, 0.1, 0.4])))
     assert order.value == pytest.approx(1.0)
@@ -78,13 +79,12 @@ def test_scores_are_those_of_single_runs_however_they_are_batched(
     pairs = [
         ScoredPair(a, b, i) for i, (a, b) in enumerate(zip(texts[::2], texts[1::2], strict=True))
     ]
-    evaluation = Similarity(pairs)
-    assert isinstance(model.input, TextInput)
+    evaluation = SimilarityQuality(pairs)
     subnets = list(model.space)
     backend = TorchBackend()
-    found = scores(model, backend, model.input, evaluation, subnets)
+    found = scores(model, backend, evaluation, subnets)
     for subnet, measured in list(zip(subnets, found, strict=True))[::7]:
-        rows = [model.input.encode(text) for text in evaluation.texts]
+        rows = [model.text.encode(text) for text in evaluation.texts]
         widths = {axis: float(subnet[axis]) for axis in ("heads", "ffn")}
         alone = [
             embed(model, [row], int(subnet["depth"]), int(subnet["dim"]), **widths) for row in rows
@@ -97,6 +97,6 @@ def test_a_table_has_one_row_per_subnet_and_every_task() -> None:
     model = tiny_exits(tasks={"similarity": "spearman", "search": "mrr@10"})
     subnets = list(model.space)
     half = [Measured(0.5, 10, 0.1)] * len(subnets)
-    table = table_of(subnets, {"similarity": half, "search": half})
+    table = table_of(model, subnets, {"similarity": half, "search": half})
     assert table.rows == tuple(subnets)
     assert table.at("search", 3, 0).stderr == 0.1

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from search.quality.table import Table, TableError
+from tests.search.toys import Necked, random_table
 from tests.tiny import tiny_model, tiny_table
 
 Tensors = dict[str, NDArray[np.generic]]
@@ -25,7 +26,7 @@ def path(tmp_path: Path) -> Path:
 
 def read(path: Path) -> Table:
     model = tiny_model()
-    return Table.load(path, model.space, list(model.tasks))
+    return Table.load(path, model.space, model.tasks)
 
 
 def test_a_saved_table_is_read_back_cell_by_cell(path: Path) -> None:
@@ -92,8 +93,11 @@ def test_retention_is_relative_to_the_largest_subnet(path: Path) -> None:
         (lambda t: t.update(rows=t["rows"].astype(np.float32)), "rows has the dtype float32"),
         (lambda t: t.update({"n.fish": t["n.fish"] * np.float32("nan")}), "n.fish has the dtype"),
         (lambda t: t.update({"n.fish": t["n.fish"] * -1}), r"n\.fish must be 0 to 2147483647"),
-        (lambda t: t.update({"value.fish": t["value.fish"] * 9}), r"value\.fish must be -1 to 1"),
-        (lambda t: t.update({"smoothed.fish": t["value.fish"] * 9}), r"expected\.fish must be -1"),
+        (lambda t: t.update({"value.fish": t["value.fish"] * 9}), r"value\.fish must be 0 to 1"),
+        (
+            lambda t: t.update({"smoothed.fish": t["value.fish"] * 9}),
+            r"expected\.fish must be 0 to 1",
+        ),
         (lambda t: t.update({"stderr.fish": -t["stderr.fish"]}), r"stderr\.fish must be 0 to 1"),
         (lambda t: t.update({"stderr.fish": t["stderr.fish"] * np.inf}), r"stderr\.fish must be"),
         (lambda t: t.update({"columns.fish": t["rows"][:0, :1]}), "safetensors: "),
@@ -119,3 +123,67 @@ def test_a_file_that_is_no_table_is_refused_by_name(path: Path, content: bytes) 
     path.unlink()
     with pytest.raises(TableError, match=str(path)):
         read(path)
+
+
+class TestErrors:
+    """A table of which one task is scored by its error, for items that may lack an input."""
+
+    @pytest.fixture
+    def model(self) -> Necked:
+        return Necked(with_given=True)
+
+    @pytest.fixture
+    def path(self, model: Necked, tmp_path: Path) -> Path:
+        path = tmp_path / "table.safetensors"
+        random_table(model).save(path, model.space)
+        return path
+
+    def test_retention_is_the_full_error_over_the_error(self, model: Necked, path: Path) -> None:
+        found = Table.load(path, model.space, model.tasks)
+        assert found.cells["distance"].lower_is_better
+        assert not found.cells["title"].lower_is_better
+        full = found.at("distance", -1, -1)
+        worse = found.at("distance", 1, 0)  # both inputs are there
+        assert worse.expected > full.expected > 1
+        assert worse.retention == pytest.approx(full.expected / worse.expected)
+        assert full.retention == 1
+        title = found.at("title", 1, 0)
+        assert title.retention == pytest.approx(title.expected / found.at("title", -1, -1).expected)
+
+    def test_retention_is_relative_to_the_largest_subnet_for_the_same_inputs(
+        self, model: Necked, path: Path
+    ) -> None:
+        found = Table.load(path, model.space, model.tasks)
+        assert found.given == ("inputs",)
+        for r, row in enumerate(found.rows):
+            full = found.rows[found.full_rows[r]]
+            assert dict(full) == {**found.rows[-1], "inputs": row["inputs"]}
+        assert found.part(slice(1, None)).given == ("inputs",)
+        assert found.retention("title")[-2, -1] == found.retention("title")[-1, -1] == 1
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (lambda t: t.update({"value.distance": -t["value.distance"]}), r"must be 0 to inf"),
+            (lambda t: t.update({"smoothed.distance": 0 * t["value.distance"]}), "scored above 0"),
+            (
+                lambda t: t.update({"value.title": -9 * t["value.title"]}),
+                r"title must be -1.0 to 1",
+            ),
+            (lambda t: t.update({"value.topic": -t["value.topic"]}), r"topic must be 0 to 1"),
+            (
+                lambda t: t.update(
+                    {k: np.delete(v, -2, 0) for k, v in t.items() if not k.startswith("columns")}
+                ),
+                "rows lack encoder=5 neck=4 inputs=query, the largest one for these inputs",
+            ),
+        ],
+    )
+    def test_ranges_follow_from_the_metric_and_each_set_of_inputs_has_its_largest_row(
+        self, model: Necked, path: Path, change: Callable[[Tensors], None], message: str
+    ) -> None:
+        tensors = load_file(path)
+        change(tensors)
+        save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, path)
+        with pytest.raises(TableError, match=message):
+            Table.load(path, model.space, model.tasks)

@@ -19,7 +19,7 @@ from models.run.backend import Backend
 from models.run.chain import Chain
 from models.run.execution import never
 from server.engine.engine import Engine
-from server.engine.work import Prepared, Result, Work
+from server.engine.item import ItemResult, PreparedPlan, QueueItem
 
 WAIT_S = 20
 INPUTS = Inputs.of("image", ImageInput(1, 1, (0, 0, 0), (1, 1, 1)))
@@ -89,25 +89,25 @@ class FakeBackend(Backend):
         assert await asyncio.to_thread(self._entered.acquire, timeout=WAIT_S), "never called"
 
 
-def work(name: str, deadline: float = inf) -> Work:
+def work(name: str, deadline: float = inf) -> QueueItem:
     """Make the work ``a7``: input 7 for plan a. Each has a plan object of its own."""
     step = Step(name[0], torch.clone, ("image",))
     item = INPUTS.item({"image": torch.tensor([float(name[1:])])})
-    return Work(Prepared("model", Plan({"answer": step}), INPUTS), item, deadline=deadline)
+    return QueueItem(PreparedPlan("model", Plan({"answer": step}), INPUTS), item, deadline=deadline)
 
 
-def submit(engine: Engine, names: str, deadline: float = inf) -> asyncio.Task[list[Result]]:
+def submit(engine: Engine, names: str, deadline: float = inf) -> asyncio.Task[list[ItemResult]]:
     """Submit one request of several works, such as ``a1 b2``."""
     works = [work(name, deadline) for name in names.split()]
 
-    async def ask() -> list[Result]:
+    async def ask() -> list[ItemResult]:
         with engine.reserve(len(works)) as room:
             return await room.submit(works)
 
     return asyncio.create_task(ask())
 
 
-def answers(results: list[Result]) -> list[float]:
+def answers(results: list[ItemResult]) -> list[float]:
     return [float(result.outputs["answer"]) for result in results]
 
 

@@ -127,9 +127,9 @@ def test_nobody_is_let_in_while_the_wait_is_too_long() -> None:
             assert admission.admitted == 2
 
 
-def enter(admission: Admission, flow: Flow, num_works: int = 1, seconds: float = 0.1) -> None:
+def enter(admission: Admission, flow: Flow, num_items: int = 1, seconds: float = 0.1) -> None:
     """Come in and go again."""
-    with admission.reserve(num_works, seconds, flow=flow, running_s=0.5):
+    with admission.reserve(num_items, seconds, flow=flow, running_s=0.5):
         pass
 
 

@@ -16,7 +16,7 @@ from models.run.chain import Chain
 from models.run.jobs import Done
 from server.engine.cache import ContentCache, answers_of
 from server.engine.engine import Engine
-from server.engine.work import Prepared, Work
+from server.engine.item import PreparedPlan, QueueItem
 from tests.server.engine.fake import FakeBackend, answers, submit, work
 from tests.server.samples import run
 
@@ -24,7 +24,7 @@ ROOM = 100_000
 IMAGE = ImageInput(1, 1, (0, 0, 0), (1, 1, 1))
 
 
-def put(cache: ContentCache, name: str, *values: float) -> Work:
+def put(cache: ContentCache, name: str, *values: float) -> QueueItem:
     """Keep an answer of the work ``a1``: input 1 for plan a."""
     one = work(name)
     cache.put(one, Done({"answer": torch.tensor(values)}, {}, 0.0))
@@ -91,13 +91,13 @@ def test_a_kept_row_does_not_hold_its_batch() -> None:
     assert found.untyped_storage().nbytes() == 8
 
 
-def pair(image: float, text: float) -> Work:
+def pair(image: float, text: float) -> QueueItem:
     """Make a work of two inputs: one is encoded, and then meets the other."""
     encoded = Step("encode", torch.clone, ("image",))
     both = Step("both", lambda x, y: x + 10 * y, (encoded, "text"))
     inputs = Inputs(dict.fromkeys(("image", "text"), Slot(IMAGE)))
     item = inputs.item({"image": torch.tensor([image]), "text": torch.tensor([text])})
-    return Work(Prepared("model", Plan({"answer": both}), inputs), item)
+    return QueueItem(PreparedPlan("model", Plan({"answer": both}), inputs), item)
 
 
 def test_what_an_input_alone_decides_is_kept_for_items_with_other_inputs() -> None:

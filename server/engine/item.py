@@ -17,12 +17,12 @@ from search.timing.profile import LatencyProfile, Workload
 from server.engine.predict import Share
 from server.engine.schedule import Ticket
 
-_TOGETHER = 8  # works of the batch in which what one adds is predicted
+_TOGETHER = 8  # items of the batch in which what one adds is predicted
 _MAX_SHARES = 128  # of one plan: lengths, and versions of the profile
 
 
 @dataclass(frozen=True, eq=False)
-class Prepared:
+class PreparedPlan:
     """A plan with what batches of it need; made once per plan and kept.
 
     Attributes:
@@ -73,12 +73,12 @@ class Prepared:
 
 
 @dataclass(frozen=True, eq=False)
-class Work:
+class QueueItem:
     """One item to be run through one plan.
 
     Attributes:
         prepared: The plan.
-        item: Its inputs.
+        inputs: By name.
         known: What an earlier run kept of the item, by identity.
         deadline: When an answer is of no use any more, on the engine's clock.
         flops: Of the plan on this item; None for those of the plan's own shapes.
@@ -87,8 +87,8 @@ class Work:
         priority: Class; lower ones go first.
     """
 
-    prepared: Prepared
-    item: Item
+    prepared: PreparedPlan
+    inputs: Item
     known: Mapping[bytes, Value] = field(default_factory=dict)
     deadline: float = inf
     flops: float | None = None
@@ -99,28 +99,28 @@ class Work:
     @cached_property
     def num_tokens(self) -> int:
         """Tokens of its inputs together; 0 where they have no length."""
-        return num_tokens(self.item)
+        return num_tokens(self.inputs)
 
     @cached_property
     def share(self) -> Share:
         """Predicted seconds."""
-        return self.prepared.share({name: one.size for name, one in self.item.items()})
+        return self.prepared.share({name: one.size for name, one in self.inputs.items()})
 
     @cached_property
     def contents(self) -> Mapping[str, Hashable]:
         """By input, what is equal for equal contents."""
-        return {name: one.digest for name, one in self.item.items()}
+        return {name: one.digest for name, one in self.inputs.items()}
 
     @property
     def ticket(self) -> Ticket:
-        """What the scheduler goes by; all works of one model may mix.
+        """What the scheduler goes by; all items of one model may mix.
 
         Two models of one name, as while one replaces the other, have the same keys of steps and
         other weights.
         """
         prepared = self.prepared
         return Ticket(
-            key=(prepared.model_name, id(prepared.owner), prepared.inputs.bucket(self.item)),
+            key=(prepared.model_name, id(prepared.owner), prepared.inputs.bucket(self.inputs)),
             num_tokens=self.num_tokens,
             flops=2.0 * prepared.macs if self.flops is None else self.flops,
             client=self.client,
@@ -130,15 +130,15 @@ class Work:
         )
 
 
-class Result(NamedTuple):
-    """The answer to one work.
+class ItemResult(NamedTuple):
+    """The answer to one item.
 
     Attributes:
         outputs: Per task, without the batch dimension.
         kept: By identity, the inner values that were to be kept.
         queue_s: From submission until its batch was taken, seconds.
         run_s: From then until its own steps were done, seconds.
-        batch_size: Works in its batch.
+        batch_size: Items in its batch.
         macs: Its part of what was computed; of values that several share, an equal part each.
         shared: Part of its FLOPs, 0..1, that were computed for others as well, or before.
     """

@@ -1,4 +1,8 @@
-"""The arrays of a set of tasks, packed for `search.knapsack.solve`, shared by their questions."""
+"""The options of a set of tasks as a multiple-choice knapsack, packed for `search.knapsack.solve`.
+
+Source: Sinha and Zoltners 1979, The Multiple-Choice Knapsack Problem, Operations Research 27(3),
+for the upper convex hulls.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +10,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from search.grid import IntArray, Priced
-from search.quality.table import FloatArray
+from search.grid import Priced
+from search.lengths import IntArray
+from search.quality.table import BoolArray, FloatArray
 
 # Clearly falling slopes only: weighing a task must not turn two of its steps around.
 _FALLING = 1 + 1e-9
 
 
 @dataclass(frozen=True)
-class Asked:
+class TaskOptions:
     """Costs and values of every option, and of the steps along their upper convex hulls.
 
     A row's task starts at its cheapest option; each step replaces an option by the next on the hull
@@ -24,7 +29,7 @@ class Asked:
     Costs are in MACs, or in another resource.
 
     Attributes:
-        trunk: Cost of each row without its tasks, shape [rows].
+        base: Cost of each row without its tasks' own options, shape [rows].
         cost: Of each option, shape [rows, columns, tasks].
         value: Expected retention of each option, likewise.
         columns: Column at each hull position, shape [rows, positions, tasks].
@@ -41,7 +46,7 @@ class Asked:
         value_by_step: Likewise.
     """
 
-    trunk: FloatArray
+    base: FloatArray
     cost: FloatArray
     value: FloatArray
     columns: IntArray
@@ -57,33 +62,41 @@ class Asked:
     value_by_step: FloatArray
 
     @classmethod
-    def of(cls, priced: Priced, retention: FloatArray, tasks: IntArray, columns: IntArray) -> Asked:
+    def of(
+        cls,
+        priced: Priced,
+        sharing: BoolArray,
+        retention: FloatArray,
+        tasks: IntArray,
+        columns: IntArray,
+    ) -> TaskOptions:
         """Pack the arrays of some tasks.
 
         Args:
             priced: Every cell in the resource that is limited.
+            sharing: Sets of tasks that share steps and meet these tasks, shape [sets].
             retention: Expected, shape [rows, columns, tasks].
             tasks: Positions of the tasks, shape [tasks].
             columns: From `hulls`, for all tasks of the grid.
         """
-        trunk = priced.trunk
-        cost = np.ascontiguousarray(priced.branch[..., tasks])
+        base = priced.shared[:, sharing].sum(axis=1)
+        cost = np.ascontiguousarray(priced.own[..., tasks])
         value = np.ascontiguousarray(retention[..., tasks])
         columns = np.ascontiguousarray(columns[..., tasks])
         along_cost = np.take_along_axis(cost, columns, axis=1)
         along_value = np.take_along_axis(value, columns, axis=1)
-        step_cost = np.diff(along_cost, axis=1).reshape(len(trunk), -1)
-        step_value = np.diff(along_value, axis=1).reshape(len(trunk), -1)
+        step_cost = np.diff(along_cost, axis=1).reshape(len(base), -1)
+        step_value = np.diff(along_value, axis=1).reshape(len(base), -1)
         total = step_cost.sum(axis=1)
         slope = np.zeros_like(step_cost)
         np.divide(step_value, step_cost, out=slope, where=step_cost > 0)
         return cls(
-            trunk=trunk,
+            base=base,
             cost=cost,
             value=value,
             columns=columns,
-            lowest_cost=trunk + along_cost[:, 0].sum(axis=1),
-            highest_cost=trunk + along_cost[:, -1].sum(axis=1),
+            lowest_cost=base + along_cost[:, 0].sum(axis=1),
+            highest_cost=base + along_cost[:, -1].sum(axis=1),
             cost_range=np.where(total > 0, total, 1.0),
             ends=np.ascontiguousarray(np.concatenate([along_value[:, 0], along_value[:, -1]]).T),
             each=np.arange(len(tasks)),
@@ -107,25 +120,24 @@ def hulls(cost: FloatArray, value: FloatArray) -> IntArray:
         hull has its last repeated. There are at least two positions, so that there is a step.
     """
     rows, depth, tasks = cost.shape
-    depth = max(depth, 2)
-    columns = np.zeros((rows, depth, tasks), dtype=np.int64)
-    for r in range(rows):
-        for t in range(tasks):
-            chain = _hull(cost[r, :, t].tolist(), value[r, :, t].tolist())
-            columns[r, :, t] = chain + [chain[-1]] * (depth - len(chain))
-    return columns
-
-
-def _hull(cost: list[float], value: list[float]) -> list[int]:
-    chain: list[int] = []
-    for c in sorted(range(len(cost)), key=lambda c: (cost[c], -value[c])):
-        if chain and value[c] <= value[chain[-1]]:
-            continue
-        while len(chain) > 1:
-            a, b = chain[-2], chain[-1]
-            rise, run = value[b] - value[a], cost[b] - cost[a]
-            if rise * (cost[c] - cost[b]) > _FALLING * (value[c] - value[b]) * run:
-                break
-            chain.pop()
-        chain.append(c)
-    return chain
+    if depth == 1:
+        return np.zeros((rows, 2, tasks), dtype=np.int64)
+    # Columns first: each operation then runs through memory once.
+    cost, value = (np.ascontiguousarray(array.swapaxes(0, 1)) for array in (cost, value))
+    along = np.zeros((depth, rows, tasks), dtype=np.int64)
+    is_next = cost == cost.min(axis=0)
+    for at in along:
+        # The best of those, and of equally good ones the cheapest.
+        best = np.where(is_next, value, -np.inf).max(axis=0)
+        is_next &= value == best
+        least = np.where(is_next, cost, np.inf).min(axis=0)
+        is_next &= cost == least
+        for column in reversed(range(depth)):
+            np.copyto(at, column, where=is_next[column])
+        rise = value - best
+        slope = np.divide(rise, cost - least, out=np.zeros_like(rise), where=rise > 0)
+        steepest = slope.max(axis=0)
+        # Those that are as steep, near enough; at the end of a hull the last one again.
+        is_next &= steepest == 0
+        is_next |= (slope > 0) & (slope * _FALLING >= steepest)
+    return np.ascontiguousarray(along.swapaxes(0, 1))

@@ -1,0 +1,43 @@
+"""A latency profile at one moment: what a search in time goes by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from search.quality.table import FloatArray
+from search.timing.profile import LatencyProfile, Workload
+
+
+@dataclass(frozen=True)
+class Timing:
+    """A profile at one version, for some rows: what a search in time goes by.
+
+    Attributes:
+        profile: Measured.
+        rows: Items of the request, rounded up to a power of two, so that few differ.
+        version: Of the profile's corrections.
+    """
+
+    profile: LatencyProfile
+    rows: int
+    version: int
+
+    @classmethod
+    def of(cls, profile: LatencyProfile, rows: int) -> Timing:
+        """Return the timing of now for a number of items."""
+        return cls(profile, 1 << (rows - 1).bit_length(), profile.corrections.version)
+
+    def microseconds(self, numbers: NDArray[np.int64], lengths: FloatArray) -> FloatArray:
+        """Predict functions.
+
+        Args:
+            numbers: Of their curves.
+            lengths: Tokens of the sequences that each depends on, together; shape [functions].
+
+        Returns:
+            Shape [functions].
+        """
+        return 1e6 * self.profile.times(numbers, Workload(self.rows, lengths))
