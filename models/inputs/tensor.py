@@ -47,6 +47,8 @@ class TensorInput:
             raise ValueError(f"shape={list(self.shape)} must be sizes of 1 or more")
         if self.max_length is not None and self.max_length < 3:
             raise ValueError(f"max_length={self.max_length} must be 3 or more")
+        if self.least is not None and self.most is not None and self.least > self.most:
+            raise ValueError(f"least={self.least} must be at most most={self.most}")
 
     @property
     def has_length(self) -> bool:
@@ -65,7 +67,8 @@ class TensorInput:
         """
         if not isinstance(content, Array):
             refuse("numbers", content)
-        values = content.values.astype(np.float32, copy=True)
+        with np.errstate(over="ignore"):  # what float32 cannot hold is found below
+            values = content.values.astype(np.float32, copy=True)
         found, sizes = values.shape, self.shape
         if self.max_length is not None:
             if not found or not 1 <= found[0] <= self.max_length:
@@ -120,8 +123,10 @@ class TensorInput:
         shape = self.shape
         if self.max_length is not None:
             shape = (length or min(8, self.max_length), *shape)
-        least = 0.0 if self.least is None else self.least
-        most = least + 1.0 if self.most is None else self.most
+        least, most = self.least, self.most
+        if least is None:
+            least = 0.0 if most is None else most - 1.0
+        most = least + 1.0 if most is None else most
         return torch.linspace(least, most, math.prod(shape)).view(shape)
 
     def describe(self) -> dict[str, Any]:

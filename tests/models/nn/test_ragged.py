@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from models.nn.ragged import Layout, Ragged
+from models.nn.ragged import Layout, Ragged, Value, layouts_of, rows_of, tokens_of
 
 CPU = torch.device("cpu")
 LENGTHS = [(3, 1, 4), (2, 2), (5,)]
@@ -102,3 +102,24 @@ def test_blocks_are_the_runs_of_rows_of_one_length() -> None:
 def test_where_gradients_are_taken_all_rows_are_one_block() -> None:
     layout = Layout((2, 3), CPU)
     assert layout.blocks == ((slice(None), layout),)
+
+
+def test_the_cells_that_hold_a_token_are_told() -> None:
+    assert Layout((1, 3), CPU).present.tolist() == [[True, False, False], [True, True, True]]
+
+
+def test_layouts_and_their_tokens_count_once() -> None:
+    x, y = (Ragged.pack([torch.zeros(n, 2) for n in lengths]) for lengths in ((3, 1), (2, 2)))
+    values: list[Value] = [torch.zeros(2), y, x, y.replace(y.values + 1)]
+    assert layouts_of(values) == [y.layout, x.layout]
+    assert tokens_of(values) == 8
+    assert tokens_of([torch.zeros(2)]) == 0
+
+
+def test_parts_know_what_their_tokens_are_of() -> None:
+    x = Ragged(torch.zeros(6, 2), Layout((3, 1, 2), CPU, origin="query"))
+    parts = [x[0:2], x.select([2, 0]), *rows_of(x), Ragged.join([x[0:1], x[2:3]])]
+    assert {part.layout.origin for part in parts if isinstance(part, Ragged)} == {"query"}
+    other = Ragged.pack([torch.zeros(2, 2)])
+    assert Ragged.join([x, other]).layout.origin not in ("query", other.layout.origin)
+    assert other.layout.origin != Ragged.pack([torch.zeros(2, 2)]).layout.origin
