@@ -3,33 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache
 
 import onnxruntime as ort
 import pytest
 
 from models.backends.cuda.graphs import GraphBackend, RecordingPolicy
 from models.backends.onnx.backend import OnnxBackend
-from models.backends.onnx.export import Exported, export
 from models.backends.torch import TorchBackend
 from models.nn.ragged import Value
 from models.run.backend import Backend
-from models.run.chain import Chain, Run
+from models.run.chain import Chain
 from models.run.execution import never
 from tests.models.backends.cuda.tape import Tape
+from tests.models.backends.exporting import InThisProcess
 from tests.models.backends.linear import session_wins
 
 _AT_ONCE = RecordingPolicy(record_after=1, compile_after=None)
-
-
-class InThisProcess:
-    """Exports without another process, which has tests of its own."""
-
-    def export(self, run: Run, args: Sequence[Value]) -> Exported:
-        return export(run, args)
-
-    def close(self) -> None:
-        pass
 
 
 class Warmed(OnnxBackend):
@@ -67,10 +56,3 @@ EVERY = pytest.mark.parametrize(
     [pytest.param(name, marks=_MARKS.get(name, [])) for name in BACKENDS],
     indirect=True,
 )
-
-
-def read_operators_once(patch: pytest.MonkeyPatch) -> None:
-    """Have the exporter read its table of operators once; in every call it takes two seconds."""
-    registration = pytest.importorskip("torch.onnx._internal.exporter._registration")
-    read = cache(registration.ONNXRegistry.from_torchlib)
-    patch.setattr(registration.ONNXRegistry, "from_torchlib", staticmethod(read))

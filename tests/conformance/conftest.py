@@ -7,10 +7,11 @@ import torch
 
 from models import families
 from models.run.backend import Backend
-from tests.conformance.backends import BACKENDS, read_operators_once
+from tests.conformance.backends import BACKENDS
 from tests.conformance.fixtures.toys import TOYS
 from tests.conformance.subject import Made, Subject
 from tests.conformance.subjects import SUBJECTS
+from tests.models.backends.exporting import read_operators_once
 
 
 @pytest.fixture(scope="module", params=SUBJECTS, ids=lambda subject: subject.name)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from models.backends.cuda.graphs import GraphBackend
 from models.backends.onnx.backend import OnnxBackend
 from models.backends.torch import TorchBackend
 from models.core import Plan, shared_cost
@@ -105,6 +106,9 @@ def test_a_mixed_batch_equals_separate_runs(made: Made, backend: Backend) -> Non
     if isinstance(backend, OnnxBackend):  # it was not torch that gave torch's answers
         assert (backend.stats.refused, backend.stats.misses) == (0, 0)
         assert backend.stats.hits > 0
+    if isinstance(backend, GraphBackend):
+        assert backend.stats.hits > 0
+        assert backend.stats.recordings > 0
 
 
 def test_a_batch_is_one_call_for_each_function_and_one_row_for_each_value(made: Made) -> None:

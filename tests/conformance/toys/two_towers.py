@@ -45,8 +45,9 @@ class TwoTowers(nn.Module):
         self.of_text = SlimLinear(hidden, hidden)
         self.fusion = SlimLinear(2 * hidden, hidden)
         self.neck = nn.Linear(hidden, hidden)
-        labels = config.labels.items()
-        self.heads = nn.ModuleDict({name: SlimLinear(hidden, len(n)) for name, n in labels})
+        self.heads = nn.ModuleDict(
+            {t: SlimLinear(hidden, len(n)) for t, n in config.labels.items()}
+        )
         self.vector = nn.Linear(hidden, hidden)
 
     def attach(self, folder: Path) -> None:
@@ -93,14 +94,14 @@ class TwoTowers(nn.Module):
     def plan(self, subnet: Subnet, shapes: Shapes, tasks: Collection[str] | None = None) -> Plan:
         wanted, hidden = wanted_tasks(self.tasks, tasks), self.config.hidden
         subnet = self.space.select({None, *wanted}).check(subnet)
-        if subnet["inputs"] != "+".join(name for name in ("image", "text") if name in shapes):
+        if subnet["inputs"] != "+".join(sorted(shapes)):
             raise ValueError(f"inputs={subnet['inputs']!r} are not those of shapes={dict(shapes)}")
         image, text, neck = (
             round(float(subnet[axis]) * hidden) for axis in ("image.width", "text.width", "neck")
         )
         pixels = -(-shapes["image"][1] // 2) * -(-shapes["image"][2] // 2)
-        conv = partial(self.run_conv, image)
-        x = Step(("conv", image), conv, ("image",), Cost(27 * image * pixels))
+        run = partial(self.run_conv, image)
+        x = Step(("conv", image), run, ("image",), Cost(27 * image * pixels))
         towers = [Step("of image", self.of_image, (x,), Cost(image * hidden))]
         if "text" in shapes:
             cost = Cost(shapes["text"][0] * hidden * text)
@@ -111,9 +112,9 @@ class TwoTowers(nn.Module):
         answers = {}
         for task in wanted:
             if task == "vector":
-                dim = int(subnet["vector.dim"])
+                dim, cost = int(subnet["vector.dim"]), Cost(hidden * int(subnet["vector.dim"]))
                 run, raw = partial(self.run_vector, dim), partial(self.run_raw, dim)
-                answers[task] = Step((task, dim), run, (x,), Cost(hidden * dim), raw)
+                answers[task] = Step((task, dim), run, (x,), cost, raw)
             else:
                 cost = Cost(neck * len(self.config.labels[task]))
                 answers[task] = Step(("head", task), self.heads[task], (narrow,), cost)

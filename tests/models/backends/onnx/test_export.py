@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cache
 from random import Random
 
 import onnxruntime as ort
@@ -13,10 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.backends.onnx.backend import OnnxBackend
-from models.backends.onnx.export import Exported, export
 from models.core import Plan, Step
 from models.nn.ragged import Layout, Ragged, Value
-from models.run.chain import Chain, Run
+from models.run.chain import Chain
+from tests.models.backends.exporting import InThisProcess, read_operators_once
 from tests.models.backends.linear import session_wins
 from tests.tiny import tiny_model
 from tests.tiny_text import tiny_exits, token_rows
@@ -29,21 +28,9 @@ LENGTHS = ((5, 1, 9, 9, 3), (1,), (4, 4), (30, 2), (7,))
 @pytest.fixture(scope="module", autouse=True)
 def one_registry() -> Iterator[None]:
     """Read the exporter's table of operators once; it reads it in every call, for two seconds."""
-    exporter = pytest.importorskip("torch.onnx._internal.exporter._registration")
     with pytest.MonkeyPatch.context() as patch:
-        read = cache(exporter.ONNXRegistry.from_torchlib)
-        patch.setattr(exporter.ONNXRegistry, "from_torchlib", staticmethod(read))
+        read_operators_once(patch)
         yield
-
-
-class InThisProcess:
-    """Exports without another process, which has tests of its own."""
-
-    def export(self, run: Run, args: Sequence[Value]) -> Exported:
-        return export(run, args)
-
-    def close(self) -> None:
-        pass
 
 
 def make(device: str = "cpu") -> OnnxBackend:
