@@ -20,13 +20,13 @@ from models.run.execution import Backend
 from search.timing.calibrate import calibrate
 from search.timing.profile import Profile
 from server.catalog import Served
-from server.observe.progress import Progress
+from server.observe.progress import ProgressDisplay
 
 log = logging.getLogger(__name__)
 
 _FORMAT = 2
 _MAX_S = 5.0  # for one model at a start; what it leaves open is corrected while serving
-_IN_LOG = Progress()
+_IN_LOG = ProgressDisplay()
 
 
 class ProfileError(ValueError):
@@ -49,7 +49,7 @@ class Profiles:
     # For reloads, which must not measure while requests wait; one for each architecture served.
     _unwritten: dict[Path, Profile] = field(default_factory=dict, init=False)
 
-    def get(self, served: Served, progress: Progress = _IN_LOG) -> Profile:
+    def get(self, served: Served, progress: ProgressDisplay = _IN_LOG) -> Profile:
         """Return a model's profile; measure it, which takes seconds, if there is none.
 
         Args:
@@ -78,7 +78,7 @@ class Profiles:
         return profile
 
     def measure(
-        self, served: Served, max_s: float = _MAX_S, progress: Progress = _IN_LOG
+        self, served: Served, max_s: float = _MAX_S, progress: ProgressDisplay = _IN_LOG
     ) -> Profile:
         """Measure a model's profile and keep it; where it cannot be written, say so and go on.
 
