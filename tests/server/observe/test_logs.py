@@ -210,7 +210,7 @@ def test_an_answer_that_breaks_off_is_logged_with_the_status_that_was_sent(
 def test_warnings_and_other_libraries_go_the_same_way() -> None:
     """In a process of its own, as the root logger of this one is pytest's."""
     code = (
-        "import logging, warnings; from server import logs; logs.configure('json', 'info');"
+        "import logging, warnings; from server.observe import logs; logs.configure('json', 'info');"
         "logging.getLogger('uvicorn.error').info('x'); logging.getLogger('y').debug('y');"
         "warnings.warn('w')"
     )
