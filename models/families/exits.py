@@ -144,7 +144,7 @@ class Exit(nn.Module):
         pooled: Tensor = getattr(hidden.layout, _POOLING[self.pooling])(values)
         if self.projection is not None:
             if self.condition is not None:
-                pooled = torch.cat((pooled, self.condition.expand(len(pooled), -1)), dim=1)
+                pooled = torch.cat((pooled, self.condition.expand(pooled.shape[0], -1)), dim=1)
             pooled = F.linear(pooled, self.projection.weight[:dim], self.projection.bias[:dim])
             if self.has_tanh:
                 pooled = pooled.tanh()
