@@ -47,7 +47,7 @@ from server.inputs.decoder import Decoder
 from server.lifecycle import Lifecycle
 from server.observe.logs import PROBES
 from server.observe.metrics import Metrics
-from server.observe.progress import Progress
+from server.observe.progress import ProgressDisplay
 from server.observe.watchdog import Watchdog
 from server.profiles import Profiles
 from server.service import Service
@@ -57,12 +57,12 @@ if TYPE_CHECKING:
     from server.observe.tracing import Tracing
 
 FORMS = openai.FORMS | tei.FORMS | cohere.FORMS | kserve.FORMS
-_IN_LOG = Progress()
+_IN_LOG = ProgressDisplay()
 _MAX_DECODE_THREADS = 4
 _TURNS = 100  # of the event loop, at most, from a request to its answer
 
 
-def create_app(settings: Settings, progress: Progress = _IN_LOG) -> FastAPI:
+def create_app(settings: Settings, progress: ProgressDisplay = _IN_LOG) -> FastAPI:
     """Load the models and wire the server around them; its lifespan runs the engine.
 
     Args:

@@ -14,7 +14,7 @@ from models.variants import load_axes
 from search.find import Selection
 from server.admitted import Admitted, Answer
 from server.catalog import Catalog
-from server.choose import Chooser, Progress, Question
+from server.choose import Chooser, Question, RequestProgress
 from server.clients.caller import ANYONE, Caller
 from server.clients.inherit import inherited
 from server.clients.quotas import Quotas
@@ -253,7 +253,7 @@ class Service:
             question = for_inputs(question, served, shapes)
             spent_s = decoded - start + late_s
             waited_s = 2 * late_s + min(wait_s, decoded - start - late_s)
-            progress = Progress(num_items, spent_s, waited_s, room.room, deadline)
+            progress = RequestProgress(num_items, spent_s, waited_s, room.room, deadline)
             choice = await self._loading.choose(served, question, shapes, progress)
             flops = flops_of(served, choice.selection, shapes, items)
             if self._quotas is not None:

@@ -80,7 +80,8 @@ def look_at(address: tuple[str, int], key: str | None) -> Target:
 
     models: dict[str, str] = {}
     for model in get("/v1/models")["data"]:
-        models.setdefault(get(f"/v1/models/{model['id']}")["input"]["kind"], model["id"])
+        for taken in get(f"/v1/models/{model['id']}")["inputs"].values():
+            models.setdefault(taken["kind"], model["id"])
     operations = [
         (method.upper(), path, operation["requestBody"]["content"]["application/json"]["schema"])
         for path, methods in get("/openapi.json")["paths"].items()

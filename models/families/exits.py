@@ -26,7 +26,8 @@ from torch import Tensor, nn
 from models.core import Cost, Plan, Shapes, Step
 from models.families import Family
 from models.inputs import Inputs
-from models.inputs.text import TOKENIZER, TextConfig, TextInput
+from models.inputs.text import TOKENIZER, TextInput
+from models.inputs.text_config import TextConfig
 from models.nn.architecture import TransformerConfig
 from models.nn.ragged import Ragged
 from models.nn.transformer import Embedding, Layer, make_norm
@@ -143,7 +144,7 @@ class Exit(nn.Module):
         pooled: Tensor = getattr(hidden.layout, _POOLING[self.pooling])(values)
         if self.projection is not None:
             if self.condition is not None:
-                pooled = torch.cat((pooled, self.condition.expand(len(pooled), -1)), dim=1)
+                pooled = torch.cat((pooled, self.condition.expand(pooled.shape[0], -1)), dim=1)
             pooled = F.linear(pooled, self.projection.weight[:dim], self.projection.bias[:dim])
             if self.has_tanh:
                 pooled = pooled.tanh()

@@ -97,7 +97,7 @@ def test_the_number_of_threads_is_set_before_anything_is_timed(
 ) -> None:
     calls: list[object] = []
     monkeypatch.setattr(torch, "set_num_threads", calls.append)
-    monkeypatch.setattr("server.profiles.Profiles.get", lambda *_: calls.append("timing"))
+    monkeypatch.setattr("server.profiles.Profiles.get", lambda *_, **__: calls.append("timing"))
     create_app(settings.model_copy(update={"num_threads": 3}))
     assert calls == [3, "timing"]
 

@@ -125,5 +125,7 @@ def test_a_model_that_fails_on_long_inputs_alone_is_not_served(tmp_path: Path) -
     state["embedding.position.weight"][20:] = 3e38
     model.load_state_dict(state)
     checkpoint.save(tmp_path, model, "exits", torch.float32, [TOKENIZER, TABLE])
-    with pytest.raises(ModelLoadError, match=r"not finite; subnet .*, input of shape \[32\]"):
+    with pytest.raises(
+        ModelLoadError, match=r"not finite; subnet .*, inputs of shapes \{'text': \[32\]\}"
+    ):
         load(tmp_path)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -11,8 +9,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from models.backends.torch import TorchBackend
 from models.core import Plan, plan_cost
-from models.run.jobs import Done, Job
+from models.run.jobs import Job
 from tests.tiny_text import ARCHITECTURES, collate, items_of, tiny_exits, token_rows
+from tests.walking import done_of
 
 LENGTHS = (5, 2, 7, 7, 1)
 CHOSEN = (4, 0, 2)
@@ -30,10 +29,10 @@ def test_going_deeper_gives_the_deep_answer_and_costs_the_difference(architectur
     assert last.key == shallow.steps[-2].key
     keep = frozenset({last.identity})
     items = items_of(token_rows(LENGTHS))
-    states = [execute(backend, [Job(shallow, item, keep=keep)])[0].kept for item in items]
+    states = [done_of(backend, [Job(shallow, item, keep=keep)], collate)[0].kept for item in items]
     jobs = [Job(deep, items[i], known=states[i]) for i in CHOSEN]
-    for i, done in zip(CHOSEN, execute(backend, jobs), strict=True):
-        (alone,) = execute(backend, [Job(deep, items[i])])
+    for i, done in zip(CHOSEN, done_of(backend, jobs, collate), strict=True):
+        (alone,) = done_of(backend, [Job(deep, items[i])], collate)
         torch.testing.assert_close(
             done.outputs["similarity"], alone.outputs["similarity"], atol=1e-5, rtol=0
         )
@@ -46,22 +45,13 @@ def check_costs(backend: TorchBackend, shallow: Plan, deep: Plan, kept: bytes) -
     # The counter cannot see into the fused kernels; the plain one is made of products.
     with sdpa_kernel(SDPBackend.MATH):
         with FlopCounterMode(display=False) as counter:
-            (first,) = execute(backend, [Job(shallow, one, keep=frozenset({kept}))])
+            (first,) = done_of(backend, [Job(shallow, one, keep=frozenset({kept}))], collate)
         assert counter.get_total_flops() == shallow.cost.flops == 2 * first.macs
         with FlopCounterMode(display=False) as counter:
-            (second,) = execute(backend, [Job(deep, one, known=first.kept)])
+            (second,) = done_of(backend, [Job(deep, one, known=first.kept)], collate)
         assert counter.get_total_flops() == rest.flops == 2 * second.macs
     # What is paid twice is the shallow exit and nothing else.
     assert shallow.cost.macs + rest.macs == deep.cost.macs + shallow.steps[-1].cost.macs
-
-
-def execute(backend: TorchBackend, jobs: Sequence[Job]) -> list[Done]:
-    found: dict[int, Done] = {}
-    for answered in backend.execute(jobs, collate):
-        for i, done in answered:
-            assert isinstance(done, Done)
-            found[i] = done
-    return [found[i] for i in range(len(jobs))]
 
 
 def test_plans_of_other_widths_have_nothing_to_go_on_from_but_what_both_embed() -> None:

@@ -18,6 +18,7 @@ from models.run.execution import NotFiniteError, StoppedError, never
 from models.run.jobs import Done, Job
 from tests.tiny import tiny_model
 from tests.tiny_text import ARCHITECTURES, collate, items_of, tiny_exits, token_rows
+from tests.walking import done_of, results_of
 
 SHAPES = {"image": (3, 16, 16)}
 
@@ -45,27 +46,6 @@ def item(value: Tensor, digest: object) -> Item:
     return {"image": Given(value, digest, 0)}
 
 
-def results(
-    backend: TorchBackend, jobs: Sequence[Job], collate: Callable[..., Value] = stack
-) -> dict[int, Done | Exception]:
-    """Return what each job gave; none may be answered twice."""
-    found: dict[int, Done | Exception] = {}
-    for answered in backend.execute(jobs, collate):
-        for j, done in answered:
-            assert j not in found
-            found[j] = done
-    return found
-
-
-def collect(
-    backend: TorchBackend, jobs: Sequence[Job], collate: Callable[..., Value] = stack
-) -> list[Done]:
-    found = results(backend, jobs, collate)
-    assert sorted(found) == list(range(len(jobs)))
-    assert all(isinstance(done, Done) for done in found.values()), found
-    return [done for _, done in sorted(found.items()) if isinstance(done, Done)]
-
-
 @pytest.mark.parametrize("architecture", list(ARCHITECTURES))
 def test_mixed_subnets_and_lengths_in_one_batch_equal_single_runs(architecture: str) -> None:
     model, backend = tiny_exits(architecture, projection=12, dims=(4, 12)), TorchBackend()
@@ -73,7 +53,7 @@ def test_mixed_subnets_and_lengths_in_one_batch_equal_single_runs(architecture: 
     plans = [model.plan(model.space.sample(rng), {"text": (9,)}) for _ in range(12)]
     rows = token_rows([rng.randint(1, 9) for _ in range(30)])
     jobs = [Job(rng.choice(plans), one) for one in items_of(rows)]
-    for row, job, done in zip(rows, jobs, collect(backend, jobs, collate), strict=True):
+    for row, job, done in zip(rows, jobs, done_of(backend, jobs, collate), strict=True):
         alone = backend.run(job.plan, {"text": Ragged.pack([row])})
         assert done.outputs.keys() == alone.keys()
         for task, value in alone.items():
@@ -91,7 +71,7 @@ def test_images_with_decoders_of_their_own_equal_single_runs_and_share_the_encod
     ]
     images = list(torch.randn(6, *SHAPES["image"]))
     jobs = [Job(plans[i % len(plans)], item(image, i)) for i, image in enumerate(images)]
-    found = collect(backend, jobs)
+    found = done_of(backend, jobs, stack)
     shared = [n for key, n in backend.calls if key == plans[0].steps[0].key]
     assert shared == [6]
     for image, job, done in zip(images, jobs, found, strict=True):
@@ -139,7 +119,7 @@ def test_items_of_equal_content_are_computed_once() -> None:
     same, other = numbers(5, 7)
     again = item(torch.tensor([5.0]), 5)
     jobs = [Job(plans[0], same), Job(plans[1], again), Job(plans[1], other), Job(plans[1], same)]
-    found = collect(backend, jobs)
+    found = done_of(backend, jobs, stack)
     assert [float(done.outputs["answer"]) for done in found] == [60, 70, 90, 70]
     assert ("layer1", 2) in backend.calls
     assert ("layer2", 2) in backend.calls
@@ -154,7 +134,7 @@ def test_a_failing_step_fails_those_who_take_it_and_nobody_else() -> None:
     broken = Plan({"answer": Step("broken", fail, (layers[0],))})
     first, second, third = numbers(0, 1, 2)
     jobs = [Job(broken, first), Job(plans[1], second), Job(broken, third)]
-    found = results(TorchBackend(), jobs)
+    found = results_of(TorchBackend(), jobs, stack)
     assert isinstance(found[0], RuntimeError)
     assert isinstance(found[2], RuntimeError)
     assert isinstance(found[1], Done)
@@ -170,7 +150,7 @@ def test_an_input_that_cannot_be_put_together_fails_those_who_take_it() -> None:
         return stack(name, values)
 
     (first,) = numbers(1)
-    found = results(
+    found = results_of(
         TorchBackend(), [Job(plans[0], first), Job(other, {"text": first["image"]})], broken
     )
     assert str(found[0]) == "these do not go together"
@@ -182,7 +162,7 @@ def test_a_step_that_gives_another_number_of_rows_fails_those_who_take_it() -> N
     short = Plan({"answer": Step("short", lambda x: x[:1], (layers[0],))})
     first, second, third = numbers(1, 2, 3)
     jobs = [Job(short, first), Job(plans[0], second), Job(short, third)]
-    found = results(TorchBackend(), jobs)
+    found = results_of(TorchBackend(), jobs, stack)
     assert str(found[0]) == str(found[2]) == "2 rows gave 1 rows of short"
     assert isinstance(found[1], Done)
 
@@ -193,7 +173,7 @@ def test_an_answer_that_is_not_finite_fails_its_own_item_and_no_other(value: flo
     plan = model.plan(model.space.largest, SHAPES)
     images = [torch.zeros(3, 16, 16), torch.full((3, 16, 16), value), torch.ones(3, 16, 16)]
     jobs = [Job(plan, model.inputs.item({"image": image})) for image in images]
-    found = results(TorchBackend(), jobs, model.inputs.collate)
+    found = results_of(TorchBackend(), jobs, model.inputs.collate)
     assert isinstance(found[1], NotFiniteError)
     assert str(found[1]) == "task 'fish': the answer is not finite"
     for i in (0, 2):
@@ -204,7 +184,7 @@ def test_an_answer_that_is_not_finite_fails_its_own_item_and_no_other(value: flo
 
 def test_a_score_that_is_not_finite_fails_its_own_item_and_no_other() -> None:
     plan = Plan({"score": Step("score", lambda x: 1 / x[:, 0], ("image",))})
-    found = results(TorchBackend(), [Job(plan, one) for one in numbers(0, 2)])
+    found = results_of(TorchBackend(), [Job(plan, one) for one in numbers(0, 2)], stack)
     assert isinstance(found[0], NotFiniteError)
     assert isinstance(found[1], Done)
     assert float(found[1].outputs["score"]) == 0.5
@@ -232,7 +212,7 @@ def test_items_that_go_on_from_a_known_value_run_beside_items_that_start_anew() 
     known = {layers[1].identity: torch.tensor([100.0])}
     first, second, third = numbers(1, 2, 3)
     jobs = [Job(plans[2], first, known=known), Job(plans[2], second), Job(plans[1], third)]
-    found = collect(backend, jobs)
+    found = done_of(backend, jobs, stack)
     assert [float(done.outputs["answer"]) for done in found] == [1010.0, 50.0, 50.0]
     assert backend.calls == [
         ("layer1", 2), ("layer2", 2), ("exit2", 1), ("layer3", 2), ("exit3", 2),
@@ -243,7 +223,7 @@ def test_a_plan_whose_answers_are_all_known_runs_nothing() -> None:
     plans, _ = chain_of_exits(1)
     backend = Recorder()
     known = {plans[0].answers["answer"].identity: torch.tensor([4.0])}
-    (done,) = collect(backend, [Job(plans[0], numbers(1)[0], known=known)])
+    (done,) = done_of(backend, [Job(plans[0], numbers(1)[0], known=known)], stack)
     assert float(done.outputs["answer"]) == 4.0
     assert (backend.calls, done.macs) == ([], 0)
 

@@ -148,7 +148,7 @@ def test_bodies_read_by_hand_are_documented_in_full(document: dict[str, Any]) ->
     assert set(content) == {"application/json", "multipart/form-data"}
     fields = content["application/json"]["schema"]["properties"]
     asked = {"model", "tasks", "preferences", "budget", "priority"}
-    assert set(fields) == {"image", "images", *asked}
+    assert set(fields) == {"inputs", "image", "images", *asked}
     assert "$ref" not in str(content)
     plan = document["paths"]["/v1/plan"]["post"]["requestBody"]["content"]["application/json"]
     assert set(plan["schema"]["properties"]) == {"tokens", *asked}
@@ -158,4 +158,4 @@ def test_documented_answers_match_real_ones(client: TestClient, document: dict[s
     answer = client.post("/v1/infer", json={"image": text_of(image())}).json()
     schemas = document["components"]["schemas"]
     assert set(answer["receipt"]) == set(schemas["Receipt"]["properties"])
-    assert set(answer["outputs"][0]["fish"]) == set(schemas["TaskOutput"]["properties"])
+    assert set(answer["outputs"][0]["fish"]) == set(schemas["ClassesOutput"]["properties"])

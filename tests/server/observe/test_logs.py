@@ -152,7 +152,7 @@ def test_a_failed_run_is_logged_with_the_request_as_well_as_with_its_batch(
     errors = {one["logger"]: one for one in written.records if one["level"] == "ERROR"}
     assert errors["server.http.forms"]["request_id"] == "run-7"
     assert errors["server.http.forms"]["message"] == "the model failed on this request"
-    assert "no memory" in errors["server.engine.engine"]["exc_info"]
+    assert "no memory" in errors["server.engine.worker"]["exc_info"]
 
 
 async def talk(scope: Scope, receive: Receive, send: Send) -> None:
@@ -210,7 +210,7 @@ def test_an_answer_that_breaks_off_is_logged_with_the_status_that_was_sent(
 def test_warnings_and_other_libraries_go_the_same_way() -> None:
     """In a process of its own, as the root logger of this one is pytest's."""
     code = (
-        "import logging, warnings; from server import logs; logs.configure('json', 'info');"
+        "import logging, warnings; from server.observe import logs; logs.configure('json', 'info');"
         "logging.getLogger('uvicorn.error').info('x'); logging.getLogger('y').debug('y');"
         "warnings.warn('w')"
     )

@@ -54,7 +54,8 @@ def answer(
     latency_ms: float | None = None,
 ) -> None:
     choice = Choice(served.finder.find(), is_slimmed, predicted_s=0.02)
-    metrics.answered(served, choice, num_inputs, shared, SECONDS, latency_ms)
+    flops = num_inputs * choice.selection.cost.flops
+    metrics.answered(served, choice, flops, shared, SECONDS, latency_ms)
 
 
 def fail(metrics: Metrics, error: BaseException) -> None:

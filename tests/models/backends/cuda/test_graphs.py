@@ -15,6 +15,7 @@ from models.families.exits import Exits
 from models.nn.ragged import Ragged, Value
 from models.run.chain import Chain
 from models.run.execution import StoppedError
+from tests.models.backends.cuda.tape import Tape
 from tests.tiny import tiny_model
 from tests.tiny_text import tiny_exits, token_rows
 
@@ -23,29 +24,6 @@ SHAPE = (3, 16, 16)
 
 traced: Callable[[Callable[..., Tensor]], Callable[..., Tensor]]
 traced = partial(torch.compile, dynamic=False, backend="eager")
-
-
-class Tape:
-    """Records by keeping the function: repeating it writes to the same tensors, as a graph does."""
-
-    def __init__(self) -> None:
-        self.num_recorded = self.num_replayed = 0
-
-    def record(self, run: Callable[[], Value]) -> tuple[Callable[[], None], Value]:
-        output = run()
-        self.num_recorded += 1
-
-        def replay() -> None:
-            again = run()
-            for kept, new in zip(contents(output), contents(again), strict=True):
-                kept.copy_(new)
-            self.num_replayed += 1
-
-        return replay, output
-
-
-def contents(value: Value) -> list[Tensor]:
-    return [value.values if isinstance(value, Ragged) else value]
 
 
 @pytest.fixture

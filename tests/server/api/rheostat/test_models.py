@@ -68,8 +68,10 @@ def test_tasks_have_labels_and_the_largest_subnets_score(
 
 
 def test_the_input_says_what_an_image_may_be(detail: dict[str, Any]) -> None:
-    assert detail["input"]["formats"] == ["PNG", "JPEG", "WEBP"]
-    assert (detail["input"]["height"], detail["input"]["width"]) == (16, 16)
+    entry = detail["inputs"]["image"]
+    assert (entry["kind"], entry["required"]) == ("image", True)
+    assert entry["formats"] == ["PNG", "JPEG", "WEBP"]
+    assert (entry["height"], entry["width"]) == (16, 16)
 
 
 def test_cheapest_and_largest_bound_what_can_be_asked(
