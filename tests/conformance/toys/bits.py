@@ -31,7 +31,7 @@ class BitsConfig:
 class Bits(nn.Module):
     def __init__(self, name: str, config: BitsConfig) -> None:
         super().__init__()
-        self.name, self.config = name, config
+        self.name, self.config, self.bits = name, config, config.bits[-1]
         self.hidden = nn.Linear(config.features, config.widths[-1])
         self.head = nn.Linear(config.widths[-1], len(config.labels))
 
@@ -51,10 +51,10 @@ class Bits(nn.Module):
     def variant(self, choices: Mapping[str, Value]) -> Bits:
         """Return a model whose hidden weights have other bits; all else is the same tensors."""
         made = copy.copy(self)
-        made._modules = dict(self._modules)
+        made.bits, made._modules = int(choices["bits"]), dict(self._modules)
         made.hidden = copy.deepcopy(self.hidden)
         for weight in made.hidden.parameters():
-            step = weight.abs().max() / (2 ** (int(choices["bits"]) - 1) - 1)
+            step = weight.abs().max() / (2 ** (made.bits - 1) - 1)
             weight.data = torch.round(weight / step) * step
         return made
 
