@@ -27,6 +27,7 @@ from server.api.rheostat import clients as client_routes
 from server.api.rheostat import infer, lifecycle, models, rerank
 from server.api.rheostat import keys as key_routes
 from server.api.tei import routes as tei
+from server.api.tei import tokens as tei_tokens
 from server.backends import make_backend
 from server.clients.clients import Clients
 from server.clients.keys import Scope
@@ -167,6 +168,7 @@ def create_app(settings: Settings, progress: ProgressDisplay = _IN_LOG) -> FastA
         openai.routes(service, settings.max_texts),
         rerank.routes(service, settings.max_texts),
         tei.routes(service, settings),
+        tei_tokens.routes(service, settings),
         kserve.routes(inference),
         models.routes(service),
         lifecycle.routes(changes),

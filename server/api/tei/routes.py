@@ -18,7 +18,6 @@ from server.api.dimensions import fixed_dimensions
 from server.api.documentation import errors, inlined, request_docs
 from server.api.options import options_of
 from server.api.ranking import RankingRequest, ranked, unit_score
-from server.api.tei import tokens
 from server.api.tei.form import TEI, check_any, form
 from server.api.tei.schema import (
     EmbedBody,
@@ -131,7 +130,6 @@ def routes(service: Service, settings: Settings) -> APIRouter:
         router.add_api_route(
             path, health, response_class=Response, responses=documented(503, public=True)
         )
-    router.include_router(tokens.routes(service, settings))
     return router
 
 
