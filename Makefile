@@ -63,10 +63,11 @@ test: check  ## Run every check and every test but those of systemtest
 	then set -- 'not system'; else set -- 'not gpu and not system'; fi; \
 	$(BIN)/pytest -m "$$1" $(ARGS)
 
-# Apart from `test`, whose time it would make half as long again: every line of Python is noted.
+# Apart from `test`, whose time it would make half as long again: every line of Python is noted, also
+# of torch, which is why what exports graphs is left out.
 coverage: install  ## Judge which lines and branches the tests reach (rules in pyproject.toml)
 	$(BIN)/coverage run -m pytest -m 'not gpu and not slow and not system' \
-		tests/models tests/search tests/server $(ARGS)
+		--ignore tests/models/backends/onnx tests/models tests/search tests/server $(ARGS)
 	$(BIN)/python -m tests.coverage_gate
 
 systemtest: install  ## Test replicas, a Ray cluster, Prometheus and the image (half an hour)

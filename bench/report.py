@@ -24,6 +24,7 @@ from server.settings import data_folder
 _ZOO = Path(__file__).parent.parent / "models" / "zoo"
 ZOO = _ZOO / "cifar100-mtl"
 ZOO_TEXT = _ZOO / "minilm-2d"
+ZOO_ALL = (ZOO, ZOO_TEXT, _ZOO / "pycode-exits")
 _CONSOLE = Console(width=120)
 
 

@@ -22,7 +22,7 @@ from models import checkpoint
 from models.backends.torch import TorchBackend
 from models.core import Plan, plan_cost
 from models.families.exits import Exits, ExitsConfig
-from models.inputs.text import TextConfig
+from models.inputs.text_config import TextConfig
 from models.nn.architecture import TransformerConfig
 from models.nn.ragged import Ragged
 from models.space import Subnet

@@ -16,7 +16,7 @@ from search.grid import Grid
 from search.knapsack.solve import Solution
 from search.knapsack.view import View
 from search.quality.table import Score
-from search.request import Request, RequestError, RequestReader
+from search.request import Request, RequestError, RequestReader, TaskSet
 from search.solver import ROUNDING, Chosen, Solver, Terms
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
 ]
 
 TOLERANCE = 1e-3
+_MAX_TASK_SETS = 32
 _MAX_QUESTIONS = 128  # answers of one finder that are kept, a few kilobytes each
 
 
@@ -88,16 +89,20 @@ class NotResidentError(InfeasibleBudgetError):
 class Finder:
     """Exact search over a model's table, for items of some shapes; shared by all requests."""
 
-    def __init__(self, whole: Grid, lean: Grid, lengths: Mapping[str, int]) -> None:
+    def __init__(
+        self, whole: Grid, lean: Grid, lengths: Mapping[str, int], reader: RequestReader
+    ) -> None:
         """Price the rows.
 
         Args:
             whole: Every row.
             lean: The same without those that another beats in MACs.
             lengths: Of each input that has one.
+            reader: Of requests to the model.
         """
         self._solver = Solver(whole, lean, lengths)
-        self._reader = RequestReader(whole.tasks, self._solver.largest_macs)
+        self._reader = reader
+        self._largest: dict[TaskSet, int] = {}
         # Clients ask the same question again and again.
         self._remembered = lru_cache(_MAX_QUESTIONS)(self._find)
 
@@ -199,7 +204,12 @@ class Finder:
             RequestError: If a task is unknown or repeated, none is asked, or a weight is negative,
                 not finite, for a task that is not asked, or all are zero.
         """
-        return self._reader.read(tasks, preferences)
+        asked, weights = self._reader.read(tasks, preferences)
+        if asked not in self._largest:
+            if len(self._largest) >= _MAX_TASK_SETS:
+                self._largest.clear()
+            self._largest[asked] = self._solver.largest_macs(asked.index)
+        return Request(asked.index, weights, self._largest[asked])
 
     def selection(self, request: Request, solution: Solution) -> Selection:
         """Describe a solution of a request, its row counted as in `grid`."""

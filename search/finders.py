@@ -15,6 +15,7 @@ from search.build import build_grid
 from search.find import Finder
 from search.grid import Grid
 from search.quality.table import Table, given_axes, inputs_of
+from search.request import RequestReader
 from search.timing.profile import Function
 
 _ShapesKey: TypeAlias = tuple[tuple[str, Shape], ...]
@@ -44,12 +45,15 @@ class Finders:
                 says so.
         """
         self._model = model
+        self._reader = RequestReader(tuple(model.tasks))
         self._axes = model.space.axes
         self._grids = {
             names: build_grid(model, table, names) for names in _sets_of_inputs(model, table)
         }
         self._rows = lru_cache(_MAX_FIXED)(self._rows_of)
         self._finders = lru_cache(_MAX_FINDERS)(self._finder)
+        for names in self._grids:
+            self._rows(names, ())  # now, not when somebody waits
 
     @property
     def functions(self) -> set[Function]:
@@ -82,7 +86,7 @@ class Finders:
         lengths = inputs.lengths(of_item)
         if (expected := whole.lengths.at(lengths)) != of_item:
             raise ValueError(f"shapes={of_item} must be {expected}")
-        return Finder(whole, lean, lengths)
+        return Finder(whole, lean, lengths, self._reader)
 
     def _rows_of(self, names: tuple[str, ...], fixed: _Choices) -> tuple[Grid, Grid]:
         """Return the rows with the fixed values, and those of them that none other beats."""

@@ -25,6 +25,7 @@ from search.timing.profile import Function, LatencyProfile
 from search.timing.timing import Timing
 
 _MAX_PROFILES = 4  # a model has one; while it is reloaded two
+_MAX_TASK_SETS = 32  # of which is kept what they share
 _MAX_RESIDENT = 16  # sets of built weights whose rows are kept
 
 
@@ -94,8 +95,11 @@ class Grid:
 
     def sharing(self, tasks: IntArray) -> BoolArray:
         """Return the sets that meet the asked tasks, shape [sets]."""
-        meets: BoolArray = np.any(self.sets[:, tasks], axis=1)
-        return meets
+        if (key := tasks.tobytes()) not in self._sharing:
+            if len(self._sharing) >= _MAX_TASK_SETS:
+                self._sharing.clear()
+            self._sharing[key] = np.any(self.sets[:, tasks], axis=1)
+        return self._sharing[key]
 
     def macs(self, basis: IntArray) -> Priced:
         """Return the cells in MACs at some lengths; the basis is that of `Lengths.basis`."""
@@ -180,6 +184,10 @@ class Grid:
             choices.update(self.columns[task][column])
             scores[self.tasks[task]] = of_row[task][column]
         return self.rows[row] | choices, scores
+
+    @cached_property
+    def _sharing(self) -> dict[bytes, BoolArray]:
+        return {}
 
     @cached_property
     def _curves(self) -> Callable[[LatencyProfile], IntArray]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -12,7 +12,7 @@ import numpy as np
 from search.lengths import IntArray
 from search.quality.table import FloatArray
 
-_MAX_TASK_SETS = 32
+_MAX_TASK_SETS = 32  # that are kept
 
 
 class RequestError(ValueError):
@@ -52,39 +52,38 @@ class Request:
         return self.tasks.tobytes() + self.weights.tobytes()
 
 
-class _Tasks:
-    """What depends on the tasks of a request alone."""
+class TaskSet:
+    """Tasks that are asked together; compared by identity.
 
-    def __init__(
-        self,
-        tasks: tuple[str, ...],
-        asked: tuple[str, ...],
-        largest_macs: Callable[[IntArray], int],
-    ) -> None:
+    Attributes:
+        index: Their positions, ascending.
+        ordered: Their names, in the model's order.
+        names: The same as a set.
+    """
+
+    def __init__(self, tasks: tuple[str, ...], asked: tuple[str, ...]) -> None:
         _check_tasks(asked, tasks)
         self.index = np.array([i for i, task in enumerate(tasks) if task in asked])
         self.ordered = [tasks[i] for i in self.index]
         self.names = frozenset(self.ordered)
-        self.largest_macs = largest_macs(self.index)
 
 
 class RequestReader:
     """Checks and normalises requests to one model."""
 
-    def __init__(self, tasks: tuple[str, ...], largest_macs: Callable[[IntArray], int]) -> None:
-        """Read requests for some of the tasks.
-
-        Args:
-            tasks: Of the model.
-            largest_macs: Returns the MACs of the largest subnet for tasks of some positions.
-        """
+    def __init__(self, tasks: tuple[str, ...]) -> None:
+        """Read requests for some of a model's tasks."""
         self._tasks = tasks
-        self._known = lru_cache(_MAX_TASK_SETS)(lambda asked: _Tasks(tasks, asked, largest_macs))
+        self._known = lru_cache(_MAX_TASK_SETS)(lambda asked: TaskSet(tasks, asked))
 
     def read(
         self, tasks: Collection[str] | None, preferences: Mapping[str, float] | None
-    ) -> Request:
-        """Return the request of a client; see `search.find.Finder.request`."""
+    ) -> tuple[TaskSet, FloatArray]:
+        """Return the tasks that a client asks for and their weights, which sum to 1.
+
+        Raises:
+            RequestError: As for `search.find.Finder.request`.
+        """
         known = self._known(self._tasks if tasks is None else tuple(tasks))
         given = [1.0] * len(known.ordered)
         if preferences is not None:
@@ -94,7 +93,7 @@ class RequestReader:
                 _check_preferences(preferences, known.ordered)
         largest = max(given)
         given = [weight / largest for weight in given]  # neither tiny nor huge ones lose the sum
-        return Request(known.index, np.array(given) / sum(given), known.largest_macs)
+        return known, np.array(given) / sum(given)
 
 
 def _check_tasks(asked: tuple[str, ...], tasks: tuple[str, ...]) -> None:

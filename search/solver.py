@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -27,7 +27,7 @@ from search.timing.timing import Timing
 # Slack for sums of preference-weighted retentions, far below any difference worth serving.
 ROUNDING = 1e-9
 _ONE = 0.5  # MACs are whole, and microseconds fine enough: less than this apart is the same
-_MAX_TIMINGS = 4  # views in time kept, one for each number of inputs; a megabyte each at most
+_MAX_TIMINGS = 4  # kept, one for each number of items; a megabyte each at most
 _TRIES = 32  # ceilings tried where two bind at once
 
 
@@ -62,6 +62,23 @@ class Chosen(NamedTuple):
     solution: Solution
 
 
+class _Timed:
+    """What a timing predicts.
+
+    Attributes:
+        microseconds: Of each function.
+    """
+
+    def __init__(self, grid: Grid, timing: Timing, lengths: Mapping[str, int]) -> None:
+        self._grid = grid
+        self.microseconds = grid.microseconds(timing, lengths)
+
+    @cached_property
+    def view(self) -> View:
+        """The rows priced in time."""
+        return View(self._grid, self._grid.times(self.microseconds))
+
+
 class Solver:
     """Solves requests over the rows of a model at some lengths.
 
@@ -83,16 +100,19 @@ class Solver:
         self._basis = basis = whole.lengths.basis(lengths)
         self.by_macs = View(lean, lean.macs(basis))
         self._whole = whole
-        self._microseconds = lru_cache(_MAX_TIMINGS)(
-            lambda timing: whole.microseconds(timing, lengths)
-        )
-        self._by_time = lru_cache(_MAX_TIMINGS)(
-            lambda timing: View(whole, whole.times(self._microseconds(timing)))
-        )
+        self._lengths = lengths
+        self._timed: dict[Timing, _Timed] = {}
 
     @cached_property
     def _every_row(self) -> View:
         return View(self._whole, self._whole.macs(self._basis))
+
+    def _at(self, timing: Timing) -> _Timed:
+        if timing not in self._timed:
+            if len(self._timed) >= _MAX_TIMINGS:
+                self._timed.clear()
+            self._timed[timing] = _Timed(self._whole, timing, self._lengths)
+        return self._timed[timing]
 
     def largest_macs(self, tasks: IntArray) -> int:
         """Return the MACs of the largest subnet for some tasks and the inputs that are there."""
@@ -111,7 +131,7 @@ class Solver:
     def microseconds(self, request: Request, chosen: Chosen, timing: Timing) -> float:
         """Predict how long a choice runs."""
         row, columns = chosen.solution.row, chosen.solution.columns
-        return chosen.grid.time(self._microseconds(timing), row, columns, request.tasks)
+        return chosen.grid.time(self._at(timing).microseconds, row, columns, request.tasks)
 
     def best(self, request: Request, budget: Budget, tolerance: float, terms: Terms) -> Chosen:
         """Maximise quality, less the price of compute, under the ceilings."""
@@ -129,7 +149,7 @@ class Solver:
             return chosen
         if self.microseconds(request, chosen, terms.timing) <= terms.max_microseconds:
             return chosen
-        view = self._by_time(terms.timing)
+        view = self._at(terms.timing).view
         options = view.options(request)
         price = terms.price / float(options.highest_cost.max())
         in_time = Best(options, weights, terms.max_microseconds, price, _allowed(view, terms))
@@ -175,7 +195,7 @@ class Solver:
         """
         assert terms.timing is not None
         view, limit = self._every_row, terms.max_microseconds
-        is_fast = self._by_time(terms.timing).options(request).lowest_cost <= limit
+        is_fast = self._at(terms.timing).view.options(request).lowest_cost <= limit
         if terms.resident is not None:
             is_fast &= view.grid.allowed(terms.resident)
         options = view.options(request)
@@ -225,7 +245,7 @@ class Solver:
             return chosen
         if self.microseconds(request, chosen, terms.timing) <= limit:
             return chosen
-        view = self._by_time(terms.timing)
+        view = self._at(terms.timing).view
         fastest = solve(
             Cheapest(view.options(request), weights, floor - ROUNDING, _allowed(view, terms)), _ONE
         )

@@ -27,6 +27,7 @@ from server.api.rheostat import clients as client_routes
 from server.api.rheostat import infer, lifecycle, models, rerank
 from server.api.rheostat import keys as key_routes
 from server.api.tei import routes as tei
+from server.api.tei import tokens as tei_tokens
 from server.backends import make_backend
 from server.clients.clients import Clients
 from server.clients.keys import Scope
@@ -47,7 +48,7 @@ from server.inputs.decoder import Decoder
 from server.lifecycle import Lifecycle
 from server.observe.logs import PROBES
 from server.observe.metrics import Metrics
-from server.observe.progress import Progress
+from server.observe.progress import ProgressDisplay
 from server.observe.watchdog import Watchdog
 from server.profiles import Profiles
 from server.service import Service
@@ -57,12 +58,12 @@ if TYPE_CHECKING:
     from server.observe.tracing import Tracing
 
 FORMS = openai.FORMS | tei.FORMS | cohere.FORMS | kserve.FORMS
-_IN_LOG = Progress()
+_IN_LOG = ProgressDisplay()
 _MAX_DECODE_THREADS = 4
 _TURNS = 100  # of the event loop, at most, from a request to its answer
 
 
-def create_app(settings: Settings, progress: Progress = _IN_LOG) -> FastAPI:
+def create_app(settings: Settings, progress: ProgressDisplay = _IN_LOG) -> FastAPI:
     """Load the models and wire the server around them; its lifespan runs the engine.
 
     Args:
@@ -167,6 +168,7 @@ def create_app(settings: Settings, progress: Progress = _IN_LOG) -> FastAPI:
         openai.routes(service, settings.max_texts),
         rerank.routes(service, settings.max_texts),
         tei.routes(service, settings),
+        tei_tokens.routes(service, settings),
         kserve.routes(inference),
         models.routes(service),
         lifecycle.routes(changes),

@@ -72,7 +72,7 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class RequestProgress:
     """How far a request has come when its subnet is chosen.
 
     Attributes:
@@ -149,7 +149,7 @@ class Chooser:
         self._promises.note_total(served.name, choice.predicted_s, seconds)
 
     def choose(
-        self, served: Served, question: Question, shapes: Shapes, progress: Progress
+        self, served: Served, question: Question, shapes: Shapes, progress: RequestProgress
     ) -> Choice:
         """Return what a request gets now.
 
@@ -183,7 +183,7 @@ class Chooser:
         )
 
     def _in_time(
-        self, served: Served, question: Question, shapes: Shapes, progress: Progress
+        self, served: Served, question: Question, shapes: Shapes, progress: RequestProgress
     ) -> Selection:
         """Return what is wanted; a latency that waiting for others breaks is refused for now."""
         num_items, reading_s = progress.num_items, progress.spent_s - progress.waited_s
@@ -201,7 +201,7 @@ class Chooser:
             raise
 
     def _check_time(
-        self, question: Question, progress: Progress, delay_s: float, run_s: float
+        self, question: Question, progress: RequestProgress, delay_s: float, run_s: float
     ) -> None:
         """Refuse for now what would be done too late."""
         latency_ms, timeout_s = question.budget.latency_ms, question.timeout_s

@@ -10,7 +10,7 @@ from models.core import Shapes
 from models.variants import Choices, choices_of
 from search.budget import InfeasibleBudgetError
 from search.find import TOLERANCE, Selection
-from server.choose import Choice, Chooser, Progress, Question
+from server.choose import Choice, Chooser, Question, RequestProgress
 from server.errors import ModelNotReadyError, OverloadedError
 from server.served import Served
 from server.variants import Variants
@@ -27,7 +27,7 @@ class Loading:
         self._clock = clock
 
     async def choose(
-        self, served: Served, question: Question, shapes: Shapes, progress: Progress
+        self, served: Served, question: Question, shapes: Shapes, progress: RequestProgress
     ) -> Choice:
         """Return what a request gets now; arguments as for `Chooser.choose`.
 
@@ -71,7 +71,7 @@ class Loading:
         raise ModelNotReadyError(f"{served.name}: weights are given up as soon as they are built")
 
     def _better(
-        self, served: Served, question: Question, shapes: Shapes, progress: Progress
+        self, served: Served, question: Question, shapes: Shapes, progress: RequestProgress
     ) -> tuple[Choices, bool] | None:
         """Return what to build for a better answer, and whether there is none without it."""
         space, possible = served.elastic.space, self._variants.possible(served)
@@ -97,7 +97,7 @@ def _is_better(best: Selection, now: Selection, question: Question) -> bool:
     return best.quality > now.quality + TOLERANCE
 
 
-def _left_s(question: Question, progress: Progress) -> float:
+def _left_s(question: Question, progress: RequestProgress) -> float:
     """Return how long a request may still take."""
     budget, left_s = question.budget, inf
     if budget.latency_ms is not None:

@@ -19,14 +19,14 @@ from models.files import read_json, reading, replacing
 from models.run.backend import Backend
 from search.timing.calibrate import calibrate
 from search.timing.profile import LatencyProfile
-from server.observe.progress import Progress
+from server.observe.progress import ProgressDisplay
 from server.served import Served
 
 log = logging.getLogger(__name__)
 
 _FORMAT = 3
 _MAX_S = 5.0  # for one model at a start; what it leaves open is corrected while serving
-_IN_LOG = Progress()
+_IN_LOG = ProgressDisplay()
 
 
 class ProfileError(ValueError):
@@ -49,7 +49,7 @@ class Profiles:
     # For reloads, which must not measure while requests wait; one for each architecture served.
     _unwritten: dict[Path, LatencyProfile] = field(default_factory=dict, init=False)
 
-    def get(self, served: Served, progress: Progress = _IN_LOG) -> LatencyProfile:
+    def get(self, served: Served, progress: ProgressDisplay = _IN_LOG) -> LatencyProfile:
         """Return a model's profile; measure it, which takes seconds, if there is none.
 
         Args:
@@ -78,7 +78,7 @@ class Profiles:
         return profile
 
     def measure(
-        self, served: Served, max_s: float = _MAX_S, progress: Progress = _IN_LOG
+        self, served: Served, max_s: float = _MAX_S, progress: ProgressDisplay = _IN_LOG
     ) -> LatencyProfile:
         """Measure a model's profile and keep it; where it cannot be written, say so and go on.
 

@@ -14,7 +14,7 @@ from models.variants import load_axes
 from search.find import Selection
 from server.admitted import Admitted, Answer
 from server.catalog import Catalog
-from server.choose import Chooser, Progress, Question
+from server.choose import Chooser, Question, RequestProgress
 from server.clients.caller import ANYONE, Caller
 from server.clients.inherit import inherited
 from server.clients.quotas import Quotas
@@ -152,7 +152,7 @@ class Service:
         loaded = {axis.name: axis.values[-1] for axis in load_axes(space)}
         for subnet in (space.smallest | loaded, space.largest):
             prepared = served.prepare(subnet, served.elastic.tasks)
-            for item in examples(served.inputs):
+            for item in examples(served.inputs, served.names(subnet)):
                 with self._engine.reserve(1, flow=_OWN) as room, blaming(served, subnet, item):
                     (result,) = await room.submit(
                         [QueueItem(prepared, item, priority=_OWN.priority)]
@@ -183,9 +183,8 @@ class Service:
         """
         async with self.admit(served, question, items) as admitted:
             selection = admitted.selection
-            prepared = self.variants.prepare(
-                served, selection.subnet, selection.scores, question.raw, admitted.items[0]
-            )
+            subnet, tasks = selection.subnet, selection.scores
+            prepared = self.variants.prepare(served, subnet, tasks, question.raw)
             results = await admitted.run(prepared)
         return Answer(
             selection=selection,
@@ -253,7 +252,7 @@ class Service:
             question = for_inputs(question, served, shapes)
             spent_s = decoded - start + late_s
             waited_s = 2 * late_s + min(wait_s, decoded - start - late_s)
-            progress = Progress(num_items, spent_s, waited_s, room.room, deadline)
+            progress = RequestProgress(num_items, spent_s, waited_s, room.room, deadline)
             choice = await self._loading.choose(served, question, shapes, progress)
             flops = flops_of(served, choice.selection, shapes, items)
             if self._quotas is not None:

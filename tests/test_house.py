@@ -13,8 +13,22 @@ ROOT = Path(models.__file__).parent.parent
 PACKAGES = ("models", "search", "server", "client/rheostat")
 MAX_FILE, MAX_FUNCTION = 300, 60
 
-LONG_FILES: dict[str, str] = {}
-LONG_FUNCTIONS: dict[str, str] = {}
+LONG_FILES = {
+    "deploy/grafana/make_dashboard.py": "one dashboard, panel after panel",
+    "server/errors.py": "the tree of all errors that a client can see",
+    "server/observe/metrics.py": "the list of all metrics",
+    "server/settings.py": "the list of all settings",
+}
+LONG_FUNCTIONS = {
+    "models/formats/huggingface.py:assemble": "one encoder, field after field",
+    "server/api/kserve/rest.py:routes": "a function per path, which see the service",
+    "server/api/rheostat/rerank.py:routes": "likewise",
+    "server/api/tei/routes.py:routes": "likewise",
+    "server/api/tei/tokens.py:routes": "likewise",
+    "server/app.py:create_app": "wiring, in order",
+    "server/cli/commands.py:text": "the options of one command",
+    "server/observe/metrics.py:__init__": "one metric after the other",
+}
 
 
 def files(*packages: str) -> list[Path]:

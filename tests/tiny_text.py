@@ -17,7 +17,8 @@ from models import checkpoint
 from models.families.exits import Exits, ExitsConfig
 from models.inputs import Given, Item
 from models.inputs.digest import digest_of
-from models.inputs.text import TOKENIZER, TextConfig
+from models.inputs.text import TOKENIZER
+from models.inputs.text_config import TextConfig
 from models.nn.architecture import TransformerConfig
 from models.nn.ragged import Ragged
 from models.space import Space, Subnet

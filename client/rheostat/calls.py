@@ -7,8 +7,8 @@ import json
 import sys
 from array import array
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Generic, Literal, TypeAlias, TypeVar
+from dataclasses import asdict
+from typing import Any, Literal, TypeAlias, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -23,43 +23,14 @@ from rheostat.answers import (
     SimilarityAnswer,
 )
 from rheostat.asked import Budget, Cascade
-from rheostat.errors import invalid_answer
+from rheostat.call import Call
 from rheostat.model_answers import ModelDetail, ModelEntry, ModelList
 from rheostat.reading import from_json
 
 T = TypeVar("T")
-T_co = TypeVar("T_co", covariant=True)
 Side = Literal["left", "right"]
 Item: TypeAlias = Mapping[str, Any]
 """Inputs by name."""
-
-
-@dataclass(frozen=True, slots=True)
-class Call(Generic[T_co]):
-    """A request, and how to read its answer.
-
-    Attributes:
-        method: Of HTTP.
-        path: From the server's root.
-        parse: Reads the response; raises ValueError if it cannot.
-        body: What httpx takes: ``content`` and ``headers``, or ``files``.
-    """
-
-    method: str
-    path: str
-    parse: Callable[[httpx.Response], T_co]
-    body: Mapping[str, Any]
-
-    def read(self, response: httpx.Response) -> T_co:
-        """Return what a success says.
-
-        Raises:
-            InvalidAnswerError: If it says nothing that this call could be answered with.
-        """
-        try:
-            return self.parse(response)
-        except ValueError as fault:
-            raise invalid_answer(response, fault) from None
 
 
 def infer(

@@ -19,7 +19,7 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 import httpx
 
 from rheostat import calls
-from rheostat.calls import Call
+from rheostat.call import Call
 from rheostat.retries import Retries
 from rheostat.version import __version__
 

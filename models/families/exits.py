@@ -26,7 +26,8 @@ from torch import Tensor, nn
 from models.core import Cost, Plan, Shapes, Step
 from models.families import Family
 from models.inputs import Inputs
-from models.inputs.text import TOKENIZER, TextConfig, TextInput
+from models.inputs.text import TOKENIZER, TextInput
+from models.inputs.text_config import TextConfig
 from models.nn.architecture import TransformerConfig
 from models.nn.ragged import Ragged
 from models.nn.transformer import Embedding, Layer, make_norm

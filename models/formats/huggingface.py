@@ -16,7 +16,8 @@ from models.formats.folder import Fields, FormatError, Tensors
 from models.formats.known import check_known
 from models.formats.model_types import MODEL_TYPES
 from models.formats.tokenizer import read_tokenizer
-from models.inputs.text import TextConfig, TextInput
+from models.inputs.text import TextInput
+from models.inputs.text_config import TextConfig
 from models.tasks import Metric
 
 CONFIG = "config.json"

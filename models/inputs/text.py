@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import torch
-from pydantic import ConfigDict
 from tokenizers import Tokenizer
 from torch import Tensor
 
@@ -16,9 +14,10 @@ from models.files import reading
 from models.inputs.content import Content, InvalidInputError, Side, Text, refuse
 from models.inputs.digest import digest_of
 from models.inputs.long_texts import LongTexts
+from models.inputs.text_config import TextConfig
 from models.nn.ragged import Ragged
 
-__all__ = ["MAX_TEXT_CHARS", "TOKENIZER", "Side", "TextConfig", "TextInput", "Token", "text_input"]
+__all__ = ["MAX_TEXT_CHARS", "TOKENIZER", "Side", "TextInput", "Token", "text_input"]
 
 TOKENIZER = "tokenizer.json"
 MAX_TEXT_CHARS = 2**17
@@ -27,39 +26,6 @@ _PROBE = "a Word, 1 \u00e9 \u6f22 \u2603"  # a vocabulary must have something fo
 
 class TokenizerError(ValueError):
     """A file is no tokenizer, or one that cannot read every text. The message names it."""
-
-
-@dataclass(frozen=True)
-class TextConfig:
-    """How text becomes tokens; kept in the checkpoint's manifest.
-
-    Attributes:
-        max_length: Most tokens of one input, special tokens included.
-        prompts: Templates by name, each with ``{text}`` where the text goes.
-        default_prompt: Name of the one used where a request names none; None for the bare text.
-    """
-
-    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
-
-    max_length: int
-    prompts: Mapping[str, str] = field(default_factory=dict)
-    default_prompt: str | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse what could not be followed.
-
-        Raises:
-            ValueError: Naming the field, its value and what is allowed.
-        """
-        if self.max_length < 3:
-            raise ValueError(f"max_length={self.max_length} must be 3 or more")
-        for name, template in self.prompts.items():
-            if template.count("{text}") != 1:
-                raise ValueError(f"prompts.{name}={template!r} must contain {{text}} once")
-        if self.default_prompt is not None and self.default_prompt not in self.prompts:
-            raise ValueError(
-                f"default_prompt={self.default_prompt!r} is not one of {list(self.prompts)}"
-            )
 
 
 class Token(NamedTuple):

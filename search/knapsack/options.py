@@ -83,8 +83,7 @@ class TaskOptions:
         cost = np.ascontiguousarray(priced.own[..., tasks])
         value = np.ascontiguousarray(retention[..., tasks])
         columns = np.ascontiguousarray(columns[..., tasks])
-        along_cost = np.take_along_axis(cost, columns, axis=1)
-        along_value = np.take_along_axis(value, columns, axis=1)
+        along_cost, along_value = _along(cost, columns), _along(value, columns)
         step_cost = np.diff(along_cost, axis=1).reshape(len(base), -1)
         step_value = np.diff(along_value, axis=1).reshape(len(base), -1)
         total = step_cost.sum(axis=1)
@@ -106,6 +105,13 @@ class TaskOptions:
             cost_by_step=np.ascontiguousarray(step_cost.T),
             value_by_step=np.ascontiguousarray(step_value.T),
         )
+
+
+def _along(values: FloatArray, columns: IntArray) -> FloatArray:
+    """Return what stands in some columns, shape [rows, positions, tasks]."""
+    if values.shape[1] == 1:
+        return np.repeat(values, columns.shape[1], axis=1)
+    return np.take_along_axis(values, columns, axis=1)
 
 
 def hulls(cost: FloatArray, value: FloatArray) -> IntArray:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cached_property, lru_cache
-
-import numpy as np
+from functools import cached_property
 
 from search.grid import Grid, Priced
 from search.knapsack.options import TaskOptions, hulls
@@ -24,16 +22,19 @@ class View:
 
     def __init__(self, grid: Grid, priced: Priced) -> None:
         self.grid, self.priced = grid, priced
-        self._options = lru_cache(_MAX_TASK_SETS)(self._options_of)
+        self._options: dict[bytes, TaskOptions] = {}
 
     def options(self, request: Request) -> TaskOptions:
         """Return the arrays of a request's tasks, kept for the next that asks for them."""
-        return self._options(tuple(request.tasks.tolist()))
-
-    def _options_of(self, tasks: tuple[int, ...]) -> TaskOptions:
-        of_tasks = np.array(tasks)
-        sharing = self.grid.sharing(of_tasks)
-        return TaskOptions.of(self.priced, sharing, self.grid.retention, of_tasks, self._hulls)
+        tasks = request.tasks
+        if (key := tasks.tobytes()) not in self._options:
+            if len(self._options) >= _MAX_TASK_SETS:
+                self._options.clear()
+            sharing = self.grid.sharing(tasks)
+            self._options[key] = TaskOptions.of(
+                self.priced, sharing, self.grid.retention, tasks, self._hulls
+            )
+        return self._options[key]
 
     @cached_property
     def _hulls(self) -> IntArray:

@@ -15,7 +15,7 @@ from models.run.backend import Backend
 from search.timing.profile import LatencyProfile, Workload
 from server import catalog
 from server.backends import make_backend
-from server.observe.progress import Progress
+from server.observe.progress import ProgressDisplay
 from server.profiles import Profiles
 from server.served import Served
 from server.settings import Settings
@@ -42,7 +42,7 @@ def calibrate(settings: Settings, seed: int) -> Iterator[str]:
     for served in loaded.values():
         backend.prepare(served.model)
         start = time.perf_counter()
-        profile = profiles.measure(served, math.inf, Progress.on_terminal())
+        profile = profiles.measure(served, math.inf, ProgressDisplay.on_terminal())
         taken = time.perf_counter() - start
         errors = _errors(served, profile, backend.baseline, Random(seed))
         middle, high = np.quantile(np.abs(errors), (0.5, 0.95))

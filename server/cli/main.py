@@ -23,7 +23,7 @@ from server.errors import DatabaseError
 from server.http import addresses, serving
 from server.http.auth import check_exposure
 from server.observe import logs
-from server.observe.progress import Progress
+from server.observe.progress import ProgressDisplay
 from server.settings import PREFIX, Settings, SettingsError
 
 Command = TypeVar("Command", bound=Callable[..., None])
@@ -82,7 +82,11 @@ def serve(**given: Any) -> None:
             if settings.grpc_port is not None:
                 addresses.check_grpc(settings.host, settings.grpc_port)
             # A bar would be no line of JSON.
-            progress = Progress.on_terminal() if settings.log_format == "console" else Progress()
+            progress = (
+                ProgressDisplay.on_terminal()
+                if settings.log_format == "console"
+                else ProgressDisplay()
+            )
             app = create_app(settings, progress)
         except SettingsError as error:
             _stop(str(error), 2)

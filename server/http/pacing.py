@@ -22,7 +22,7 @@ _SIP_S = 0.05  # between reads of what is not looked at
 _LINGER_S = 1.0  # in which a client that is still sending can read why it is refused
 
 
-class Flow(FlowControl):
+class HeldFlow(FlowControl):
     """Uvicorn's, but nothing is read while bytes are held.
 
     Attributes:
@@ -50,7 +50,7 @@ class Paced(HttpToolsProtocol):
     """Uvicorn's protocol, parsing in pieces."""
 
     cycle: RequestResponseCycle | None  # type: ignore[assignment]  # None before the first request
-    flow: Flow
+    flow: HeldFlow
     _is_deaf = False  # what still comes is not looked at
     _is_scheduled = False
     _held = b""  # received and not parsed
@@ -74,7 +74,7 @@ class Paced(HttpToolsProtocol):
     def connection_made(self, transport: BaseTransport) -> None:
         """Begin."""
         super().connection_made(transport)  # type: ignore[arg-type]
-        self.flow = Flow(self.transport)
+        self.flow = HeldFlow(self.transport)
 
     def data_received(self, data: bytes) -> None:
         """Parse what arrives, or the first of it."""

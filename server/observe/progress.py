@@ -22,7 +22,7 @@ _SAY_S = 3.0  # between two lines
 _BAR = "{desc}: {percentage:3.0f} % |{bar:30}| {elapsed}"
 
 
-class Progress:
+class ProgressDisplay:
     """Tells how far something is that takes seconds."""
 
     def __init__(
@@ -38,7 +38,7 @@ class Progress:
         self._clock = clock
 
     @classmethod
-    def on_terminal(cls) -> Progress:
+    def on_terminal(cls) -> ProgressDisplay:
         """Return one with a bar if standard error is a terminal."""
         return cls(has_bar=sys.stderr.isatty())
 

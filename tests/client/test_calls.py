@@ -11,7 +11,7 @@ import pytest
 from pydantic import BaseModel
 
 from rheostat import Budget, Cascade, calls
-from rheostat.calls import Call
+from rheostat.call import Call
 from server.api.rheostat.schema import FullPlanBody, PlanBody
 from server.api.rheostat.text_schema import EmbeddingsBody, RerankBody, SimilarityBody
 

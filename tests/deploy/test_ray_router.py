@@ -128,7 +128,7 @@ def test_a_request_without_a_name_goes_to_the_model_that_takes_such_inputs(
 ) -> None:
     images = client.post("/v1/infer", files=IMAGES)
     texts = client.post("/v1/rerank", json={"query": "w1", "documents": ["w2", "w3"]})
-    plan = client.post("/v1/plan", json={"text": 4})
+    plan = client.post("/v1/plan", json={"tokens": 4})
     named = [one.json()["receipt"]["model"] for one in (images, texts, plan)]
     assert named == ["tiny", "tiny-text", "tiny-text"]
 

@@ -14,7 +14,8 @@ from models import checkpoint
 from models.checkpoint import CheckpointError
 from models.core import Shapes
 from models.families.exits import Exits
-from models.inputs.text import TOKENIZER, TextConfig
+from models.inputs.text import TOKENIZER
+from models.inputs.text_config import TextConfig
 from models.nn.ragged import Ragged
 from models.space import Subnet
 from tests.tiny_text import (

@@ -11,7 +11,7 @@ import pytest
 
 from search.budget import Budget, InfeasibleBudgetError
 from search.timing.profile import LatencyProfile, function_of
-from server.choose import Choice, Chooser, Progress, Question
+from server.choose import Choice, Chooser, Question, RequestProgress
 from server.engine.engine import Engine
 from server.engine.flows import ANY_FLOW, Flows, Room
 from server.engine.load import Fixed, LoadPolicy, Price, SlackFit
@@ -75,7 +75,9 @@ def choose(
     question = Question(None, None, budget or Budget(), timeout_s=timeout_s)
     shape = served.inputs.plan_shapes()
     room = Flows().enter(ANY_FLOW, num_works, 0.0)
-    return chooser.choose(served, question, shape, Progress(num_works, spent_s, waited_s, room))
+    return chooser.choose(
+        served, question, shape, RequestProgress(num_works, spent_s, waited_s, room)
+    )
 
 
 def test_without_waiting_everybody_gets_what_they_ask_for(timed: Served) -> None:

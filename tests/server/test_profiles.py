@@ -14,7 +14,7 @@ import pytest
 
 from models.backends.torch import TorchBackend
 from search.timing.profile import LatencyProfile, Workload
-from server.observe.progress import Progress
+from server.observe.progress import ProgressDisplay
 from server.profiles import Profiles
 from server.served import Served
 
@@ -50,7 +50,7 @@ def test_who_waits_for_a_measurement_is_told_that_it_goes_on(
 ) -> None:
     with caplog.at_level(logging.INFO):
         ticks = count(step=3)  # a clock on which each time that is told comes three seconds later
-        progress = Progress(clock=lambda: float(next(ticks)))
+        progress = ProgressDisplay(clock=lambda: float(next(ticks)))
         profiles(tmp_path, served).get(served, progress)
         profiles(tmp_path, served).get(served, progress)  # what is known is not announced
     first, *between, last = [record.getMessage() for record in caplog.records]

@@ -98,7 +98,7 @@ class InferenceBody(StrictBody):
     )
 
 
-class Parsed(NamedTuple):
+class ParsedInference(NamedTuple):
     """An inference as it came.
 
     Attributes:
@@ -117,7 +117,7 @@ def json_part(body: bytes, header_length: str | None) -> bytes:
     return body if header_length is None else body[: _length(header_length, len(body))]
 
 
-def read_inference(served: Served, body: bytes, header_length: str | None) -> Parsed:
+def read_inference(served: Served, body: bytes, header_length: str | None) -> ParsedInference:
     """Read a body.
 
     Args:
@@ -134,12 +134,12 @@ def read_inference(served: Served, body: bytes, header_length: str | None) -> Pa
     elif (length := _length(header_length, len(body))) == 0:
         spec = next(iter(forms_of(served).values())).spec
         only = GivenTensor("the body", spec.name, spec.datatype, [1], [body])
-        return Parsed(None, InferenceRequest({}, [only], {}), {None: False})
+        return ParsedInference(None, InferenceRequest({}, [only], {}), {None: False})
     else:
         fields, behind = parse(InferenceBody, body[:length], "the JSON"), memoryview(body)[length:]
     parameters = {name: v for name, v in fields.parameters.items() if name != _BINARY_OUTPUT}
     asked = InferenceRequest(parameters, _tensors(fields, behind), _wanted(fields))
-    return Parsed(fields.id, asked, _binary_outputs(fields))
+    return ParsedInference(fields.id, asked, _binary_outputs(fields))
 
 
 def _tensors(fields: InferenceBody, behind: memoryview | None) -> list[GivenTensor]:
@@ -196,7 +196,7 @@ def _binary_outputs(fields: InferenceBody) -> Mapping[str | None, bool]:
 
 
 def spelled(
-    served: Served, request: Parsed, replied: InferenceReply
+    served: Served, request: ParsedInference, replied: InferenceReply
 ) -> tuple[bytes, dict[str, str]]:
     """Return the body of an answer and the headers that say what it is."""
     tensors, behind = [], []

@@ -71,7 +71,7 @@ def routes(service: Service, max_images: int, max_texts: int) -> APIRouter:
                 items = items_of(served, given, *limit)
             tally.model = served.name
             answer = await unless_gone(
-                request, service.infer(served, _question(body, request), items)
+                request, service.infer(served, _question(served, body, request), items)
             )
         receipt = receipt_of(served, answer)
         if request.headers.get("accept") == _PNG:
@@ -87,7 +87,7 @@ def routes(service: Service, max_images: int, max_texts: int) -> APIRouter:
         takes = "image" if body.tokens is None else "text"
         served = service.models_of(caller_of(request)).choose(body.model, takes)
         shapes = _plan_shapes(served, body.tokens)
-        selection = service.select(served, _question(body, request), shapes)
+        selection = service.select(served, _question(served, body, request), shapes)
         return PlanAnswer(receipt=plan_receipt(served, selection))
 
     return router
@@ -100,12 +100,13 @@ def _plan_shapes(served: Served, num_tokens: int | None) -> Shapes:
         raise InvalidRequestError(str(error), "tokens") from None
 
 
-def _question(body: PlanBody, request: Request) -> Question:
+def _question(served: Served, body: PlanBody, request: Request) -> Question:
     return options_of(request).question(
         caller_of(request),
         body.budget,
         tasks=body.tasks,
         preferences=body.preferences,
+        fixed=served.whole_outputs,
         priority=body.priority,
     )
 

@@ -29,7 +29,7 @@ from server.api.rheostat.text_schema import (
     Usage,
 )
 from server.api.tei import routes as tei
-from server.api.tei.routes import TEI
+from server.api.tei.form import TEI
 from server.api.tei.schema import TeiRank, TeiRerankBody
 from server.errors import InvalidRequestError, shown
 from server.http.forms import own_form

@@ -17,6 +17,7 @@ from models.inputs import Inputs
 from models.inputs.tensor import TensorInput
 from models.space import Axis, Space, Subnet, Value
 from models.tasks import Task, wanted_tasks
+from models.variants import not_built
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class BitsConfig:
 class Bits(nn.Module):
     def __init__(self, name: str, config: BitsConfig) -> None:
         super().__init__()
-        self.name, self.config = name, config
+        self.name, self.config, self.bits = name, config, config.bits[-1]
         self.hidden = nn.Linear(config.features, config.widths[-1])
         self.head = nn.Linear(config.widths[-1], len(config.labels))
 
@@ -50,10 +51,10 @@ class Bits(nn.Module):
     def variant(self, choices: Mapping[str, Value]) -> Bits:
         """Return a model whose hidden weights have other bits; all else is the same tensors."""
         made = copy.copy(self)
-        made._modules = dict(self._modules)
+        made.bits, made._modules = int(choices["bits"]), dict(self._modules)
         made.hidden = copy.deepcopy(self.hidden)
         for weight in made.hidden.parameters():
-            step = weight.abs().max() / (2 ** (int(choices["bits"]) - 1) - 1)
+            step = weight.abs().max() / (2 ** (made.bits - 1) - 1)
             weight.data = torch.round(weight / step) * step
         return made
 
@@ -65,9 +66,9 @@ class Bits(nn.Module):
 
     def plan(self, subnet: Subnet, shapes: Shapes, tasks: Collection[str] | None = None) -> Plan:
         subnet = self.space.check(subnet)
-        bits, width = int(subnet["bits"]), int(subnet["width"])
+        width, bits = int(subnet["width"]), int(subnet["bits"])
         cost = Cost(self.config.features * width)
-        run = partial(self.run_hidden, width)
+        run = partial(self.run_hidden, width) if bits == self.bits else not_built
         hidden = Step(("hidden", bits, width), run, ("features",), cost)
         answer = Step("head", self.run_head, (hidden,), Cost(width * len(self.config.labels)))
         return Plan(dict.fromkeys(wanted_tasks(self.tasks, tasks), answer))

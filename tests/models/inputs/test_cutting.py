@@ -17,7 +17,8 @@ import models
 from models.inputs import InvalidInputError
 from models.inputs.content import Side
 from models.inputs.cutting import Cuts
-from models.inputs.text import TOKENIZER, TextConfig, TextInput
+from models.inputs.text import TOKENIZER, TextInput
+from models.inputs.text_config import TextConfig
 
 ZOO = Path(models.__file__).parent / "zoo"
 LENGTH = 100_000

@@ -9,7 +9,8 @@ import torch
 from tokenizers import Tokenizer
 
 from models.inputs import InvalidInputError
-from models.inputs.text import TOKENIZER, TextConfig, TextInput
+from models.inputs.text import TOKENIZER, TextInput
+from models.inputs.text_config import TextConfig
 from tests.tiny_text import write_tokenizer
 
 CLS, SEP = 2, 3

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from server.observe.progress import Progress
+from server.observe.progress import ProgressDisplay
 from tests.server.listening import DEADLINE_S, ROOT, free_port
 
 MEASURING = "measuring the latency profile of tiny, once"
@@ -58,7 +58,7 @@ def on_terminal(command: list[str], until: str | None = None, **environment: str
 
 def test_a_log_gets_a_line_every_three_seconds_at_most(caplog: pytest.LogCaptureFixture) -> None:
     now = 0.0
-    with caplog.at_level(logging.INFO), Progress(clock=lambda: now).of("counting") as tell:
+    with caplog.at_level(logging.INFO), ProgressDisplay(clock=lambda: now).of("counting") as tell:
         for second in range(10):
             now = float(second)
             tell(second / 10)
@@ -71,10 +71,10 @@ DRAWING = """
 import logging
 import time
 from server.observe import logs
-from server.observe.progress import Progress
+from server.observe.progress import ProgressDisplay
 
 logs.configure("console", "info")
-with Progress.on_terminal().of("counting") as tell:
+with ProgressDisplay.on_terminal().of("counting") as tell:
     for part in range(1, 5):
         time.sleep(0.15)
         tell(part / 4)

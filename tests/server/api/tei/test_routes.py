@@ -10,7 +10,7 @@ from fastapi.testclient import TestClient
 
 from models.families.exits import Exits
 from models.nn.ragged import Ragged
-from server.api.tei import routes as tei
+from server.api.tei import form as tei_form
 from server.app import create_app
 from server.errors import (
     AuthenticationError,
@@ -297,12 +297,12 @@ def test_a_body_that_is_no_json_is_refused_in_teis_form(text_client: TestClient)
     ],
 )
 def test_each_error_has_teis_status_and_type(error: RheostatError, status: int, kind: str) -> None:
-    response = tei.form(error, "id-1")
+    response = tei_form.form(error, "id-1")
     assert response.status_code == status
     assert f'"error_type":"{kind}"' in bytes(response.body).decode()
 
 
 def test_a_missing_key_is_answered_without_a_body() -> None:
-    response = tei.form(AuthenticationError("x"), "id-1")
+    response = tei_form.form(AuthenticationError("x"), "id-1")
     assert (response.status_code, response.body) == (401, b"")
     assert response.headers["www-authenticate"] == "Bearer"
