@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import product
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import NoReturn, Protocol, TypeAlias, runtime_checkable
 
 from torch import nn
 
@@ -20,9 +20,22 @@ Choices: TypeAlias = tuple[Value, ...]
 """A value on each load axis, in the order of the space."""
 
 
+class NotBuiltError(RuntimeError):
+    """A plan was run on a model that does not have the weights that its subnet names."""
+
+
+def not_built(*_: object) -> NoReturn:
+    """Run in place of a step whose weights are another variant's."""
+    raise NotBuiltError("these weights are not built; plan with the variant that has them")
+
+
 @runtime_checkable
 class Variable(Protocol):
-    """A model with load axes."""
+    """A model with load axes.
+
+    Its own plans for choices that it does not have cost what the variant's do; their steps raise
+    `NotBuiltError` when they are run.
+    """
 
     def variant(self, choices: Mapping[str, Value]) -> Elastic:
         """Return the model with the weights of other choices on its load axes.

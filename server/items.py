@@ -73,7 +73,7 @@ def estimate_s(served: Served, question: Question, items: Sequence[Sources]) -> 
     names = tuple(items[0])
     subnet = subnet | served.inputs.given_choices(space.axes, names)
     subnet = subnet | {axis.name: axis.values[-1] for axis in load_axes(space)}
-    prepared = served.prepare(subnet, tasks, names=names)
+    prepared = served.prepare(subnet, tasks)
     longest = served.inputs.lengths(served.inputs.plan_shapes())
     return sum(
         prepared.share(

@@ -14,7 +14,7 @@ from models.inputs import Inputs
 from models.space import Axis, Subnet, Value
 from search.find import Finder, Selection
 from search.finders import Finders
-from search.quality.table import Table
+from search.quality.table import Table, inputs_of
 from search.timing.profile import LatencyProfile
 from server.engine.item import PreparedPlan
 from server.inputs.sources import Source
@@ -110,36 +110,32 @@ class Served:
         timed.__dict__["finders"] = self.finders  # where the cached property looks
         return timed
 
-    def prepare(
-        self,
-        subnet: Subnet,
-        tasks: Collection[str],
-        raw: bool = False,
-        names: Collection[str] | None = None,
-    ) -> PreparedPlan:
+    def prepare(self, subnet: Subnet, tasks: Collection[str], raw: bool = False) -> PreparedPlan:
         """Return the plan of a subnet, from a cache of the last few thousand.
 
         Args:
             subnet: Chosen.
             tasks: To answer.
             raw: Whether vectors keep the length that they had before they became unit vectors.
-            names: Of the inputs that are there; None for all.
         """
-        return self._prepare(subnet, tuple(tasks), raw, None if names is None else tuple(names))
+        return self._prepare(subnet, tuple(tasks), raw)
 
     @cached_property
-    def _prepare(
-        self,
-    ) -> Callable[[Subnet, tuple[str, ...], bool, tuple[str, ...] | None], PreparedPlan]:
-        def prepare(
-            subnet: Subnet, tasks: tuple[str, ...], raw: bool, names: tuple[str, ...] | None
-        ) -> PreparedPlan:
-            # Only costs depend on lengths, and a plan to run is not asked for its cost.
-            shapes = self.inputs.plan_shapes(names=names)
-            plan = self.elastic.plan(subnet, shapes, tasks)
-            plan = plan.with_raw() if raw else plan
-            return PreparedPlan(
-                self.name, plan, self.inputs, profile=self.profile, owner=self.model
-            )
+    def _prepare(self) -> Callable[[Subnet, tuple[str, ...], bool], PreparedPlan]:
+        return lru_cache(_MAX_PLANS)(
+            lambda subnet, tasks, raw: self.prepare_with(self.elastic, subnet, tasks, raw)
+        )
 
-        return lru_cache(_MAX_PLANS)(prepare)
+    def prepare_with(
+        self, model: Elastic, subnet: Subnet, tasks: Collection[str], raw: bool
+    ) -> PreparedPlan:
+        """Return the plan of a subnet by the weights of a variant, made anew."""
+        # Only costs depend on lengths, and a plan to run is not asked for its cost.
+        shapes = self.inputs.plan_shapes(names=self.names(subnet))
+        plan = model.plan(subnet, shapes, tasks)
+        plan = plan.with_raw() if raw else plan
+        return PreparedPlan(self.name, plan, self.inputs, profile=self.profile, owner=self.model)
+
+    def names(self, subnet: Mapping[str, Value]) -> tuple[str, ...]:
+        """Return the names of the inputs that a subnet is for."""
+        return inputs_of(self.elastic.space.axes, subnet) or tuple(self.inputs)

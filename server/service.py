@@ -152,7 +152,7 @@ class Service:
         loaded = {axis.name: axis.values[-1] for axis in load_axes(space)}
         for subnet in (space.smallest | loaded, space.largest):
             prepared = served.prepare(subnet, served.elastic.tasks)
-            for item in examples(served.inputs):
+            for item in examples(served.inputs, served.names(subnet)):
                 with self._engine.reserve(1, flow=_OWN) as room, blaming(served, subnet, item):
                     (result,) = await room.submit(
                         [QueueItem(prepared, item, priority=_OWN.priority)]
@@ -183,9 +183,8 @@ class Service:
         """
         async with self.admit(served, question, items) as admitted:
             selection = admitted.selection
-            prepared = self.variants.prepare(
-                served, selection.subnet, selection.scores, question.raw, admitted.items[0]
-            )
+            subnet, tasks = selection.subnet, selection.scores
+            prepared = self.variants.prepare(served, subnet, tasks, question.raw)
             results = await admitted.run(prepared)
         return Answer(
             selection=selection,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 
 from torch import Tensor
@@ -16,12 +16,12 @@ from server.served import Served
 _TOLERANCE = 1e-3  # of the length of a vector
 
 
-def examples(inputs: Inputs) -> list[Item]:
+def examples(inputs: Inputs, names: Collection[str]) -> list[Item]:
     """Return items that a model must be able to answer: a short one and the longest."""
-    short = inputs.example()
+    short = inputs.example(names=names)
     if not inputs.has_length:
         return [short]
-    return [short, inputs.longest()]
+    return [short, inputs.longest(names)]
 
 
 def check_answers(tasks: Mapping[str, Task], outputs: Mapping[str, Tensor]) -> None:

@@ -110,12 +110,7 @@ class Variants:
         return self._seconds.get(id(served.model), _FIRST_S)
 
     def prepare(
-        self,
-        served: Served,
-        subnet: Subnet,
-        tasks: Collection[str],
-        raw: bool = False,
-        names: Collection[str] | None = None,
+        self, served: Served, subnet: Subnet, tasks: Collection[str], raw: bool = False
     ) -> PreparedPlan:
         """Return the plan of a subnet, as `Served.prepare`, with the weights that it names.
 
@@ -124,12 +119,12 @@ class Variants:
         """
         choices = choices_of(served.elastic.space, subnet)
         if not choices or choices == all_choices(served.elastic.space)[-1]:
-            return served.prepare(subnet, tasks, raw, names)
+            return served.prepare(subnet, tasks, raw)
         variant = self._built.get((id(served.model), choices))
         if variant is None:
             raise ModelNotReadyError(f"{served.name}: the weights of {choices} have been given up")
         self._built.move_to_end((id(served.model), choices))
-        return variant.prepare(subnet, tuple(tasks), raw, None if names is None else tuple(names))
+        return variant.prepare(subnet, tuple(tasks), raw)
 
     async def build(self, served: Served, choices: Choices) -> None:
         """Have the weights of choices there; whoever asks for the same waits for the same build.
@@ -208,14 +203,6 @@ def _observed(task: asyncio.Task[None]) -> None:
 
 def _preparing(served: Served, model: Elastic) -> Callable[..., PreparedPlan]:
     """Return a function that makes plans of a variant, each once."""
-
-    def prepare(
-        subnet: Subnet, tasks: tuple[str, ...], raw: bool, names: tuple[str, ...] | None
-    ) -> PreparedPlan:
-        plan = model.plan(subnet, served.inputs.plan_shapes(names=names), tasks)
-        plan = plan.with_raw() if raw else plan
-        return PreparedPlan(
-            served.name, plan, served.inputs, profile=served.profile, owner=served.model
-        )
-
-    return lru_cache(_MAX_PLANS)(prepare)
+    return lru_cache(_MAX_PLANS)(
+        lambda subnet, tasks, raw: served.prepare_with(model, subnet, tasks, raw)
+    )

@@ -9,8 +9,8 @@ from torch import Tensor
 from models.core import Plan
 from models.nn.ragged import Value
 from models.run.backend import Backend
-from models.run.execution import Collate
 from models.run.jobs import Done, Job
+from models.run.operands import Collate
 
 
 def values_of(plan: Plan, inputs: Mapping[str, Value]) -> dict[bytes, Value]:

@@ -229,9 +229,9 @@ class Inputs(Mapping[str, Slot]):
             found[name] = of.example(length if of.has_length else None)
         return self.item(found)
 
-    def longest(self) -> Item:
-        """Return an item of the greatest lengths."""
-        types = {name: slot.type for name, slot in self._slots.items()}
+    def longest(self, names: Iterable[str] | None = None) -> Item:
+        """Return an item of the greatest lengths, with all inputs or some."""
+        types = {name: self._slots[name].type for name in (self if names is None else names)}
         return self.item(
             {
                 name: of.example(of.plan_shape(None)[0] if of.has_length else None)

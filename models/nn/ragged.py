@@ -6,7 +6,7 @@ pads its queries, keys and values for the one call, and not at all where the len
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
@@ -21,12 +21,16 @@ from torch import Tensor
 class Layout:
     """Where each row of a packed batch lies. Immutable; shared by all values of one batch."""
 
-    def __init__(self, lengths: Sequence[int], device: torch.device) -> None:
+    def __init__(
+        self, lengths: Sequence[int], device: torch.device, origin: Hashable | None = None
+    ) -> None:
         """Index the rows.
 
         Args:
             lengths: Tokens per row, each at least 1.
             device: Where the packed values are.
+            origin: Says what the tokens are of, an input for example: rows of one item and one
+                origin have the same tokens. None for tokens unlike those of all other layouts.
 
         Raises:
             ValueError: If there is no row or one is empty.
@@ -35,6 +39,7 @@ class Layout:
             raise ValueError(f"lengths={list(lengths)}: one row or more, none of them empty")
         self.lengths = tuple(lengths)
         self.device = device
+        self.origin: Hashable = object() if origin is None else origin
         self.is_uniform = len(set(self.lengths)) == 1
         self.longest = max(self.lengths)
         self._masks: dict[tuple[bool, int | None], Tensor | None] = {}
@@ -44,7 +49,8 @@ class Layout:
         """Return the layout of some rows: one object for all values that are narrowed alike."""
         key = tuple(rows)
         if key not in self._parts:
-            self._parts[key] = Layout([self.lengths[row] for row in key], self.device)
+            lengths = [self.lengths[row] for row in key]
+            self._parts[key] = Layout(lengths, self.device, self.origin)
         return self._parts[key]
 
     @cached_property
@@ -193,7 +199,8 @@ class Ragged:
         """Return the batch on a device."""
         if self.layout.device == device:
             return self
-        return Ragged(self.values.to(device), Layout(self.layout.lengths, device))
+        layout = Layout(self.layout.lengths, device, self.layout.origin)
+        return Ragged(self.values.to(device), layout)
 
     def replace(self, values: Tensor) -> Ragged:
         """Return other values for the same tokens."""
@@ -204,7 +211,8 @@ class Ragged:
         """Return the rows of several batches as one."""
         lengths = [length for batch in batches for length in batch.layout.lengths]
         values = torch.cat([batch.values for batch in batches])
-        return cls(values, Layout(lengths, values.device))
+        origins = {batch.layout.origin for batch in batches}
+        return cls(values, Layout(lengths, values.device, *(origins if len(origins) == 1 else ())))
 
     def __getitem__(self, rows: slice) -> Ragged:
         """Return rows that lie side by side, as a view; ``rows`` has a start and a stop."""
@@ -235,6 +243,7 @@ def tokens_of(values: Iterable[Value]) -> int:
 def rows_of(batch: Value) -> Sequence[Value]:
     """Return the rows of a batch: without the batch dimension, or each packed by itself."""
     if isinstance(batch, Ragged):
-        parts = torch.split(batch.values, list(batch.layout.lengths))
-        return [Ragged.pack([part]) for part in parts]
+        layout = batch.layout
+        parts = torch.split(batch.values, list(layout.lengths))
+        return [Ragged(part, Layout([len(part)], layout.device, layout.origin)) for part in parts]
     return batch.unbind()

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from models.core import Plan, Step
 from models.nn.ragged import Value
 from models.run.chain import Chain
-from models.run.execution import Collate, Observe, execute, never, run_plans
+from models.run.execution import Observe, execute, never, run_plans
 from models.run.jobs import Done, Job
+from models.run.operands import Collate
 
 
 class Built(NamedTuple):

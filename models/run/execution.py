@@ -18,13 +18,12 @@ from torch import Tensor
 from models.core import Plan, Step
 from models.inputs import Given
 from models.nn.ragged import Value, rows_of, tokens_of
-from models.run.chain import Chain, External
-from models.run.gather import gathered, joined
+from models.run.chain import Chain
+from models.run.gather import joined
 from models.run.graph import Graph, Node
 from models.run.jobs import Done, Job
+from models.run.operands import Collate, Operands
 
-Collate: TypeAlias = Callable[[str, Sequence[object]], Value]
-"""Puts several inputs of one name together; see `models.inputs.Inputs.collate`."""
 Observe: TypeAlias = Callable[[Sequence[Step], int, int, float], None]
 """Told of a call: its steps, rows, tokens of all rows together (0 without length), seconds."""
 
@@ -131,13 +130,11 @@ class _Run:
     def __init__(self, runner: Runner, graph: Graph, collate: Collate) -> None:
         self._runner = runner
         self._graph = graph
-        self._collate = collate
         self.values: dict[Node, Value] = {}
         self._rows: dict[Node, Sequence[int]] = {}
-        self._inputs: dict[str, tuple[Value, Sequence[int]]] = {}
+        self._operands = Operands(graph, collate, runner.place, self.values, self._rows)
         self._needed = {node: len(node.users) for node in graph.nodes.values()}
         self._is_gone: set[Node] = set()
-        self._names = self._users_of_inputs()
 
     def known(self) -> Iterator[Node]:
         """Yield the values of which nothing must be computed, once they have been entered."""
@@ -170,41 +167,7 @@ class _Run:
 
     def inputs(self, call: _Call) -> list[Value]:
         """Return what a chain takes, for its rows."""
-        rows = call.nodes[0].rows
-        found = []
-        for external in call.chain.externals:
-            value, own = self._external(external)
-            if isinstance(external, str):
-                wanted = self._graph.rows((external,), rows)
-            else:
-                wanted = self._graph.rows(self._graph.nodes[external].step.inputs, rows)
-            found.append(gathered(value, own, wanted))
-        return found
-
-    def _external(self, external: External) -> tuple[Value, Sequence[int]]:
-        if not isinstance(external, str):
-            node = self._graph.nodes[external]
-            return self.values[node], self._rows.get(node, node.rows)
-        if external not in self._inputs:
-            rows = sorted(
-                {
-                    row
-                    for node in self._names[external]
-                    for row in self._graph.rows((external,), node.rows)
-                }
-            )
-            given = [self._graph.items[row][external].value for row in rows]
-            value = self._runner.place(self._collate(external, given))
-            self._inputs[external] = (value, rows)
-        return self._inputs[external]
-
-    def _users_of_inputs(self) -> dict[str, list[Node]]:
-        found: dict[str, list[Node]] = {}
-        for node in self._graph.order:
-            for one in node.step.takes:
-                if isinstance(one, str):
-                    found.setdefault(one, []).append(node)
-        return found
+        return self._operands.take(call.chain.externals, call.nodes[0].rows)
 
     def enter(self, call: _Call, result: Value) -> None:
         """Take in what a chain gave.

@@ -13,7 +13,6 @@ from server.api.body import check_count
 from server.api.request_body import RequestBody
 from server.api.rheostat.schema import Name
 from server.errors import InvalidRequestError, shown
-from server.http.forms import invalid
 from server.inputs.sources import Passage, Pixels, Source, Sources, Unread, Upload
 from server.served import Served
 
@@ -83,7 +82,9 @@ def _text(field: str, value: Any) -> Source:
     try:
         text = TextObject.model_validate(value)
     except ValidationError as error:
-        raise invalid(error, TextObject, field) from None
+        fault = error.errors()[0]
+        where = ".".join([field, *map(str, fault["loc"])])[:80]
+        raise InvalidRequestError(f"{where}: {fault['msg']}", where) from None
     return Passage(field, text.text, text.prompt, text.truncate)
 
 
@@ -94,14 +95,27 @@ def _numbers(field: str, value: Any) -> Source:
 
 def _array(field: str, value: Any) -> NDArray[np.float32]:
     try:
-        array = np.array(value)
+        array = np.array(value if _are_numbers(value) else None, dtype=np.float64)
     except (TypeError, ValueError, OverflowError):
-        array = np.array(None)  # lists of different lengths
-    if array.dtype.kind not in "iuf":
+        array = np.array(np.nan)  # lists of different lengths, or no numbers
+    if not array.ndim:
         raise InvalidRequestError(
             f"{field} must be nested lists of numbers, all of one length", field
         )
-    return array.astype(np.float32)
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused as such
+        return array.astype(np.float32)
+
+
+def _are_numbers(value: Any) -> bool:
+    """Return whether nested lists hold numbers alone; true and false are none."""
+    waiting = [value]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, list):
+            waiting += one
+        elif type(one) not in (int, float):
+            return False
+    return True
 
 
 _READERS: dict[str, _Reader] = {"image": _image, "text": _text, "tensor": _numbers}

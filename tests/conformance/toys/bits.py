@@ -17,6 +17,7 @@ from models.inputs import Inputs
 from models.inputs.tensor import TensorInput
 from models.space import Axis, Space, Subnet, Value
 from models.tasks import Task, wanted_tasks
+from models.variants import not_built
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,7 @@ class Bits(nn.Module):
     def variant(self, choices: Mapping[str, Value]) -> Bits:
         """Return a model whose hidden weights have other bits; all else is the same tensors."""
         made = copy.copy(self)
-        made.bits = int(choices["bits"])
-        made._modules = dict(self._modules)
+        made.bits, made._modules = int(choices["bits"]), dict(self._modules)
         made.hidden = copy.deepcopy(self.hidden)
         for weight in made.hidden.parameters():
             step = weight.abs().max() / (2 ** (made.bits - 1) - 1)
@@ -66,12 +66,10 @@ class Bits(nn.Module):
 
     def plan(self, subnet: Subnet, shapes: Shapes, tasks: Collection[str] | None = None) -> Plan:
         subnet = self.space.check(subnet)
-        if subnet["bits"] != self.bits:
-            raise ValueError(f"bits={subnet['bits']}: these weights are of {self.bits}")
-        width = int(subnet["width"])
+        width, bits = int(subnet["width"]), int(subnet["bits"])
         cost = Cost(self.config.features * width)
-        run = partial(self.run_hidden, width)
-        hidden = Step(("hidden", self.bits, width), run, ("features",), cost)
+        run = partial(self.run_hidden, width) if bits == self.bits else not_built
+        hidden = Step(("hidden", bits, width), run, ("features",), cost)
         answer = Step("head", self.run_head, (hidden,), Cost(width * len(self.config.labels)))
         return Plan(dict.fromkeys(wanted_tasks(self.tasks, tasks), answer))
 

@@ -15,7 +15,8 @@ from models.core import Cost, Plan, Shapes, Step
 from models.families import Family
 from models.inputs import Inputs, Slot
 from models.inputs.image import ImageInput
-from models.inputs.text import TOKENIZER, TextConfig, TextInput
+from models.inputs.text import TOKENIZER, TextInput
+from models.inputs.text_config import TextConfig
 from models.nn.layers import SlimConv2d, SlimLinear
 from models.nn.ragged import Ragged
 from models.space import Axis, Space, Subnet
