@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from models.run.jobs import Job
-from models.variants import added_bytes, all_choices
+from models.variants import NotBuiltError, added_bytes, all_choices
 from tests.conformance.fixtures.toys import SUBJECTS
 from tests.conformance.subject import Made
 from tests.conformance.test_batches import Calls
@@ -66,3 +66,10 @@ def test_a_variant_that_is_not_built_is_planned_as_it_will_be(made: Made) -> Non
         planned, built = made.model.plan(subnet, shapes), made.plan(subnet, shapes)
         assert [step.identity for step in planned] == [step.identity for step in built]
         assert planned.cost == built.cost
+
+
+def test_a_plan_for_weights_that_are_not_built_does_not_run_on_others(made: Made) -> None:
+    item = made.item(Random(0), ["features"])
+    plan = made.model.plan(made.space.smallest, made.inputs.shapes(item))
+    with pytest.raises(NotBuiltError, match="plan with the variant that has them"):
+        answers_of(plan, made.batch(item))

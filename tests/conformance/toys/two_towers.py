@@ -46,9 +46,8 @@ class TwoTowers(nn.Module):
         self.of_text = SlimLinear(hidden, hidden)
         self.fusion = SlimLinear(2 * hidden, hidden)
         self.neck = nn.Linear(hidden, hidden)
-        self.heads = nn.ModuleDict(
-            {t: SlimLinear(hidden, len(n)) for t, n in config.labels.items()}
-        )
+        labels = config.labels.items()
+        self.heads = nn.ModuleDict({name: SlimLinear(hidden, len(n)) for name, n in labels})
         self.vector = nn.Linear(hidden, hidden)
 
     def attach(self, folder: Path) -> None:
@@ -66,19 +65,17 @@ class TwoTowers(nn.Module):
     @cached_property
     def space(self) -> Space:
         given = Axis("inputs", ("image", "image+text"), kind="given")
-        widths = [Axis(name, self.config.widths) for name in ("image.width", "text.width", "neck")]
+        widths = [Axis(name, self.config.widths) for name in ("image", "text", "neck")]
         dims = (self.config.hidden // 2, self.config.hidden)
         return Space((given, *widths, Axis("vector.dim", dims, kind="output", task="vector")))
 
     def run_conv(self, width: int, x: Tensor) -> Tensor:
         return F.relu(self.conv(x, width)).mean((2, 3))
 
-    def run_words(self, width: int, tokens: Ragged) -> Ragged:
+    def run_text(self, width: int, tokens: Ragged) -> Tensor:
         x = self.words(tokens.values)
-        return tokens.replace(F.relu(F.linear(x, self.mix.weight[:width], self.mix.bias[:width])))
-
-    def run_text(self, x: Ragged) -> Tensor:
-        return self.of_text(x.layout.mean(x.values))  # type: ignore[no-any-return]
+        x = F.relu(F.linear(x, self.mix.weight[:width], self.mix.bias[:width]))
+        return self.of_text(tokens.layout.mean(x))  # type: ignore[no-any-return]
 
     def run_fusion(self, *towers: Tensor) -> Tensor:
         return F.relu(self.fusion(torch.cat(towers, 1)))
@@ -97,17 +94,14 @@ class TwoTowers(nn.Module):
         subnet = self.space.select({None, *wanted}).check(subnet)
         if subnet["inputs"] != "+".join(sorted(shapes)):
             raise ValueError(f"inputs={subnet['inputs']!r} are not those of shapes={dict(shapes)}")
-        image, text, neck = (
-            round(float(subnet[axis]) * hidden) for axis in ("image.width", "text.width", "neck")
-        )
+        image, text, neck = (round(float(subnet[a]) * hidden) for a in ("image", "text", "neck"))
         pixels = -(-shapes["image"][1] // 2) * -(-shapes["image"][2] // 2)
         run = partial(self.run_conv, image)
         x = Step(("conv", image), run, ("image",), Cost(27 * image * pixels))
         towers = [Step("of image", self.of_image, (x,), Cost(image * hidden))]
         if "text" in shapes:
-            cost = Cost(shapes["text"][0] * hidden * text)
-            words = Step(("words", text), partial(self.run_words, text), ("text",), cost)
-            towers.append(Step("of text", self.run_text, (words,), Cost(text * hidden)))
+            cost = Cost((shapes["text"][0] + 1) * hidden * text)
+            towers.append(Step(("text", text), partial(self.run_text, text), ("text",), cost))
         x = Step("fusion", self.run_fusion, tuple(towers), Cost(len(towers) * hidden**2))
         narrow = Step(("neck", neck), partial(self.run_neck, neck), (x,), Cost(hidden * neck))
         answers = {}
