@@ -9,7 +9,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 CLIENTS := .venv-clients
 PIP_ARGS =
-HOSTILE =
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -c constraints.txt
 
 # Plain "=": a shell's own HOST or PORT must not decide where the server listens.

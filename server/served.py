@@ -91,9 +91,9 @@ class Served:
 
     @cached_property
     def output_axis(self) -> Axis | None:
-        """The axis of the size of vectors; None where they are not cut."""
+        """The axis of the size of every task's vectors; None where they are not cut together."""
         axes = (axis for axis in self.elastic.space.axes if axis.kind == "output")
-        return next((axis for axis in axes if len(axis.values) > 1), None)
+        return next((axis for axis in axes if axis.task is None and len(axis.values) > 1), None)
 
     def named(self, kind: str, sources: Iterable[Source]) -> list[dict[str, Source]]:
         """Return items of one input each, under the name that the model has for the kind."""

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 from models.inputs import InvalidInputError
-from search.budget import Budget, InfeasibleBudgetError
+from models.space import Space
+from search.budget import Budget, InfeasibleBudgetError, TooSlowError
 from search.build import build_grid
 from search.find import TOLERANCE, Terms
 from search.finders import Finders
 from search.grid import Grid
-from search.timing.profile import Workload
+from search.timing.profile import LatencyProfile, Workload
 from search.timing.timing import Timing
 from tests.search.brute import BruteForce
 from tests.search.toys import MAX_LENGTH, TASKS, Necked, random_profile, random_table
@@ -219,3 +220,74 @@ def test_the_table_must_score_every_task_and_know_the_given_axes(model: Necked) 
         Finders(model, random_table(model, tasks=["title", "topic"]))
     with pytest.raises(ValueError, match=r"given=\[\] must be \['inputs'\]"):
         Finders(given := Necked(with_given=True), replace(random_table(given), given=()))
+
+
+def test_rows_for_inputs_that_the_table_leaves_out_are_refused() -> None:
+    model = Necked(with_given=True)
+    table = random_table(model)
+    both = [r for r, row in enumerate(table.rows) if row["inputs"] != "query"]
+    cells = {
+        task: replace(own, value=own.value[both], n=own.n[both], stderr=own.stderr[both])
+        for task, own in table.cells.items()
+    }
+    part = replace(table, rows=tuple(table.rows[r] for r in both), cells=cells)
+    with pytest.raises(ValueError, match=r"the table has no row for the inputs \['query'\]"):
+        build_grid(model, part, ["query"])
+    cells = {task: replace(own, measured=own.measured[both]) for task, own in cells.items()}
+    finders = Finders(model, replace(part, cells=cells))
+    with pytest.raises(ValueError, match=r"the table has no row for the inputs \['query'\]"):
+        finders.at({"query": (3, 1)})
+
+
+def test_which_inputs_or_weights_there_are_is_of_no_one_task() -> None:
+    model = Necked(with_load=True)
+    axes = tuple(
+        replace(axis, task="title") if axis.name == "bits" else axis for axis in model.space.axes
+    )
+    table = random_table(model)
+    model.__dict__["space"] = Space(axes)
+    with pytest.raises(ValueError, match="axis 'bits' must not belong to a task: 'title'"):
+        build_grid(model, table)
+
+
+def test_costs_too_large_to_be_counted_exactly_are_refused() -> None:
+    model = Necked(scale=10**12)
+    with pytest.raises(ValueError, match="MACs are too many to count exactly"):
+        build_grid(model, random_table(model))
+
+
+def test_few_timings_are_kept_and_the_others_found_again(finders: Finders) -> None:
+    profile = random_profile(finders.functions)
+    finder = finders.at(shapes_of(8, 8))
+    seconds = [
+        finder.find(budget=Budget(fraction=f), terms=Terms(timing=Timing.of(profile, rows))).seconds
+        for f in (0.8, 0.9)
+        for rows in (1, 2, 4, 8, 16, 32)
+    ]
+    again = [
+        finder.find(budget=Budget(fraction=f), terms=Terms(timing=Timing.of(profile, rows))).seconds
+        for f in (0.8, 0.9)
+        for rows in (1, 2, 4, 8, 16, 32)
+    ]
+    assert seconds == again
+    assert len(finder._solver._timed) <= 4
+
+
+def test_where_all_that_is_cheap_enough_is_too_slow_the_time_of_the_cheapest_is_named(
+    model: Necked, finders: Finders
+) -> None:
+    functions = sorted(finders.functions, key=repr)
+    slow = [1.0 if key[:2] == ("encode", 2) else 1e-3 for _, key in functions]  # type: ignore[index]
+    curves = {function: i for i, function in enumerate(functions)}
+    timing = Timing.of(LatencyProfile(curves, (1,), (8,), np.array(slow)[:, None, None]), 1)
+    finder = finders.at(shapes_of(8, 8))
+    wider = finders.at(shapes_of(8, 8), {"encoder": 3})
+    cheapest = wider.find(budget=Budget(min_quality=0.01), tolerance=0).cost.macs
+    budget = Budget(macs=cheapest - 1, latency_ms=500)
+    with pytest.raises(
+        TooSlowError, match=r"within budget\.macs is predicted to need 200\d"
+    ) as caught:
+        finder.find(None, None, budget, 0.0, Terms(0.0, timing, 0.5))
+    assert caught.value.fastest_s == pytest.approx(2.0, abs=0.1)
+    found = finder.find(None, None, replace(budget, macs=cheapest), 0.0, Terms(0.0, timing, 0.5))
+    assert found.subnet["encoder"] == 3

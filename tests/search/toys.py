@@ -44,12 +44,13 @@ class Necked(nn.Module):
         has_neck_by_task: bool = False,
         is_keyed_by_length: bool = False,
         window: int = 10**9,
+        scale: int = 1,
     ) -> None:
         super().__init__()
         self.name = "necked"
         self.with_given, self.with_load = with_given, with_load
         self.has_neck_by_task, self.is_keyed_by_length = has_neck_by_task, is_keyed_by_length
-        self.window = window
+        self.window, self.scale = window, scale
         self.num_plans = 0
         self.variants: list[Mapping[str, Value]] = []
 
@@ -75,7 +76,7 @@ class Necked(nn.Module):
 
     def variant(self, choices: Mapping[str, Value]) -> Necked:
         self.variants.append(choices)
-        return self
+        return Necked(self.with_given, self.with_load)
 
     def plan(self, subnet: Subnet, shapes: Shapes, tasks: Collection[str] | None = None) -> Plan:
         self.num_plans += 1
@@ -96,7 +97,9 @@ class Necked(nn.Module):
         mixed = encoded[0]
         if len(encoded) == 2:
             n, m = lengths["query"], lengths["document"]
-            mixed = Step(("cross", width), first, tuple(encoded), Cost(5 * width * n * m + n))
+            mixed = Step(
+                ("cross", width), first, tuple(encoded), Cost(5 * self.scale * width * n * m + n)
+            )
         by_task = chosen.get("head.title") if self.has_neck_by_task else None
         total = sum(lengths.values())
         shared = Step(("neck", neck, by_task), first, (mixed,), Cost(9 * neck * width * total))

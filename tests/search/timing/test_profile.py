@@ -131,6 +131,15 @@ def test_small_deviations_change_nothing_so_that_searches_are_kept() -> None:
     assert found.corrections.version == 0
 
 
+def test_steps_that_no_table_names_teach_nothing() -> None:
+    found = profile()
+    for _ in range(100):
+        found.observe(chain("c"), Workload(1, 10), 1.0)
+    found.replace(chain("a", "c"), Workload(1, 10), 1.0)
+    assert found.corrections.version == 0
+    assert found.drift == 1
+
+
 def test_a_timing_is_equal_until_corrections_change() -> None:
     found = profile()
     before = Timing.of(found, 3)
@@ -144,6 +153,10 @@ def test_a_timing_is_equal_until_corrections_change() -> None:
 def test_arrays_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="seconds must be positive"):
         LatencyProfile({}, (1, 2), (0,), np.zeros((1, 2, 1)))
+    with pytest.raises(ValueError, match="sequences must be 1 numbers of 1 or more"):
+        LatencyProfile({}, (1,), (0,), np.ones((1, 1, 1)), [0])
+    with pytest.raises(ValueError, match=r"lengths=\[8, 8\] must ascend"):
+        LatencyProfile({}, (1,), (8, 8), np.ones((1, 1, 2)))
     with pytest.raises(ValueError, match=r"curves must be in 0\.\.0"):
         LatencyProfile({(("a",), "b"): 1}, (1,), (0,), np.ones((1, 1, 1)))
 
