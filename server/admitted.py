@@ -79,7 +79,7 @@ class Admitted:
         return self.choice.selection
 
     def queued(self, prepared: PreparedPlan, item: Item, known: Mapping[bytes, Value]) -> QueueItem:
-        """Return an item as work for the engine."""
+        """Return an item as the engine takes it."""
         flow = self.room.room.flow
         return QueueItem(
             prepared,

@@ -76,10 +76,6 @@ class Catalog(Mapping[str, Served]):
         """Return the model's own name for any of its names; one that is none stays as it is."""
         return self._aliases.get(name, name)
 
-    def is_alias(self, name: str) -> bool:
-        """Return whether a name means a model of another name, served or not."""
-        return name in self._aliases
-
     def put(self, served: Served) -> None:
         """Serve a model from now on, instead of the one of its name if there is one."""
         self._served = {**self._served, served.name: served}

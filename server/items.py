@@ -49,7 +49,7 @@ def flops_of(served: Served, selection: Selection, shapes: Shapes, items: Sequen
 
 
 def macs_of(prepared: PreparedPlan, items: Sequence[Item]) -> float:
-    """Return the MACs of items by a plan of the model's own shapes, counted as `_flops` does."""
+    """Return the MACs of items by a plan of the model's own shapes, counted as `flops_of` does."""
     if len(items[0]) == 1 or prepared.known:
         return float(prepared.macs * len(items))
     return float(shared_cost((prepared.plan, contents_of(item)) for item in items).macs)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias
 
 from models.core import Shape, Shapes
-from models.inputs.content import Content, InvalidInputError
+from models.inputs.content import Content, InvalidInputError, no_text
 from models.inputs.signature import Signature
 from models.nn.ragged import Value
 from models.space import Axis
@@ -188,7 +188,8 @@ class Inputs(Mapping[str, Slot]):
             InvalidInputError: If no input has a length, or one cannot have this one.
         """
         if length is not None and not self.has_length:
-            raise InvalidInputError(f"tokens={length}: this model takes images, not text")
+            kinds = [slot.type.kind for slot in self._slots.values()]
+            raise InvalidInputError(f"tokens={length}: {no_text(kinds)}")
         return {
             name: self._slots[name].type.plan_shape(
                 length if self._slots[name].type.has_length else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn, TypeAlias
 
@@ -57,6 +57,15 @@ class Array:
 
 Content: TypeAlias = Encoded | Text | Array
 _NAMES = {Encoded: "images", Text: "text", Array: "arrays"}
+
+
+_TAKEN = {"image": "images", "text": "text", "tensor": "numbers"}
+
+
+def no_text(kinds: Iterable[str]) -> InvalidInputError:
+    """Return the error for a text where a model has inputs of other kinds."""
+    takes = " and ".join(dict.fromkeys(_TAKEN[kind] for kind in kinds))
+    return InvalidInputError(f"this model takes {takes}, not text")
 
 
 def refuse(takes: str, content: Content) -> NoReturn:

@@ -133,7 +133,7 @@ class ImageInput:
     def plan_shape(self, length: int | None) -> Shape:
         """Return the one shape there is; InvalidInputError for a length."""
         if length is not None:
-            raise InvalidInputError(f"tokens={length}: this model takes images, not text")
+            raise InvalidInputError(f"tokens={length}: this input has no length")
         return self.shape
 
     def bucket(self, value: Tensor) -> Hashable:

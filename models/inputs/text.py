@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from models.files import reading
-from models.inputs.content import Content, InvalidInputError, Side, Text, refuse
+from models.inputs.content import Content, InvalidInputError, Side, Text, no_text, refuse
 from models.inputs.digest import digest_of
 from models.inputs.long_texts import LongTexts
 from models.inputs.text_config import TextConfig
@@ -297,4 +297,4 @@ def text_input(inputs: Mapping[str, Any], name: str | None = None) -> TextInput:
     for own, slot in inputs.items():
         if isinstance(slot.type, TextInput) and name in (None, own):
             return slot.type
-    raise InvalidInputError("this model takes images, not text")
+    raise no_text(slot.type.kind for slot in inputs.values())

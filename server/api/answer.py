@@ -90,8 +90,8 @@ def receipt_headers(receipt: PlanReceipt) -> dict[str, str]:
     return dict(zip(RECEIPT_HEADERS, values, strict=True))
 
 
-async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """Await the work, but cancel it once the client has closed the connection.
+async def unless_gone(request: Request, answering: Coroutine[Any, Any, T]) -> T:
+    """Await an answer, but cancel it once the client has closed the connection.
 
     Raises:
         ClientGoneError: If it has.
@@ -108,7 +108,7 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
 
     watching = asyncio.create_task(watch())
     try:
-        return await work
+        return await answering
     except asyncio.CancelledError:
         if is_gone and not asking.uncancel():  # else somebody else wants the task to end as well
             raise ClientGoneError("the client closed the connection") from None

@@ -17,10 +17,10 @@ _WINDOW = 32  # batches over which the drain rate is taken
 
 
 class Admission:
-    """Counts work from before it is decoded until it is answered.
+    """Counts items from before they are decoded until they are answered.
 
     A request is let in by the wait that it will have itself (`server.engine.flows`): one client's
-    long work does not shut out the others. Used from the event loop only, so it needs no lock.
+    long requests do not shut out the others. Used from the event loop only, so it needs no lock.
     """
 
     def __init__(self, max_items: int, max_wait_s: float, clock: Callable[[], float]) -> None:

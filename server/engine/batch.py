@@ -22,7 +22,7 @@ class Waiting:
         since: When it was submitted, on the engine's clock.
         future: Of its result.
         room: That its request holds.
-        seconds: Of that, for this work.
+        seconds: Of that, predicted for this item.
         cached: Values of it that the cache had, by identity.
         keep: Identities of inner values that are kept for it or for the cache.
     """

@@ -35,7 +35,7 @@ class Engine:
     """Runs items in batches on one thread; `server.engine.schedule` says which go first.
 
     The queue is shared with the worker under a lock; everything else belongs to the event loop.
-    Every accepted work ends in a result or an error, whatever dies.
+    Every accepted item ends in a result or an error, whatever dies.
     """
 
     def __init__(

@@ -10,6 +10,7 @@ import torch
 from models.inputs import Inputs, InvalidInputError, Item, Slot, num_tokens
 from models.inputs.image import ImageInput
 from models.inputs.tensor import TensorInput
+from models.inputs.text import text_input
 from models.space import Axis
 
 IMAGE = ImageInput(4, 6, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
@@ -73,6 +74,11 @@ def test_plans_without_an_item_are_for_a_length_or_the_greatest_and_for_some_inp
         INPUTS.plan_shapes(101)
     with pytest.raises(InvalidInputError, match="tokens=5"):
         Inputs.of("image", IMAGE).plan_shapes(5)
+
+
+def test_a_text_is_refused_by_what_the_model_takes() -> None:
+    with pytest.raises(InvalidInputError, match="takes images and numbers, not text"):
+        text_input(INPUTS)
 
 
 def test_items_share_a_batch_if_they_have_the_same_inputs_of_like_sizes() -> None:
