@@ -258,7 +258,7 @@ def _grpc_server(
         raise SettingsError(f"grpc_port needs the extra grpc: {error}") from None
     return GrpcServer(
         inference,
-        Calls(lambda metadata: authenticator.let_in(Scope.INFER, metadata), tracing),
+        Calls(lambda metadata: authenticator.authenticate(Scope.INFER, metadata), tracing),
         settings.host,
         settings.grpc_port,
         settings.max_body_bytes,

@@ -43,23 +43,35 @@ class RankingRequest:
 
 
 async def ranked(
-    service: Service, request: Request, response: Response, tally: Tally, asked: RankingRequest
+    service: Service,
+    request: Request,
+    response: Response,
+    tally: Tally,
+    ranking_request: RankingRequest,
 ) -> tuple[Ranking, RankingReceipt]:
     """Rank texts; put the receipt's main figures into the response's headers.
 
     Raises:
         RheostatError: As `server.rerank.rerank`; UnknownModelError.
     """
-    served = service.models_of(caller_of(request)).choose(asked.model, "text")
+    served = service.models_of(caller_of(request)).choose(ranking_request.model, "text")
     tally.model = served.name
     question = options_of(request).question(
         caller_of(request),
-        asked.budget,
-        preferences=asked.preferences,
-        priority=asked.priority,
+        ranking_request.budget,
+        preferences=ranking_request.preferences,
+        priority=ranking_request.priority,
     )
     ranking = await unless_gone(
-        request, rerank(service, served, question, asked.query, asked.documents, asked.cascade)
+        request,
+        rerank(
+            service,
+            served,
+            question,
+            ranking_request.query,
+            ranking_request.documents,
+            ranking_request.cascade,
+        ),
     )
     receipt = _receipt(served, ranking)
     response.headers.update(receipt_headers(receipt))

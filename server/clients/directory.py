@@ -55,6 +55,7 @@ class Directory:
         self._is_away = False
         self._turn = asyncio.Lock()
         self._polling: asyncio.Task[None] | None = None
+        self._next_poll = asyncio.Event()  # set when the poll that begins next has ended
 
     async def start(self) -> None:
         """Read everything, and begin to poll.
@@ -71,6 +72,7 @@ class Directory:
             self._polling.cancel()
             with suppress(asyncio.CancelledError):
                 await self._polling
+            self._next_poll.set()
         with suppress(DatabaseError, TimeoutError):
             await self._write_uses()
 
@@ -97,6 +99,18 @@ class Directory:
         """Return the record of a key, whatever became of it; None if it is no key."""
         found = self._keys.get(id_of(text) or "")
         return found if found is not None and found.matches(text) else None
+
+    def knows(self, text: str) -> bool:
+        """Return whether there is a key of the id that a text names, be the rest right or not."""
+        return id_of(text) in self._keys
+
+    async def caught_up(self) -> None:
+        """Return once a poll that begins after this call has ended, whether it failed or not.
+
+        What stands in the database by now is known then, without another question to it.
+        """
+        if self._polling is not None and not self._polling.done():
+            await self._next_poll.wait()
 
     def note_use(self, key: Key) -> None:
         """Remember that a key was used just now; written later."""
@@ -135,6 +149,7 @@ class Directory:
     async def _poll(self) -> None:
         while True:
             await asyncio.sleep(_POLL_S)
+            this_poll, self._next_poll = self._next_poll, asyncio.Event()
             try:
                 await self.refresh()
                 if self._timer() - self._uses_written > _USES_S:
@@ -145,6 +160,7 @@ class Directory:
                 if not self._is_away:
                     log.error("%s; known clients go on as they are", error)
                 self._is_away = True
+            this_poll.set()
 
     async def _write_uses(self) -> None:
         self._uses_written = self._timer()

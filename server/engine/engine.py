@@ -16,12 +16,12 @@ from models.run.jobs import Done
 from server.engine.admission import Admission
 from server.engine.batch import Waiting
 from server.engine.cache import ContentCache, answers_of
-from server.engine.errands import Errand
 from server.engine.flows import ANY_FLOW, Flow, Room
 from server.engine.item import ItemResult, QueueItem
 from server.engine.reservation import Reservation
 from server.engine.schedule import Scheduler
 from server.engine.worker import FAILED, Worker
+from server.engine.worker_call import WorkerCall
 from server.errors import DeadlineError, InferenceError
 
 T = TypeVar("T")
@@ -149,9 +149,9 @@ class Engine:
             InferenceError: If the worker ends first.
             Exception: Whatever the function raises.
         """
-        errand = Errand(function, self._loop.create_future())
-        self._worker.call(errand)
-        result: T = await errand.future
+        call = WorkerCall(function, self._loop.create_future())
+        self._worker.call(call)
+        result: T = await call.future
         return result
 
     async def forget(self, model: nn.Module) -> None:
@@ -266,7 +266,7 @@ class Engine:
     def ended(self) -> None:
         """Tell whoever is left that no answer comes. On the event loop, after all others."""
         text = "the worker stopped before it could answer"
-        _set_error([*self._unanswered, *(errand.future for errand in self._worker.errands)], text)
+        _set_error([*self._unanswered, *(call.future for call in self._worker.waiting_calls)], text)
         self._ended.set()
 
 

@@ -17,9 +17,9 @@ from models.run.execution import NotFiniteError, StoppedError
 from models.run.jobs import Done
 from search.timing.profile import Workload
 from server.engine.batch import Waiting
-from server.engine.errands import Errand
 from server.engine.predict import InTime, Pace, batch_seconds
 from server.engine.schedule import Scheduler
+from server.engine.worker_call import WorkerCall
 from server.errors import ModelNotReadyError
 
 log = logging.getLogger(__name__)
@@ -85,7 +85,7 @@ class Worker:
         self._longest_s = longest_s
         self._clock = clock
         self._events = events
-        self.errands: list[Errand] = []
+        self.waiting_calls: list[WorkerCall] = []
         self._changed = threading.Condition()
         self._is_open = False
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
@@ -127,11 +127,11 @@ class Worker:
             for one in waiting:
                 self._queue.discard(one)
 
-    def call(self, errand: Errand) -> None:
+    def call(self, call: WorkerCall) -> None:
         """Run something between two batches; ModelNotReadyError if nobody would."""
         with self._changed:
             self.check_open()
-            self.errands.append(errand)
+            self.waiting_calls.append(call)
             self._changed.notify()
 
     def check_open(self) -> None:
@@ -192,13 +192,13 @@ class Worker:
     def _next_batch(self) -> list[Waiting] | None:
         """Wait for items; None once closed and empty."""
         with self._changed:
-            while self._is_open and not self._queue and not self.errands:
+            while self._is_open and not self._queue and not self.waiting_calls:
                 self._changed.wait()
-            errands, self.errands = self.errands, []
-            if not self._queue and not errands:
+            calls, self.waiting_calls = self.waiting_calls, []
+            if not self._queue and not calls:
                 return None
-        for errand in errands:
-            self._post(errand.run())
+        for call in calls:
+            self._post(call.run())
         with self._changed:
             now = self._clock()
             in_time = InTime(now, self.pace.value, self._longest_s)

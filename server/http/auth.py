@@ -83,7 +83,7 @@ class Authenticator:
                 "one (rheostat keys create --scope admin), or serve without (--open)"
             )
 
-    def let_in(self, scope: KeyScope | None, headers: Mapping[str, str]) -> Caller:
+    async def authenticate(self, scope: KeyScope | None, headers: Mapping[str, str]) -> Caller:
         """Return who sends a request.
 
         Args:
@@ -113,6 +113,8 @@ class Authenticator:
                 raise self._unauthenticated(
                     Turned.MISSING, "a key is needed: Authorization: Bearer KEY, or x-api-key"
                 )
+        elif not self._directory.knows(key_text):
+            await self._directory.caught_up()  # it may just have been made elsewhere
         return self._caller(self._valid(key_text, scope))
 
     def _valid(self, key_text: str, scope: KeyScope) -> Key:
@@ -162,7 +164,7 @@ class Access:
 
     def __init__(self, app: ASGIApp, authenticator: Authenticator) -> None:
         self._app = app
-        self._door = authenticator
+        self._authenticator = authenticator
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection."""
@@ -174,7 +176,7 @@ class Access:
                     for name, value in scope["headers"]
                     if name in _KEY_HEADERS
                 }
-                caller = self._door.let_in(needed, headers)
+                caller = await self._authenticator.authenticate(needed, headers)
                 scope.setdefault("state", {})["caller"] = caller
             case "lifespan":
                 pass

@@ -89,12 +89,12 @@ class Shedding:
 
     def __init__(self, app: ASGIApp, watchdog: Watchdog) -> None:
         self._app = app
-        self._pulse = watchdog
+        self._watchdog = watchdog
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection."""
         if scope["type"] == "http" and scope["method"] == "POST":
-            self._pulse.let_in()
+            self._watchdog.check()
         await self._app(scope, receive, send)
 
 

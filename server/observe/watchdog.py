@@ -60,7 +60,7 @@ class Watchdog:
         """The figures of this moment."""
         return WatchdogStats(self.late_s, self._refusals)
 
-    def let_in(self) -> None:
+    def check(self) -> None:
         """Let a request be read; call it on the loop, before anything is done for it.
 
         Raises:

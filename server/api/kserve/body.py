@@ -103,12 +103,12 @@ class ParsedInference(NamedTuple):
 
     Attributes:
         id: To be sent back; None if there is none.
-        asked: What is asked.
+        inference_request: Its content.
         are_binary: Which outputs go behind the JSON, by name; None stands for those not listed.
     """
 
     id: str | None
-    asked: InferenceRequest
+    inference_request: InferenceRequest
     are_binary: Mapping[str | None, bool]
 
 
@@ -138,8 +138,8 @@ def read_inference(served: Served, body: bytes, header_length: str | None) -> Pa
     else:
         fields, behind = parse(InferenceBody, body[:length], "the JSON"), memoryview(body)[length:]
     parameters = {name: v for name, v in fields.parameters.items() if name != _BINARY_OUTPUT}
-    asked = InferenceRequest(parameters, _tensors(fields, behind), _wanted(fields))
-    return ParsedInference(fields.id, asked, _binary_outputs(fields))
+    inference_request = InferenceRequest(parameters, _tensors(fields, behind), _wanted(fields))
+    return ParsedInference(fields.id, inference_request, _binary_outputs(fields))
 
 
 def _tensors(fields: InferenceBody, behind: memoryview | None) -> list[GivenTensor]:

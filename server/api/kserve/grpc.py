@@ -137,7 +137,7 @@ class GrpcServer:
             served = self._inference.find(call.caller, request.model_name, request.model_version)
             tally.model = served.name
             replied = await self._inference.run(
-                served, _asked(request), call.options, call.caller, call.left_s
+                served, _inference_request(request), call.options, call.caller, call.left_s
             )
         response = message("ModelInferResponse")(
             model_name=served.name,
@@ -149,7 +149,7 @@ class GrpcServer:
         return response
 
 
-def _asked(request: Any) -> InferenceRequest:
+def _inference_request(request: Any) -> InferenceRequest:
     raw, tensors = request.raw_input_contents, request.inputs
     if raw and len(raw) != len(tensors):
         raise InvalidRequestError(

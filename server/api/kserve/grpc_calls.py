@@ -24,7 +24,7 @@ from server.observe import logs
 if TYPE_CHECKING:
     from server.observe.tracing import Tracing  # needs an extra
 
-Identify = Callable[[Mapping[str, str]], Caller]
+Identify = Callable[[Mapping[str, str]], Awaitable[Caller]]
 """Returns who calls, by a call's metadata, such as ``authorization``; or raises."""
 
 _ID = "x-request-id"
@@ -105,7 +105,7 @@ class Calls:
             with self._seen(method, metadata, current, is_probe) as seen:
                 try:
                     if not is_probe:
-                        seen.caller = self._identify(metadata)
+                        seen.caller = await self._identify(metadata)
                     named = [(k, v if isinstance(v, str) else "") for k, v in pairs]
                     options = read_options(named, runs_model)
                     call = Call(metadata, seen.caller, options, context.time_remaining())

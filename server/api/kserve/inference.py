@@ -101,7 +101,7 @@ class InferenceReply:
 
 
 class Inference:
-    """Runs what is asked."""
+    """Runs requests of the protocol."""
 
     def __init__(self, service: Service, max_images: int, max_texts: int) -> None:
         self.service = service
@@ -130,7 +130,7 @@ class Inference:
     async def run(
         self,
         served: Served,
-        asked: InferenceRequest,
+        inference_request: InferenceRequest,
         options: Options,
         caller: Caller,
         left_s: float | None = None,
@@ -139,7 +139,7 @@ class Inference:
 
         Args:
             served: The model asked for.
-            asked: What.
+            inference_request: What is asked of it.
             options: Of its headers or metadata.
             caller: Who asks.
             left_s: Until the client gives up; None if it does not say.
@@ -147,7 +147,7 @@ class Inference:
         Raises:
             RheostatError: As `Service.infer`; InvalidRequestError if the request makes no sense.
         """
-        parameters, preferences = _read_parameters(asked.parameters)
+        parameters, preferences = _read_parameters(inference_request.parameters)
         timeout_s = parameters.timeout / 1e6 if parameters.timeout else None
         given = parameters.model_dump(exclude_unset=True)
         limits = {
@@ -158,7 +158,7 @@ class Inference:
         question = options.question(
             caller,
             BudgetBody(**limits),
-            tasks=_tasks(served, asked.outputs),
+            tasks=_tasks(served, inference_request.outputs),
             preferences=preferences or None,
             fixed=fixed_dimensions(served, parameters.dimensions),
             priority=parameters.priority - 1 if parameters.priority else None,
@@ -166,7 +166,7 @@ class Inference:
         )
         items = sources_of(
             served,
-            asked.inputs,
+            inference_request.inputs,
             self.max_inputs(served),
             parameters.prompt,
             parameters.truncate,
@@ -175,7 +175,7 @@ class Inference:
         receipt = receipt_of(served, answer)
         short = receipt_headers(receipt)
         return InferenceReply(
-            outputs=_outputs(served, asked.outputs, answer),
+            outputs=_outputs(served, inference_request.outputs, answer),
             parameters=_receipt_parameters(receipt, short["x-rheostat-subnet"]),
             headers=short,
         )
@@ -211,7 +211,7 @@ def _tasks(served: Served, outputs: Mapping[str, int | None]) -> list[str] | Non
     """Return the tasks that the outputs answer; None for all.
 
     Raises:
-        InvalidRequestError: If an output is none of the model's, or has no classes as asked.
+        InvalidRequestError: If an output is none of the model's, or has no classes to tell.
     """
     if not outputs:
         return None
@@ -231,13 +231,13 @@ def _tasks(served: Served, outputs: Mapping[str, int | None]) -> list[str] | Non
     return [task for task in tasks if task in wanted]
 
 
-def _outputs(served: Served, asked: Mapping[str, int | None], answer: Answer) -> list[Output]:
+def _outputs(served: Served, requested: Mapping[str, int | None], answer: Answer) -> list[Output]:
     by_output = tasks_of(served)
     found = []
-    for name in asked or by_output:
+    for name in requested or by_output:
         task = by_output[name][0]
         values = to_tensor([outputs[task] for outputs in answer.outputs])
-        num_classes = asked.get(name)
+        num_classes = requested.get(name)
         if num_classes is None:
             found.append(Output(name, values, values.shape))
         else:

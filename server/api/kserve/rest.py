@@ -136,7 +136,9 @@ def routes(inference: Inference) -> APIRouter:
             length = request.headers.get(HEADER_LENGTH)
             await check_json(json_part(body, length))
             parsed = read_inference(served, body, length)
-            running = inference.run(served, parsed.asked, options_of(request), caller_of(request))
+            running = inference.run(
+                served, parsed.inference_request, options_of(request), caller_of(request)
+            )
             replied = await unless_gone(request, running)
         content, headers = spelled(served, parsed, replied)
         if liked := wanted(request.headers.get("accept-encoding", ""), len(content)):

@@ -67,7 +67,7 @@ def routes(service: Service, max_texts: int) -> APIRouter:
         with service.metrics.request() as tally:
             body = await read_json(request, SimilarityBody)
             check_count("texts", len(body.texts), max_texts, "max_texts")
-            asked = RankingRequest(
+            ranking_request = RankingRequest(
                 Passage("source", body.source, truncate=body.truncate),
                 [
                     Passage(f"texts[{i}]", text, truncate=body.truncate)
@@ -78,7 +78,7 @@ def routes(service: Service, max_texts: int) -> APIRouter:
                 body.preferences,
                 body.priority,
             )
-            ranking, receipt = await ranked(service, request, response, tally, asked)
+            ranking, receipt = await ranked(service, request, response, tally, ranking_request)
         return SimilarityAnswer(scores=ranking.scores, receipt=receipt)
 
     async def rank(request: Request, response: Response) -> RerankAnswer | list[TeiRank]:
@@ -88,8 +88,8 @@ def routes(service: Service, max_texts: int) -> APIRouter:
                 return await tei.rerank(service, request, response, tally, max_texts)
             request.scope["state"]["form"] = own_form
             body = await read_json(request, RerankBody)
-            asked = _asked(body, max_texts, body.truncate)
-            ranking, receipt = await ranked(service, request, response, tally, asked)
+            ranking_request = _ranking_request(body, max_texts, body.truncate)
+            ranking, receipt = await ranked(service, request, response, tally, ranking_request)
         results = [
             RankedDocument(index=i, relevance_score=ranking.scores[i])
             for i in ranking.order[: body.top_n]
@@ -114,8 +114,8 @@ def routes(service: Service, max_texts: int) -> APIRouter:
             if await _is_tei(request):
                 return await tei.rerank(service, request, response, tally, max_texts)
             body = await read_json(request, RerankBody)
-            asked = _asked(body, max_texts, body.truncate or "right")
-            ranking, receipt = await ranked(service, request, response, tally, asked)
+            ranking_request = _ranking_request(body, max_texts, body.truncate or "right")
+            ranking, receipt = await ranked(service, request, response, tally, ranking_request)
         answer = cohere.answer(request.scope["state"]["request_id"], ranking, receipt, body.top_n)
         if body.return_documents:
             for one in answer.results:
@@ -146,7 +146,7 @@ async def _is_tei(request: Request) -> bool:
     return "texts" in given
 
 
-def _asked(body: RerankBody, max_texts: int, truncate: Side | None) -> RankingRequest:
+def _ranking_request(body: RerankBody, max_texts: int, truncate: Side | None) -> RankingRequest:
     check_count("documents", len(body.documents), max_texts, "max_texts")
     may_cut = body.max_tokens_per_doc is not None or body.max_chunks_per_doc is not None
     side = truncate or ("right" if may_cut else None)

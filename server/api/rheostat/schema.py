@@ -27,20 +27,20 @@ _Names = Annotated[list[Name], Field(fail_fast=True)]
 _Images = Annotated[list[str], Field(fail_fast=True)]
 _MAX_NAMES = 1000  # more than any model has tasks; keeps messages short
 
-_ASKED: dict[str, Any] = {
+_EXAMPLE: dict[str, Any] = {
     "tasks": ["fish"],
     "preferences": {"fish": 1.0},
     "budget": {"fraction": 0.5},
 }
 
 
-class _Asked(RequestBody):
+class _StrictBody(RequestBody):
     """Strict: no unknown field, no text or true for a number, no NaN, no Infinity."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
 
 
-class BudgetBody(_Asked):
+class BudgetBody(_StrictBody):
     """Limits for each input, the latency for all together; all that are given hold at once."""
 
     flops: float | None = Field(
@@ -73,10 +73,10 @@ class BudgetBody(_Asked):
     )
 
 
-class PlanBody(_Asked):
+class PlanBody(_StrictBody):
     """What to answer and what to spend on it."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [_ASKED]})
+    model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
 
     model: Name | None = Field(
         default=None, description="May be left out where one model is served."
@@ -118,7 +118,7 @@ class InferBody(PlanBody):
 
     model_config = ConfigDict(
         json_schema_extra={
-            "examples": [{"image": "data:image/png;base64,iVBORw0KGgo...", **_ASKED}]
+            "examples": [{"image": "data:image/png;base64,iVBORw0KGgo...", **_EXAMPLE}]
         }
     )
 

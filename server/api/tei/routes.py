@@ -106,15 +106,15 @@ def routes(service: Service, settings: Settings) -> APIRouter:
             prompt, side = (cut.prompt_name, cut.side) if cut else (None, "right")
             field = "inputs.sentences"
             check_any(request, field, inputs.sentences)
-            asked = RankingRequest(
+            ranking_request = RankingRequest(
                 Passage("inputs.source_sentence", inputs.source_sentence, prompt, side),
                 passages(field, inputs.sentences, settings.max_texts, prompt, side),
                 body.model,
                 body.budget,
                 priority=body.priority,
             )
-            ranking, _ = await ranked(service, request, response, tally, asked)
-        texts = [asked.query, *asked.documents]
+            ranking, _ = await ranked(service, request, response, tally, ranking_request)
+        texts = [ranking_request.query, *ranking_request.documents]
         response.headers.update(
             _timing(ranking.seconds, service.backend_name, texts, ranking.num_tokens)
         )
@@ -140,15 +140,15 @@ async def rerank(
     request.scope["state"]["form"] = form
     body = await read_json(request, TeiRerankBody)
     check_any(request, "texts", body.texts)
-    asked = RankingRequest(
+    ranking_request = RankingRequest(
         Passage("query", body.query, truncate=body.side),
         passages("texts", body.texts, max_texts, truncate=body.side),
         body.model,
         body.budget,
         priority=body.priority,
     )
-    ranking, _ = await ranked(service, request, response, tally, asked)
-    texts = [asked.query, *asked.documents]
+    ranking, _ = await ranked(service, request, response, tally, ranking_request)
+    texts = [ranking_request.query, *ranking_request.documents]
     response.headers.update(
         _timing(ranking.seconds, service.backend_name, texts, ranking.num_tokens)
     )

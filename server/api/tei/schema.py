@@ -20,7 +20,7 @@ class _Lenient(RequestBody):
     model_config = ConfigDict(extra="ignore", strict=True, allow_inf_nan=False)
 
 
-class _Asked(_Lenient):
+class _RunBody(_Lenient):
     model: Name | None = Field(
         default=None, description="May be left out where one model takes texts."
     )
@@ -44,7 +44,7 @@ class _Cut(_Lenient):
         return "left" if self.truncation_direction in ("Left", "left") else "right"
 
 
-class EmbedBody(_Asked, _Cut):
+class EmbedBody(_RunBody, _Cut):
     """Texts to embed."""
 
     model_config = ConfigDict(
@@ -81,7 +81,7 @@ class SimilarityParameters(_Cut):
     )
 
 
-class TeiSimilarityBody(_Asked):
+class TeiSimilarityBody(_RunBody):
     """Sentences to compare."""
 
     model_config = ConfigDict(
@@ -94,7 +94,7 @@ class TeiSimilarityBody(_Asked):
     parameters: SimilarityParameters | None = None
 
 
-class TeiRerankBody(_Asked, _Cut):
+class TeiRerankBody(_RunBody, _Cut):
     """A query and the texts to put in order."""
 
     model_config = ConfigDict(

@@ -65,6 +65,27 @@ def test_a_directory_follows_what_others_write(url: str) -> None:
     run(scenario())
 
 
+def test_what_stands_in_the_database_is_known_once_it_has_caught_up(url: str) -> None:
+    async def scenario() -> None:
+        async with store_at(url) as store, store_at(url) as elsewhere:
+            directory = Directory(store, lambda: 7.0, lambda: 0.0)
+            await directory.caught_up()  # nobody polls yet: there is nothing to wait for
+            await directory.start()
+            for _ in range(3):
+                text, key = new_key({Scope.INFER}, None, "", 0.0, None)
+                await elsewhere.add_key(key)
+                assert directory.key(text) is None
+                await directory.caught_up()
+                assert directory.key(text) == key
+            waiting = asyncio.create_task(directory.caught_up())
+            await asyncio.sleep(0)
+            await directory.close()
+            await waiting
+            await directory.caught_up()
+
+    run(scenario())
+
+
 def test_uses_are_written_at_the_end_if_not_before(url: str) -> None:
     async def scenario() -> None:
         async with store_at(url) as store:

@@ -9,7 +9,6 @@ import httpx
 import pytest
 
 from models.backends.torch import TorchBackend
-from server.clients.caller import ANYONE
 from server.http.addresses import AddressError, bound, check_grpc
 from server.inputs.decoder import Decoder
 from server.served import Served
@@ -72,10 +71,11 @@ def test_a_host_means_the_same_for_grpc(
     from server.api.kserve.grpc import GrpcServer
     from server.api.kserve.grpc_calls import Calls
     from server.api.kserve.inference import Inference
+    from tests.server.api.kserve.grpc_server import identified
 
     async def scenario() -> None:
         async with service_around(served, decoder, TorchBackend(), 8, 8) as (service, _):
-            calls = Calls(lambda _: ANYONE)
+            calls = Calls(identified())
             async with GrpcServer(Inference(service, 2, 2), calls, host, port, 1000, 16, 1.0):
                 assert await asyncio.to_thread(reached, port) == HOSTS[host]
 

@@ -39,10 +39,10 @@ def bearer(key: str) -> dict[str, str]:
     return {"authorization": f"Bearer {key}"}
 
 
-def expired(url: str) -> str:
-    """Store a key that expired a moment ago, and return it."""
+def stored(url: str, expires_in_s: float) -> str:
+    """Store a key as another process does, and return it."""
     now = time.time()
-    text, key = new_key(list(Scope), None, "", now - 2, now - 1)
+    text, key = new_key(list(Scope), None, "", now - 2, now + expires_in_s)
 
     async def store() -> None:
         database = Database(url)
@@ -50,7 +50,6 @@ def expired(url: str) -> str:
         await database.close()
 
     run(store())
-    time.sleep(1)  # until the server knows it
     return text
 
 
@@ -87,7 +86,7 @@ def guarded(own_settings: Settings) -> Iterator[Guarded]:
         path = f"/v1/keys/{made['revoked']['id']}"
         assert client.delete(path, headers=bearer(admin)).status_code == 204
         keys = {str(name): answer["key"] for name, answer in made.items()}
-        keys["expired"] = expired(own_settings.database_url)
+        keys["expired"] = stored(own_settings.database_url, expires_in_s=-1)
         keys["unknown"] = new_key({Scope.ADMIN}, None, "", 0.0, None)[0]
         keys["forged"] = keys["all"][:-1] + ("A" if keys["all"][-1] != "A" else "B")
         keys["foreign"] = "sk-abcdef"
@@ -220,6 +219,12 @@ def test_each_kind_of_refusal_is_counted(guarded: Guarded) -> None:
     assert found == {
         "missing": 1, "unknown": 1, "expired": 1, "revoked": 1, "scope": 1, "unavailable": 0
     }  # fmt: skip
+
+
+def test_a_key_made_elsewhere_is_good_at_once(guarded: Guarded, own_settings: Settings) -> None:
+    for _ in range(3):
+        key = stored(own_settings.database_url, expires_in_s=60)
+        assert guarded.client.get("/v1/models", headers=bearer(key)).status_code == 200
 
 
 def test_without_keys_this_machine_may_do_everything_until_the_first_is_made(

@@ -19,24 +19,24 @@ class Turns:
 
     def __init__(self) -> None:
         self.now = 100.0
-        self.pulse = Watchdog(LIMIT_S, lambda: self.now)
+        self.watchdog = Watchdog(LIMIT_S, lambda: self.now)
 
     def late(self, seconds: float, by: float = 0.1) -> None:
         """Let the timer be late for some time."""
         end = self.now + seconds
         while self.now < end:
-            self.pulse.note(self.now, self.now + by)
+            self.watchdog.note(self.now, self.now + by)
             self.now += by
 
     def on_time(self) -> None:
-        self.pulse.note(self.now, self.now)
+        self.watchdog.note(self.now, self.now)
 
     async def read(self, num_requests: int, each_s: float = 0.003) -> int:
         """Return how many requests of one turn are let in."""
         count = 0
         for _ in range(num_requests):
             try:
-                self.pulse.let_in()
+                self.watchdog.check()
             except OverloadedError:
                 continue
             count += 1
@@ -53,10 +53,10 @@ def test_all_is_read_while_turns_are_on_time() -> None:
 
 def test_one_long_turn_is_no_reason_to_refuse() -> None:
     turns = Turns()
-    turns.pulse.note(100.0, 105.0)
+    turns.watchdog.note(100.0, 105.0)
     turns.now = 105.0
     assert asyncio.run(turns.read(30)) == 30
-    assert turns.pulse.late_s == 0  # the better of two
+    assert turns.watchdog.late_s == 0  # the better of two
 
 
 def test_a_loop_that_stays_late_reads_for_a_moment_in_each_turn_until_it_is_on_time() -> None:
@@ -64,8 +64,8 @@ def test_a_loop_that_stays_late_reads_for_a_moment_in_each_turn_until_it_is_on_t
         turns = Turns()
         turns.late(0.3)
         behind = [await turns.read(1000), await turns.read(1000), await turns.read(5)]
-        assert turns.pulse.stats.refusals == 2 * 1000 - sum(behind[:2])
-        assert turns.pulse.late_s == pytest.approx(0.1)
+        assert turns.watchdog.stats.refusals == 2 * 1000 - sum(behind[:2])
+        assert turns.watchdog.late_s == pytest.approx(0.1)
         turns.on_time()
         return [*behind, await turns.read(1000)]
 

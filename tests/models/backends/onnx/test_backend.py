@@ -271,7 +271,7 @@ def test_all_sessions_share_one_pool_of_threads(backend: OnnxBackend) -> None:
         warm(backend, step)
         run(backend, step, rows=500)
     assert backend.stats.sessions == 5
-    assert len(list(tasks.iterdir())) == before
+    assert len(list(tasks.iterdir())) <= before  # threads of other tests may end meanwhile
     with pytest.raises(ValueError, match="has a pool of 1 already"):
         OnnxBackend(max_bytes=1, threads=2)
 

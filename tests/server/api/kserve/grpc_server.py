@@ -16,7 +16,7 @@ from server.api.kserve import messages
 from server.api.kserve.grpc import GrpcServer
 from server.api.kserve.grpc_calls import Calls, Identify
 from server.api.kserve.inference import Inference
-from server.clients.caller import ANYONE
+from server.clients.caller import ANYONE, Caller
 from server.inputs.decoder import Decoder
 from server.served import Served
 from server.service import Service
@@ -54,9 +54,21 @@ class Client:
         return caught.value
 
 
+def identified(caller: Caller = ANYONE) -> Identify:
+    """Return what takes everybody for one caller."""
+
+    async def identify(_: object) -> Caller:
+        return caller
+
+    return identify
+
+
+_anyone = identified()
+
+
 @asynccontextmanager
 async def running(
-    served: Served, decoder: Decoder, backend: TorchBackend, identify: Identify = lambda _: ANYONE
+    served: Served, decoder: Decoder, backend: TorchBackend, identify: Identify = _anyone
 ) -> AsyncIterator[Client]:
     """A server on a free port, and a client of it."""
     async with service_around(served, decoder, backend, 8, MAX_QUEUE) as (service, _):

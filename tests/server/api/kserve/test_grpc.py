@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from models.backends.torch import TorchBackend
 from server.api.kserve.inference import Inference
-from server.clients.caller import ANYONE, Caller
+from server.clients.caller import Caller
 from server.clients.profile import ClientProfile
 from server.errors import AuthenticationError, PermissionDeniedError
 from server.inputs.decoder import Decoder
@@ -32,7 +32,15 @@ import grpc
 from server.api.kserve import messages
 from server.api.kserve.grpc import GrpcServer
 from server.api.kserve.grpc_calls import Calls
-from tests.server.api.kserve.grpc_server import MAX_BYTES, MAX_QUEUE, asked, held, running, trailing
+from tests.server.api.kserve.grpc_server import (
+    MAX_BYTES,
+    MAX_QUEUE,
+    asked,
+    held,
+    identified,
+    running,
+    trailing,
+)
 
 
 def test_answers_come_in_the_spelling_of_the_request(served: Served, decoder: Decoder) -> None:
@@ -159,7 +167,7 @@ def test_health_is_public_and_everything_else_asks_who_calls(
 ) -> None:
     seen: list[str] = []
 
-    def identify(metadata: Mapping[str, str]) -> Caller:
+    async def identify(metadata: Mapping[str, str]) -> Caller:
         key = metadata.get("authorization", "")
         if not key:
             raise AuthenticationError("a key is needed")
@@ -188,7 +196,7 @@ def test_a_model_that_is_not_a_callers_is_as_one_that_is_not_served(
     caller = Caller("someone", profile=ClientProfile(models=("other",)))
 
     async def scenario() -> None:
-        async with running(served, decoder, TorchBackend(), lambda _: caller) as client:
+        async with running(served, decoder, TorchBackend(), identified(caller)) as client:
             error = await client.refused("NOT_FOUND")
             assert error.details() == "model='tiny' is not served; one of []"
             for name in ("ModelReady", "ModelMetadata"):
@@ -270,7 +278,7 @@ def test_a_port_that_is_taken_is_an_error(served: Served, decoder: Decoder) -> N
             inference = Inference(client.service, 2, 2)
             for address in (client.address, "256.0.0.1:1"):
                 host, _, port = address.partition(":")
-                again = GrpcServer(inference, Calls(lambda _: ANYONE), host, int(port), 1, 1, 1.0)
+                again = GrpcServer(inference, Calls(identified()), host, int(port), 1, 1, 1.0)
                 with pytest.raises(SettingsError, match=f"cannot listen on {re.escape(address)}"):
                     await again.__aenter__()
 

@@ -28,7 +28,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanKind, StatusCode
 
 from server.api.kserve import messages
-from tests.server.api.kserve.grpc_server import asked, held, running, trailing
+from tests.server.api.kserve.grpc_server import asked, held, identified, running, trailing
 from tests.server.traced import (
     Traced,
     assert_continues,
@@ -46,7 +46,7 @@ def test_a_call_is_one_line_with_its_path_code_time_id_model_and_client(
 ) -> None:
     async def scenario() -> None:
         async with running(
-            served, decoder, TorchBackend(), lambda _: Caller(client="acme")
+            served, decoder, TorchBackend(), identified(Caller(client="acme"))
         ) as client:
             call = client.call("ModelInfer", asked(), metadata=(("x-request-id", "run-7"),))
             await call
@@ -255,7 +255,7 @@ def test_probes_over_grpc_leave_no_spans_and_are_logged_at_debug_alone(
 def test_a_server_that_cannot_answer_for_now_says_when_to_come_back(
     served: Served, decoder: Decoder
 ) -> None:
-    def identify(_: object) -> Caller:
+    async def identify(_: object) -> Caller:
         raise DatabaseError("the database is away")
 
     async def scenario() -> None:

@@ -14,6 +14,8 @@ from fastapi.testclient import TestClient
 from torch import Tensor
 
 from models.families.exits import Exits
+from server import catalog
+from server.settings import Settings
 from tests.server.conftest import Refuse
 from tests.tiny_text import embed
 
@@ -60,11 +62,12 @@ def test_float_and_base64_carry_the_same_bits(sdk: Any, text_client: TestClient)
 
 
 def test_no_vector_is_cut_unasked_even_where_a_shorter_one_scores_higher(
-    sdk: Any, text_client: TestClient
+    sdk: Any, text_client: TestClient, text_settings: Settings
 ) -> None:
+    assert catalog.load(text_settings.models_folder)["tiny-text"].finder.find().subnet["dim"] == 8
     assert len(sdk.embeddings.create(model="tiny-text", input="w1").data[0].embedding) == 16
-    best = text_client.post("/v1/plan", json={"model": "tiny-text"}).json()["receipt"]
-    assert best["subnet"]["dim"] == 8
+    plan = text_client.post("/v1/plan", json={"model": "tiny-text"}).json()["receipt"]
+    assert plan["subnet"]["dim"] == 16
 
 
 def test_a_cut_vector_has_length_one(sdk: Any, text_model: Exits) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Errand:
+class WorkerCall:
     """A function, and who waits for what it returns.
 
     Attributes:
