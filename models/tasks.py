@@ -21,6 +21,8 @@ Metric: TypeAlias = Literal[
 ERRORS: frozenset[Metric] = frozenset({"rmse", "mean_angular_error"})
 """Metrics of which less is better; their least value is 0. Of all others more is, at most 1."""
 
+_MAX_MAP_LABELS = 256  # a picture of classes has a byte for each pixel
+
 
 @dataclass(frozen=True, slots=True)
 class Task:
@@ -53,6 +55,10 @@ class Task:
             raise ValueError(f"task {self.name!r}: labels={list(self.labels)} must be two or more")
         if self.kind == "map" and bool(self.labels) == bool(self.channels):
             raise ValueError(f"task {self.name!r}: a map has either labels or channels")
+        if self.kind == "map" and len(self.labels) > _MAX_MAP_LABELS:
+            raise ValueError(
+                f"task {self.name!r}: {len(self.labels)} labels of a map; at most {_MAX_MAP_LABELS}"
+            )
         if self.kind in ("embedding", "score") and self.labels:
             raise ValueError(f"task {self.name!r}: kind={self.kind!r} has no labels")
 

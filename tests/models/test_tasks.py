@@ -28,6 +28,10 @@ def test_less_is_better_of_errors_alone() -> None:
         ({"kind": "classes", "labels": ("one",)}, r"labels=\['one'\] must be two or more"),
         ({"kind": "map"}, "a map has either labels or channels"),
         ({"kind": "map", "labels": ("a", "b"), "channels": ("c",)}, "either labels or channels"),
+        (
+            {"kind": "map", "labels": tuple(map(str, range(257)))},
+            "257 labels of a map; at most 256",
+        ),
         ({"kind": "score", "labels": ("a", "b")}, "kind='score' has no labels"),
         ({"kind": "embedding", "labels": ("a", "b")}, "kind='embedding' has no labels"),
     ],
