@@ -59,6 +59,14 @@ def test_all_code_and_what_must_be_covered_whole_are_judged_by_branch(
         assert {1: "3->5", 2: "4"}[numbers[0]] in ended.stdout
 
 
+@pytest.mark.parametrize(("numbers", "code"), [([1, 2], 0), ([1], 1)])
+def test_what_must_be_covered_whole_can_be_judged_alone(
+    numbers: list[int], code: int, tmp_path: Path
+) -> None:
+    judged(tmp_path, numbers, 90)
+    assert coverage_gate.main(tmp_path, whole_only=True) == code
+
+
 def test_a_pattern_that_means_no_file_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

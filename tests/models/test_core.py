@@ -273,3 +273,7 @@ def test_ill_formed_axes_and_spaces_are_refused(build: object, message: str) -> 
     assert callable(build)
     with pytest.raises(ValueError, match=message):
         build()
+
+
+def test_a_step_is_shown_by_its_key() -> None:
+    assert repr(Step(("head", 4), abs, ("x",))) == "Step(('head', 4))"

@@ -11,11 +11,13 @@ import pytest
 
 from models.inputs import InvalidInputError
 from models.space import Space
+from search import find, grid
 from search.budget import Budget, InfeasibleBudgetError, TooSlowError
 from search.build import build_grid
 from search.find import TOLERANCE, Terms
 from search.finders import Finders
 from search.grid import Grid
+from search.knapsack import view
 from search.timing.profile import LatencyProfile, Workload
 from search.timing.timing import Timing
 from tests.search.brute import BruteForce
@@ -47,6 +49,17 @@ def test_steps_are_grouped_by_the_tasks_that_need_them(finders: Finders) -> None
     grid = whole(finders)
     shared = {tuple(grid.tasks[i] for i in np.flatnonzero(own)) for own in grid.sets}
     assert shared == {("title", "topic"), ("title", "topic", "distance")}
+
+
+def test_more_sets_of_tasks_than_are_kept_are_answered_alike(
+    model: Necked, finders: Finders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = [finders.at(shapes_of(4, 4)).find(tasks) for tasks in SUBSETS]
+    for module in (find, grid, view):
+        monkeypatch.setattr(module, "_MAX_TASK_SETS", 2)
+    few = Finders(model, random_table(model)).at(shapes_of(4, 4))
+    assert [few.find(tasks) for tasks in SUBSETS] == expected
+    assert max(len(few._largest), len(few.grid._sharing), len(few.by_macs._options)) <= 2
 
 
 @pytest.mark.parametrize("tasks", SUBSETS, ids="+".join)
