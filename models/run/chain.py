@@ -57,6 +57,11 @@ class Chain:
             given[step.identity] = number
         self.externals = tuple(found)
         self.sources = tuple(sources)
+        last = {i: number for number, places in enumerate(sources) for i in places if i >= 0}
+        # By function, what nothing takes after it: kept, its memory could not serve the next.
+        self._ended: list[list[int]] = [[] for _ in steps]
+        for i, number in last.items():
+            self._ended[number].append(i)
 
     @cached_property
     def links(self) -> tuple[Chain, ...]:
@@ -75,10 +80,13 @@ class Chain:
             inputs: Of the chain.
             call: Calls a function with its arguments.
         """
-        emitted: list[Value] = []
-        for run, where in zip(self.runs, self.sources, strict=True):
-            emitted.append(call(run, [emitted[i] if i >= 0 else inputs[-1 - i] for i in where]))
-        return emitted[-1]
+        emitted: dict[int, Value] = {}
+        for number, (run, where) in enumerate(zip(self.runs, self.sources, strict=True)):
+            args = [emitted[i] if i >= 0 else inputs[-1 - i] for i in where]
+            emitted[number] = call(run, args)
+            for i in self._ended[number]:
+                del emitted[i]
+        return emitted[number]
 
     def run_each(
         self, inputs: Sequence[Value], run: Callable[[Chain, Sequence[Value]], Value]
@@ -89,12 +97,14 @@ class Chain:
             inputs: Of the chain.
             run: Runs one of ``links`` on its own inputs.
         """
-        emitted: list[Value] = []
-        for link, where in zip(self.links, self.sources, strict=True):
+        emitted: dict[int, Value] = {}
+        for number, (link, where) in enumerate(zip(self.links, self.sources, strict=True)):
             # A value that a step takes twice is one external of its link.
             own = [emitted[i] if i >= 0 else inputs[-1 - i] for i in dict.fromkeys(where)]
-            emitted.append(run(link, own))
-        return emitted[-1]
+            emitted[number] = run(link, own)
+            for i in self._ended[number]:
+                del emitted[i]
+        return emitted[number]
 
 
 def shared_layouts(values: Sequence[Value]) -> tuple[int, ...]:

@@ -76,14 +76,7 @@ def execute(
         yield from run.deliver([node])
     for call in run.calls():
         try:
-            # Entered for each chain, not around the yield: others run between two of them.
-            with torch.inference_mode():
-                start = clock()
-                inputs = run.inputs(call)
-                result = runner.run_chain(call.chain, inputs, stop)
-                if observe is not None and runner.is_synchronous:
-                    observe(call.chain.steps, len(inputs[0]), tokens_of(inputs), clock() - start)
-                run.enter(call, result)
+            run.compute(call, stop, observe, clock)
         except StoppedError:
             raise
         except Exception as error:  # noqa: BLE001  # it is for those who need the value
@@ -164,6 +157,26 @@ class _Run:
             chain.append(user)
             node = user
         return chain
+
+    def compute(
+        self,
+        call: _Call,
+        stop: Callable[[], bool],
+        observe: Observe | None,
+        clock: Callable[[], float],
+    ) -> None:
+        """Run a chain and take in what it gives; arguments as for `execute`.
+
+        A function of its own, so that nothing here keeps values that the walk has let go of.
+        """
+        # Entered for each chain, not around the walk: others run between two of them.
+        with torch.inference_mode():
+            start = clock()
+            inputs = self.inputs(call)
+            result = self._runner.run_chain(call.chain, inputs, stop)
+            if observe is not None and self._runner.is_synchronous:
+                observe(call.chain.steps, len(inputs[0]), tokens_of(inputs), clock() - start)
+            self.enter(call, result)
 
     def inputs(self, call: _Call) -> list[Value]:
         """Return what a chain takes, for its rows."""
