@@ -26,6 +26,7 @@ from models.inputs.text_config import TextConfig
 from models.nn.architecture import TransformerConfig
 from models.nn.ragged import Ragged
 from models.space import Subnet
+from server import process
 
 BATCH_SIZES = (1, 8, 32)
 _SHORTEST, _LONGEST, _MEAN, _SPREAD = 5, 60, 2.5, 0.45  # of a log-normal length
@@ -39,6 +40,7 @@ def main() -> None:
     options.add_argument("--length", type=int, metavar="N", help="every text has N tokens")
     options.add_argument("--device", default="cpu", help="cpu or cuda")
     chosen = options.parse_args()
+    process.tune()  # memory as the server has it
     memory: list[list[object]] = [["before loading", report.resident_mb()]]
     folder = chosen.model or report.ZOO_TEXT
     model = _shaped_like_minilm() if chosen.shape else checkpoint.load(folder).model

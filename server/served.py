@@ -90,6 +90,11 @@ class Served:
         return nesting_axis(self.elastic, self.inputs.plan_shapes())
 
     @cached_property
+    def maps(self) -> frozenset[str]:
+        """The tasks whose answers are maps."""
+        return frozenset(name for name, task in self.elastic.tasks.items() if task.kind == "map")
+
+    @cached_property
     def output_axis(self) -> Axis | None:
         """The axis of the size of every task's vectors; None where they are not cut together."""
         axes = (axis for axis in self.elastic.space.axes if axis.kind == "output")

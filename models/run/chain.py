@@ -57,11 +57,15 @@ class Chain:
             given[step.identity] = number
         self.externals = tuple(found)
         self.sources = tuple(sources)
-        last = {i: number for number, places in enumerate(sources) for i in places if i >= 0}
-        # By function, what nothing takes after it: kept, its memory could not serve the next.
-        self._ended: list[list[int]] = [[] for _ in steps]
+
+    @cached_property
+    def _ended(self) -> list[list[int]]:
+        """Of each function, what nothing takes after it: its memory can serve the next ones."""
+        last = {i: number for number, places in enumerate(self.sources) for i in places if i >= 0}
+        ended: list[list[int]] = [[] for _ in self.steps]
         for i, number in last.items():
-            self._ended[number].append(i)
+            ended[number].append(i)
+        return ended
 
     @cached_property
     def links(self) -> tuple[Chain, ...]:

@@ -9,10 +9,12 @@ until there is something faster.
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_right
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,14 +32,14 @@ _HYSTERESIS, _MUCH = 0.1, 0.3
 _WORTH = 8  # observations that the timing of a new way to run steps is worth
 _MAX_SECONDS = 1e4  # of one step
 _MAX_RATIO = 10.0  # of either side; a stall of the machine is no property of a step
-_LOGS = np.log(np.array(SIZES, dtype=np.float64))
+_LOGS = [math.log(size) for size in SIZES]
 _NEAREST = ((1, 2), (0, 2), (1, 0))  # of each size the other ones
 
 
 def function_of(step: Step) -> Function:
     """Return what a step's time goes by: the keys of what it takes, which size it, and its own."""
-    takes = tuple(one if isinstance(one, str) else one.key for one in step.takes)
-    return takes, step.key if step.timed_as is None else step.timed_as
+    takes = [one if isinstance(one, str) else one.key for one in step.takes]
+    return tuple(takes), step.key if step.timed_as is None else step.timed_as
 
 
 class Workload(NamedTuple):
@@ -61,8 +63,11 @@ class Workload(NamedTuple):
             rows: Items.
             lengths: Of each input that has one (`models.inputs.Inputs.lengths`).
         """
-        summed = [sum(lengths.get(name, 0) for name in step.inputs) for step in steps]
-        return cls(rows, np.array(summed, dtype=np.float64))
+        given = [step.inputs for step in steps]
+        summed = {names: float(sum(lengths.get(n, 0) for n in names)) for names in set(given)}
+        if len(summed) == 1:
+            return cls(rows, next(iter(summed.values())))
+        return cls(rows, np.array([summed[names] for names in given]))
 
 
 class Corrections(NamedTuple):
@@ -121,6 +126,7 @@ class LatencyProfile:
         if sequences.shape != (count,) or not (sequences >= 1).all():
             raise ValueError(f"sequences must be {count} numbers of 1 or more")
         self._sequences = sequences
+        self._is_single = bool((sequences == 1).all())
         self.corrections = Corrections(np.ones((count, len(SIZES))), 0)
         self._sums = np.zeros((3, count, len(SIZES)))  # of 1, measured and taken: decayed
         self._seen = 0
@@ -139,8 +145,13 @@ class LatencyProfile:
             workload: Sizes between those measured are interpolated, sizes beyond them
                 extrapolated, in a straight line.
         """
-        each = self._each(numbers, workload)
-        return self._measured(numbers, each) * self._ratios(numbers, each)
+        groups = self._groups(numbers, workload)
+        if len(groups) == 1:
+            return self._times(numbers, groups[0][1])
+        found = np.empty(len(numbers))
+        for at, own in groups:
+            found[at] = self._times(numbers[at], own)
+        return found
 
     def total(self, steps: Iterable[Step], workload: Workload) -> float:
         """Predict the seconds of steps that all take the same rows.
@@ -163,14 +174,11 @@ class LatencyProfile:
         if not all(function in self.curves for function in functions):
             return  # of plans that no table names
         found = self._numbers(functions)
-        each = self._each(found, workload)
-        measured = self._measured(found, each)
-        predicted = measured * self._ratios(found, each)
-        self._add(found, each, measured, predicted * (seconds / predicted.sum()))
-        self._total = [
-            _FORGET * self._total[0] + float(predicted.sum()),
-            _FORGET * self._total[1] + seconds,
-        ]
+        predicted = self.times(found, workload)
+        total = float(predicted.sum())
+        for at, own in self._groups(found, workload):
+            self._add(found[at], own, predicted[at] * (seconds / total))
+        self._total = [_FORGET * self._total[0] + total, _FORGET * self._total[1] + seconds]
         self.drift = self._total[1] / self._total[0]
         self._seen += 1
         if self._seen % _LOOK_EVERY == 0:
@@ -188,30 +196,38 @@ class LatencyProfile:
         if not all(function in self.curves for function in functions):
             return
         found = self._numbers(functions)
-        each = self._each(found, workload)
-        measured = self._measured(found, each)
-        predicted = measured * self._ratios(found, each)
-        size, towards_next = _sizes(each)
-        self._sums[:, found, size + np.rint(towards_next).astype(np.int64)] = 0.0
-        for _ in range(_WORTH):
-            self._add(found, each, measured, predicted * (seconds / predicted.sum()))
+        predicted = self.times(found, workload)
+        taken = predicted * (seconds / predicted.sum())
+        for at, own in self._groups(found, workload):
+            self._sums[:, found[at], round(sum(size * part for size, part in _sizes(own)))] = 0.0
+            for _ in range(_WORTH):
+                self._add(found[at], own, taken[at])
         self._apply(_HYSTERESIS)
 
-    def _each(self, found: NDArray[np.int64], workload: Workload) -> _Each:
-        """Return the workload by sequence, as curves are measured."""
-        return _Each(workload.rows, workload.length / self._sequences[found])
+    def _groups(self, found: NDArray[np.int64], workload: Workload) -> list[tuple[Any, _Each]]:
+        """Return steps that are given the same: where they stand, and what each is given."""
+        length = workload.length
+        if self._is_single and isinstance(length, (int, float)):
+            return [(slice(None), _Each(workload.rows, length))]
+        lengths = length / self._sequences[found]
+        return [
+            (np.flatnonzero(lengths == own), _Each(workload.rows, float(own)))
+            for own in np.unique(lengths)
+        ]
 
-    def _add(
-        self, found: NDArray[np.int64], each: _Each, measured: FloatArray, taken: FloatArray
-    ) -> None:
+    def _times(self, found: NDArray[np.int64], each: _Each) -> FloatArray:
+        return self._measured(found, each) * self._ratios(found, each)
+
+    def _add(self, found: NDArray[np.int64], each: _Each, taken: FloatArray) -> None:
         """Add to the sums of the two sizes that a workload lies between."""
-        lower, towards_next = _sizes(each)
-        for size, part in ((lower, 1 - towards_next), (lower + 1, towards_next)):
+        measured = self._measured(found, each)
+        for size, part in _sizes(each):
+            if not part:
+                continue
             self._sums[:, found, size] *= 1 - part * (1 - _FORGET)  # once for a shared curve
-            for row, term in zip(
-                self._sums, (np.ones_like(measured), measured, taken), strict=True
-            ):
-                np.add.at(row, (found, size), part * term)
+            np.add.at(self._sums[0, :, size], found, part)
+            np.add.at(self._sums[1, :, size], found, part * measured)
+            np.add.at(self._sums[2, :, size], found, part * taken)
 
     def _apply(self, hysteresis: float) -> None:
         """Put ratios to use if they would change a prediction by more than a little."""
@@ -233,23 +249,19 @@ class LatencyProfile:
             self.corrections = Corrections(new, old.version + 1)
 
     def _ratios(self, found: NDArray[np.int64], each: _Each) -> FloatArray:
-        size, towards_next = _sizes(each)
         of = self.corrections.ratios
-        ratios: FloatArray = of[found, size] * (1 - towards_next)
-        ratios += of[found, size + 1] * towards_next
+        ratios: FloatArray = sum(of[found, size] * part for size, part in _sizes(each))
         return ratios
 
     def _measured(self, found: NDArray[np.int64], each: _Each) -> FloatArray:
         cell = self.seconds[found]
-        r, towards_next = _between(self.rows, np.array([each.rows]))
-        row, part = int(r[0]), float(towards_next[0])
-        by_length = cell[:, row] * (1 - part) + cell[:, min(row + 1, cell.shape[1] - 1)] * part
-        if len(self.lengths) == 1:
-            times = by_length[:, 0]
-        else:
-            c, parts = _between(self.lengths, each.lengths)
-            at = np.arange(len(found))
-            times = by_length[at, c] * (1 - parts) + by_length[at, c + 1] * parts
+        (row, next_row), of_rows = _between(self.rows, each.rows)
+        (column, next_column), of_length = _between(self.lengths, each.length)
+        times = cell[:, row, column] * (1 - of_rows) + cell[:, next_row, column] * of_rows
+        if of_length:
+            later = cell[:, row, next_column] * (1 - of_rows)
+            later = later + cell[:, next_row, next_column] * of_rows
+            times = times * (1 - of_length) + later * of_length
         # Far outside what was measured a falling line would end below nothing.
         positive: FloatArray = np.maximum(times, cell[:, 0, 0] * 0.1)
         return positive
@@ -260,29 +272,28 @@ class _Each(NamedTuple):
 
     Attributes:
         rows: Items.
-        lengths: Tokens of each sequence of an item, shape [steps].
+        length: Tokens of each sequence of an item.
     """
 
     rows: float
-    lengths: FloatArray
+    length: float
 
 
 def _are_times(seconds: FloatArray) -> bool:
     return bool(((seconds > 0) & (seconds < _MAX_SECONDS)).all())  # also not with a NaN
 
 
-def _between(points: Sequence[int], values: FloatArray) -> tuple[NDArray[np.int64], FloatArray]:
-    """Return the point before each value, and how far towards the next it lies."""
+def _between(points: Sequence[int], value: float) -> tuple[tuple[int, int], float]:
+    """Return the points before and after a value, and how far towards the latter it lies."""
     if len(points) == 1:
-        return np.zeros(len(values), dtype=np.int64), np.zeros(len(values))
-    known = np.array(points, dtype=np.float64)
-    i = (np.searchsorted(known, values, side="right") - 1).clip(0, len(points) - 2)
-    return i, (values - known[i]) / (known[i + 1] - known[i])
+        return (0, 0), 0.0
+    i = max(0, min(len(points) - 2, bisect_right(points, value) - 1))
+    return (i, i + 1), (value - points[i]) / (points[i + 1] - points[i])
 
 
-def _sizes(each: _Each) -> tuple[NDArray[np.int64], FloatArray]:
-    """Return of each step the lower of two sizes that it lies between, and how near the upper."""
-    tokens = np.where(each.lengths > 0, each.lengths / MEAN_TOKENS, 1.0)
-    at = np.log(np.maximum(each.rows * tokens, 1e-9))
-    lower: NDArray[np.int64] = (at >= _LOGS[1]).astype(np.int64)
-    return lower, ((at - _LOGS[lower]) / (_LOGS[lower + 1] - _LOGS[lower])).clip(0.0, 1.0)
+def _sizes(each: _Each) -> tuple[tuple[int, float], tuple[int, float]]:
+    """Return the sizes that a workload lies between, and how near it is to each, 0..1."""
+    at = math.log(max(each.rows * (each.length / MEAN_TOKENS if each.length else 1.0), 1e-9))
+    lower = 0 if at < _LOGS[1] else 1
+    upper = min(1.0, max(0.0, (at - _LOGS[lower]) / (_LOGS[lower + 1] - _LOGS[lower])))
+    return (lower, 1 - upper), (lower + 1, upper)
