@@ -7,8 +7,6 @@ from dataclasses import replace
 
 from models.core import Shapes, shared_cost
 from models.inputs import InvalidInputError, Item
-from models.space import Subnet
-from models.variants import load_axes
 from search.find import Selection
 from server.choose import Question
 from server.engine.item import PreparedPlan
@@ -62,22 +60,15 @@ def contents_of(item: Item) -> Mapping[str, Hashable]:
 
 def estimate_s(served: Served, question: Question, items: Sequence[Sources]) -> float:
     """Return the seconds that items may take at least, before they are decoded."""
-    space, budget = served.elastic.space, question.budget
-    is_whole = budget.strict and not budget.names_limit
-    subnet, tasks = space.largest if is_whole else space.smallest, list(served.elastic.tasks)
-    if question.tasks is not None:
-        # Whether all of them exist is checked later, by what refuses the request.
-        tasks = [task for task in tasks if task in question.tasks] or tasks
-        asked = {axis.name for axis in space.axes if axis.task is None or axis.task in tasks}
-        subnet = Subnet({name: value for name, value in subnet.items() if name in asked})
-    names = tuple(items[0])
-    subnet = subnet | served.inputs.given_choices(space.axes, names)
-    subnet = subnet | {axis.name: axis.values[-1] for axis in load_axes(space)}
-    prepared = served.prepare(subnet, tasks)
-    longest = served.inputs.lengths(served.inputs.plan_shapes())
+    budget = question.budget
+    is_whole = bool(budget.strict) and not budget.names_limit
+    known = served.elastic.tasks.keys()
+    # Whether all that are asked for exist is checked later, by what refuses the request.
+    tasks = frozenset(known & question.tasks if question.tasks else ()) or frozenset(known)
+    prepared, longest = served.bound(is_whole, tasks, tuple(items[0]))
     return sum(
         prepared.share(
-            {name: min(longest.get(name, 0), one.num_tokens) for name, one in item.items()}
+            {name: min(longest[name], one.num_tokens) for name, one in item.items()}
         ).more
         for item in items
     )

@@ -12,6 +12,7 @@ from models.checkpoint import Manifest
 from models.elastic import Elastic, nesting_axis
 from models.inputs import Inputs
 from models.space import Axis, Subnet, Value
+from models.variants import load_axes
 from search.find import Finder, Selection
 from search.finders import Finders
 from search.quality.table import Table, inputs_of
@@ -140,6 +141,37 @@ class Served:
         plan = model.plan(subnet, shapes, tasks)
         plan = plan.with_raw() if raw else plan
         return PreparedPlan(self.name, plan, self.inputs, profile=self.profile, owner=self.model)
+
+    def bound(
+        self, is_whole: bool, tasks: frozenset[str], names: tuple[str, ...]
+    ) -> tuple[PreparedPlan, Mapping[str, int]]:
+        """Return the plan of one end of the space, and the greatest length of each of its inputs.
+
+        Args:
+            is_whole: Of the largest subnet, else of the smallest.
+            tasks: Of the model, to answer.
+            names: Of the inputs that are there.
+        """
+        return self._bound(is_whole, tasks, names)
+
+    @cached_property
+    def _bound(self) -> Callable[..., tuple[PreparedPlan, Mapping[str, int]]]:
+        def find(
+            is_whole: bool, tasks: frozenset[str], names: tuple[str, ...]
+        ) -> tuple[PreparedPlan, Mapping[str, int]]:
+            space = self.elastic.space
+            end = space.largest if is_whole else space.smallest
+            asked = {axis.name for axis in space.axes if axis.task is None or axis.task in tasks}
+            subnet = Subnet(
+                {name: value for name, value in end.items() if name in asked}
+                | self.inputs.given_choices(space.axes, names)
+                | {axis.name: axis.values[-1] for axis in load_axes(space)}
+            )
+            lengths = self.inputs.lengths(self.inputs.plan_shapes(names=names))
+            longest = {name: lengths.get(name, 0) for name in names}
+            return self.prepare(subnet, [t for t in self.elastic.tasks if t in tasks]), longest
+
+        return lru_cache(_MAX_PLANS)(find)
 
     def names(self, subnet: Mapping[str, Value]) -> tuple[str, ...]:
         """Return the names of the inputs that a subnet is for."""
