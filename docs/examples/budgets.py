@@ -4,9 +4,9 @@ Run a server (`make serve`), then: python docs/examples/budgets.py "a text" "ano
 SERVER_URL in the environment names another server.
 """
 
+import argparse
 import asyncio
 import os
-import sys
 
 from rheostat import AsyncClient, Budget, Embeddings, InfeasibleBudgetError
 
@@ -30,5 +30,7 @@ async def main(url: str, texts: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Embed texts as well as a budget allows.")
+    parser.add_argument("texts", nargs="+", metavar="TEXT")
     url = os.environ.get("SERVER_URL", "http://127.0.0.1:8000")
-    asyncio.run(main(url, sys.argv[1:]))
+    asyncio.run(main(url, parser.parse_args().texts))

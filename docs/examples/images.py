@@ -4,8 +4,8 @@ Run a server (`make serve`), then: python docs/examples/images.py photo.jpg
 SERVER_URL in the environment names another server.
 """
 
+import argparse
 import os
-import sys
 from pathlib import Path
 
 from rheostat import Budget, Client
@@ -24,4 +24,6 @@ def main(url: str, path: str) -> None:
 
 
 if __name__ == "__main__":
-    main(os.environ.get("SERVER_URL", "http://127.0.0.1:8000"), sys.argv[1])
+    parser = argparse.ArgumentParser(description="Ask about a photo at two budgets.")
+    parser.add_argument("photo", metavar="FILE")
+    main(os.environ.get("SERVER_URL", "http://127.0.0.1:8000"), parser.parse_args().photo)

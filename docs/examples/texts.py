@@ -4,8 +4,8 @@ Run a server (`make serve`), then: python docs/examples/texts.py "how do I reset
 SERVER_URL in the environment names another server.
 """
 
+import argparse
 import os
-import sys
 from pathlib import Path
 
 from rheostat import Cascade, Client
@@ -24,5 +24,9 @@ def main(url: str, query: str, texts: dict[str, str]) -> None:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Search a few texts in two passes.")
+    parser.add_argument("query", metavar="QUERY")
+    parser.add_argument("texts", nargs="+", type=Path, metavar="FILE")
+    chosen = parser.parse_args()
     url = os.environ.get("SERVER_URL", "http://127.0.0.1:8000")
-    main(url, sys.argv[1], {name: Path(name).read_text() for name in sys.argv[2:]})
+    main(url, chosen.query, {str(path): path.read_text() for path in chosen.texts})
