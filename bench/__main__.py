@@ -13,6 +13,7 @@ BENCHMARKS = (
     "bench.packing",
     "bench.quality",
     "bench.limit",
+    "bench.warming",
     "bench.overload",
     "bench.trace",
     "bench.peers",

@@ -45,6 +45,7 @@ def make_backend(settings: Settings) -> Backend:
             settings.device,
             max_bytes=settings.max_session_bytes,
             threads=settings.num_threads or torch.get_num_threads(),
+            graphs=settings.profiles_folder / "graphs",
         )
     except ValueError as error:
         raise SettingsError(f"backend=onnx: {error}") from None

@@ -158,7 +158,15 @@ class Service:
                         [QueueItem(prepared, item, priority=_OWN.priority)]
                     )
                     check_answers(served.elastic.tasks, result.outputs)
+        await self._engine.call(lambda: self._expect(served))
         self.metrics.watch_model(served)  # with its front, which takes a moment
+
+    def _expect(self, served: Served) -> None:
+        """Tell the back end what requests without a budget run: it is to be fast first."""
+        subnet = served.elastic.space.largest
+        prepared = served.prepare(subnet, served.elastic.tasks)
+        item = served.inputs.example(names=served.names(subnet))
+        self._engine.backend.expect(prepared.plan, served.inputs.batch([item]))
 
     def select(self, served: Served, question: Question, shapes: Shapes) -> Selection:
         """Choose a subnet for one item of some shapes, as if nobody waited, without running it.

@@ -152,7 +152,8 @@ class Settings(BaseSettings):
     )
     profiles: Path | None = Field(
         default=None,
-        description="Folder of measured times. Default: rheostat/profiles in the user's cache.",
+        description="Folder of measured times and exported graphs. Default: rheostat/profiles in "
+        "the user's cache.",
     )
     database: str | None = Field(
         default=None,

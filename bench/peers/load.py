@@ -20,7 +20,7 @@ import itertools
 import os
 import sys
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -89,6 +89,25 @@ def closed_loop(
         await _all(client(connection, until) for connection in pool)
 
     return _measured(server, connections, load, latencies, min(connections, _CORES))
+
+
+def answer_times(
+    server: Running, bodies: Iterator[bytes], connections: int, seconds: float
+) -> list[float]:
+    """Send as `closed_loop` does; return when each request was answered, seconds from the start."""
+    times: list[float] = []
+
+    async def client(connection: Connection, start: float) -> None:
+        while time.perf_counter() < start + seconds:
+            await connection.ask(request(server.port, next(bodies)))
+            times.append(time.perf_counter() - start)
+
+    async def load(pool: list[Connection]) -> None:
+        start = time.perf_counter()
+        await _all(client(connection, start) for connection in pool)
+
+    _run(server, connections, load)
+    return times
 
 
 def open_loop(

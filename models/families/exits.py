@@ -174,8 +174,6 @@ class Exits(nn.Module):
         self.final_norm = make_norm(encoder) if has_final else None
         self.exits = nn.ModuleDict({str(depth): Exit(config, depth) for depth in config.depths})
         self._text: TextInput | None = None
-        # Planning is on the path of requests; there are only so many widths, exits and lengths.
-        self._costs: dict[tuple[object, ...], Cost] = {}
 
     def attach(self, folder: Path) -> None:
         """Read the tokenizer from the checkpoint's folder.
@@ -272,6 +270,11 @@ class Exits(nn.Module):
         cost = Cost(self._exit(depth).macs(dim))
         answer = Step(("exit", depth, dim), run, (step,), cost, raw)
         return Plan(dict.fromkeys(wanted_tasks(self.tasks, tasks), answer))
+
+    @cached_property
+    def _costs(self) -> dict[tuple[object, ...], Cost]:
+        """Costs known so far: planning is on the path of requests, and sizes are few."""
+        return {}
 
     def _cost(self, count: Callable[..., Cost], *where: int) -> Cost:
         key = (count.__name__, *where)

@@ -167,8 +167,6 @@ class Slimmable(nn.Module):
             for labels in config.tasks.values()
         )
         self._position = {task: i for i, task in enumerate(config.tasks)}
-        # Planning is on the path of every request; there are only so many widths.
-        self._costs: dict[tuple[object, ...], Cost] = {}
 
     @cached_property
     def inputs(self) -> Inputs:
@@ -211,11 +209,6 @@ class Slimmable(nn.Module):
             x = block(x, width)
         return x
 
-    def run_decoder(self, task: str, width: int, feature: Tensor) -> Tensor:
-        """Map encoder features [batch, channels, h, w] to the task's logits [batch, classes]."""
-        logits: Tensor = self._decoder(task)(feature, width)
-        return logits
-
     def stage_widths(self, subnet: Mapping[str, object]) -> list[int]:
         """Return the channels of each encoder stage under a subnet."""
         return [
@@ -251,13 +244,14 @@ class Slimmable(nn.Module):
             channels = self.decoder_width(task, subnet)
             answers[task] = Step(
                 key=("decoder", task, channels),
-                run=partial(self.run_decoder, task, channels),
+                run=partial(self.decoder(task), width=channels),
                 takes=(feature,),
                 cost=self._cost(self._decoder_cost, task, in_channels, channels, height * width),
             )
         return Plan(answers)
 
-    def _decoder(self, task: str) -> TaskDecoder:
+    def decoder(self, task: str) -> TaskDecoder:
+        """Return a task's decoder."""
         decoder = self.decoders[self._position[task]]
         assert isinstance(decoder, TaskDecoder)
         return decoder
@@ -266,6 +260,11 @@ class Slimmable(nn.Module):
     def _channels(full: int, width: object) -> int:
         assert isinstance(width, int | float)
         return round(full * width)
+
+    @cached_property
+    def _costs(self) -> dict[tuple[object, ...], Cost]:
+        """Costs known so far: planning is on the path of requests, and sizes are few."""
+        return {}
 
     def _cost(self, count: Callable[..., Cost], *where: int | str) -> Cost:
         key = (count.__name__, *where)
@@ -287,7 +286,7 @@ class Slimmable(nn.Module):
         return Cost(macs)
 
     def _decoder_cost(self, task: str, in_channels: int, width: int, pixels: int) -> Cost:
-        return Cost(self._decoder(task).macs(in_channels, width, pixels))
+        return Cost(self.decoder(task).macs(in_channels, width, pixels))
 
 
 FAMILY = Family(SlimmableConfig, Slimmable)

@@ -42,8 +42,14 @@ class Layout:
         self.origin: Hashable = object() if origin is None else origin
         self.is_uniform = len(set(self.lengths)) == 1
         self.longest = max(self.lengths)
-        self._masks: dict[tuple[bool, int | None], Tensor | None] = {}
-        self._parts: dict[tuple[int, ...], Layout] = {}
+
+    @cached_property
+    def _masks(self) -> dict[tuple[bool, int | None], Tensor | None]:
+        return {}
+
+    @cached_property
+    def _parts(self) -> dict[tuple[int, ...], Layout]:
+        return {}
 
     def part(self, rows: Sequence[int]) -> Layout:
         """Return the layout of some rows: one object for all values that are narrowed alike."""

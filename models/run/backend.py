@@ -91,6 +91,14 @@ class Backend(ABC):
     def wait(self) -> None:  # noqa: B027  # on the CPU a call is done when it returns
         """Return once everything asked of the device is done."""
 
+    def expect(self, plan: Plan, inputs: Mapping[str, Value]) -> None:  # noqa: B027
+        """Make ready for a plan that will be run often; most need no time for it.
+
+        Args:
+            plan: Of a prepared model.
+            inputs: As for `run_all`, any small batch.
+        """
+
     def take_built(self, model: nn.Module) -> Sequence[Built]:
         """Return what of a model runs faster since this was last asked, and how fast."""
         return ()

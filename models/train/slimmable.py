@@ -185,7 +185,7 @@ def _decoder_losses(
     for task, x, y in zip(model.tasks, features, labels, strict=True):
         if len(y):
             width = model.decoder_width(task, subnet)
-            total = total + task_loss(model.run_decoder(task, width, x), y, smoothing)
+            total = total + task_loss(model.decoder(task)(x, width), y, smoothing)
     return total / len(batch)
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -103,11 +104,15 @@ def test_the_number_of_threads_is_set_before_anything_is_timed(
 
 
 def test_onnx_runtime_answers_as_torch_does(
-    text_settings: Settings, text_client: TestClient, monkeypatch: pytest.MonkeyPatch
+    text_settings: Settings,
+    text_client: TestClient,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     pytest.importorskip("onnxscript")
     monkeypatch.setattr(torch, "set_num_threads", lambda _: None)  # for this process's other tests
-    settings = text_settings.model_copy(update={"backend": "onnx", "num_threads": 1})
+    changes = {"backend": "onnx", "num_threads": 1, "profiles": tmp_path}
+    settings = text_settings.model_copy(update=changes)
     body = {"input": ["w1 w2 w3", "w4"], "model": "tiny-text", "encoding_format": "float"}
     expected = text_client.post("/v1/embeddings", json=body).json()
     with TestClient(create_app(settings)) as client:
@@ -119,6 +124,11 @@ def test_onnx_runtime_answers_as_torch_does(
         text = client.get("/metrics").text
         for line in ("rheostat_backend_sessions ", "rheostat_backend_misses_total "):
             assert f"\n{line}" in text
+        graphs = tmp_path / "graphs"
+        deadline = time.monotonic() + 60
+        while not list(graphs.glob("*.safetensors")):  # for the next start, without a request
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
 
 
 def test_a_back_end_that_is_not_installed_is_refused(

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from itertools import count
@@ -10,6 +10,8 @@ from math import inf
 import pytest
 
 from models.backends.torch import TorchBackend
+from models.core import Plan
+from models.nn.ragged import Value
 from search.budget import Budget, InfeasibleBudgetError
 from server import catalog
 from server.choose import Question
@@ -66,6 +68,32 @@ def test_a_service_is_ready_once_every_model_has_run(served: Served, decoder: De
         assert [*states, service.is_ready] == [False, True, False]
         with pytest.raises(ModelNotReadyError, match="the engine is not running"):
             await service.infer(served, ANYTHING, uploads(1))
+
+    run(scenario())
+
+
+class ExpectingBackend(TorchBackend):
+    """Notes what it is told to make ready for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.expected: list[tuple[Plan, Mapping[str, Value]]] = []
+
+    def expect(self, plan: Plan, inputs: Mapping[str, Value]) -> None:
+        self.expected.append((plan, inputs))
+
+
+def test_a_back_end_is_told_at_the_start_what_requests_without_a_budget_run(
+    served: Served, decoder: Decoder
+) -> None:
+    async def scenario() -> None:
+        backend = ExpectingBackend()
+        async with running(served, decoder, backend) as service:
+            await service.warm_up()
+        ((plan, inputs),) = backend.expected
+        whole = served.elastic.plan(served.elastic.space.largest, served.inputs.plan_shapes())
+        assert [step.identity for step in plan] == [step.identity for step in whole]
+        assert backend.run(plan, inputs).keys() == served.elastic.tasks.keys()
 
     run(scenario())
 

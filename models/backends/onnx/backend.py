@@ -13,26 +13,29 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
-from queue import Queue
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from pathlib import Path
+from queue import SimpleQueue
 from typing import NamedTuple
 
 import onnxruntime as ort
 import torch
 from torch import nn
 
-from models.backends.onnx.building import Builder
-from models.backends.onnx.export import Exported, Exporter
+from models.backends.onnx.building import Builder, Graphs
+from models.backends.onnx.export import Exporter
+from models.backends.onnx.kept import KeptGraphs
 from models.backends.onnx.layouts import LayoutTensors
 from models.backends.onnx.process import ExportProcess
 from models.backends.onnx.records import Records, SessionPolicy, SessionStats
 from models.backends.onnx.sessions import Held, Session, share_pools
 from models.backends.timing import SIZES, Clock, lengths, size_of
 from models.backends.torch import TorchBackend
+from models.core import Plan
 from models.nn.ragged import Value, tokens_of
 from models.run.backend import Built
-from models.run.chain import Chain, Run, Sample, bound_to, function_key
-from models.run.execution import StoppedError, never
+from models.run.chain import Chain, Sample, bound_to
+from models.run.execution import StoppedError, never, run_plans
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +47,24 @@ class _Wanted(NamedTuple):
     key: Hashable
     chain: Chain
     sample: Sample
+
+
+class _Expecting:
+    """Runs chains on torch and tells which."""
+
+    is_synchronous = True
+
+    def __init__(
+        self, tell: Callable[[Chain, Sequence[Value]], None], place: Callable[[Value], Value]
+    ) -> None:
+        self._tell = tell
+        self.place = place
+
+    def run_chain(
+        self, chain: Chain, inputs: Sequence[Value], stop: Callable[[], bool] = never
+    ) -> Value:
+        self._tell(chain, inputs)
+        return chain.run(inputs)
 
 
 class OnnxBackend(TorchBackend):
@@ -64,6 +85,7 @@ class OnnxBackend(TorchBackend):
         policy: SessionPolicy | None = None,
         pack: bool = False,
         exporter: Exporter | None = None,
+        graphs: Path | None = None,
         clock: Clock = time.perf_counter,
     ) -> None:
         """Make a back end without sessions.
@@ -76,6 +98,7 @@ class OnnxBackend(TorchBackend):
             pack: Whether each session rearranges its weights for the processor: a fifth faster for
                 one short text, no faster for a full batch, but a copy of the weights for each.
             exporter: Closed with the back end; None for a process that starts when it is needed.
+            graphs: Folder of graphs exported before; None to export all anew.
             clock: Seconds, by which sessions are timed.
 
         Raises:
@@ -91,8 +114,10 @@ class OnnxBackend(TorchBackend):
         self._layouts = LayoutTensors()
         self._records = Records(max_bytes, policy or SessionPolicy())
         self._exporter = exporter or ExportProcess()
+        self._kept = KeptGraphs(graphs)
         self._builder = Builder(self.device, pack, max_bytes, clock, self.wait)
-        self._queue: Queue[_Wanted | None] = Queue()  # what is waited for, and some no longer
+        self._wanted: dict[Hashable, _Wanted] = {}
+        self._turns: SimpleQueue[bool] = SimpleQueue()  # one for each wanted; False: the last
         self._built: deque[Built] = deque(maxlen=_MAX_BUILT)
         self._thread_lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -141,6 +166,15 @@ class OnnxBackend(TorchBackend):
         if self._records.want(key):
             self._build(_Wanted(key, chain, Sample(inputs)))
 
+    def expect(self, plan: Plan, inputs: Mapping[str, Value]) -> None:
+        """Have sessions of a plan's chains built, as if they had been called often."""
+        run_plans(_Expecting(self._expect, self.place), [plan], inputs)
+
+    def _expect(self, chain: Chain, inputs: Sequence[Value]) -> None:
+        key = chain.key(inputs)
+        if self._records.want(key):
+            self._put(_Wanted(key, chain, Sample(inputs)))
+
     def take_built(self, model: nn.Module) -> list[Built]:
         """Return the chains of a model that have got sessions, and the times of these."""
         found: list[Built] = []
@@ -154,7 +188,10 @@ class OnnxBackend(TorchBackend):
 
     def forget(self, model: nn.Module) -> None:
         """Give up all that is kept for a model; it would keep the weights alive."""
-        self._records.forget(bound_to(model))
+        is_own = bound_to(model)
+        self._records.forget(is_own)
+        with self._thread_lock:
+            self._wanted = {k: one for k, one in self._wanted.items() if not is_own(k)}
         self.take_built(model)
 
     def close(self) -> None:
@@ -162,9 +199,10 @@ class OnnxBackend(TorchBackend):
         self._records.close()
         with self._thread_lock:
             self._closed = True
+            self._wanted.clear()
         self._exporter.close()
         if self._thread is not None:
-            self._queue.put(None)
+            self._turns.put(False)
             self._thread.join()
 
     def _run(
@@ -190,43 +228,56 @@ class OnnxBackend(TorchBackend):
         key = chain.key(inputs)
         session, is_wanted = self._records.call(key, size_of(inputs), len(chain.steps) == 1)
         if is_wanted:
-            self._queue.put(_Wanted(key, chain, Sample(inputs)))
-            with self._thread_lock:
-                if self._thread is None and not self._closed:
-                    self._thread = threading.Thread(target=self._work, name="onnx", daemon=True)
-                    self._thread.start()
+            self._put(_Wanted(key, chain, Sample(inputs)))
         return session
 
+    def _put(self, wanted: _Wanted) -> None:
+        """Have the thread build a session."""
+        with self._thread_lock:
+            self._wanted[wanted.key] = wanted
+            self._turns.put(True)
+            if self._thread is None and not self._closed:
+                self._thread = threading.Thread(target=self._work, name="onnx", daemon=True)
+                self._thread.start()
+
     def _work(self) -> None:
-        while (wanted := self._queue.get()) is not None:
-            self._build(wanted)
+        while self._turns.get():
+            if (wanted := self._next()) is not None:
+                self._build(wanted)
             del wanted  # or it would keep its model alive until the next one comes
+
+    def _next(self) -> _Wanted | None:
+        """Take what is asked for most; None if it is not wanted any more."""
+        with self._thread_lock:
+            if not self._wanted:
+                return None
+            return self._wanted.pop(self._records.most_called(self._wanted))
 
     def _build(self, wanted: _Wanted) -> None:
         key, chain, sample = wanted
         if not self._records.is_waiting(key):
             return
         held: Held | None = None
-        made: dict[Hashable, Exported] = {}
-
-        def graph_of(run: Run, args: Sequence[Value]) -> Exported:
-            function = function_key(run, args)
-            graph = made.get(function) or self._records.graph(function)
-            if graph is None:
-                graph = made[function] = self._exporter.export(run, args)
-            return graph
+        graphs = Graphs(self._records.graph, self._kept, self._exporter)
 
         def without(inputs: Sequence[Value]) -> Value:
             # The chain has no session yet, so this runs its steps, each by its own or by torch.
             return self._run(chain, inputs, never, self._held)
 
         try:
-            held = self._builder.build(chain, sample, graph_of, without)
+            try:
+                held = self._builder.build(chain, sample, graphs.of, without)
+            except Exception:
+                if not graphs.are_old:
+                    raise
+                # What another start, or another function of the same kind, left may not fit.
+                graphs = Graphs(None, self._kept, self._exporter)
+                held = self._builder.build(chain, sample, graphs.of, without)
         except Exception as error:  # noqa: BLE001 - exporter and runtime raise whatever they like
             if not self._closed:
                 keys = [step.key for step in chain.steps]
                 log.warning("torch keeps %s: %s", keys, str(error)[:500])
-        if self._records.enter(key, held, made) and held is not None:
+        if self._records.enter(key, held, graphs.made) and held is not None:
             for rows, size in zip(SIZES, held.sizes, strict=True):
                 if size.is_faster and size.seconds is not None:
                     num_tokens = tokens_of(sample.batch(lengths(rows)))

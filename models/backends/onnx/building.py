@@ -2,22 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 import torch
 
-from models.backends.onnx.export import Exported
+from models.backends.onnx.export import Exported, Exporter
 from models.backends.onnx.joining import join
+from models.backends.onnx.kept import KeptGraphs
 from models.backends.onnx.layouts import LayoutTensors
 from models.backends.onnx.sessions import Held, Session
 from models.backends.timing import Clock, compared
 from models.nn.ragged import Ragged, Value
-from models.run.chain import Chain, Run, Sample
+from models.run.chain import Chain, Run, Sample, function_key
 
 _EXAMPLE = (3, 5, 4)  # lengths of the rows that a function is traced with
 _CHECKS = ((4, 1, 6, 2), (1,), (3, 3))  # of batches on which a session must be right
 _TOLERANCE = 1e-4
+
+
+class Graphs:
+    """The graphs of one session: from memory or disk, else exported and kept.
+
+    Attributes:
+        made: All of them, by `models.run.chain.function_key`.
+        are_old: Whether any was there already.
+    """
+
+    def __init__(
+        self,
+        known: Callable[[Hashable], Exported | None] | None,
+        kept: KeptGraphs,
+        exporter: Exporter,
+    ) -> None:
+        """Begin with none.
+
+        Args:
+            known: Graphs in memory; None to look neither there nor on disk.
+            kept: Those on disk.
+            exporter: Makes the others.
+        """
+        self._known, self._kept, self._exporter = known, kept, exporter
+        self.made: dict[Hashable, Exported] = {}
+        self.are_old = False
+
+    def of(self, run: Run, args: Sequence[Value]) -> Exported:
+        """Return a function's graph.
+
+        Args:
+            run: As for `models.backends.onnx.export.export`.
+            args: Likewise.
+
+        Raises:
+            Exception: Of any type, if it cannot be exported.
+        """
+        key = function_key(run, args)
+        if key in self.made:
+            return self.made[key]
+        found = None if self._known is None else self._known(key) or self._kept.find(run, args)
+        self.are_old |= found is not None
+        if found is None:
+            found = self._exporter.export(run, args)
+            self._kept.put(run, args, found, is_own=self._known is None)
+        self.made[key] = found
+        return found
 
 
 @dataclass(frozen=True)

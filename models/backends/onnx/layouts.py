@@ -6,6 +6,7 @@ and masks are computed once a batch and every graph takes those that it reads.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from operator import attrgetter
@@ -74,8 +75,21 @@ OF_LAYOUT: dict[str, OfLayout] = {
 }
 
 
+_MASK = re.compile(r"mask_(causal|both)_(any|[0-9]+)")
+
+
 def _mask_name(causal: bool, window: int | None) -> str:
     return f"mask_{'causal' if causal else 'both'}_{'any' if window is None else window}"
+
+
+def maker(name: str) -> OfLayout:
+    """Return what computes a tensor of a name that `LayoutInput` has; ValueError for others."""
+    if found := _MASK.fullmatch(name):
+        window = None if found[2] == "any" else int(found[2])
+        return partial(_mask, causal=found[1] == "causal", window=window)
+    if name not in OF_LAYOUT:
+        raise ValueError(f"{name!r} is nothing of a layout")
+    return OF_LAYOUT[name]
 
 
 class ProbeLayout(Layout):
@@ -92,7 +106,8 @@ class ProbeLayout(Layout):
 
     def mask(self, causal: bool = False, window: int | None = None) -> Tensor | None:
         """Note the question and answer it."""
-        self.asked[_mask_name(causal, window)] = partial(_mask, causal=causal, window=window)
+        name = _mask_name(causal, window)
+        self.asked[name] = maker(name)
         return super().mask(causal, window)
 
 

@@ -23,7 +23,14 @@ from typing import Any
 import torch
 
 from models.backends.onnx.export import Exported, export
-from models.backends.onnx.sending import Storages, dumps, loads, receive_function, send_function
+from models.backends.onnx.sending import (
+    Storages,
+    dumps,
+    loads,
+    pack_function,
+    receive_function,
+    send_function,
+)
 from models.nn.ragged import Value
 from models.run.chain import Run
 
@@ -85,10 +92,11 @@ class ExportProcess:
         """Return the answer, or None if the process had ended in peace."""
         connection = self._connect()
         try:
-            storages = send_function(connection, run, args)
+            packed = pack_function(run, args)
+            send_function(connection, packed)
             if not connection.poll(self._timeout_s):
                 raise TimeoutError
-            return connection.recv_bytes(), storages
+            return connection.recv_bytes(), packed.storages
         except (EOFError, OSError) as error:
             if self._end(is_over=not isinstance(error, TimeoutError)) == 0:
                 return None

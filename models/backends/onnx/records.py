@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
@@ -23,11 +23,11 @@ class SessionPolicy:
     """When a session is worth its building.
 
     Attributes:
-        step_after: Calls of a step.
+        step_after: Calls of a step; more than those by which a server warms up.
         fuse_after: Calls of a chain of several steps. Its session comes on top of its steps'.
     """
 
-    step_after: int = 2
+    step_after: int = 3
     fuse_after: int = 50
 
 
@@ -69,7 +69,7 @@ class Records:
         self._refused: OrderedDict[Hashable, None] = OrderedDict()
         self._slower: OrderedDict[Hashable, None] = OrderedDict()
         self._graphs: OrderedDict[Hashable, Exported] = OrderedDict()
-        self._waiting: set[Hashable] = set()
+        self._waiting: dict[Hashable, int] = {}  # calls meanwhile
         self._closed = False
 
     @property
@@ -108,12 +108,14 @@ class Records:
             self._hits += session is not None
             self._misses += session is None and is_step
             if not self._is_open(key):
+                if key in self._waiting:
+                    self._waiting[key] += 1
                 return session, False
             calls = self._calls.pop(key, 0) + 1
             _keep(self._calls, key, calls, _MAX_KEYS)
             is_wanted = calls >= after and len(self._waiting) < _MAX_WAITING
             if is_wanted:
-                self._waiting.add(key)
+                self._waiting[key] = 0
             return session, is_wanted
 
     def want(self, key: Hashable) -> bool:
@@ -121,13 +123,18 @@ class Records:
         with self._lock:
             is_open = self._is_open(key)
             if is_open:
-                self._waiting.add(key)
+                self._waiting[key] = 0
             return is_open
 
     def is_waiting(self, key: Hashable) -> bool:
         """Return whether a session is still waited for."""
         with self._lock:
             return key in self._waiting
+
+    def most_called(self, keys: Iterable[Hashable]) -> Hashable:
+        """Return the one that was called most while it waited, the first of several."""
+        with self._lock:
+            return max(keys, key=lambda key: self._waiting.get(key, -1))
 
     def graph(self, key: Hashable) -> Exported | None:
         """Return an exported function."""
@@ -145,7 +152,7 @@ class Records:
         with self._lock:
             if key not in self._waiting:
                 return False
-            self._waiting.discard(key)
+            del self._waiting[key]
             self._calls.pop(key, None)
             for function, graph in graphs.items():
                 _keep(self._graphs, function, graph, _MAX_GRAPHS)
@@ -171,7 +178,7 @@ class Records:
             for entries in known:
                 for key in filter(is_unwanted, list(entries)):
                     del entries[key]
-            self._waiting = {key for key in self._waiting if not is_unwanted(key)}
+            self._waiting = {k: n for k, n in self._waiting.items() if not is_unwanted(k)}
 
     def close(self) -> None:
         """Wait for no session any more."""

@@ -10,12 +10,12 @@ from __future__ import annotations
 import io
 import pickle
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from multiprocessing.connection import Connection
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
-from torch import Tensor, UntypedStorage, nn
+from torch import Tensor, UntypedStorage
 from torch.overrides import TorchFunctionMode
 
 from models.nn.ragged import Value
@@ -51,16 +51,33 @@ def _address(storage: UntypedStorage) -> tuple[str, int]:
     return str(storage.device), storage.data_ptr()
 
 
-def send_function(connection: Connection[Any, Any], run: Run, args: Sequence[Value]) -> Storages:
-    """Send a function and its arguments.
+class Packed(NamedTuple):
+    """A function and its arguments, ready to be sent.
+
+    Attributes:
+        message: Both pickled, and of each storage its bytes and whether it is needed.
+        storages: Of their tensors.
+        args: Numbers of the arguments' storages.
+        weights: Numbers of the other storages that the function reads.
+    """
+
+    message: bytes
+    storages: Storages
+    args: tuple[int, ...]
+    weights: tuple[int, ...]
+
+    def contents(self, numbers: Sequence[int]) -> Iterator[memoryview]:
+        """Yield what storages hold."""
+        for number in numbers:
+            yield _flat(self.storages.all[number]).cpu().numpy().data
+
+
+def pack_function(run: Run, args: Sequence[Value]) -> Packed:
+    """Pickle a function and its arguments, weights apart.
 
     Args:
-        connection: To the process that calls `receive_function`.
         run: Anything that pickle can name or take apart.
         args: Example arguments.
-
-    Returns:
-        What `loads` needs to understand the answer.
 
     Raises:
         Exception: Of any type, if the function cannot be pickled or called.
@@ -70,14 +87,19 @@ def send_function(connection: Connection[Any, Any], run: Run, args: Sequence[Val
         run(*args)
     storages = Storages()
     parts = [dumps(tuple(args), storages, adds=True)]
-    needed = set(range(len(storages.all)))
+    own = tuple(range(len(storages.all)))
     parts.append(dumps(run, storages, adds=True))
-    needed |= {number for s in reads.storages if (number := storages.find(s)) is not None}
-    sizes = [(storage.nbytes(), n in needed) for n, storage in enumerate(storages.all)]
-    connection.send_bytes(pickle.dumps((parts, sizes)))
-    for n in sorted(needed):
-        connection.send_bytes(_flat(storages.all[n]).cpu().numpy().data)
-    return storages
+    read = {number for s in reads.storages if (number := storages.find(s)) is not None}
+    weights = tuple(sorted(read.difference(own)))
+    sizes = [(storage.nbytes(), n in own or n in weights) for n, storage in enumerate(storages.all)]
+    return Packed(pickle.dumps((parts, sizes)), storages, own, weights)
+
+
+def send_function(connection: Connection[Any, Any], packed: Packed) -> None:
+    """Send a function and its arguments to the process that calls `receive_function`."""
+    connection.send_bytes(packed.message)
+    for content in packed.contents(packed.args + packed.weights):
+        connection.send_bytes(content)
 
 
 def receive_function(
@@ -132,25 +154,33 @@ class _Pickler(pickle.Pickler):
         return number, value.dtype, offset, tuple(value.shape), value.stride()
 
     def reducer_override(self, value: Any) -> Any:
-        """Pickle devices as the CPU, and modules without what they have computed for later.
+        """Pickle devices as the CPU, and objects without what they have computed for later.
 
-        They compute it again if asked for. Some of it cannot be pickled.
+        They compute it again if asked for. Some of it cannot be pickled, and without it an object
+        is the same bytes however long it has been in use.
         """
         if isinstance(value, torch.device):
             return torch.device, ("cpu",)
-        if not isinstance(value, nn.Module):
+        computed = _computed(type(value))  # type: ignore[arg-type]  # classes are hashable
+        if not computed:
             return NotImplemented
         reduced = value.__reduce_ex__(pickle.HIGHEST_PROTOCOL)
         assert isinstance(reduced, tuple)
         make, args, state, *rest = reduced
         if isinstance(state, dict):
-            kind = type(value)
-            state = {
-                name: part
-                for name, part in state.items()
-                if not isinstance(getattr(kind, name, None), cached_property)
-            }
+            state = {name: part for name, part in state.items() if name not in computed}
         return make, args, state, *rest
+
+
+@lru_cache(1024)
+def _computed(kind: type) -> frozenset[str]:
+    """Return the names of a class's properties that are computed once."""
+    return frozenset(
+        name
+        for base in kind.__mro__
+        for name, part in vars(base).items()
+        if isinstance(part, cached_property)
+    )
 
 
 class _Unpickler(pickle.Unpickler):

@@ -104,6 +104,38 @@ def test_a_chain_gets_one_session_when_it_is_called_often(backend: OnnxBackend) 
     assert backend.stats.hits == 7
 
 
+def test_what_is_expected_gets_sessions_without_a_call_and_what_is_called_most_comes_first() -> (
+    None
+):
+    may_go_on, order = threading.Semaphore(0), []
+
+    class InOrder(ByHand):
+        def export(self, run: Any, args: Sequence[Value]) -> Exported:
+            order.append(run)
+            assert may_go_on.acquire(timeout=10)
+            return super().export(run, args)
+
+    backend = make(exporter=InOrder())
+    chains = [linear_chain(2) for _ in range(4)]
+    x = torch.randn(1, WIDTH)
+    for steps in chains:
+        backend.expect(Plan({"task": steps[-1]}), {"x": x})
+    while not order:  # the first is being built
+        threading.Event().wait(0.001)
+    for steps, calls in zip(chains, (0, 1, 0, 2), strict=True):
+        for _ in range(calls):
+            run(backend, steps)
+    may_go_on.release(100)
+    wait_for_builds(backend, 4)
+    expected = [chains[i] for i in (0, 3, 1, 2)]
+    assert order == [step.run for steps in expected for step in steps]
+    before = backend.stats.hits
+    for steps in chains:
+        run(backend, steps)
+    assert backend.stats.hits == before + 4
+    backend.close()
+
+
 def test_close_ends_the_thread_and_stops_building() -> None:
     before = threading.active_count()
     backend = make(policy=SessionPolicy(step_after=1))
