@@ -25,6 +25,16 @@ _ZOO = Path(__file__).parent.parent / "models" / "zoo"
 ZOO = _ZOO / "cifar100-mtl"
 ZOO_TEXT = _ZOO / "minilm-2d"
 ZOO_ALL = (ZOO, ZOO_TEXT, _ZOO / "pycode-exits")
+# Sets that decide what runs fast.
+_INSTRUCTIONS = (
+    "avx2",
+    "avx512f",
+    "avx_vnni",
+    "avx512_vnni",
+    "avx512_bf16",
+    "amx_int8",
+    "amx_bf16",
+)
 _CONSOLE = Console(width=120)
 
 
@@ -47,16 +57,12 @@ def cifar100_splits() -> Cifar100:
 
 def machine() -> dict[str, Any]:
     """Return what the figures depend on."""
-    model = next(
-        (
-            line.partition(":")[2].strip()
-            for line in _read("/proc/cpuinfo").splitlines()
-            if line.startswith("model name")
-        ),
-        platform.processor(),
-    )
+    lines = [line.partition(":") for line in _read("/proc/cpuinfo").splitlines()]
+    told = {name.strip(): value.strip() for name, _, value in lines}
+    flags = told.get("flags", "").split()
     return {
-        "processor": model,
+        "processor": told.get("model name", platform.processor()),
+        "instructions": " ".join(name for name in _INSTRUCTIONS if name in flags) or "not told",
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),

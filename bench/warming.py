@@ -14,9 +14,10 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from bench import report
 from bench.limit.cases import sentences
@@ -26,7 +27,7 @@ from bench.peers.process import Launch, running
 _NUM_TEXTS = 4096
 _BIN_S = 5
 _SMOOTHED_S = 3  # over which a speed is averaged
-_MOST = 0.9  # of full speed: the mean of the last third
+_MOST = 0.9  # of full speed: that of the fastest start in the last third of its time
 
 
 def main() -> None:
@@ -51,7 +52,7 @@ def main() -> None:
         ).encode()
         for number, text in enumerate(itertools.cycle(texts))
     )
-    starts = []
+    starts: list[tuple[float, list[int]]] = []
     with tempfile.TemporaryDirectory() as scratch:
         for _ in range(chosen.starts):
             began = time.perf_counter()
@@ -59,50 +60,55 @@ def main() -> None:
             with running(launch, os.cpu_count() or 1, next(bodies)) as server:
                 ready_s = time.perf_counter() - began
                 times = answer_times(server, bodies, chosen.connections, seconds)
-            starts.append(figures(ready_s, times, seconds))
-    _show(starts, what, seconds)
-    report.finish({"warming": {"texts": what, "starts": starts}}, chosen.json)
+            starts.append((ready_s, per_second(times, seconds)))
+    full = max(full_speed(per_s) for _, per_s in starts)
+    found = [
+        {"ready_s": ready_s, "per_s": per_s, "at_90_percent_s": reached_after(per_s, full)}
+        for ready_s, per_s in starts
+    ]
+    _show(found, what, seconds)
+    report.finish({"warming": {"texts": what, "full_per_s": full, "starts": found}}, chosen.json)
 
 
 def _launch(scratch: Path, backend: str) -> Launch:
-    command = f"{sys.executable} -m server serve --port {{port}} --backend {backend}"
+    # Nobody is refused for having to wait.
+    options = f"--port {{port}} --backend {backend} --max-wait-ms 1e9"
+    command = (sys.executable, "-m", "server", "serve", *options.split())
     folders = {"XDG_DATA_HOME": str(scratch), "XDG_CACHE_HOME": str(scratch)}
-    return Launch((*command.split(), "--models", str(report.ZOO_TEXT.parent)), folders)
+    return Launch((*command, "--models", str(report.ZOO_TEXT.parent)), folders)
 
 
-def figures(ready_s: float, times: Sequence[float], seconds: int) -> dict[str, object]:
-    """Return what came of one start.
+def per_second(times: Sequence[float], seconds: int) -> list[int]:
+    """Return how many requests were answered in each second.
 
     Args:
-        ready_s: From the start of the process to its first answer.
-        times: When each request was answered, seconds from then on.
-        seconds: For which requests were sent.
+        times: When each was answered, seconds from the start.
+        seconds: That count.
     """
     counted = Counter(map(int, times))
-    per_s = [counted[second] for second in range(seconds)]
-    full = fmean(per_s[-(seconds // 3) :])
-    fast = (
-        second
-        for second in range(seconds - _SMOOTHED_S + 1)
-        if fmean(per_s[second : second + _SMOOTHED_S]) >= _MOST * full
-    )
-    return {
-        "ready_s": ready_s,
-        "per_s": per_s,
-        "full_per_s": full,
-        "at_90_percent_s": next(fast, None),
-    }
+    return [counted[second] for second in range(seconds)]
 
 
-def _show(starts: Sequence[dict[str, object]], what: str, seconds: int) -> None:
+def full_speed(per_s: Sequence[int]) -> float:
+    """Return the mean of the last third."""
+    return fmean(per_s[-(len(per_s) // 3) :])
+
+
+def reached_after(per_s: Sequence[int], full: float) -> int | None:
+    """Return the first second from which on some seconds are near full speed on average."""
+    for second in range(len(per_s) - _SMOOTHED_S + 1):
+        if fmean(per_s[second : second + _SMOOTHED_S]) >= _MOST * full:
+            return second
+    return None
+
+
+def _show(starts: Sequence[Mapping[str, Any]], what: str, seconds: int) -> None:
     bins = range(0, seconds, _BIN_S)
     names = [f"{second} s" for second in bins]
     rows = []
     for number, start in enumerate(starts, 1):
-        per_s = start["per_s"]
-        assert isinstance(per_s, list)
-        means = [str(round(fmean(per_s[second : second + _BIN_S]))) for second in bins]
-        rows.append([number, f"{start['ready_s']:.1f}", *means, start["at_90_percent_s"]])
+        means = [str(round(fmean(start["per_s"][second : second + _BIN_S]))) for second in bins]
+        rows.append([number, f"{start['ready_s']:.1f}", *means, str(start["at_90_percent_s"])])
     report.show(
         f"minilm-2d whole, {what}: requests/s in the {_BIN_S} s from each moment after a start on",
         ["start", "ready after s", *names, "at 90 % after s"],

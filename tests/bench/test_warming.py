@@ -4,37 +4,26 @@ from __future__ import annotations
 
 import pytest
 
-from bench.warming import figures
-
-
-def times(*per_s: int) -> list[float]:
-    return [second + i / count for second, count in enumerate(per_s) for i in range(count)]
+from bench.warming import full_speed, per_second, reached_after
 
 
 @pytest.mark.parametrize(
-    ("per_s", "full", "fast"),
+    ("per_s", "fast"),
     [
-        ((100,) * 9, 100, 0),
-        ((10, 10, 10, 100, 100, 100, 100, 100, 100), 100, 3),
-        ((10, 10, 10, 100, 10, 100, 100, 100, 100), 100, 5),  # one second is an accident
-        ((10, 20, 30, 40, 50, 60, 70, 80, 90), 80, 6),  # 60, 70 and 80 are 70 on average
+        ((100,) * 9, 0),
+        ((10, 10, 10, 100, 100, 100, 100, 100, 100), 3),
+        ((10, 10, 10, 100, 10, 100, 100, 100, 100), 5),  # one second is an accident
+        ((10, 20, 30, 40, 50, 60, 80, 130, 90), 5),  # 60, 80 and 130
+        ((10, 20, 30, 40, 50, 60, 70, 80, 90), None),
     ],
 )
-def test_full_speed_is_the_end_and_fast_is_nine_tenths_of_it(
-    per_s: tuple[int, ...], full: float, fast: int
+def test_a_start_is_warm_when_seconds_in_a_row_are_near_full_speed(
+    per_s: tuple[int, ...], fast: int | None
 ) -> None:
-    found = figures(1.5, times(*per_s), len(per_s))
-    assert found == {
-        "ready_s": 1.5,
-        "per_s": list(per_s),
-        "full_per_s": full,
-        "at_90_percent_s": fast,
-    }
+    assert reached_after(per_s, 100) == fast
 
 
-def test_what_was_answered_after_the_end_does_not_count() -> None:
-    assert figures(0.0, [*times(*(5,) * 9), 9.5, 9.9], 9)["per_s"] == [5] * 9
-
-
-def test_a_server_that_comes_and_goes_is_never_fast() -> None:
-    assert figures(0.0, times(*(10,) * 9, 90, 0, 0, 90), 13)["at_90_percent_s"] is None
+def test_answers_count_in_their_second_and_full_speed_is_that_of_the_end() -> None:
+    times = [0.0, 0.9, 1.0, 2.5, 3.0, 3.1, 3.2, 4.5, 5.5, 5.6, 6.1]  # the last is too late
+    assert per_second(times, 6) == [2, 1, 1, 3, 1, 2]
+    assert full_speed([2, 1, 1, 3, 1, 2]) == 1.5
