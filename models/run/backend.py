@@ -92,7 +92,7 @@ class Backend(ABC):
         """Return once everything asked of the device is done."""
 
     def expect(self, plan: Plan, inputs: Mapping[str, Value]) -> None:  # noqa: B027
-        """Make ready for a plan that will be run often; most need no time for it.
+        """Make ready for a plan that will be run often; nothing where nothing is built ahead.
 
         Args:
             plan: Of a prepared model.

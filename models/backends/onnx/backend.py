@@ -1,10 +1,11 @@
 """Run chains of steps with ONNX Runtime, on the CPU or a CUDA device.
 
 Building a session takes seconds. A thread does it, with a process that exports
-(`models.backends.onnx.process`), while torch runs the steps. A step that is called again gets a
-session, a chain that is called often one for all its steps. What cannot be exported, or whose
-session does not give torch's results, torch runs for good. A session runs the sizes of batches for
-which it was faster than what ran them before; one that was faster for none is given up.
+(`models.backends.onnx.process`), while torch runs the steps. A step that is called some times gets
+a session, a chain that is called often, or expected to be, one for all its steps. What cannot be
+exported, or whose session does not give torch's results, torch runs for good. A session runs the
+sizes of batches for which it was faster than what ran them before; one that was faster for none is
+given up.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import onnxruntime as ort
 import torch
 from torch import nn
 
-from models.backends.onnx.building import Builder, Graphs
+from models.backends.onnx.building import Builder, Graphs, TooLargeError
 from models.backends.onnx.export import Exporter
 from models.backends.onnx.kept import KeptGraphs
 from models.backends.onnx.layouts import LayoutTensors
@@ -267,8 +268,8 @@ class OnnxBackend(TorchBackend):
         try:
             try:
                 held = self._builder.build(chain, sample, graphs.of, without)
-            except Exception:
-                if not graphs.are_old:
+            except Exception as error:
+                if isinstance(error, TooLargeError) or not graphs.are_suspect:
                     raise
                 # What another start, or another function of the same kind, left may not fit.
                 graphs = Graphs(None, self._kept, self._exporter)

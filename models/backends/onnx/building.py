@@ -21,12 +21,15 @@ _CHECKS = ((4, 1, 6, 2), (1,), (3, 3))  # of batches on which a session must be 
 _TOLERANCE = 1e-4
 
 
+class TooLargeError(ValueError):
+    """A session would hold more than it may, whatever its graph."""
+
+
 class Graphs:
     """The graphs of one session: from memory or disk, else exported and kept.
 
     Attributes:
         made: All of them, by `models.run.chain.function_key`.
-        are_old: Whether any was there already.
     """
 
     def __init__(
@@ -44,7 +47,12 @@ class Graphs:
         """
         self._known, self._kept, self._exporter = known, kept, exporter
         self.made: dict[Hashable, Exported] = {}
-        self.are_old = False
+        self._num_old, self._is_whole = 0, True
+
+    @property
+    def are_suspect(self) -> bool:
+        """Whether graphs made anew might do where these did not."""
+        return self._num_old > 0 and self._is_whole
 
     def of(self, run: Run, args: Sequence[Value]) -> Exported:
         """Return a function's graph.
@@ -60,9 +68,11 @@ class Graphs:
         if key in self.made:
             return self.made[key]
         found = None if self._known is None else self._known(key) or self._kept.find(run, args)
-        self.are_old |= found is not None
+        self._num_old += found is not None
         if found is None:
+            self._is_whole = False  # unless it can be exported
             found = self._exporter.export(run, args)
+            self._is_whole = True
             self._kept.put(run, args, found, is_own=self._known is None)
         self.made[key] = found
         return found
@@ -108,7 +118,9 @@ class Builder:
         with torch.inference_mode(False), torch.no_grad():
             session = Session(_join(chain, sample, graph_of), self.device, self.pack)
             if session.num_bytes > self.max_bytes:
-                raise ValueError(f"its session takes {session.num_bytes} of {self.max_bytes} bytes")
+                raise TooLargeError(
+                    f"its session takes {session.num_bytes} of {self.max_bytes} bytes"
+                )
             for lengths in _CHECKS:
                 inputs = sample.batch(lengths)
                 results = (session.run(inputs, LayoutTensors()), chain.run(inputs))

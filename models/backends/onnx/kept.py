@@ -14,6 +14,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cache, partial
 from hashlib import blake2b
 from importlib.metadata import version
@@ -210,7 +211,8 @@ def _read(path: Path, storages: Storages) -> Exported | None:
             }
             proto = GraphProto.FromString(file.get_tensor(_GRAPH).numpy().tobytes())
         layout = tuple(LayoutInput(number, name, maker(name)) for number, name in about["layout"])
-        os.utime(path)
+        with suppress(OSError):  # others may own the folder
+            os.utime(path)
         return Exported(proto, weights, layout, about["packed"])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -341,6 +342,49 @@ def test_a_folder_that_cannot_be_written_costs_only_the_keeping(
     with caplog.at_level(logging.WARNING):
         assert start.export(step(), [X]).proto == by_hand.exporter.export(step(), [X]).proto
     assert "not kept" in caplog.text
+
+
+def test_a_folder_of_somebody_else_is_read(
+    tmp_path: Path, by_hand: Counting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Start(tmp_path, by_hand).export(step(), [X])
+
+    def refused(path: Path) -> None:
+        raise PermissionError(path)
+
+    monkeypatch.setattr(os, "utime", refused)
+    Start(tmp_path, Never()).export(step(), [X])
+
+
+def test_a_session_that_is_too_large_is_not_exported_again(
+    tmp_path: Path, by_hand: Counting
+) -> None:
+    Start(tmp_path, by_hand).export(step(), [X])
+    backend = OnnxBackend(max_bytes=1, exporter=Never(), graphs=tmp_path, clock=session_wins())
+    backend.warm(Chain([Step("linear", step(), ("x",))]), [X])
+    assert backend.stats.refused == 1
+    backend.close()
+
+
+def test_one_function_that_cannot_be_exported_has_no_other_exported_again(
+    tmp_path: Path, by_hand: Counting
+) -> None:
+    class NoOthers(ByHand):
+        def export(self, run: Any, args: Sequence[Value]) -> Exported:
+            if run.func is other:
+                raise NotImplementedError
+            return super().export(run, args)
+
+    Start(tmp_path, by_hand).export(step(), [X])
+    exporter = Counting(NoOthers())
+    backend = OnnxBackend(max_bytes=10**9, exporter=exporter, graphs=tmp_path, clock=session_wins())
+    first = Step("linear", step(), ("x",))
+    second = Step("other", partial(other, weight=WEIGHT), (first,))
+    backend.expect(Plan({"task": second}), {"x": X})
+    while backend.stats.waiting:
+        threading.Event().wait(0.01)
+    assert (backend.stats.refused, exporter.count) == (1, 1)
+    backend.close()
 
 
 def test_what_cannot_be_pickled_is_the_exporters_own_matter(
