@@ -49,6 +49,11 @@ def load_axes(space: Space) -> tuple[Axis, ...]:
     return tuple(axis for axis in space.axes if axis.when == "load")
 
 
+def loaded(space: Space) -> dict[str, Value]:
+    """Return the values on the load axes whose weights a model is loaded with."""
+    return {axis.name: axis.values[-1] for axis in load_axes(space)}
+
+
 def choices_of(space: Space, subnet: Mapping[str, Value]) -> Choices:
     """Return a subnet's values on the load axes."""
     return tuple(subnet[axis.name] for axis in load_axes(space))
@@ -65,13 +70,12 @@ def build(model: Elastic, choices: Choices) -> Elastic:
     Raises:
         TypeError: If the model has load axes and builds no variants.
     """
-    axes = load_axes(model.space)
-    if choices == tuple(axis.values[-1] for axis in axes):
+    given = loaded(model.space)
+    if choices == tuple(given.values()):
         return model
     if not isinstance(model, Variable):
         raise TypeError(f"{model.name} has load axes but no method `variant`")
-    named = {axis.name: value for axis, value in zip(axes, choices, strict=True)}
-    return model.variant(named)
+    return model.variant(dict(zip(given, choices, strict=True)))
 
 
 def added_bytes(model: nn.Module, base: nn.Module) -> int:

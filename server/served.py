@@ -12,7 +12,7 @@ from models.checkpoint import Manifest
 from models.elastic import Elastic, nesting_axis
 from models.inputs import Inputs
 from models.space import Axis, Subnet, Value
-from models.variants import load_axes
+from models.variants import loaded
 from search.find import Finder, Selection
 from search.finders import Finders
 from search.quality.table import Table, inputs_of
@@ -165,7 +165,7 @@ class Served:
             subnet = Subnet(
                 {name: value for name, value in end.items() if name in asked}
                 | self.inputs.given_choices(space.axes, names)
-                | {axis.name: axis.values[-1] for axis in load_axes(space)}
+                | loaded(space)
             )
             lengths = self.inputs.lengths(self.inputs.plan_shapes(names=names))
             longest = {name: lengths.get(name, 0) for name in names}

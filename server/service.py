@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from models.core import Shapes
 from models.inputs import num_tokens
-from models.variants import load_axes
+from models.variants import loaded
 from search.find import Selection
 from server.admitted import Admitted, Answer
 from server.catalog import Catalog
@@ -149,8 +149,7 @@ class Service:
             ModelLoadError: If one fails, or gives what is no answer.
         """
         space = served.elastic.space
-        loaded = {axis.name: axis.values[-1] for axis in load_axes(space)}
-        for subnet in (space.smallest | loaded, space.largest):
+        for subnet in (space.smallest | loaded(space), space.largest):
             prepared = served.prepare(subnet, served.elastic.tasks)
             for item in examples(served.inputs, served.names(subnet)):
                 with self._engine.reserve(1, flow=_OWN) as room, blaming(served, subnet, item):

@@ -9,8 +9,6 @@ until there is something faster.
 
 from __future__ import annotations
 
-import math
-from bisect import bisect_right
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -19,9 +17,10 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from models.backends.timing import MEAN_TOKENS, SIZES
+from models.backends.timing import SIZES
 from models.core import Step
 from search.quality.table import FloatArray
+from search.timing.between import Each, between, sizes
 
 Function: TypeAlias = tuple[tuple[Hashable, ...], Hashable]
 _MAX_KEPT = 4096  # predictions of one version of the corrections
@@ -32,7 +31,6 @@ _HYSTERESIS, _MUCH = 0.1, 0.3
 _WORTH = 8  # observations that the timing of a new way to run steps is worth
 _MAX_SECONDS = 1e4  # of one step
 _MAX_RATIO = 10.0  # of either side; a stall of the machine is no property of a step
-_LOGS = [math.log(size) for size in SIZES]
 _NEAREST = ((1, 2), (0, 2), (1, 0))  # of each size the other ones
 
 
@@ -173,11 +171,9 @@ class LatencyProfile:
         functions = tuple(map(function_of, steps))
         if not all(function in self.curves for function in functions):
             return  # of plans that no table names
-        found = self._numbers(functions)
-        predicted = self.times(found, workload)
-        total = float(predicted.sum())
-        for at, own in self._groups(found, workload):
-            self._add(found[at], own, predicted[at] * (seconds / total))
+        total, parts = self._predicted(functions, workload)
+        for part in parts:
+            self._add(part, seconds / total)
         self._total = [_FORGET * self._total[0] + total, _FORGET * self._total[1] + seconds]
         self.drift = self._total[1] / self._total[0]
         self._seen += 1
@@ -195,39 +191,50 @@ class LatencyProfile:
         functions = tuple(map(function_of, steps))
         if not all(function in self.curves for function in functions):
             return
-        found = self._numbers(functions)
-        predicted = self.times(found, workload)
-        taken = predicted * (seconds / predicted.sum())
-        for at, own in self._groups(found, workload):
-            self._sums[:, found[at], round(sum(size * part for size, part in _sizes(own)))] = 0.0
+        total, parts = self._predicted(functions, workload)
+        for part in parts:
+            nearest = round(sum(size * near for size, near in sizes(part.each)))
+            self._sums[:, part.found, nearest] = 0.0
             for _ in range(_WORTH):
-                self._add(found[at], own, taken[at])
+                self._add(part, seconds / total)
         self._apply(_HYSTERESIS)
 
-    def _groups(self, found: NDArray[np.int64], workload: Workload) -> list[tuple[Any, _Each]]:
+    def _groups(self, found: NDArray[np.int64], workload: Workload) -> list[tuple[Any, Each]]:
         """Return steps that are given the same: where they stand, and what each is given."""
         length = workload.length
         if self._is_single and isinstance(length, (int, float)):
-            return [(slice(None), _Each(workload.rows, length))]
+            return [(slice(None), Each(workload.rows, length))]
         lengths = length / self._sequences[found]
         return [
-            (np.flatnonzero(lengths == own), _Each(workload.rows, float(own)))
+            (np.flatnonzero(lengths == own), Each(workload.rows, float(own)))
             for own in np.unique(lengths)
         ]
 
-    def _times(self, found: NDArray[np.int64], each: _Each) -> FloatArray:
+    def _predicted(
+        self, functions: tuple[Function, ...], workload: Workload
+    ) -> tuple[float, list[_Part]]:
+        """Return the seconds of functions together, and parts of them that are given the same."""
+        found = self._numbers(functions)
+        parts = []
+        for at, each in self._groups(found, workload):
+            measured = self._measured(found[at], each)
+            predicted = measured * self._ratios(found[at], each)
+            parts.append(_Part(found[at], each, measured, predicted))
+        return sum(float(part.predicted.sum()) for part in parts), parts
+
+    def _times(self, found: NDArray[np.int64], each: Each) -> FloatArray:
         return self._measured(found, each) * self._ratios(found, each)
 
-    def _add(self, found: NDArray[np.int64], each: _Each, taken: FloatArray) -> None:
-        """Add to the sums of the two sizes that a workload lies between."""
-        measured = self._measured(found, each)
-        for size, part in _sizes(each):
-            if not part:
+    def _add(self, part: _Part, ratio: float) -> None:
+        """Add to the sums of the two sizes that a workload lies between, by what it took."""
+        for size, near in sizes(part.each):
+            if not near:
                 continue
-            self._sums[:, found, size] *= 1 - part * (1 - _FORGET)  # once for a shared curve
-            np.add.at(self._sums[0, :, size], found, part)
-            np.add.at(self._sums[1, :, size], found, part * measured)
-            np.add.at(self._sums[2, :, size], found, part * taken)
+            self._sums[:, part.found, size] *= 1 - near * (1 - _FORGET)  # once for a shared curve
+            weights = np.full_like(part.measured, near)
+            terms = (weights, near * part.measured, near * ratio * part.predicted)
+            for sums, term in zip(self._sums[:, :, size], terms, strict=True):
+                np.add.at(sums, part.found, term)
 
     def _apply(self, hysteresis: float) -> None:
         """Put ratios to use if they would change a prediction by more than a little."""
@@ -248,15 +255,15 @@ class LatencyProfile:
             new = np.where(known, ratios, old.ratios)
             self.corrections = Corrections(new, old.version + 1)
 
-    def _ratios(self, found: NDArray[np.int64], each: _Each) -> FloatArray:
+    def _ratios(self, found: NDArray[np.int64], each: Each) -> FloatArray:
         of = self.corrections.ratios
-        ratios: FloatArray = sum(of[found, size] * part for size, part in _sizes(each))
+        ratios: FloatArray = sum(of[found, size] * part for size, part in sizes(each))
         return ratios
 
-    def _measured(self, found: NDArray[np.int64], each: _Each) -> FloatArray:
+    def _measured(self, found: NDArray[np.int64], each: Each) -> FloatArray:
         cell = self.seconds[found]
-        (row, next_row), of_rows = _between(self.rows, each.rows)
-        (column, next_column), of_length = _between(self.lengths, each.length)
+        (row, next_row), of_rows = between(self.rows, each.rows)
+        (column, next_column), of_length = between(self.lengths, each.length)
         times = cell[:, row, column] * (1 - of_rows) + cell[:, next_row, column] * of_rows
         if of_length:
             later = cell[:, row, next_column] * (1 - of_rows)
@@ -267,33 +274,14 @@ class LatencyProfile:
         return positive
 
 
-class _Each(NamedTuple):
-    """What each of some steps is given.
+class _Part(NamedTuple):
+    """Functions that are given the same: their curves, seconds measured and predicted."""
 
-    Attributes:
-        rows: Items.
-        length: Tokens of each sequence of an item.
-    """
-
-    rows: float
-    length: float
+    found: NDArray[np.int64]
+    each: Each
+    measured: FloatArray
+    predicted: FloatArray
 
 
 def _are_times(seconds: FloatArray) -> bool:
     return bool(((seconds > 0) & (seconds < _MAX_SECONDS)).all())  # also not with a NaN
-
-
-def _between(points: Sequence[int], value: float) -> tuple[tuple[int, int], float]:
-    """Return the points before and after a value, and how far towards the latter it lies."""
-    if len(points) == 1:
-        return (0, 0), 0.0
-    i = max(0, min(len(points) - 2, bisect_right(points, value) - 1))
-    return (i, i + 1), (value - points[i]) / (points[i + 1] - points[i])
-
-
-def _sizes(each: _Each) -> tuple[tuple[int, float], tuple[int, float]]:
-    """Return the sizes that a workload lies between, and how near it is to each, 0..1."""
-    at = math.log(max(each.rows * (each.length / MEAN_TOKENS if each.length else 1.0), 1e-9))
-    lower = 0 if at < _LOGS[1] else 1
-    upper = min(1.0, max(0.0, (at - _LOGS[lower]) / (_LOGS[lower + 1] - _LOGS[lower])))
-    return (lower, 1 - upper), (lower + 1, upper)

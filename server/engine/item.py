@@ -8,14 +8,12 @@ from functools import cached_property, lru_cache
 from math import inf
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from models.core import Plan, Step, plan_cost
 from models.inputs import Inputs, Item, num_tokens
 from models.nn.ragged import Value
-from search.timing.profile import LatencyProfile, Workload, function_of
+from search.timing.profile import LatencyProfile, Workload
 from server.engine.predict import Share
 from server.engine.schedule import Ticket
 
@@ -62,19 +60,12 @@ class PreparedPlan:
         return self._share(tuple(lengths.items()), self.profile.corrections.version)
 
     @cached_property
-    def _curves(self) -> NDArray[np.int64]:
-        """The curves of the profile that predict the steps."""
-        assert self.profile is not None
-        return self.profile.numbers(tuple(map(function_of, self.steps)))
-
-    @cached_property
     def _share(self) -> Callable[[tuple[tuple[str, int], ...], int], Share]:
         def predict(lengths: tuple[tuple[str, int], ...], _version: int) -> Share:
             assert self.profile is not None
             one = Workload.of(self.steps, 1, dict(lengths))
             alone, together = (
-                float(self.profile.times(self._curves, one._replace(rows=rows)).sum())
-                for rows in (1, _TOGETHER)
+                self.profile.total(self.steps, one._replace(rows=rows)) for rows in (1, _TOGETHER)
             )
             return Share(alone, max(0.0, together - alone) / (_TOGETHER - 1))
 

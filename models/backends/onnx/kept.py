@@ -173,12 +173,14 @@ def _sources(modules: tuple[str, ...]) -> str:
 
 
 def _place(storages: Storages, weight: Tensor) -> tuple[object, ...] | None:
-    """Return where a weight lies, for `_placed`; None if it is a value of its own."""
-    number = storages.find(weight.untyped_storage())
-    if number is None:
-        return None
-    dtype, offset = str(weight.dtype).removeprefix("torch."), int(weight.storage_offset())
-    return number, dtype, offset, tuple(weight.shape), weight.stride()
+    """Return where a weight lies, for JSON; None if it is a value of its own."""
+    where = storages.where(weight)
+    return where and (where[0], str(where[1]).removeprefix("torch."), *where[2:])
+
+
+def _placed(storages: Storages, number: int, dtype: str, *place: Any) -> Tensor:
+    """Undo `_place`; ValueError if the place is not in its storage."""
+    return storages.view((number, getattr(torch, dtype), *place))
 
 
 def _write(path: Path, graph: Exported, places: Mapping[str, object]) -> None:
@@ -218,16 +220,3 @@ def _read(path: Path, storages: Storages) -> Exported | None:
 
 def _bytes_of(proto: GraphProto) -> Tensor:
     return torch.frombuffer(bytearray(proto.SerializeToString()), dtype=torch.uint8)
-
-
-def _placed(
-    storages: Storages, number: int, dtype: str, offset: int, shape: list[int], strides: list[int]
-) -> Tensor:
-    """Return a view of a storage; ValueError if it would reach past its end."""
-    storage, of = storages.all[number], getattr(torch, dtype)
-    end = offset + 1 + sum((size - 1) * step for size, step in zip(shape, strides, strict=True))
-    if min([offset, *shape, *strides]) < 0 or end * of.itemsize > storage.nbytes():
-        raise ValueError(
-            f"a weight of shape {shape} at {offset} is not in {storage.nbytes()} bytes"
-        )
-    return torch.empty(0, dtype=of, device=storage.device).set_(storage, offset, shape, strides)

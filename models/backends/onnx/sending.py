@@ -46,6 +46,31 @@ class Storages:
             self.all.append(storage)
         return number
 
+    def where(self, tensor: Tensor, adds: bool = False) -> Where | None:
+        """Return where a tensor lies; None if that has no number and gets none.
+
+        Args:
+            tensor: On any device.
+            adds: Whether its storage gets a number if it has none.
+        """
+        storage = tensor.untyped_storage()
+        number = self.add(storage) if adds else self.find(storage)
+        if number is None:
+            return None
+        offset = int(tensor.storage_offset())
+        return number, tensor.dtype, offset, tuple(tensor.shape), tensor.stride()
+
+    def view(self, where: Where) -> Tensor:
+        """Return the tensor that lies at a place; ValueError if that is not in its storage."""
+        number, dtype, offset, shape, strides = where
+        storage = self.all[number]
+        end = offset + 1 + sum((size - 1) * step for size, step in zip(shape, strides, strict=True))
+        if min([offset, *shape, *strides]) < 0 or end * dtype.itemsize > storage.nbytes():
+            raise ValueError(f"shape {shape} at {offset} is not in {storage.nbytes()} bytes")
+        return torch.empty(0, dtype=dtype, device=storage.device).set_(
+            storage, offset, shape, strides
+        )
+
 
 def _address(storage: UntypedStorage) -> tuple[str, int]:
     return str(storage.device), storage.data_ptr()
@@ -146,12 +171,7 @@ class _Pickler(pickle.Pickler):
         """Return where a tensor lies, None for what is pickled."""
         if not isinstance(value, Tensor):
             return None
-        storage = value.untyped_storage()
-        number = self._storages.add(storage) if self._adds else self._storages.find(storage)
-        if number is None:
-            return None
-        offset = int(value.storage_offset())
-        return number, value.dtype, offset, tuple(value.shape), value.stride()
+        return self._storages.where(value, self._adds)
 
     def reducer_override(self, value: Any) -> Any:
         """Pickle devices as the CPU, and objects without what they have computed for later.
@@ -190,11 +210,7 @@ class _Unpickler(pickle.Unpickler):
 
     def persistent_load(self, where: Where) -> Tensor:
         """Return the tensor that lies at a place; a view."""
-        number, dtype, offset, shape, strides = where
-        storage = self._storages.all[number]
-        return torch.empty(0, dtype=dtype, device=storage.device).set_(
-            storage, offset, shape, strides
-        )
+        return self._storages.view(where)
 
 
 class _Reads(TorchFunctionMode):

@@ -121,7 +121,7 @@ async def _outputs(served: Served, answer: Answer) -> list[dict[str, TaskOutput]
         ]
 
     # Pictures take a while; other answers less than to wake a thread.
-    if served.maps and not served.maps.isdisjoint(answer.outputs[0]):
+    if not served.maps.isdisjoint(answer.outputs[0]):
         return await asyncio.to_thread(written)
     return written()
 
