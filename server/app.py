@@ -33,6 +33,7 @@ from server.clients.clients import Clients
 from server.clients.keys import Scope
 from server.engine import load
 from server.engine.cache import ContentCache
+from server.engine.core import LocalCore
 from server.engine.engine import Engine
 from server.http.auth import Access, Authenticator
 from server.http.cors import cors
@@ -84,23 +85,28 @@ def create_app(settings: Settings, progress: ProgressDisplay = _IN_LOG) -> FastA
     profiles = Profiles(settings.profiles_folder, backend, time.perf_counter)
     served = loaded.profiled(partial(profiles.get, progress=progress))
     metrics = Metrics(served, settings.max_batch_size)
-    cache = ContentCache(settings.max_cache_bytes)
-    engine = Engine(
+    core = LocalCore(
         backend,
         settings.max_batch_size,
         settings.max_batch_tokens,
+        time.perf_counter,
+        settings.max_wait_ms / 1000,
+        ContentCache(settings.max_cache_bytes),
+        profiles.get,
+    )
+    engine = Engine(
+        core,
         settings.max_queue,
         time.perf_counter,
         metrics.batch,
         settings.max_wait_ms / 1000,
-        cache,
     )
     computes = backend.name.partition("-")[0]  # the setting may be "auto"
     metrics.tell_build(version("rheostat"), version("torch"), computes, settings.device)
     metrics.watch_process()
-    metrics.watch_stats("cache", lambda: cache.stats, ("entries", "bytes"))
-    if backend.stats is not None:
-        metrics.watch_stats("backend", lambda: backend.stats, backend.levels)
+    metrics.watch_stats("cache", lambda: core.stats.cache, ("entries", "bytes"))
+    if core.stats.backend is not None:
+        metrics.watch_stats("backend", lambda: core.stats.backend, core.levels)
     watchdog = Watchdog(settings.max_wait_ms / 1000 / _TURNS, time.perf_counter)
     metrics.watch_stats("loop", lambda: watchdog.stats, ("late_seconds",))
     policy = load.policy(settings.policy, settings.target_delay_ms / 1000)
@@ -133,7 +139,7 @@ def create_app(settings: Settings, progress: ProgressDisplay = _IN_LOG) -> FastA
         try:
             async with clients.running():
                 authenticator.open()
-                engine.start()
+                await engine.start()
                 beating = asyncio.create_task(watchdog.beat())
                 try:
                     await service.warm_up()
@@ -143,7 +149,6 @@ def create_app(settings: Settings, progress: ProgressDisplay = _IN_LOG) -> FastA
                     beating.cancel()
                     await engine.close()
         finally:
-            backend.close()
             decoder.close()
             if tracing is not None:
                 tracing.close()
@@ -160,9 +165,7 @@ def create_app(settings: Settings, progress: ProgressDisplay = _IN_LOG) -> FastA
     )
     app.state.models = tuple(served)
     app.state.drain = service.drain
-    changes = Lifecycle(
-        service, engine, profiles.get, settings.models_folder, settings.max_text_chars
-    )
+    changes = Lifecycle(service, engine, settings.models_folder, settings.max_text_chars)
     routers = (
         infer.routes(service, settings.max_images, settings.max_texts),
         openai.routes(service, settings.max_texts),

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from models.checkpoint import CheckpointError, read_manifest
 from models.inputs.text import MAX_TEXT_CHARS
-from search.timing.profile import LatencyProfile
 from server.catalog import CatalogError, find_checkpoints, load_one
 from server.engine.engine import Engine
 from server.errors import (
@@ -60,7 +59,6 @@ class Lifecycle:
         self,
         service: Service,
         engine: Engine,
-        measure: Callable[[Served], LatencyProfile],
         folder: Path,
         max_text_chars: int = MAX_TEXT_CHARS,
     ) -> None:
@@ -69,14 +67,12 @@ class Lifecycle:
         Args:
             service: Whose catalogue changes.
             engine: On whose thread models are prepared, timed and forgotten.
-            measure: Returns a model's profile; called between batches.
             folder: Of checkpoint folders: no other model can be loaded.
             max_text_chars: As for `TextInput`.
         """
         self._max_text_chars = max_text_chars
         self._service = service
         self._engine = engine
-        self._measure = measure
         self._folder = folder
         self._is_busy = False
 
@@ -183,12 +179,8 @@ class Lifecycle:
         if served.name != name:
             raise ModelLoadError(f"{folder} now holds {served.name!r}, not {name!r}", "model")
 
-        def prepared() -> Served:
-            self._engine.backend.prepare(served.model)
-            return served.timed(self._measure(served))
-
         try:
-            timed = await self._engine.call(prepared)
+            timed = served.timed(await self._engine.core.prepare(served))
             await asyncio.to_thread(lambda: timed.front)  # takes a moment, and metrics need it
             await self._service.warm(timed)
         except BaseException:
@@ -207,6 +199,6 @@ class Lifecycle:
 
     async def _forget(self, served: Served) -> None:
         await self._service.variants.forget(served)
-        await self._engine.forget(served.model)
+        await self._engine.core.forget_model(served)
         # Once those who called this have let go of it too.
         asyncio.get_running_loop().call_soon(garbage.collect)

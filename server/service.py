@@ -110,7 +110,7 @@ class Service:
     @property
     def backend_name(self) -> str:
         """What runs models."""
-        return self._engine.backend.name
+        return self._engine.core.backend_name
 
     @property
     def num_decode_threads(self) -> int:
@@ -157,15 +157,8 @@ class Service:
                         [QueueItem(prepared, item, priority=_OWN.priority)]
                     )
                     check_answers(served.elastic.tasks, result.outputs)
-        await self._engine.call(lambda: self._expect(served))
+        await self._engine.core.expect_whole(served)
         self.metrics.watch_model(served)  # with its front, which takes a moment
-
-    def _expect(self, served: Served) -> None:
-        """Tell the back end what requests without a budget run: it is to be fast first."""
-        subnet = served.elastic.space.largest
-        prepared = served.prepare(subnet, served.elastic.tasks)
-        item = served.inputs.example(names=served.names(subnet))
-        self._engine.backend.expect(prepared.plan, served.inputs.batch([item]))
 
     def select(self, served: Served, question: Question, shapes: Shapes) -> Selection:
         """Choose a subnet for one item of some shapes, as if nobody waited, without running it.

@@ -10,15 +10,13 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple
-
-from torch import nn
+from typing import NamedTuple
 
 from models.elastic import Elastic
 from models.space import Subnet
-from models.variants import Choices, added_bytes, all_choices, build, choices_of, load_axes
+from models.variants import Choices, all_choices, choices_of, load_axes
 from server.engine.engine import Engine
 from server.engine.item import PreparedPlan
 from server.errors import ModelNotReadyError
@@ -55,14 +53,16 @@ class _Variant:
     """A built variant.
 
     Attributes:
-        model: An `Elastic` that is an nn.Module.
+        served: The model.
+        choices: On the load axes.
         num_bytes: Of its weights that are not the base model's.
         prepare: Plans of it; kept here, so that they go with the weights.
     """
 
-    model: Any
+    served: Served
+    choices: Choices
     num_bytes: int
-    prepare: Callable[..., PreparedPlan] = field(init=False)
+    prepare: Callable[..., PreparedPlan]
 
 
 class Variants:
@@ -151,10 +151,7 @@ class Variants:
         async with self._alone:
             start = self._clock()
             try:
-                model = await asyncio.to_thread(build, served.elastic, choices)
-                if not isinstance(model, nn.Module):
-                    raise TypeError(f"a variant of {served.name} is no module")
-                await self._engine.call(lambda: self._engine.backend.prepare(model))
+                model, num_bytes = await self._engine.core.build(served, choices)
             except Exception as error:
                 self._stats = self._stats._replace(failures=self._stats.failures + 1)
                 self._refused.add((id(served.model), choices))
@@ -168,22 +165,22 @@ class Variants:
             builds=self._stats.builds + 1, seconds=self._stats.seconds + taken
         )
         log.info("built %s of %s in %.2f s", choices, served.name, taken)
-        variant = _Variant(model, added_bytes(model, served.model))
-        if variant.num_bytes > self._max_bytes:
+        if num_bytes > self._max_bytes:
             self._refused.add((id(served.model), choices))
-            await self._engine.forget(model)
+            await self._engine.core.drop(served, choices)
             raise ModelNotReadyError(
-                f"{served.name}: the weights of {choices} hold {variant.num_bytes} bytes; at most "
+                f"{served.name}: the weights of {choices} hold {num_bytes} bytes; at most "
                 f"{self._max_bytes} are allowed (max_variant_bytes)"
             )
-        variant.prepare = _preparing(served, model)
+        variant = _Variant(served, choices, num_bytes, _preparing(served, model))
         self._built[id(served.model), choices] = variant
         await self._evict()
 
     async def forget(self, served: Served) -> None:
         """Give up all variants of a model that is served no longer."""
         for key in [key for key in self._built if key[0] == id(served.model)]:
-            await self._engine.forget(self._built.pop(key).model)
+            del self._built[key]
+            await self._engine.core.drop(served, key[1])
         self._seconds.pop(id(served.model), None)
         self._refused = {key for key in self._refused if key[0] != id(served.model)}
 
@@ -192,7 +189,7 @@ class Variants:
         while self.stats.bytes > self._max_bytes:
             _, given_up = self._built.popitem(last=False)
             self._stats = self._stats._replace(evictions=self._stats.evictions + 1)
-            await self._engine.forget(given_up.model)
+            await self._engine.core.drop(given_up.served, given_up.choices)
 
 
 def _observed(task: asyncio.Task[None]) -> None:

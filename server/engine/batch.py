@@ -2,36 +2,40 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from models.nn.ragged import Value
 from models.run.jobs import Done, Job
-from server.engine.flows import Room
 from server.engine.item import ItemResult, QueueItem
 from server.engine.predict import Share
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+class Claim(Protocol):
+    """Who waits for an answer."""
+
+    def done(self) -> bool:
+        """Whether there is one, or nobody waits any more. Called from any thread."""
+
+
+@dataclass(eq=False, slots=True)
 class Waiting:
     """An item and who waits for it.
 
     Attributes:
         item: To be done.
         since: When it was submitted, on the engine's clock.
-        future: Of its result.
-        room: That its request holds.
-        seconds: Of that, predicted for this item.
+        claim: On its result.
+        request: Equal for the items of one request.
         cached: Values of it that the cache had, by identity.
         keep: Identities of inner values that are kept for it or for the cache.
     """
 
     item: QueueItem
     since: float
-    future: asyncio.Future[ItemResult]
-    room: Room
-    seconds: float
+    claim: Claim
+    request: Hashable = None
     cached: Mapping[bytes, Value] = field(default_factory=dict)
     keep: frozenset[bytes] = frozenset()
 
@@ -50,10 +54,6 @@ class Waiting:
             kept[identity] = self.cached[identity]
         shared = 1 - done.macs / macs if macs else 0.0
         return ItemResult(done.outputs, kept, queue_s, run_s, batch_size, done.macs, shared)
-
-    def release(self) -> None:
-        """Hold no room any more; it has been done, or will not be."""
-        self.room.release(self.seconds)
 
     @property
     def share(self) -> Share:

@@ -6,6 +6,7 @@ context of many candidates, the image of many texts.
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Hashable, Mapping
 from typing import NamedTuple, TypeAlias
@@ -41,7 +42,7 @@ class CacheStats(NamedTuple):
 class ContentCache:
     """Values by model, identity and content, those unused for longest given up first.
 
-    Contents are told apart by a 128-bit digest. Used from the event loop only.
+    Contents are told apart by a 128-bit digest. For any threads.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -49,6 +50,7 @@ class ContentCache:
         self._max_bytes = max_bytes
         self._entries: OrderedDict[Key, Value] = OrderedDict()
         self._bytes = self._hits = self._misses = 0
+        self._lock = threading.Lock()
 
     @property
     def stats(self) -> CacheStats:
@@ -60,7 +62,11 @@ class ContentCache:
         prepared = item.prepared
         if not self._max_bytes or prepared.known:  # what goes on from kept values is not looked up
             return {}
-        found: dict[bytes, Value] = {}
+        with self._lock:
+            return self._recall(item)
+
+    def _recall(self, item: QueueItem) -> dict[bytes, Value]:
+        prepared, found = item.prepared, dict[bytes, Value]()
         for step in (*prepared.plan.answers.values(), *prepared.plan.joints):
             key = self._key(item, step.identity, step.inputs)
             if (value := self._entries.get(key)) is not None:
@@ -82,16 +88,19 @@ class ContentCache:
         if not self._max_bytes or item.prepared.known:
             return
         plan = item.prepared.plan
-        for task, step in plan.answers.items():
-            self._put(self._key(item, step.identity, step.inputs), done.outputs[task])
-        for step in plan.joints:
-            if step.identity in done.kept:
-                self._put(self._key(item, step.identity, step.inputs), done.kept[step.identity])
+        with self._lock:
+            for task, step in plan.answers.items():
+                self._put(self._key(item, step.identity, step.inputs), done.outputs[task])
+            for step in plan.joints:
+                if step.identity in done.kept:
+                    key = self._key(item, step.identity, step.inputs)
+                    self._put(key, done.kept[step.identity])
 
     def forget(self, model: object) -> None:
         """Give up a model's values: another one may get its identity."""
-        for key in [key for key in self._entries if key[0] == id(model)]:
-            self._bytes -= _size(self._entries.pop(key))
+        with self._lock:
+            for key in [key for key in self._entries if key[0] == id(model)]:
+                self._bytes -= _size(self._entries.pop(key))
 
     def _key(self, item: QueueItem, identity: bytes, inputs: tuple[str, ...]) -> Key:
         # The plan's functions are the model's own: other weights are another model.

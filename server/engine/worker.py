@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from typing import Protocol
+from concurrent.futures import Future
+from typing import Protocol, TypeVar
 
 from torch import nn
 
@@ -17,10 +16,13 @@ from models.run.execution import NotFiniteError, StoppedError
 from models.run.jobs import Done
 from search.timing.profile import Workload
 from server.engine.batch import Waiting
+from server.engine.item import PreparedPlan
 from server.engine.predict import InTime, Pace, batch_seconds
 from server.engine.schedule import Scheduler
 from server.engine.worker_call import WorkerCall
-from server.errors import ModelNotReadyError
+from server.errors import InferenceError, ModelNotReadyError
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -28,21 +30,24 @@ FAILED = "the model failed on this request"
 
 
 class Events(Protocol):
-    """What a worker tells, on the event loop."""
+    """What a worker tells, on its thread. None of these may raise."""
 
-    def taken(self, size: int) -> None:
-        """A batch of so many has been taken."""
+    def taken(self, batch: Sequence[Waiting], until: float) -> None:
+        """A batch has been taken, and is predicted to end at a time on the engine's clock."""
 
-    def answered(
+    def done(
         self, done: Sequence[tuple[Waiting, Done]], started: float, run_s: float, size: int
     ) -> None:
         """Some of a batch of a size are done, so long after it was started."""
 
-    def failed(self, batch: Sequence[Waiting], texts: Sequence[str] = ()) -> None:
-        """Some have no answer; the texts say why, one for each, or nothing in particular."""
+    def failed(self, batch: Sequence[Waiting], texts: Sequence[str]) -> None:
+        """Some have no answer; the texts say why, one for each."""
 
     def expired(self, items: Sequence[Waiting]) -> None:
         """Some came to their turn after their deadline."""
+
+    def learnt(self, prepared: PreparedPlan) -> None:
+        """The profile of a plan has taken in how long a batch took."""
 
     def ended(self) -> None:
         """The worker runs nothing any more."""
@@ -51,7 +56,7 @@ class Events(Protocol):
 class Worker:
     """Runs what waits in batches; `server.engine.schedule` says which go first.
 
-    The queue is shared with the event loop under a lock.
+    The queue is shared with those who put something into it under a lock.
 
     Attributes:
         backend: Called from the thread only.
@@ -75,7 +80,7 @@ class Worker:
             queue: Of what waits, empty.
             longest_s: That a batch of several may be predicted to take.
             clock: Returns seconds.
-            events: Told of all that happens, on the event loop.
+            events: Told of all that happens, on the worker's thread.
         """
         self.backend = backend
         self.pace = Pace()
@@ -85,20 +90,18 @@ class Worker:
         self._longest_s = longest_s
         self._clock = clock
         self._events = events
-        self.waiting_calls: list[WorkerCall] = []
+        self._calls: list[WorkerCall] = []
         self._changed = threading.Condition()
         self._is_open = False
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
-        self._loop: asyncio.AbstractEventLoop
 
     @property
     def is_alive(self) -> bool:
         """Whether what is put in is taken out."""
         return self._is_open and self._thread.is_alive()
 
-    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+    def start(self) -> None:
         """Start the thread. Call once."""
-        self._loop = loop
         self._is_open = True
         self._thread.start()
 
@@ -118,7 +121,7 @@ class Worker:
         with self._changed:
             self.check_open()
             for one in waiting:
-                self._queue.push(one, one.item.ticket, one.room)
+                self._queue.push(one, one.item.ticket, one.request)
             self._changed.notify()
 
     def discard(self, waiting: Iterable[Waiting]) -> None:
@@ -127,12 +130,14 @@ class Worker:
             for one in waiting:
                 self._queue.discard(one)
 
-    def call(self, call: WorkerCall) -> None:
+    def call(self, function: Callable[[], T]) -> Future[T]:
         """Run something between two batches; ModelNotReadyError if nobody would."""
+        call = WorkerCall(function)
         with self._changed:
             self.check_open()
-            self.waiting_calls.append(call)
+            self._calls.append(call)
             self._changed.notify()
+        return call.future
 
     def check_open(self) -> None:
         """Raise ModelNotReadyError if nobody would run what is put in."""
@@ -151,7 +156,10 @@ class Worker:
         finally:
             with self._changed:
                 self._is_open = False
-            self._post(self._events.ended)
+                calls, self._calls = self._calls, []
+            for call in calls:
+                call.fail(InferenceError("the worker stopped before it could answer"))
+            self._events.ended()
 
     def _run_batches(self) -> None:
         """Schedule, run, answer each item when its own steps are done; until closed and empty."""
@@ -161,23 +169,23 @@ class Worker:
             started = self._clock()
             self.running_until = started + self.pace.value * batch_seconds(batch)
             self.running = batch
-            self._post(self._events.taken, len(batch))
+            self._events.taken(batch, self.running_until)
             calls: list[tuple[Sequence[Step], Workload, float]] = []
             try:
                 for done in self._execute(batch, calls):
                     run_s = self._clock() - started
                     answered = [(batch[i], one) for i, one in done if isinstance(one, Done)]
                     failed = {i: one for i, one in done if isinstance(one, Exception)}
-                    # Of many tasks most leaves complete no item, and to wake the loop costs time.
+                    # Of many tasks most leaves complete no item, and to wake a loop costs time.
                     if answered:
-                        self._post(self._events.answered, answered, started, run_s, len(batch))
+                        self._events.done(answered, started, run_s, len(batch))
                     if failed:
-                        self._post(self._events.failed, [batch[i] for i in failed], _told(failed))
+                        self._events.failed([batch[i] for i in failed], _told(failed))
             except StoppedError:
                 pass  # nobody of the batch waits any more
             except Exception:  # the loop's edge: the batch fails, the worker goes on
                 log.exception("a batch of %d failed", len(batch))
-                self._post(self._events.failed, batch)
+                self._events.failed(batch, [FAILED] * len(batch))
             else:
                 self.pace.note(batch_seconds(batch), self._clock() - started)
             self.running = ()
@@ -188,23 +196,24 @@ class Worker:
                 for built in self.backend.take_built(owner) if isinstance(owner, nn.Module) else ():
                     length = built.num_tokens / built.rows
                     profile.replace(built.steps, Workload(built.rows, length), built.seconds)
+                self._events.learnt(batch[0].item.prepared)
 
     def _next_batch(self) -> list[Waiting] | None:
         """Wait for items; None once closed and empty."""
         with self._changed:
-            while self._is_open and not self._queue and not self.waiting_calls:
+            while self._is_open and not self._queue and not self._calls:
                 self._changed.wait()
-            calls, self.waiting_calls = self.waiting_calls, []
+            calls, self._calls = self._calls, []
             if not self._queue and not calls:
                 return None
         for call in calls:
-            self._post(call.run())
+            call.run()
         with self._changed:
             now = self._clock()
             in_time = InTime(now, self.pace.value, self._longest_s)
             batch, expired = self._queue.next_batch(now, in_time)
         if expired:
-            self._post(self._events.expired, expired)
+            self._events.expired(expired)
         return batch
 
     def _execute(
@@ -212,18 +221,13 @@ class Worker:
     ) -> Iterator[list[tuple[int, Done | Exception]]]:
         """Run a batch, and note each call and its seconds."""
         collate = batch[0].item.prepared.inputs.collate
-        is_forsaken = lambda: all(one.future.done() for one in batch)  # noqa: E731
+        is_forsaken = lambda: all(one.claim.done() for one in batch)  # noqa: E731
 
         def observe(steps: Sequence[Step], rows: int, num_tokens: int, seconds: float) -> None:
             calls.append((steps, Workload(rows, num_tokens / rows), seconds))
 
         jobs = [one.job for one in batch]
         return self.backend.execute(jobs, collate, is_forsaken, observe, self._clock)
-
-    def _post(self, call: Callable[..., None], *args: object) -> None:
-        # A loop that is gone took everybody who waited with it.
-        with suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(call, *args)
 
 
 def _told(failed: Mapping[int, Exception]) -> list[str]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from concurrent.futures import Future
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -14,25 +14,24 @@ class WorkerCall:
 
     Attributes:
         function: Called on the worker thread.
-        future: Of its result, on the event loop.
+        future: Of its result.
     """
 
     function: Callable[[], Any]
-    future: asyncio.Future[Any]
+    future: Future[Any] = field(default_factory=Future)
 
-    def run(self) -> Callable[[], None]:
-        """Call the function; return what tells its result, for the event loop to call."""
+    def run(self) -> None:
+        """Call the function, unless nobody waits for it any more."""
+        if not self.future.set_running_or_notify_cancel():
+            return
         try:
             result = self.function()
         except Exception as error:  # noqa: BLE001 - it is for whoever waits
-            return lambda error=error: self.fail(error)  # type: ignore[misc]
-        return lambda: self._tell(result)
+            self.future.set_exception(error)
+        else:
+            self.future.set_result(result)
 
     def fail(self, error: Exception) -> None:
-        """Tell that there is no result. On the event loop."""
-        if not self.future.done():
+        """Tell that there is no result."""
+        if self.future.set_running_or_notify_cancel():
             self.future.set_exception(error)
-
-    def _tell(self, result: Any) -> None:
-        if not self.future.done():
-            self.future.set_result(result)

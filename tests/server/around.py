@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 from models.backends.torch import TorchBackend
 from server.catalog import Catalog
+from server.engine.core import LocalCore
 from server.engine.engine import Engine
 from server.engine.load import LoadPolicy
 from server.inputs.decoder import Decoder
@@ -29,12 +30,13 @@ async def service_around(
 ) -> AsyncIterator[tuple[Service, Engine]]:
     """Run an engine for a service until the end of the block; clocks are the loop's by default."""
     clock = clock or asyncio.get_running_loop().time
-    engine = Engine(backend, max_batch_size, 4096, max_queue, engine_clock or clock)
+    own_clock = engine_clock or clock
+    engine = Engine(LocalCore(backend, max_batch_size, 4096, own_clock), max_queue, own_clock)
     metrics = Metrics([served.name], 8)
     metrics.watch(lambda: engine.depth, lambda: engine.backlog_s, lambda: 0.0)
     metrics.watch_model(served)
     service = Service(Catalog([served]), engine, decoder, metrics, clock, policy)
-    engine.start()
+    await engine.start()
     try:
         yield service, engine
     finally:

@@ -18,6 +18,7 @@ from models.nn.ragged import Value
 from models.run.backend import Backend
 from models.run.chain import Chain
 from models.run.execution import never
+from server.engine.core import LocalCore
 from server.engine.engine import Engine
 from server.engine.item import ItemResult, PreparedPlan, QueueItem
 
@@ -120,8 +121,9 @@ async def turn() -> None:
 async def running(
     backend: FakeBackend, max_batch_size: int = 4, max_queue: int = 64
 ) -> AsyncIterator[Engine]:
-    engine = Engine(backend, max_batch_size, 4096, max_queue, backend.clock)
-    engine.start()
+    core = LocalCore(backend, max_batch_size, 4096, backend.clock)
+    engine = Engine(core, max_queue, backend.clock)
+    await engine.start()
     try:
         yield engine
     finally:

@@ -15,6 +15,7 @@ from models.nn.ragged import Value
 from models.run.chain import Chain
 from models.run.jobs import Done
 from server.engine.cache import ContentCache, answers_of
+from server.engine.core import LocalCore
 from server.engine.engine import Engine
 from server.engine.item import PreparedPlan, QueueItem
 from tests.server.engine.fake import FakeBackend, answers, submit, work
@@ -105,7 +106,8 @@ def test_what_an_input_alone_decides_is_kept_for_items_with_other_inputs() -> No
         backend = TorchBackend()
         calls: list[tuple[object, int]] = []
         cache = ContentCache(ROOM)
-        engine = Engine(backend, 4, 4096, 64, time.perf_counter, cache=cache)
+        clock = time.perf_counter
+        engine = Engine(LocalCore(backend, 4, 4096, clock, cache=cache), 64, clock)
         run_chain = backend.run_chain
 
         def noted(chain: Chain, inputs: Sequence[Value], stop: Callable[[], bool]) -> Value:
@@ -113,7 +115,7 @@ def test_what_an_input_alone_decides_is_kept_for_items_with_other_inputs() -> No
             return run_chain(chain, inputs, stop)
 
         backend.run_chain = noted  # type: ignore[method-assign, assignment]
-        engine.start()
+        await engine.start()
         for works, expected in (
             ([pair(1, 2), pair(1, 3)], [21, 31]),
             ([pair(1, 4), pair(5, 2)], [41, 25]),
@@ -131,8 +133,9 @@ def test_the_engine_answers_from_the_cache_without_running() -> None:
     async def scenario() -> None:
         backend = FakeBackend()
         cache = ContentCache(ROOM)
-        engine = Engine(backend, 4, 4096, 64, backend.clock, cache=cache)
-        engine.start()
+        core = LocalCore(backend, 4, 4096, backend.clock, cache=cache)
+        engine = Engine(core, 64, backend.clock)
+        await engine.start()
         first = await submit(engine, "a1 a2")
         again = await submit(engine, "a2 a3 a1")
         await engine.close()
@@ -149,8 +152,9 @@ def test_the_engine_answers_from_the_cache_without_running() -> None:
 def test_a_failed_answer_is_not_kept() -> None:
     async def scenario() -> None:
         backend = FakeBackend()
-        engine = Engine(backend, 4, 4096, 64, backend.clock, cache=ContentCache(ROOM))
-        engine.start()
+        core = LocalCore(backend, 4, 4096, backend.clock, cache=ContentCache(ROOM))
+        engine = Engine(core, 64, backend.clock)
+        await engine.start()
         backend.errors["a"] = ValueError("once")
         await asyncio.gather(submit(engine, "a1"), return_exceptions=True)
         backend.errors.clear()

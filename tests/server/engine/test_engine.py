@@ -5,6 +5,7 @@ import logging
 
 import pytest
 
+from server.engine.core import LocalCore
 from server.engine.engine import Engine
 from server.errors import (
     DeadlineError,
@@ -92,8 +93,9 @@ def test_the_size_of_every_batch_is_told() -> None:
     async def scenario() -> None:
         backend, sizes = FakeBackend(), list[int]()
         backend.errors["b"] = ValueError("no")
-        engine = Engine(backend, 4, 4096, 64, backend.clock, sizes.append)
-        engine.start()
+        core = LocalCore(backend, 4, 4096, backend.clock)
+        engine = Engine(core, 64, backend.clock, sizes.append)
+        await engine.start()
         await submit(engine, "a1 a2 a3")
         await asyncio.gather(submit(engine, "b1 b2"), return_exceptions=True)
         await submit(engine, "c1")
@@ -212,7 +214,7 @@ def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
 
 def test_an_engine_that_is_not_started_refuses_and_closes() -> None:
     async def scenario() -> None:
-        engine = Engine(FakeBackend(), 4, 4096, 64, lambda: 0.0)
+        engine = Engine(LocalCore(FakeBackend(), 4, 4096, lambda: 0.0), 64, lambda: 0.0)
         assert not engine.is_alive
         with pytest.raises(ModelNotReadyError, match="the engine is not running"):
             await submit(engine, "a1")

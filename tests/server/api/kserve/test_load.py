@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from server.api.kserve import rest as kserve
 from server.api.kserve.inference import Inference
 from server.api.options import ReadOptions
+from server.engine.core import LocalCore
 from server.engine.engine import Engine
 from server.http.forms import Forms
 from server.http.forms import install as install_forms
@@ -49,7 +50,9 @@ class Running(NamedTuple):
     @property
     def num_waiting(self) -> int:
         """Inputs that are decoded and have not begun."""
-        return len(self.engine._worker._queue)
+        core = self.engine.core
+        assert isinstance(core, LocalCore)
+        return len(core.worker._queue)
 
     def text(self) -> str:
         """Return the metrics."""
