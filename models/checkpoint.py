@@ -58,6 +58,11 @@ class Manifest(BaseModel):
     config: dict[str, Any]
     files: dict[FileName, FileRecord]
 
+    @property
+    def digest(self) -> str:
+        """What is equal for equal checkpoints: the manifest has the digests of all files."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
@@ -129,8 +134,13 @@ def cover(folder: Path, name: str) -> Manifest:
     return manifest
 
 
-def load(folder: Path) -> Checkpoint:
+def load(folder: Path, with_weights: bool = True) -> Checkpoint:
     """Read and verify a checkpoint.
+
+    Args:
+        folder: Of the checkpoint.
+        with_weights: Whether its model can run. If not, it can be planned with and no more: its
+            weights are on the meta device and take no memory, and their file is not read.
 
     Raises:
         CheckpointError: If a file is missing, truncated, altered or a pickle, the family or its
@@ -138,21 +148,24 @@ def load(folder: Path) -> Checkpoint:
     """
     manifest = read_manifest(folder)
     for name, record in manifest.files.items():
-        _verify(folder / name, record)
+        if with_weights or name != WEIGHTS:
+            _verify(folder / name, record)
     with reading(folder / MANIFEST, CheckpointError):
         try:
             family = families.get(manifest.family)
             config: Any = TypeAdapter(family.config).validate_python(manifest.config)
             with torch.device("meta"), _Undrawn():  # no memory before it is known to be needed
-                planned = family.build(manifest.name, config).state_dict()
-            _check_shapes(planned, folder / WEIGHTS)
-            with _Undrawn():
                 model: Any = family.build(manifest.name, config)
+            _check_shapes(model.state_dict(), folder / WEIGHTS)
+            if with_weights:
+                with _Undrawn():
+                    model = family.build(manifest.name, config)
             _attach(model, manifest, folder)
         except ValidationError as error:
             raise CheckpointError(f"{folder / MANIFEST}: {_plain(error)}") from None
-    with reading(folder / WEIGHTS, CheckpointError):
-        _fill(model, load_file(folder / WEIGHTS), folder / WEIGHTS)
+    if with_weights:
+        with reading(folder / WEIGHTS, CheckpointError):
+            _fill(model, load_file(folder / WEIGHTS), folder / WEIGHTS)
     return Checkpoint(folder, manifest, model.eval().requires_grad_(False))
 
 

@@ -6,7 +6,12 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    nullcontext,
+)
 from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -33,8 +38,9 @@ from server.clients.clients import Clients
 from server.clients.keys import Scope
 from server.engine import load
 from server.engine.cache import ContentCache
-from server.engine.core import LocalCore
+from server.engine.core import Core
 from server.engine.engine import Engine
+from server.engine.local import LocalCore
 from server.http.auth import Access, Authenticator
 from server.http.cors import cors
 from server.http.direct import Direct
@@ -64,49 +70,35 @@ _MAX_DECODE_THREADS = 4
 _TURNS = 100  # of the event loop, at most, from a request to its answer
 
 
-def create_app(settings: Settings, progress: ProgressDisplay = _IN_LOG) -> FastAPI:
+def create_app(
+    settings: Settings, progress: ProgressDisplay = _IN_LOG, core: Core | None = None
+) -> FastAPI:
     """Load the models and wire the server around them; its lifespan runs the engine.
 
     Args:
         settings: Of the server.
         progress: Tells how far the measuring of models is.
+        core: Runs the models; None for a worker in this process.
 
     Raises:
         CatalogError: If the models cannot be served.
         SettingsError: If the device is not there.
     """
     _check_prefix(settings.root_path)
-    backend = make_backend(settings)
-    loaded = catalog.load(
-        settings.models_folder, settings.defaults, settings.max_text_chars, settings.names
+    served = catalog.load(
+        settings.models_folder,
+        settings.defaults,
+        settings.max_text_chars,
+        settings.names,
+        with_weights=core is None,
     )
-    for one in loaded.values():
-        backend.prepare(one.model)
-    profiles = Profiles(settings.profiles_folder, backend, time.perf_counter)
-    served = loaded.profiled(partial(profiles.get, progress=progress))
+    if core is None:
+        core, served = _local(settings, served, progress)
     metrics = Metrics(served, settings.max_batch_size)
-    core = LocalCore(
-        backend,
-        settings.max_batch_size,
-        settings.max_batch_tokens,
-        time.perf_counter,
-        settings.max_wait_ms / 1000,
-        ContentCache(settings.max_cache_bytes),
-        profiles.get,
-    )
     engine = Engine(
-        core,
-        settings.max_queue,
-        time.perf_counter,
-        metrics.batch,
-        settings.max_wait_ms / 1000,
+        core, settings.max_queue, time.perf_counter, metrics.batch, settings.max_wait_ms / 1000
     )
-    computes = backend.name.partition("-")[0]  # the setting may be "auto"
-    metrics.tell_build(version("rheostat"), version("torch"), computes, settings.device)
     metrics.watch_process()
-    metrics.watch_stats("cache", lambda: core.stats.cache, ("entries", "bytes"))
-    if core.stats.backend is not None:
-        metrics.watch_stats("backend", lambda: core.stats.backend, core.levels)
     watchdog = Watchdog(settings.max_wait_ms / 1000 / _TURNS, time.perf_counter)
     metrics.watch_stats("loop", lambda: watchdog.stats, ("late_seconds",))
     policy = load.policy(settings.policy, settings.target_delay_ms / 1000)
@@ -136,22 +128,19 @@ def create_app(settings: Settings, progress: ProgressDisplay = _IN_LOG) -> FastA
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        try:
-            async with clients.running():
-                authenticator.open()
-                await engine.start()
-                beating = asyncio.create_task(watchdog.beat())
-                try:
-                    await service.warm_up()
-                    async with grpc:
-                        yield
-                finally:
-                    beating.cancel()
-                    await engine.close()
-        finally:
-            decoder.close()
+        async with AsyncExitStack() as stack:
             if tracing is not None:
-                tracing.close()
+                stack.callback(tracing.close)
+            stack.callback(decoder.close)
+            await stack.enter_async_context(clients.running())
+            authenticator.open()
+            stack.push_async_callback(engine.close)
+            await engine.start()
+            _tell(metrics, core, settings)
+            stack.callback(asyncio.create_task(watchdog.beat()).cancel)
+            await service.warm_up()
+            await stack.enter_async_context(grpc)
+            yield
 
     app = DocumentedApp(
         title="Rheostat",
@@ -200,6 +189,35 @@ def create_app(settings: Settings, progress: ProgressDisplay = _IN_LOG) -> FastA
     if settings.origins:
         app.add_middleware(CORSMiddleware, **cors(settings.origins))
     return app
+
+
+def _local(
+    settings: Settings, served: catalog.Catalog, progress: ProgressDisplay
+) -> tuple[Core, catalog.Catalog]:
+    """Return a core in this process, and the models ready for it."""
+    backend = make_backend(settings)
+    for one in served.values():
+        backend.prepare(one.model)
+    profiles = Profiles(settings.profiles_folder, backend, time.perf_counter)
+    core = LocalCore(
+        backend,
+        settings.max_batch_size,
+        settings.max_batch_tokens,
+        time.perf_counter,
+        settings.max_wait_ms / 1000,
+        ContentCache(settings.max_cache_bytes),
+        profiles.get,
+    )
+    return core, served.profiled(partial(profiles.get, progress=progress))
+
+
+def _tell(metrics: Metrics, core: Core, settings: Settings) -> None:
+    """Have metrics tell of what the models run with."""
+    computes = core.backend_name.partition("-")[0]  # the setting may be "auto"
+    metrics.tell_build(version("rheostat"), version("torch"), computes, settings.device)
+    metrics.watch_stats("cache", lambda: core.stats.cache, ("entries", "bytes"))
+    if core.stats.backend is not None:
+        metrics.watch_stats("backend", lambda: core.stats.backend, core.levels)
 
 
 def _check_prefix(root_path: str) -> None:

@@ -186,6 +186,7 @@ def load(
     defaults: Sequence[str] = (),
     max_text_chars: int = MAX_TEXT_CHARS,
     aliases: Mapping[str, str] | None = None,
+    with_weights: bool = True,
 ) -> Catalog:
     """Load every checkpoint of a folder; defaults and aliases as for `Catalog`.
 
@@ -196,19 +197,26 @@ def load(
     served = []
     for number, path in enumerate(found, 1):
         log.info("reading model %d of %d: %s", number, len(found), path)
-        served.append(load_one(path, max_text_chars))
+        served.append(load_one(path, max_text_chars, with_weights))
     return Catalog(served, defaults, aliases)
 
 
-def load_one(folder: Path, max_text_chars: int = MAX_TEXT_CHARS) -> Served:
-    """Load one checkpoint; ``max_text_chars`` as for `TextInput`.
+def load_one(
+    folder: Path, max_text_chars: int = MAX_TEXT_CHARS, with_weights: bool = True
+) -> Served:
+    """Load one checkpoint.
+
+    Args:
+        folder: Of the checkpoint.
+        max_text_chars: As for `TextInput`.
+        with_weights: As for `models.checkpoint.load`.
 
     Raises:
         CatalogError: If it cannot be trusted or has no table.
     """
     with reading(folder, CatalogError):
         try:
-            loaded = checkpoint.load(folder)
+            loaded = checkpoint.load(folder, with_weights)
             model = loaded.model
             if TABLE not in loaded.manifest.files:
                 raise CatalogError(

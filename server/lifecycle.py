@@ -173,7 +173,9 @@ class Lifecycle:
     async def _ready(self, folder: Path, name: str) -> Served:
         """Return a model that has run once."""
         try:
-            served = await asyncio.to_thread(load_one, folder, self._max_text_chars)
+            served = await asyncio.to_thread(
+                load_one, folder, self._max_text_chars, self._engine.core.holds_weights
+            )
         except CatalogError as error:
             raise ModelLoadError(str(error), "model") from None
         if served.name != name:

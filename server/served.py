@@ -140,7 +140,15 @@ class Served:
         shapes = self.inputs.plan_shapes(names=self.names(subnet))
         plan = model.plan(subnet, shapes, tasks)
         plan = plan.with_raw() if raw else plan
-        return PreparedPlan(self.name, plan, self.inputs, profile=self.profile, owner=self.model)
+        return PreparedPlan(
+            self.name,
+            plan,
+            self.inputs,
+            profile=self.profile,
+            owner=self.model,
+            subnet=subnet,
+            is_raw=raw,
+        )
 
     def bound(
         self, is_whole: bool, tasks: frozenset[str], names: tuple[str, ...]

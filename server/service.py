@@ -137,8 +137,11 @@ class Service:
 
     async def warm_up(self) -> None:
         """Run the cheapest and the largest subnet of every model; errors as for `warm`."""
-        for number, served in enumerate(self.catalog.values(), 1):
+        for number, served in enumerate(list(self.catalog.values()), 1):
             log.info("warming up model %d of %d: %s", number, len(self.catalog), served.name)
+            if served.profile is None:
+                served = served.timed(await self._engine.core.prepare(served))
+                self.catalog.put(served)
             await self.warm(served)
         self._is_warm = True
 

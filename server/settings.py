@@ -84,6 +84,13 @@ class Settings(BaseSettings):
         description="What the weights may hold that models with load axes build when requests need "
         "them, beside those they were loaded with.",
     )
+    http_workers: int = Field(
+        default=1,
+        ge=0,
+        le=1,
+        description="Processes that read and answer HTTP, beside the one that runs the models. 0: "
+        "one process does both.",
+    )
     num_threads: int | None = Field(
         default=None, gt=0, description="CPU threads of one forward pass. Default: torch decides."
     )

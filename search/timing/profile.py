@@ -131,6 +131,21 @@ class LatencyProfile:
         self._total = [0.0, 0.0]  # seconds predicted and taken, decayed
         self._numbers = lru_cache(_MAX_KEPT)(self.numbers)
 
+    @property
+    def measured(self) -> dict[str, Any]:
+        """The arguments that make the same profile, without its corrections."""
+        return {
+            "curves": self.curves,
+            "rows": self.rows,
+            "lengths": self.lengths,
+            "seconds": self.seconds,
+            "sequences": self.sequences,
+        }
+
+    def adopt(self, corrections: Corrections, drift: float) -> None:
+        """Predict as another profile of the same curves, which observes."""
+        self.corrections, self.drift = corrections, drift
+
     def numbers(self, functions: tuple[Function, ...]) -> NDArray[np.int64]:
         """Return the curve of each function; KeyError if one was not measured."""
         return np.array([self.curves[function] for function in functions], dtype=np.int64)

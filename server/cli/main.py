@@ -19,6 +19,8 @@ from server.catalog import CatalogError, find_checkpoints
 from server.cli import calibrating
 from server.cli.commands import convert, train
 from server.cli.keys import keys
+from server.engine.process.child import EngineProcess
+from server.engine.process.remote import RemoteCore
 from server.errors import DatabaseError
 from server.http import addresses, serving
 from server.http.auth import check_exposure
@@ -87,7 +89,12 @@ def serve(**given: Any) -> None:
                 if settings.log_format == "console"
                 else ProgressDisplay()
             )
-            app = create_app(settings, progress)
+            if settings.http_workers:
+                engine = bound.enter_context(EngineProcess(settings))
+                app = create_app(settings, progress, RemoteCore(engine.path))
+                engine.wait_until_ready()
+            else:
+                app = create_app(settings, progress)
         except SettingsError as error:
             _stop(str(error), 2)
         except addresses.AddressError as error:

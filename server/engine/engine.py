@@ -14,7 +14,7 @@ from server.engine.core import Core
 from server.engine.flows import ANY_FLOW, Flow, Room
 from server.engine.item import ItemResult, QueueItem
 from server.engine.reservation import Reservation
-from server.errors import DeadlineError, InferenceError, RheostatError
+from server.errors import DeadlineError, InferenceError, ModelNotReadyError, RheostatError
 
 
 class _Promise(NamedTuple):
@@ -206,6 +206,11 @@ class Engine:
         """Tell items that came to their turn too late."""
         for one in items:
             self._end(one, DeadlineError("the deadline passed before the request could be run"))
+
+    def refused(self, items: Sequence[Waiting], text: str) -> None:
+        """Tell items for which there is nothing to run them with."""
+        for one in items:
+            self._end(one, ModelNotReadyError(text))
 
     def ended(self, error: Callable[[], RheostatError]) -> None:
         """Tell whoever is left that no answer comes.

@@ -13,6 +13,7 @@ from torch import Tensor
 from models.core import Plan, Step, plan_cost
 from models.inputs import Inputs, Item, num_tokens
 from models.nn.ragged import Value
+from models.space import Subnet
 from search.timing.profile import LatencyProfile, Workload
 from server.engine.predict import Share
 from server.engine.schedule import Ticket
@@ -33,6 +34,8 @@ class PreparedPlan:
         keep: Identities of inner values that are wanted with the answer, to go on from.
         profile: Predicts the steps; None where nothing was measured.
         owner: The model that the steps are of, held for as long as the plan is.
+        subnet: That was planned; None where nobody asks.
+        is_raw: Whether vectors keep the length that they had before they became unit vectors.
         steps: Those that must run.
         macs: Of these, for an item of the shapes that the plan was made for.
     """
@@ -44,6 +47,8 @@ class PreparedPlan:
     keep: frozenset[bytes] = frozenset()
     profile: LatencyProfile | None = None
     owner: object = None
+    subnet: Subnet | None = None
+    is_raw: bool = False
     steps: tuple[Step, ...] = field(init=False)
     macs: int = field(init=False)
 

@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 
 from models.backends.torch import TorchBackend
 from server.catalog import Catalog
-from server.engine.core import LocalCore
 from server.engine.engine import Engine
 from server.engine.load import LoadPolicy
+from server.engine.local import LocalCore
 from server.inputs.decoder import Decoder
 from server.observe.metrics import Metrics
 from server.served import Served

@@ -18,9 +18,9 @@ from models.nn.ragged import Value
 from models.run.backend import Backend
 from models.run.chain import Chain
 from models.run.execution import never
-from server.engine.core import LocalCore
 from server.engine.engine import Engine
 from server.engine.item import ItemResult, PreparedPlan, QueueItem
+from server.engine.local import LocalCore
 
 WAIT_S = 20
 INPUTS = Inputs.of("image", ImageInput(1, 1, (0, 0, 0), (1, 1, 1)))

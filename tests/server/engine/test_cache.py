@@ -15,9 +15,9 @@ from models.nn.ragged import Value
 from models.run.chain import Chain
 from models.run.jobs import Done
 from server.engine.cache import ContentCache, answers_of
-from server.engine.core import LocalCore
 from server.engine.engine import Engine
 from server.engine.item import PreparedPlan, QueueItem
+from server.engine.local import LocalCore
 from tests.server.engine.fake import FakeBackend, answers, submit, work
 from tests.server.samples import run
 

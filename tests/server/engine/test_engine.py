@@ -5,8 +5,8 @@ import logging
 
 import pytest
 
-from server.engine.core import LocalCore
 from server.engine.engine import Engine
+from server.engine.local import LocalCore
 from server.errors import (
     DeadlineError,
     InferenceError,

@@ -14,8 +14,8 @@ from fastapi import FastAPI
 from server.api.kserve import rest as kserve
 from server.api.kserve.inference import Inference
 from server.api.options import ReadOptions
-from server.engine.core import LocalCore
 from server.engine.engine import Engine
+from server.engine.local import LocalCore
 from server.http.forms import Forms
 from server.http.forms import install as install_forms
 from server.http.middleware import RequestId

@@ -1,0 +1,178 @@
+"""A core whose worker is a thread of this process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from math import inf
+from typing import Any, TypeVar
+
+from torch import nn
+
+from models.run.backend import Backend
+from models.variants import Choices, added_bytes
+from search.timing.profile import LatencyProfile
+from server.engine.batch import Waiting
+from server.engine.cache import ContentCache
+from server.engine.core import Events
+from server.engine.item import ItemResult, PreparedPlan
+from server.engine.worker_core import WorkerCore, built
+from server.errors import InferenceError, RheostatError
+from server.served import Served
+
+T = TypeVar("T")
+
+
+class LocalCore(WorkerCore):
+    """A core whose worker is a thread of this process."""
+
+    holds_weights = True
+
+    def __init__(
+        self,
+        backend: Backend,
+        max_batch_size: int,
+        max_batch_tokens: int,
+        clock: Callable[[], float],
+        max_wait_s: float = inf,
+        cache: ContentCache | None = None,
+        measure: Callable[[Served], LatencyProfile] | None = None,
+    ) -> None:
+        """Create a core that is not yet started.
+
+        Args:
+            backend: As for `WorkerCore`; closed with the core.
+            max_batch_size: As for `WorkerCore`.
+            max_batch_tokens: Likewise.
+            clock: Likewise.
+            max_wait_s: Likewise.
+            cache: Likewise.
+            measure: Returns a model's profile; called between batches. None if no model is added.
+        """
+        super().__init__(backend, max_batch_size, max_batch_tokens, clock, max_wait_s, cache)
+        self._measure = measure
+        self._variants: dict[tuple[int, Choices], nn.Module] = {}
+        self._loop: asyncio.AbstractEventLoop
+        self._ended: asyncio.Event
+        self._events: Events
+
+    @property
+    def pace(self) -> float:
+        """Seconds that batches lately took for each predicted one."""
+        return self.worker.pace.value
+
+    @property
+    def running(self) -> Sequence[Waiting]:
+        """What runs now."""
+        return self.worker.running
+
+    @property
+    def running_until(self) -> float:
+        """When that is predicted to end, on the clock; 0 if nobody waits for it any more."""
+        is_over = all(one.claim.done() for one in self.worker.running)
+        return 0.0 if is_over else self.worker.running_until
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether items are accepted and the worker is there to run them."""
+        return self.worker.is_alive
+
+    @property
+    def backend_name(self) -> str:
+        """What receipts call the back end."""
+        return self.backend.name
+
+    @property
+    def levels(self) -> frozenset[str]:
+        """Fields of the back end's stats that may fall."""
+        return self.backend.levels
+
+    async def start(self, events: Events) -> None:
+        """Start the worker. Call once, on the event loop that will put items in."""
+        self._loop, self._ended, self._events = asyncio.get_running_loop(), asyncio.Event(), events
+        self.worker.start()
+
+    async def close(self) -> None:
+        """Refuse new items, finish those accepted, stop the worker and close the back end."""
+        if self.worker.close():
+            await self._ended.wait()
+            self.worker.join()
+        self.backend.close()
+
+    def check_open(self) -> None:
+        """Raise ModelNotReadyError if nobody would run what is put in."""
+        self.worker.check_open()
+
+    def discard(self, waiting: Sequence[Waiting]) -> None:
+        """Take items out that still wait."""
+        self.worker.discard(waiting)
+
+    async def call(self, function: Callable[[], T]) -> T:
+        """Return what a function returns on the worker's thread, between two batches.
+
+        Raises:
+            ModelNotReadyError: If the worker is not running.
+            InferenceError: If it ends first.
+            Exception: Whatever the function raises.
+        """
+        return await asyncio.wrap_future(self.worker.call(function))
+
+    async def prepare(self, served: Served) -> LatencyProfile:
+        """As `Core.prepare`; errors as for `call`."""
+        assert self._measure is not None
+        measure = self._measure
+        return await self.call(lambda: self.load(served, measure))
+
+    async def expect_whole(self, served: Served) -> None:
+        """As `Core.expect_whole`; errors as for `call`."""
+        await self.call(lambda: self.expect(served))
+
+    async def build(self, served: Served, choices: Choices) -> tuple[Any, int]:
+        """As `Core.build`."""
+        model = await asyncio.to_thread(built, served, choices)
+        await self.call(lambda: self.backend.prepare(model))
+        self._variants[id(served), choices] = model
+        return model, added_bytes(model, served.model)
+
+    async def drop(self, served: Served, choices: Choices) -> None:
+        """As `Core.drop`."""
+        model = self._variants.pop((id(served), choices))
+        await self.call(lambda: self.forget(model))
+
+    async def forget_model(self, served: Served) -> None:
+        """As `Core.forget_model`."""
+        await self.call(lambda: self.forget(served.model))
+
+    def taken(self, batch: Sequence[Waiting], until: float) -> None:
+        """Tell who counts batches."""
+        self._post(self._events.taken, batch, len(batch))
+
+    def deliver(self, results: Sequence[tuple[Waiting, ItemResult]]) -> None:
+        """Tell who waits."""
+        self._post(self._events.answered, results)
+
+    def failed(self, batch: Sequence[Waiting], texts: Sequence[str]) -> None:
+        """Tell who waits."""
+        self._post(self._events.failed, batch, texts)
+
+    def expired(self, items: Sequence[Waiting]) -> None:
+        """Tell who waits."""
+        self._post(self._events.expired, items)
+
+    def learnt(self, prepared: PreparedPlan) -> None:
+        """Do nothing: whoever predicts in this process reads the same profile."""
+
+    def ended(self) -> None:
+        """Tell who waits, then whoever closes this."""
+        self._post(self._events.ended, _stopped)
+        self._post(self._ended.set)
+
+    def _post(self, call: Callable[..., None], *args: object) -> None:
+        # A loop that is gone took everybody who waited with it.
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(call, *args)
+
+
+def _stopped() -> RheostatError:
+    return InferenceError("the worker stopped before it could answer")

@@ -1,0 +1,134 @@
+"""The worker of the engine's process: answers go to the HTTP processes that wait for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import inf
+from typing import Any, cast
+
+from models.run.backend import Backend
+from search.timing.profile import LatencyProfile
+from server.engine.batch import Waiting
+from server.engine.cache import ContentCache
+from server.engine.item import ItemResult, PreparedPlan
+from server.engine.process.connection import Claim, Connection
+from server.engine.process.models import Models
+from server.engine.process.wire import Hello, Message
+from server.engine.worker_core import WorkerCore
+from server.served import Served
+
+_DRIFT_EVERY_S = 1.0
+
+
+class Host(WorkerCore):
+    """A worker whose answers go to other processes.
+
+    Attributes:
+        models: That it runs.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        max_batch_size: int,
+        max_batch_tokens: int,
+        clock: Callable[[], float],
+        max_wait_s: float = inf,
+        cache: ContentCache | None = None,
+        *,
+        measure: Callable[[Served], LatencyProfile],
+        max_text_chars: int,
+        on_end: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Create one that is not yet started.
+
+        Args:
+            backend: As for `WorkerCore`.
+            max_batch_size: Likewise.
+            max_batch_tokens: Likewise.
+            clock: Likewise.
+            max_wait_s: Likewise.
+            cache: Likewise.
+            measure: Returns a model's profile; called between batches.
+            max_text_chars: As for `server.catalog.load_one`.
+            on_end: Called on the worker's thread once it runs nothing any more.
+        """
+        super().__init__(backend, max_batch_size, max_batch_tokens, clock, max_wait_s, cache)
+        self.models = Models(self, measure, max_text_chars, clock)
+        self._clock = clock
+        self._on_end = on_end
+        self._connections: tuple[Connection, ...] = ()
+        self._told: dict[int, int] = {}  # of each model the version of its corrections
+        self._told_at = -inf
+
+    def greet(self, connection: Connection) -> None:
+        """Tell a connection from now on what all are told."""
+        stats, pace = self.stats, self.worker.pace.value
+        connection.send([("hello", Hello(self.backend.name, self.backend.levels, stats, pace))])
+        self._connections = (*self._connections, connection)
+
+    def leave(self, connection: Connection) -> None:
+        """Forget a connection that is lost."""
+        self._connections = tuple(one for one in self._connections if one is not connection)
+        self.models.leave(connection)
+
+    def deliver(self, results: Sequence[tuple[Waiting, ItemResult]]) -> None:
+        """Send each item what it asked for."""
+        for connection, mine in _split(results).items():
+            connection.send([("answered", [(number, tuple(result)) for number, result in mine])])
+
+    # The events of the worker, on its thread.
+
+    def taken(self, batch: Sequence[Waiting], until: float) -> None:
+        """Tell every process how long the device is busy, and which items are its own."""
+        pace, counting = self.worker.pace.value, _claim(batch[0]).connection
+        numbers: dict[Connection, list[int]] = {}
+        for claim in map(_claim, batch):
+            numbers.setdefault(claim.connection, []).append(claim.number)
+        for connection in self._connections:
+            size = len(batch) if connection is counting else 0
+            connection.send([("taken", numbers.get(connection, []), size, until, pace)])
+
+    def failed(self, batch: Sequence[Waiting], texts: Sequence[str]) -> None:
+        """Tell who waits."""
+        for connection, mine in _split(list(zip(batch, texts, strict=True))).items():
+            connection.send([("failed", mine)])
+
+    def expired(self, items: Sequence[Waiting]) -> None:
+        """Tell who waits."""
+        for connection, mine in _split([(one, None) for one in items]).items():
+            connection.send([("expired", [number for number, _ in mine])])
+
+    def learnt(self, prepared: PreparedPlan) -> None:
+        """Tell every process what a model's profile predicts now, if that has changed."""
+        profile, now = prepared.profile, self._clock()
+        number = self.models.number_of(prepared.owner)
+        if profile is None or number is None:
+            return
+        version = profile.corrections.version
+        if self._told.get(number) == version and now < self._told_at + _DRIFT_EVERY_S:
+            return
+        self._told[number], self._told_at = version, now
+        learnt: Message = ("learnt", number, profile.corrections, profile.drift)
+        for connection in self._connections:
+            connection.send([learnt, ("counted", self.stats)])
+
+    def ended(self) -> None:
+        """End all connections: nothing is answered any more."""
+        for connection in self._connections:
+            connection.close()
+        self._on_end()
+
+
+def _claim(one: Waiting) -> Claim:
+    return cast(Claim, one.claim)
+
+
+def _split(pairs: Sequence[tuple[Waiting, Any]]) -> dict[Connection, list[tuple[int, Any]]]:
+    """Return by connection the numbers of its items and what they are told; these are over."""
+    found: dict[Connection, list[tuple[int, Any]]] = {}
+    for one, told in pairs:
+        claim = _claim(one)
+        if claim.end():
+            found.setdefault(claim.connection, []).append((claim.number, told))
+    return found

@@ -1,0 +1,199 @@
+"""The models of the engine's process: read once, whoever asks for them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from models.elastic import Elastic
+from models.space import Subnet
+from models.variants import Choices, added_bytes, choices_of, loaded
+from search.timing.profile import LatencyProfile
+from server.catalog import load_one
+from server.engine.item import PreparedPlan
+from server.engine.process.wire import Loaded, PlanRecipe, Recipe, unpacked_recipe
+from server.engine.worker_core import WorkerCore, built
+from server.errors import ModelNotReadyError
+from server.served import Served
+
+_MAX_PLANS = 4096
+_SPARE_S = 60.0  # in which a process that has died should be back
+
+
+@dataclass(eq=False)
+class Held:
+    """A model, and which connections serve it.
+
+    Attributes:
+        number: Names it.
+        served: The model.
+        holders: Connections, each with the variants that it has had built.
+        variants: Built, by their choices.
+        left_at: When the last connection was lost, on the clock.
+    """
+
+    number: int
+    served: Served
+    holders: dict[object, set[Choices]] = field(default_factory=dict)
+    variants: dict[Choices, nn.Module] = field(default_factory=dict)
+    left_at: float = 0.0
+
+
+class Models:
+    """Reads models, builds their variants and makes their plans. For any threads.
+
+    A model goes when the last connection that serves it has said so. One whose connection is lost
+    stays for a minute at least: the process of the connection is being started again.
+    """
+
+    def __init__(
+        self,
+        core: WorkerCore,
+        measure: Callable[[Served], LatencyProfile],
+        max_text_chars: int,
+        clock: Callable[[], float],
+    ) -> None:
+        """Begin with none.
+
+        Args:
+            core: Runs them.
+            measure: Returns a model's profile; called between batches.
+            max_text_chars: As for `server.catalog.load_one`.
+            clock: Returns seconds.
+        """
+        self._clock = clock
+        self._core, self._measure, self._max_text_chars = core, measure, max_text_chars
+        self._held: dict[int, Held] = {}
+        self._lock = threading.Lock()  # one model comes or goes at a time
+        self._next = 0
+        self.plan_of: Callable[[Recipe], PreparedPlan] = lru_cache(_MAX_PLANS)(self._plan_of)
+
+    def load(self, holder: object, folder: Path, digest: str) -> Loaded:
+        """Read a model, unless the same is there.
+
+        Args:
+            holder: The connection that will serve it.
+            folder: Of its checkpoint.
+            digest: Of its manifest, as the holder has read it.
+
+        Raises:
+            CatalogError: If it cannot be served.
+            ModelNotReadyError: If the folder holds something else by now.
+        """
+        with self._lock:
+            self._purge()
+            found = (held for held in self._held.values() if _is(held.served, folder, digest))
+            held = next(found, None) or self._read(folder, digest)
+            held.holders.setdefault(holder, set())
+            profile = held.served.profile
+            assert profile is not None
+            return Loaded(held.number, profile.measured, profile.corrections)
+
+    def forget(self, holder: object, number: int) -> None:
+        """Let a model go, if nobody else serves it."""
+        with self._lock:
+            held = self._held[number]
+            self._let_go(held, holder)
+            if not held.holders:
+                self._remove(held)
+
+    def leave(self, holder: object) -> None:
+        """Note that a connection is lost."""
+        with self._lock:
+            for held in self._held.values():
+                if holder in held.holders:
+                    self._let_go(held, holder)
+                    held.left_at = self._clock()
+
+    def build(self, holder: object, number: int, choices: Choices) -> int:
+        """Build a variant, unless it is there; return the bytes of its own weights."""
+        with self._lock:
+            held = self._held[number]
+            if choices not in held.variants:
+                model = built(held.served, choices)
+                self._core.worker.call(lambda: self._core.backend.prepare(model)).result()
+                held.variants[choices] = model
+            held.holders.setdefault(holder, set()).add(choices)
+            return added_bytes(held.variants[choices], held.served.model)
+
+    def drop(self, holder: object, number: int, choices: Choices) -> None:
+        """Give up a variant, if nobody else uses it."""
+        with self._lock:
+            held = self._held[number]
+            held.holders.setdefault(holder, set()).discard(choices)
+            self._drop(held, choices)
+
+    def expect_whole(self, holder: object, number: int) -> None:
+        """Have the back end be fast first at what requests without a budget run."""
+        served = self._held[number].served
+        self._core.worker.call(lambda: self._core.expect(served)).result()
+
+    def number_of(self, owner: object) -> int | None:
+        """Return the number of a model by its weights; None if it has gone."""
+        found = (held.number for held in list(self._held.values()) if held.served.model is owner)
+        return next(found, None)
+
+    def profile(self, number: int) -> LatencyProfile | None:
+        """Return the profile of a model."""
+        held = self._held.get(number)
+        return held.served.profile if held else None
+
+    def _plan_of(self, recipe: Recipe) -> PreparedPlan:
+        wanted: PlanRecipe = unpacked_recipe(recipe)
+        held = self._held.get(wanted.model)
+        if held is None:
+            raise ModelNotReadyError("the model has gone")
+        subnet, served = Subnet(wanted.subnet), held.served
+        choices = choices_of(served.elastic.space, subnet)
+        model: Any = served.elastic
+        if choices != tuple(loaded(served.elastic.space).values()):
+            model = held.variants.get(choices)
+            if model is None:
+                raise ModelNotReadyError(f"{served.name}: the weights of {choices} have gone")
+        elastic: Elastic = model
+        plan = served.prepare_with(elastic, subnet, wanted.tasks, wanted.raw)
+        return replace(plan, keep=wanted.keep, known=wanted.known)
+
+    def _read(self, folder: Path, digest: str) -> Held:
+        served = load_one(folder, self._max_text_chars)
+        if not _is(served, folder, digest):
+            raise ModelNotReadyError(f"{folder} has changed while it was read")
+        core, measure = self._core, self._measure
+        profile = core.worker.call(lambda: core.load(served, measure)).result()
+        held = self._held[self._next] = Held(self._next, served.timed(profile))
+        self._next += 1
+        return held
+
+    def _let_go(self, held: Held, holder: object) -> None:
+        for choices in held.holders.pop(holder, set()):
+            self._drop(held, choices)
+
+    def _purge(self) -> None:
+        since = self._clock() - _SPARE_S
+        for held in [one for one in self._held.values() if not one.holders]:
+            if held.left_at < since:
+                self._remove(held)
+
+    def _remove(self, held: Held) -> None:
+        del self._held[held.number]
+        for choices in list(held.variants):
+            self._drop(held, choices)
+        self._give_up(held.served.model)
+
+    def _drop(self, held: Held, choices: Choices) -> None:
+        if choices in held.variants and not any(choices in own for own in held.holders.values()):
+            self._give_up(held.variants.pop(choices))
+
+    def _give_up(self, model: nn.Module) -> None:
+        self.plan_of.cache_clear()  # type: ignore[attr-defined]  # plans hold weights
+        self._core.worker.call(lambda: self._core.forget(model)).result()
+
+
+def _is(served: Served, folder: Path, digest: str) -> bool:
+    return served.folder == folder and served.manifest.digest == digest
