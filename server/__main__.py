@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from server import process
-from server.engine.process import child
+from server.processes import child
 
 
 def main() -> None:

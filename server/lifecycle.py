@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from models.checkpoint import CheckpointError, read_manifest
 from models.inputs.text import MAX_TEXT_CHARS
@@ -21,6 +22,7 @@ from server.engine.engine import Engine
 from server.errors import (
     ConflictError,
     ModelLoadError,
+    RheostatError,
     UnknownModelError,
     shown,
 )
@@ -30,6 +32,7 @@ from server.service import Service
 
 log = logging.getLogger(__name__)
 
+_OTHERS_S = 90.0  # for the other HTTP processes to follow
 _PATIENCE_S = 60.0  # for requests on a model that has gone
 
 
@@ -75,6 +78,8 @@ class Lifecycle:
         self._engine = engine
         self._folder = folder
         self._is_busy = False
+        self._changes = {"load": self._load, "reload": self._reload, "unload": self._unload}
+        engine.core.answering["change"] = self._change_too
 
     def stored(self) -> list[Stored]:
         """Return the checkpoints that can be loaded; those that cannot be read are left out."""
@@ -105,6 +110,10 @@ class Lifecycle:
             UnknownModelError: If the folder has none of that name.
             ModelLoadError: If its checkpoint cannot be served.
         """
+        served: Served = await self._change("load", name)
+        return served
+
+    async def _load(self, name: str) -> Served:
         async with self._alone():
             if name != (own := self._service.catalog.named(name)):
                 raise ConflictError(f"model={shown(name)} means {own!r}; load that", "model")
@@ -130,6 +139,10 @@ class Lifecycle:
             UnknownModelError: If no such model is served.
             ModelLoadError: If the new checkpoint cannot be served; the old one goes on.
         """
+        served: Served = await self._change("reload", name)
+        return served
+
+    async def _reload(self, name: str) -> Served:
         async with self._alone():
             old = self._service.catalog.choose(name)
             served = await self._ready(old.folder, old.name)
@@ -145,6 +158,10 @@ class Lifecycle:
             ConflictError: If another change is under way, or it is the last model.
             UnknownModelError: If no such model is served.
         """
+        own: str = await self._change("unload", name)
+        return own
+
+    async def _unload(self, name: str) -> str:
         async with self._alone():
             old = self._service.catalog.choose(name)
             if len(self._service.catalog) == 1:
@@ -153,6 +170,28 @@ class Lifecycle:
             await self._release(old)
             log.info("unloaded %s", old.name)
             return old.name
+
+    async def _change(self, kind: str, name: str) -> Any:
+        """Make a change here, then in the other HTTP processes.
+
+        Raises:
+            ConflictError: If one of them could not follow. It keeps what it served.
+            RheostatError: If it cannot be made here.
+        """
+        done = await self._changes[kind](name)
+        answers = await self._engine.core.ask_others(_OTHERS_S, "change", kind, name)
+        if faults := [answer for answer in answers if answer]:
+            raise ConflictError(f"not done in all HTTP processes: {faults[0]}", "model")
+        return done
+
+    async def _change_too(self, kind: str, name: str) -> str:
+        """Follow another process; return why that was not possible, if it was not."""
+        try:
+            await self._changes[kind](name)
+        except RheostatError as error:
+            log.error("%s of %s, done in another process: %s", kind, name, error.message)
+            return error.message
+        return ""
 
     @asynccontextmanager
     async def _alone(self) -> AsyncIterator[None]:

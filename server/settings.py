@@ -87,9 +87,9 @@ class Settings(BaseSettings):
     http_workers: int = Field(
         default=1,
         ge=0,
-        le=1,
-        description="Processes that read and answer HTTP, beside the one that runs the models. 0: "
-        "one process does both.",
+        le=64,
+        description="Processes that read and answer HTTP on the one port, beside the one that runs "
+        "the models. 0: one process does everything.",
     )
     num_threads: int | None = Field(
         default=None, gt=0, description="CPU threads of one forward pass. Default: torch decides."

@@ -28,7 +28,7 @@ def routes(service: Service) -> APIRouter:
 
     @router.get("/metrics", response_class=Response, responses=errors())
     async def metrics() -> Response:
-        """Return all metrics in Prometheus's text format."""
-        return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+        """Return all metrics, of all processes together, in Prometheus's text format."""
+        return Response(await service.metrics_text(), media_type=CONTENT_TYPE_LATEST)
 
     return router

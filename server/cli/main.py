@@ -8,9 +8,12 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from inspect import Parameter, Signature, signature
 from pathlib import Path
+from socket import socket
 from typing import Annotated, Any, Literal, NoReturn, TypeVar, get_origin
 
+import torch
 import typer
+from fastapi import FastAPI
 from uvicorn.config import STARTUP_FAILURE
 
 from models.checkpoint import CheckpointError, read_manifest
@@ -19,13 +22,14 @@ from server.catalog import CatalogError, find_checkpoints
 from server.cli import calibrating
 from server.cli.commands import convert, train
 from server.cli.keys import keys
-from server.engine.process.child import EngineProcess
 from server.engine.process.remote import RemoteCore
 from server.errors import DatabaseError
 from server.http import addresses, serving
 from server.http.auth import check_exposure
 from server.observe import logs
 from server.observe.progress import ProgressDisplay
+from server.processes.engine import EngineProcess
+from server.processes.workers import HttpWorkers
 from server.settings import PREFIX, Settings, SettingsError
 
 Command = TypeVar("Command", bound=Callable[..., None])
@@ -89,12 +93,7 @@ def serve(**given: Any) -> None:
                 if settings.log_format == "console"
                 else ProgressDisplay()
             )
-            if settings.http_workers:
-                engine = bound.enter_context(EngineProcess(settings))
-                app = create_app(settings, progress, RemoteCore(engine.path))
-                engine.wait_until_ready()
-            else:
-                app = create_app(settings, progress)
+            app = _app(settings, progress, sockets, bound)
         except SettingsError as error:
             _stop(str(error), 2)
         except addresses.AddressError as error:
@@ -109,6 +108,27 @@ def serve(**given: Any) -> None:
                 log.info("gRPC on %s:%d", settings.url_host, settings.grpc_port)
 
         serving.serve(app, settings, app.state.drain, sockets, announce)
+
+
+def _app(
+    settings: Settings, progress: ProgressDisplay, sockets: list[socket], bound: ExitStack
+) -> FastAPI:
+    """Return the application of this process, and start the others that the settings ask for."""
+    if not settings.http_workers:
+        return create_app(settings, progress)
+    torch.set_num_threads(1)  # models run elsewhere
+    engine = bound.enter_context(EngineProcess(settings))
+    app = create_app(settings, progress, RemoteCore(engine.path, settings.http_workers > 1))
+    engine.wait_until_ready()
+    workers = bound.enter_context(HttpWorkers(settings, sockets, engine.path))
+    drain = app.state.drain
+
+    def drain_all() -> None:
+        drain()
+        workers.terminate()
+
+    app.state.drain = drain_all
+    return app
 
 
 @cli.command()

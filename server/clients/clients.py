@@ -34,6 +34,7 @@ class Clients:
         counters: ClientCounters,
         clock: Callable[[], float] = time.time,
         timer: Callable[[], float] = time.monotonic,
+        num_processes: int = 1,
     ) -> None:
         """Wire everything; nothing is read yet.
 
@@ -43,13 +44,16 @@ class Clients:
             counters: Told what is charged and refused.
             clock: Returns Unix time in seconds.
             timer: Returns seconds since whenever; nobody sets it.
+            num_processes: Of this server, that spend from the same quotas.
         """
         self._database = database
         self._counters = counters
         self._clock = clock
         ledger = Ledger(database)
         self._meters: Meters = (
-            LeasedMeters(ledger, clock, timer) if database.is_shared else LocalMeters(ledger, clock)
+            LeasedMeters(ledger, clock, timer)
+            if database.is_shared or num_processes > 1
+            else LocalMeters(ledger, clock)
         )
         self.store = Store(database, max_clients)
         self.directory = Directory(self.store, clock, timer, self._change)
@@ -78,7 +82,12 @@ class Clients:
         Raises:
             SettingsError: If they name none.
         """
-        return cls(Database(settings.database_url), settings.max_clients, counters)
+        return cls(
+            Database(settings.database_url),
+            settings.max_clients,
+            counters,
+            num_processes=settings.http_workers,
+        )
 
     async def create_key(
         self, scopes: Collection[Scope], client: str | None, label: str, expires_in_s: float | None

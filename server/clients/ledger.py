@@ -85,25 +85,34 @@ class Ledger:
             await self._put(connection, changed)
 
     async def lease(self, asks: Mapping[MeterKey, Ask]) -> dict[MeterKey, Grant]:
-        """Take slices of quotas, each row locked until all are taken; PostgreSQL only.
+        """Take slices of quotas, each row locked until all are taken.
 
-        The clock is the database's: replicas need not agree on the time.
+        SQLite locks all of them: there whoever writes is alone. The clock is the database's, so
+        replicas need not agree on the time; SQLite's is that of the one machine.
         """
         async with self._database.writing() as connection:
             found = await self._locked(connection, asks.keys())
             missing = asks.keys() - found.keys()
             if missing:
                 # Inserted unless another replica was faster, then locked: so nobody starts anew.
-                new = postgresql.insert(meters).values(
-                    [_row(key, Meter()) for key in sorted(missing)]
-                )
+                new = self._insert().values([_row(key, Meter()) for key in sorted(missing)])
                 await connection.execute(new.on_conflict_do_nothing())
                 found |= await self._locked(connection, missing)
-            clock = text("SELECT extract(epoch FROM clock_timestamp())::float8")
-            now: float = (await connection.execute(clock)).scalar_one()
+            now: float = (await connection.execute(text(self._clock))).scalar_one()
             grants = {key: Grant.of(found[key], ask, now) for key, ask in asks.items()}
             await self._put(connection, found)
         return grants
+
+    def _insert(self) -> postgresql.Insert | sqlite.Insert:
+        if self._database.is_shared:
+            return postgresql.insert(meters)
+        return sqlite.insert(meters)
+
+    @property
+    def _clock(self) -> str:
+        if self._database.is_shared:
+            return "SELECT extract(epoch FROM clock_timestamp())::float8"
+        return "SELECT (julianday('now') - 2440587.5) * 86400.0"
 
     async def _locked(
         self, connection: AsyncConnection, keys: Collection[MeterKey]
@@ -118,9 +127,8 @@ class Ledger:
 
     async def _put(self, connection: AsyncConnection, changed: Mapping[MeterKey, Meter]) -> None:
         rows = [_row(key, meter) for key, meter in sorted(changed.items(), key=lambda x: x[0])]
-        dialect = postgresql if self._database.is_shared else sqlite
         for start in range(0, len(rows), _MAX_ROWS):
-            new = dialect.insert(meters).values(rows[start : start + _MAX_ROWS])
+            new = self._insert().values(rows[start : start + _MAX_ROWS])
             await connection.execute(
                 new.on_conflict_do_update(
                     index_elements=[meters.c.client, meters.c.quota],

@@ -6,13 +6,14 @@ thread, no weights and no back end: what it asks of a core, another process can 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from models.variants import Choices
 from search.timing.profile import LatencyProfile
 from server.engine.batch import Waiting
 from server.engine.cache import CacheStats
+from server.engine.flows import Held
 from server.engine.item import ItemResult
 from server.errors import RheostatError
 from server.served import Served
@@ -40,6 +41,9 @@ class Events(Protocol):
     def refused(self, items: Sequence[Waiting], text: str) -> None:
         """Some could not be put in: what they need has gone."""
 
+    def others_hold(self, process: int, held: Held) -> None:
+        """Another HTTP process of the server has this inside now."""
+
     def ended(self, error: Callable[[], RheostatError]) -> None:
         """Nothing that was put in before is answered any more; why, for each that waits."""
 
@@ -64,11 +68,15 @@ class Core(Protocol):
             without their weights.
         pace: Seconds that batches lately took for each predicted one.
         running: What runs now, as far as it is of this process.
+        is_shared: Whether other HTTP processes of the server put items in as well.
+        answering: What this process does when another one asks, by name.
         running_until: When the batch that runs now is predicted to end, on the clock; 0 if there
             is none.
     """
 
     holds_weights: bool
+    is_shared: bool
+    answering: dict[str, Callable[..., Awaitable[Any]]]
 
     @property
     def pace(self) -> float: ...  # noqa: D102
@@ -86,6 +94,10 @@ class Core(Protocol):
     @property
     def backend_name(self) -> str:
         """What receipts call the back end."""
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process that runs the models; None if it is this one."""
 
     @property
     def stats(self) -> Stats:
@@ -113,6 +125,12 @@ class Core(Protocol):
 
     def discard(self, waiting: Sequence[Waiting]) -> None:
         """Take items out that still wait."""
+
+    def tell_held(self, held: Held) -> None:
+        """Tell the server's other HTTP processes what this one has inside."""
+
+    async def ask_others(self, timeout_s: float, name: str, *arguments: Any) -> list[Any]:
+        """Return what the server's other HTTP processes answer, by `answering`, in time."""
 
     async def prepare(self, served: Served) -> LatencyProfile:
         """Make a model ready to run, and return how long its steps take."""

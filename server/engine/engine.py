@@ -11,10 +11,12 @@ from typing import NamedTuple
 from server.engine.admission import Admission
 from server.engine.batch import Waiting
 from server.engine.core import Core
-from server.engine.flows import ANY_FLOW, Flow, Room
+from server.engine.flows import ANY_FLOW, Flow, Held, Room
 from server.engine.item import ItemResult, QueueItem
 from server.engine.reservation import Reservation
 from server.errors import DeadlineError, InferenceError, ModelNotReadyError, RheostatError
+
+_TELL_EVERY_S = 0.01
 
 
 class _Promise(NamedTuple):
@@ -71,6 +73,7 @@ class Engine:
         self._admission = Admission(max_queue, max_wait_s, clock)
         self._clock = clock
         self._on_batch = on_batch
+        self._telling: asyncio.TimerHandle | None = None
         self._promises: dict[Waiting, _Promise] = {}
 
     @property
@@ -161,7 +164,19 @@ class Engine:
         with self._admission.reserve(
             num_items, seconds, self.core.pace, flow, running_s, is_timed, wait_s
         ) as room:
+            self._note_held()
             yield Reservation(self._submit, room)
+
+    def _note_held(self) -> None:
+        """Have other HTTP processes told soon what is inside here: they predict waits by it."""
+        if self.core.is_shared and self._telling is None:
+            self._telling = asyncio.get_running_loop().call_later(_TELL_EVERY_S, self._tell_held)
+
+    def _tell_held(self) -> None:
+        self._telling, held = None, self._admission.flows.own
+        self.core.tell_held(held)
+        if held:  # what leaves has to be told as well
+            self._note_held()
 
     async def _submit(self, items: Sequence[QueueItem], room: Room) -> list[ItemResult]:
         now, new_future = self._clock(), asyncio.get_running_loop().create_future
@@ -211,6 +226,10 @@ class Engine:
         """Tell items for which there is nothing to run them with."""
         for one in items:
             self._end(one, ModelNotReadyError(text))
+
+    def others_hold(self, process: int, held: Held) -> None:
+        """Let what another process has inside count in predictions and limits."""
+        self._admission.flows.note_other(process, held)
 
     def ended(self, error: Callable[[], RheostatError]) -> None:
         """Tell whoever is left that no answer comes.

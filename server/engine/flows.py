@@ -9,8 +9,9 @@ sharing, Parekh and Gallager 1993), plus one item of each other request, which c
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import astuple, dataclass
+from typing import TypeAlias
 
 _PER_S = 1e9  # whole nanoseconds: a sum of millions of them stays exact
 
@@ -33,6 +34,13 @@ class Flow:
 ANY_FLOW = Flow()
 
 
+FlowKey: TypeAlias = tuple[int, str]
+"""Class and client."""
+
+Held: TypeAlias = Mapping[FlowKey, tuple[float, int, int, int, int]]
+"""Of each flow what `_Held` has."""
+
+
 @dataclass(slots=True)
 class _Held:
     """What a flow's requests hold together.
@@ -50,6 +58,19 @@ class _Held:
     items: int = 0
     nanoseconds: int = 0
     head_nanoseconds: int = 0
+
+    def plus(self, other: _Held) -> _Held:
+        """Return what both hold; the weight is the other's."""
+        return _Held(
+            other.weight,
+            self.requests + other.requests,
+            self.items + other.items,
+            self.nanoseconds + other.nanoseconds,
+            self.head_nanoseconds + other.head_nanoseconds,
+        )
+
+
+_NONE = _Held(1.0)
 
 
 class Room:
@@ -95,14 +116,34 @@ class Flows:
     """All that is inside, by client and class. For one event loop, without a lock.
 
     Attributes:
-        items: Items inside.
+        items: Items inside, those of other processes of the server included.
         nanoseconds: They are predicted to take.
     """
 
     def __init__(self) -> None:
-        self._held: dict[tuple[int, str], _Held] = {}
+        self._held: dict[FlowKey, _Held] = {}
+        self._others_held: dict[int, Held] = {}  # of other processes, as they told
+        self._foreign: dict[FlowKey, _Held] = {}  # the sum of these
         self.items = 0
         self.nanoseconds = 0
+
+    @property
+    def own(self) -> Held:
+        """What this process holds, to be told to the others."""
+        return {key: astuple(held) for key, held in self._held.items()}
+
+    def note_other(self, process: int, held: Held) -> None:
+        """Take in what another process holds now; nothing once it is gone."""
+        for sign, known in ((-1, self._others_held.pop(process, {})), (1, held)):
+            for _, _, items, nanoseconds, _ in known.values():
+                self.items += sign * items
+                self.nanoseconds += sign * nanoseconds
+        if held:
+            self._others_held[process] = held
+        self._foreign = {}
+        for known in self._others_held.values():
+            for key, values in known.items():
+                self._foreign[key] = self._foreign.get(key, _NONE).plus(_Held(*values))
 
     def enter(self, flow: Flow, num_items: int, seconds: float) -> Room:
         """Let a request in; give its room to `leave` when it is over."""
@@ -134,16 +175,16 @@ class Flows:
 
     def is_alone(self, flow: Flow) -> bool:
         """Return whether nothing of another flow is inside."""
-        return self._held.keys() <= {_key(flow)}
+        return self._held.keys() | self._foreign.keys() <= {_key(flow)}
 
     def items_of(self, flow: Flow) -> int:
         """Return the items that a flow has inside."""
-        held = self._held.get(_key(flow))
+        held = self._of(_key(flow))
         return held.items if held else 0
 
     def share(self, flow: Flow, max_items: int) -> int:
         """Return an equal share of a number of items for each flow that is inside, or enters."""
-        return max_items // len(self._held.keys() | {_key(flow)})
+        return max_items // len(self._held.keys() | self._foreign.keys() | {_key(flow)})
 
     def wait_s(
         self,
@@ -163,7 +204,7 @@ class Flows:
                 requests take turns.
             room: The request's own, if it is inside already.
         """
-        own = self._held.get(_key(flow), _Held(flow.weight))
+        own = self._of(_key(flow)) or _Held(flow.weight)
         before = own.nanoseconds - (room.nanoseconds if room else 0)
         heads = own.head_nanoseconds - (room.head_nanoseconds if room else 0)
         requests = own.requests - (room is not None)
@@ -184,15 +225,22 @@ class Flows:
         running = _PER_S * running_s
         return max(running, min(everything, running + ahead)) / _PER_S
 
-    def _others(self, flow: Flow) -> Iterator[tuple[tuple[int, str], _Held]]:
+    def _of(self, key: FlowKey) -> _Held | None:
+        """Return what a flow holds in all processes; None if it holds nothing."""
+        here, elsewhere = self._held.get(key), self._foreign.get(key)
+        if here is None or elsewhere is None:
+            return here or elsewhere
+        return elsewhere.plus(here)
+
+    def _others(self, flow: Flow) -> Iterator[tuple[FlowKey, _Held]]:
         """Yield the other flows that are not of a lower class."""
-        own = _key(flow)
+        own, every = _key(flow), self._held
+        if self._foreign:
+            every = {key: self._of(key) or _NONE for key in self._held.keys() | self._foreign}
         return (
-            (key, held)
-            for key, held in self._held.items()
-            if key != own and key[0] <= flow.priority
+            (key, held) for key, held in every.items() if key != own and key[0] <= flow.priority
         )
 
 
-def _key(flow: Flow) -> tuple[int, str]:
+def _key(flow: Flow) -> FlowKey:
     return flow.priority, flow.client

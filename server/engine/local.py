@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from math import inf
 from typing import Any, TypeVar
@@ -16,6 +16,7 @@ from search.timing.profile import LatencyProfile
 from server.engine.batch import Waiting
 from server.engine.cache import ContentCache
 from server.engine.core import Events
+from server.engine.flows import Held
 from server.engine.item import ItemResult, PreparedPlan
 from server.engine.worker_core import WorkerCore, built
 from server.errors import InferenceError, RheostatError
@@ -28,6 +29,8 @@ class LocalCore(WorkerCore):
     """A core whose worker is a thread of this process."""
 
     holds_weights = True
+    pid = None
+    is_shared = False
 
     def __init__(
         self,
@@ -52,6 +55,7 @@ class LocalCore(WorkerCore):
         """
         super().__init__(backend, max_batch_size, max_batch_tokens, clock, max_wait_s, cache)
         self._measure = measure
+        self.answering: dict[str, Callable[..., Awaitable[Any]]] = {}
         self._variants: dict[tuple[int, Choices], nn.Module] = {}
         self._loop: asyncio.AbstractEventLoop
         self._ended: asyncio.Event
@@ -107,6 +111,13 @@ class LocalCore(WorkerCore):
     def discard(self, waiting: Sequence[Waiting]) -> None:
         """Take items out that still wait."""
         self.worker.discard(waiting)
+
+    def tell_held(self, held: Held) -> None:
+        """Do nothing: there is no other process."""
+
+    async def ask_others(self, timeout_s: float, name: str, *arguments: Any) -> list[Any]:
+        """Return nothing: there is no other process."""
+        return []
 
     async def call(self, function: Callable[[], T]) -> T:
         """Return what a function returns on the worker's thread, between two batches.

@@ -13,19 +13,24 @@ from collections.abc import Callable
 from contextlib import suppress
 from socket import socket
 
-_AT_ONCE = 256
+AT_ONCE = 256
 
 
 class Acceptor:
     """Takes connections from a socket beside the server that listens to it."""
 
-    def __init__(self, listening: int, connect: Callable[[], asyncio.Protocol]) -> None:
+    def __init__(
+        self, listening: int, connect: Callable[[], asyncio.Protocol], at_once: int = AT_ONCE
+    ) -> None:
         """Begin, on the running loop.
 
         Args:
             listening: Descriptor of the socket.
             connect: Makes a connection's protocol.
+            at_once: Connections taken in one turn of the loop. Fewer where several processes listen
+                to the socket: one that is busy then leaves connections to the others.
         """
+        self._at_once = at_once
         self._loop = asyncio.get_running_loop()
         self._socket = socket(fileno=os.dup(listening))
         self._connect = connect
@@ -40,7 +45,7 @@ class Acceptor:
     def _accept(self) -> None:
         # What goes wrong, such as a lack of descriptors, the server meets as well, and sees to it.
         with suppress(OSError):
-            for _ in range(_AT_ONCE):
+            for _ in range(self._at_once):
                 connection, _ = self._socket.accept()
                 connection.setblocking(False)
                 task = self._loop.create_task(self._serve(connection))

@@ -24,7 +24,7 @@ from uvicorn.config import STARTUP_FAILURE
 
 from server.errors import RheostatError
 from server.http import garbage
-from server.http.accepting import Acceptor
+from server.http.accepting import AT_ONCE, Acceptor
 from server.http.connection import limited
 from server.http.heads import Limits
 from server.settings import Settings
@@ -46,6 +46,7 @@ class Server(uvicorn.Server):
         drain_s: float,
         grace_s: float,
         announce: Callable[[], None] = lambda: None,
+        is_alone: bool = True,
     ) -> None:
         """Create a server that does not run yet.
 
@@ -55,8 +56,10 @@ class Server(uvicorn.Server):
             drain_s: Requests are still taken for so long after that.
             grace_s: For those under way when listening has stopped.
             announce: Called once it listens.
+            is_alone: Whether no other process takes connections from the same sockets.
         """
         super().__init__(config)
+        self._at_once = AT_ONCE if is_alone else 1
         config.timeout_graceful_shutdown = math.ceil(grace_s) + _LAST_WORDS_S
         self._drain = drain
         self._drain_s = drain_s
@@ -85,7 +88,9 @@ class Server(uvicorn.Server):
             app_state=self.lifespan.state,
         )
         for server in self.servers:
-            self._acceptors += [Acceptor(one.fileno(), connect) for one in server.sockets]
+            self._acceptors += [
+                Acceptor(one.fileno(), connect, self._at_once) for one in server.sockets
+            ]
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Take a signal that ends the server."""
@@ -181,7 +186,9 @@ def serve(
         announce: Called once it listens.
     """
     config = configured(app, settings)
-    server = Server(config, drain, settings.drain_s, settings.grace_s, announce)
+    server = Server(
+        config, drain, settings.drain_s, settings.grace_s, announce, settings.http_workers <= 1
+    )
     garbage.settle()  # while nobody waits
     with suppress(KeyboardInterrupt):  # raised after a good end
         server.run(sockets)

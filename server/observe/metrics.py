@@ -331,8 +331,12 @@ class Metrics:
         series: Family = self._kept[key]
         return series
 
+    def families(self) -> list[Metric]:
+        """Return all metrics of this process."""
+        return list(self._registry.collect())
+
     def text(self) -> bytes:
-        """Return all metrics in Prometheus's text format."""
+        """Return all metrics of this process in Prometheus's text format."""
         return generate_latest(self._registry)
 
 

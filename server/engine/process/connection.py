@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from queue import SimpleQueue
 from socket import MSG_DONTWAIT, SHUT_RDWR, socket
@@ -64,6 +65,7 @@ class Connection:
         self._waiting: dict[int, Waiting] = {}
         self._sending = threading.Lock()
         self._is_open = True
+        self._asked: dict[int, Future[Any]] = {}
         self._unsent: SimpleQueue[bytes | None] = SimpleQueue()
         self._num_unsent = 0
         self._writer = threading.Thread(target=self._write, name="engine-write", daemon=True)
@@ -82,6 +84,8 @@ class Connection:
         finally:
             self.close()
             self._discard(list(self._waiting))
+            for future in list(self._asked.values()):
+                future.cancel()
             self._host.leave(self)
             self._socket.close()
 
@@ -127,12 +131,27 @@ class Connection:
             self._put(*arguments)
         elif name == "discard":
             self._discard(*arguments)
-        elif name in _OPERATIONS:
+        elif name == "held":
+            self._host.relay(self, ("others_hold", id(self), *arguments))
+        elif name == "told":
+            self._told(*arguments)
+        elif name in _OPERATIONS or name == "ask_others":
             # A thread for each: they are rare, take seconds and must not hold up items.
             args = (name, *arguments)
             threading.Thread(target=self._operate, args=args, name=name, daemon=True).start()
         else:
             raise ValueError(f"{name!r} is nothing that can be asked")
+
+    def ask(self, name: str, arguments: Sequence[Any]) -> Future[Any]:
+        """Ask the process something; cancelled if it goes away."""
+        future: Future[Any] = Future()
+        self._asked[id(future)] = future
+        self.send([("asked", id(future), name, *arguments)])
+        return future
+
+    def _told(self, number: int, answer: Any) -> None:
+        if (future := self._asked.pop(number, None)) is not None:
+            future.set_result(answer)
 
     def _put(self, work: Work) -> None:
         claims = [Claim(self, number) for number, _, _ in work.items]
@@ -178,7 +197,10 @@ class Connection:
 
     def _operate(self, name: str, call: int, *arguments: Any) -> None:
         try:
-            result = getattr(self._host.models, name)(self, *arguments)
+            if name == "ask_others":
+                result = self._host.ask_others(self, *arguments)
+            else:
+                result = getattr(self._host.models, name)(self, *arguments)
         except (CatalogError, ModelNotReadyError) as error:
             self.send([("raised", call, error)])
         except Exception as error:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
+from concurrent import futures
 from math import inf
 from typing import Any, cast
 
@@ -64,13 +66,29 @@ class Host(WorkerCore):
     def greet(self, connection: Connection) -> None:
         """Tell a connection from now on what all are told."""
         stats, pace = self.stats, self.worker.pace.value
-        connection.send([("hello", Hello(self.backend.name, self.backend.levels, stats, pace))])
+        hello = Hello(os.getpid(), self.backend.name, self.backend.levels, stats, pace)
+        connection.send([("hello", hello)])
         self._connections = (*self._connections, connection)
 
     def leave(self, connection: Connection) -> None:
         """Forget a connection that is lost."""
         self._connections = tuple(one for one in self._connections if one is not connection)
+        self.relay(connection, ("others_hold", id(connection), {}))
         self.models.leave(connection)
+
+    def relay(self, sender: Connection, message: Message) -> None:
+        """Tell all but one what it has said."""
+        for connection in self._connections:
+            if connection is not sender:
+                connection.send([message])
+
+    def ask_others(
+        self, asker: Connection, timeout_s: float, name: str, *arguments: Any
+    ) -> list[Any]:
+        """Return what all but one process answer in time."""
+        others = [one for one in self._connections if one is not asker]
+        done, _ = futures.wait([one.ask(name, arguments) for one in others], timeout_s)
+        return [one.result() for one in done if not one.cancelled()]
 
     def deliver(self, results: Sequence[tuple[Waiting, ItemResult]]) -> None:
         """Send each item what it asked for."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import os
 import signal
 import threading
@@ -11,7 +10,6 @@ import time
 from contextlib import suppress
 from functools import partial
 from multiprocessing.connection import Connection as Pipe
-from multiprocessing.connection import wait
 from socket import socket
 from types import FrameType
 from typing import Any
@@ -23,6 +21,7 @@ from server.engine.process.connection import Connection
 from server.engine.process.host import Host
 from server.observe import logs
 from server.observe.progress import ProgressDisplay
+from server.processes.child import end_with_parent
 from server.profiles import Profiles
 from server.settings import Settings, SettingsError
 
@@ -48,7 +47,7 @@ def run(settings: Settings, listening: socket, told: Pipe[Any, Any]) -> None:
     # Ctrl-C is for the HTTP processes: when they have answered, this one is told to end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, partial(_finish, host))
-    threading.Thread(target=_end_with_server, name="watch", daemon=True).start()
+    end_with_parent()
     told.send(None)
     told.close()
     while True:
@@ -88,15 +87,6 @@ def _closed(host: Host) -> None:
     _die()
 
 
-def _end_with_server() -> None:
-    """End when whoever started this process has gone: nobody would end it."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    wait([parent.sentinel])
-    log.warning("the server has gone, and the engine's process with it")
-    _die(1)
-
-
-def _die(code: int = 0) -> None:
+def _die() -> None:
     # At once: nothing is left to be written, and torch takes a second to end.
-    os._exit(code)
+    os._exit(0)

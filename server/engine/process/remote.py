@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
@@ -18,6 +18,7 @@ from models.variants import Choices
 from search.timing.profile import Corrections, LatencyProfile
 from server.engine.batch import Waiting
 from server.engine.core import Events, Stats
+from server.engine.flows import Held
 from server.engine.item import ItemResult, PreparedPlan
 from server.engine.process.wire import (
     Frames,
@@ -42,13 +43,16 @@ class RemoteCore(asyncio.Protocol):
 
     holds_weights = False
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, is_shared: bool = False) -> None:
         """Connect to nothing yet.
 
         Args:
             path: Of the socket that the engine's process listens to.
+            is_shared: Whether other HTTP processes put items in as well.
         """
-        self._path = path
+        self._path, self.is_shared = path, is_shared
+        self.answering: dict[str, Callable[..., Awaitable[Any]]] = {}
+        self._asking: set[asyncio.Task[None]] = set()
         self.pace = 1.0
         self._events: Events
         self._loop: asyncio.AbstractEventLoop
@@ -59,7 +63,7 @@ class RemoteCore(asyncio.Protocol):
         self._waiting: dict[int, Waiting] = {}
         self._number_of: dict[Waiting, int] = {}
         self._running: Sequence[Waiting] = ()
-        self._until, self._is_shared = 0.0, False
+        self._until = 0.0
         self._calls: dict[int, asyncio.Future[Any]] = {}
         self._models: dict[int, tuple[Served, int]] = {}  # by identity of the weights
         self._profiles: dict[int, LatencyProfile] = {}
@@ -99,6 +103,11 @@ class RemoteCore(asyncio.Protocol):
     def levels(self) -> frozenset[str]:
         """Fields of the back end's stats that may fall."""
         return self._hello.levels
+
+    @property
+    def pid(self) -> int:
+        """Of the engine's process."""
+        return self._hello.pid
 
     async def start(self, events: Events) -> None:
         """Connect, and wait until the other side has greeted."""
@@ -157,6 +166,18 @@ class RemoteCore(asyncio.Protocol):
             del self._waiting[number]
         if numbers and self._transport is not None:
             self._send("discard", numbers)
+
+    async def ask_others(self, timeout_s: float, name: str, *arguments: Any) -> list[Any]:
+        """As `Core.ask_others`."""
+        if not self.is_shared:
+            return []
+        answers: list[Any] = await self._call("ask_others", timeout_s, name, *arguments)
+        return answers
+
+    def tell_held(self, held: Held) -> None:
+        """As `Core.tell_held`."""
+        if self.is_shared and self._transport is not None:
+            self._send("held", held)
 
     async def prepare(self, served: Served) -> LatencyProfile:
         """As `Core.prepare`.
@@ -243,6 +264,17 @@ class RemoteCore(asyncio.Protocol):
 
     def _on_refused(self, numbers: Sequence[int], text: str) -> None:
         self._events.refused([one for number in numbers if (one := self._pop(number))], text)
+
+    def _on_others_hold(self, process: int, held: Held) -> None:
+        self._events.others_hold(process, held)
+
+    def _on_asked(self, number: int, name: str, *arguments: Any) -> None:
+        task = self._loop.create_task(self._answer(number, name, *arguments))
+        self._asking.add(task)
+        task.add_done_callback(self._asking.discard)
+
+    async def _answer(self, number: int, name: str, *arguments: Any) -> None:
+        self._send("told", number, await self.answering[name](*arguments))
 
     def _on_learnt(self, number: int, corrections: Corrections, drift: float) -> None:
         if (profile := self._profiles.get(number)) is not None:

@@ -94,12 +94,14 @@ class Hello(NamedTuple):
     """What the engine's process says first.
 
     Attributes:
+        pid: Of the process.
         backend_name: What receipts call the back end.
         levels: Fields of the back end's stats that may fall.
         stats: Of this moment.
         pace: Likewise.
     """
 
+    pid: int
     backend_name: str
     levels: frozenset[str]
     stats: Stats
