@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from multiprocessing.connection import Connection as Pipe
@@ -39,7 +40,7 @@ def run(settings: Settings, listening: socket, told: Pipe[Any, Any]) -> None:
     process.tune()
     logs.configure(settings.log_format, settings.log_level)
     try:
-        host = _host(settings)
+        host = host_of(settings, _die)
     except SettingsError as error:
         told.send(str(error))
         return
@@ -50,13 +51,28 @@ def run(settings: Settings, listening: socket, told: Pipe[Any, Any]) -> None:
     end_with_parent()
     told.send(None)
     told.close()
-    while True:
-        endpoint, _ = listening.accept()
-        connection = Connection(host, endpoint)
-        threading.Thread(target=connection.run, name="engine-read", daemon=True).start()
+    accept(host, listening)
 
 
-def _host(settings: Settings) -> Host:
+def accept(host: Host, listening: socket) -> None:
+    """Take connections until the socket is closed."""
+    with suppress(OSError):
+        while True:
+            endpoint, _ = listening.accept()
+            connection = Connection(host, endpoint)
+            threading.Thread(target=connection.run, name="engine-read", daemon=True).start()
+
+
+def host_of(settings: Settings, on_end: Callable[[], None]) -> Host:
+    """Return a host that is not yet started.
+
+    Args:
+        settings: Of the server.
+        on_end: Called once nothing is run any more.
+
+    Raises:
+        SettingsError: If the device or the runtime is not there.
+    """
     backend = make_backend(settings)
     profiles = Profiles(settings.profiles_folder, backend, time.perf_counter)
     is_seen = settings.log_format == "console"
@@ -70,7 +86,7 @@ def _host(settings: Settings) -> Host:
         ContentCache(settings.max_cache_bytes),
         measure=partial(profiles.get, progress=progress),
         max_text_chars=settings.max_text_chars,
-        on_end=_die,
+        on_end=on_end,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -33,14 +34,16 @@ class Held:
     Attributes:
         number: Names it.
         served: The model.
-        holders: Connections, each with the variants that it has had built.
+        holders: Connections, each with how often it has loaded the model.
+        builders: Connections, each with the variants that it has had built.
         variants: Built, by their choices.
         left_at: When the last connection was lost, on the clock.
     """
 
     number: int
     served: Served
-    holders: dict[object, set[Choices]] = field(default_factory=dict)
+    holders: Counter[object] = field(default_factory=Counter)
+    builders: dict[object, set[Choices]] = field(default_factory=dict)
     variants: dict[Choices, nn.Module] = field(default_factory=dict)
     left_at: float = 0.0
 
@@ -90,7 +93,7 @@ class Models:
             self._purge()
             found = (held for held in self._held.values() if _is(held.served, folder, digest))
             held = next(found, None) or self._read(folder, digest)
-            held.holders.setdefault(holder, set())
+            held.holders[holder] += 1
             profile = held.served.profile
             assert profile is not None
             return Loaded(held.number, profile.measured, profile.corrections)
@@ -99,7 +102,9 @@ class Models:
         """Let a model go, if nobody else serves it."""
         with self._lock:
             held = self._held[number]
-            self._let_go(held, holder)
+            held.holders[holder] -= 1
+            if not held.holders[holder]:
+                self._let_go(held, holder)
             if not held.holders:
                 self._remove(held)
 
@@ -119,14 +124,14 @@ class Models:
                 model = built(held.served, choices)
                 self._core.worker.call(lambda: self._core.backend.prepare(model)).result()
                 held.variants[choices] = model
-            held.holders.setdefault(holder, set()).add(choices)
+            held.builders.setdefault(holder, set()).add(choices)
             return added_bytes(held.variants[choices], held.served.model)
 
     def drop(self, holder: object, number: int, choices: Choices) -> None:
         """Give up a variant, if nobody else uses it."""
         with self._lock:
             held = self._held[number]
-            held.holders.setdefault(holder, set()).discard(choices)
+            held.builders.setdefault(holder, set()).discard(choices)
             self._drop(held, choices)
 
     def expect_whole(self, holder: object, number: int) -> None:
@@ -171,7 +176,8 @@ class Models:
         return held
 
     def _let_go(self, held: Held, holder: object) -> None:
-        for choices in held.holders.pop(holder, set()):
+        del held.holders[holder]
+        for choices in held.builders.pop(holder, set()):
             self._drop(held, choices)
 
     def _purge(self) -> None:
@@ -187,7 +193,7 @@ class Models:
         self._give_up(held.served.model)
 
     def _drop(self, held: Held, choices: Choices) -> None:
-        if choices in held.variants and not any(choices in own for own in held.holders.values()):
+        if choices in held.variants and not any(choices in own for own in held.builders.values()):
             self._give_up(held.variants.pop(choices))
 
     def _give_up(self, model: nn.Module) -> None:
