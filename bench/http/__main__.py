@@ -15,7 +15,6 @@ import asyncio
 import base64
 import cProfile
 import json
-import logging
 import os
 import pstats
 import re
@@ -248,7 +247,7 @@ def main() -> None:
             database=f"sqlite:///{scratch}/clients.db",
         )
         app = create_app(settings)
-        logging.basicConfig(level="INFO", handlers=[logs.handler_of(settings.log_format, nowhere)])
+        logs.configure(settings.log_format, settings.log_level, nowhere)
         kinds = requests_of(options.text, options.image)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             found = runner.run(run(app, settings, effort, kinds))

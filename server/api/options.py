@@ -30,6 +30,7 @@ READ_TIMEOUT = "x-stainless-read-timeout"  # sent unasked by SDKs such as OpenAI
 LIMITS = {PREFIX + name.replace("_", "-"): name for name in BudgetBody.model_fields}
 
 _OURS = PREFIX.removesuffix("-")
+_READ = (_OURS.encode(), READ_TIMEOUT.encode())
 _FLAGS = {"true": True, "false": False}
 # Python's own conversion takes more: "1_000", "infinity".
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
@@ -155,8 +156,12 @@ class ReadOptions:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection."""
         if scope["type"] == "http":
-            headers = ((k.decode("latin-1"), v.decode("latin-1")) for k, v in scope["headers"])
-            scope["state"]["options"] = read_options(headers, runs_model(route_path(scope)))
+            given = [pair for pair in scope["headers"] if pair[0].startswith(_READ)]
+            options = NONE
+            if given:  # few clients send any
+                headers = ((k.decode("latin-1"), v.decode("latin-1")) for k, v in given)
+                options = read_options(headers, runs_model(route_path(scope)))
+            scope["state"]["options"] = options
         await self._app(scope, receive, send)
 
 

@@ -161,6 +161,7 @@ def configured(app: ASGIApp, settings: Settings) -> uvicorn.Config:
         timeout_keep_alive=settings.keep_alive_s,
         log_config=None,  # its loggers write where all others do
         access_log=False,  # `RequestId` writes it
+        proxy_headers=settings.traces is not None,  # only traces tell a client's address
     )
 
 
