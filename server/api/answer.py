@@ -14,6 +14,7 @@ from search.find import Selection
 from server.admitted import Answer
 from server.choose import Choice
 from server.errors import ClientGoneError
+from server.http.leaving import watch
 from server.observe.metrics import Stage
 from server.served import Served
 
@@ -158,13 +159,12 @@ async def unless_gone(request: Request, answering: Coroutine[Any, Any, T]) -> T:
     assert asking is not None, "requests are answered in tasks"
     is_gone = False
 
-    async def watch() -> None:
+    def leave() -> None:
         nonlocal is_gone
-        await _disconnected(request)
         is_gone = True
         asking.cancel()
 
-    watching = asyncio.create_task(watch())
+    end_watch = watch(request.scope, request.receive, leave)
     try:
         return await answering
     except asyncio.CancelledError:
@@ -172,9 +172,4 @@ async def unless_gone(request: Request, answering: Coroutine[Any, Any, T]) -> T:
             raise ClientGoneError("the client closed the connection") from None
         raise
     finally:
-        watching.cancel()
-
-
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+        end_watch()

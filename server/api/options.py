@@ -31,6 +31,7 @@ LIMITS = {PREFIX + name.replace("_", "-"): name for name in BudgetBody.model_fie
 
 _OURS = PREFIX.removesuffix("-")
 _READ = (_OURS.encode(), READ_TIMEOUT.encode())
+_ANY = Budget()
 _FLAGS = {"true": True, "false": False}
 # Python's own conversion takes more: "1_000", "infinity".
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
@@ -91,12 +92,14 @@ class Options:
             timeout_s: What the protocol itself says of it; the shorter time holds.
             raw: As in `Question`.
         """
-        given = {} if budget is None else budget.model_dump(exclude_unset=True)
+        limits = {} if budget is None else budget.model_dump(exclude_unset=True)
+        if self.limits:
+            limits = {**self.limits, **limits}
         times = [s for s in (self.timeout_s, timeout_s) if s is not None]
         return Question(
             tasks=tasks,
             preferences=preferences,
-            budget=Budget(**{**self.limits, **given}),
+            budget=Budget(**limits) if limits else _ANY,
             fixed=fixed or {},
             caller=caller,
             priority=self.priority if priority is None else priority,

@@ -21,12 +21,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import lru_cache
 
 from search.budget import Budget
 from server.choose import Question
 from server.clients.profile import CEILINGS, ClientProfile, check_ceilings
 from server.errors import UnknownModelError
 from server.served import Served
+
+_MAX_BUDGETS = 128  # decided, that are kept: most requests have one of a few
 
 
 def inherited(question: Question, served: Served, slims_all: bool = False) -> Question:
@@ -56,6 +59,7 @@ def inherited(question: Question, served: Served, slims_all: bool = False) -> Qu
     )
 
 
+@lru_cache(_MAX_BUDGETS)
 def _decided(budget: Budget, may_shrink: bool) -> Budget:
     return budget if budget.strict is not None else replace(budget, strict=not may_shrink)
 

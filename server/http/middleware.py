@@ -15,7 +15,7 @@ from server.errors import (
     RheostatError,
 )
 from server.http.forms import Forms
-from server.http.heads import FAULT
+from server.http.heads import FAULT, WHOLE
 from server.observe import logs
 from server.observe.watchdog import Watchdog
 
@@ -153,7 +153,7 @@ class BodyTimeout:
 
         async def receive_in_time() -> Message:
             nonlocal is_received
-            if is_received:
+            if is_received or scope["state"].get(WHOLE):
                 return await receive()
             try:
                 async with asyncio.timeout_at(deadline):

@@ -140,11 +140,13 @@ def _note(
     level = logging.DEBUG if is_probe else logging.INFO
     if not _access.isEnabledFor(level):
         return
-    known = {"model": current.model, "client": caller.client or None}
-    known = {name: value for name, value in known.items() if value is not None}
     fields = {**answer, "duration_ms": round(1000 * seconds, 3)}
-    words = [*map(str, fields.values()), "ms", *(f"{key}={word}" for key, word in known.items())]
-    _access.log(level, "%s", " ".join(words), extra={**fields, **known})
+    line = " ".join(map(str, fields.values())) + " ms"
+    for name, value in (("model", current.model), ("client", caller.client)):
+        if value:
+            fields[name] = value
+            line += f" {name}={value}"
+    _access.log(level, "%s", line, extra=fields)
 
 
 def _add_request_id(record: logging.LogRecord) -> bool:

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 from prometheus_client import (
     CollectorRegistry,
-    Counter,
     Gauge,
     Info,
     ProcessCollector,
@@ -34,7 +33,7 @@ from server.errors import (
     RequestTimeoutError,
     RheostatError,
 )
-from server.observe.histograms import Histogram
+from server.observe.series import Counter, Histogram
 from server.served import Served
 
 # 0.1 ms to 10 s, four to a decade: model servers answer in milliseconds.
