@@ -171,7 +171,7 @@ class Finder:
             raise ValueError("a latency budget needs terms with a timing")
         asked, lasting = self.request(tasks, preferences), terms
         if math.isinf(terms.max_seconds):  # then predictions, which change, have no say
-            lasting = terms._replace(timing=None, pace=1.0)
+            lasting = Terms(terms.price, resident=terms.resident)
         found = self._remembered(asked, budget, tolerance, lasting)
         if terms.timing is None:
             return found.selection

@@ -50,6 +50,7 @@ class StageClock:
 
     Attributes:
         nanoseconds: By stage, so far.
+        own_ns: What reading the clock took.
     """
 
     def __init__(self, clock: Callable[[], int] = time.thread_time_ns) -> None:
@@ -59,6 +60,7 @@ class StageClock:
             clock: CPU time of the thread at hand, nanoseconds.
         """
         self.nanoseconds = Counter[str]()
+        self.own_ns = 0
         self._clock = clock
         self._thread = threading.get_ident()
         self._inside: list[str] = []
@@ -66,15 +68,17 @@ class StageClock:
 
     def enter(self, stage: str) -> None:
         """Begin a stage, inside the one at hand if there is one."""
-        self._count()
+        now = self._count()
         self._inside.append(stage)
         self._since = self._clock()
+        self.own_ns += self._since - now
 
     def leave(self) -> None:
         """Go back to the stage around."""
-        self._count()
+        now = self._count()
         self._inside.pop()
         self._since = self._clock()
+        self.own_ns += self._since - now
 
     def timed(self, function: Callable[..., Any], stage: str) -> Callable[..., Any]:
         """Return a function that does the same within a stage; on other threads it is untimed."""
@@ -117,10 +121,11 @@ class StageClock:
             else:
                 resume = lambda: work.send(None)  # noqa: E731
 
-    def _count(self) -> None:
+    def _count(self) -> int:
         now = self._clock()
         if self._inside:
             self.nanoseconds[self._inside[-1]] += now - self._since
+        return now
 
 
 @contextmanager

@@ -83,11 +83,19 @@ async def read_infer(request: Request, max_images: int) -> Parsed:
 
 
 def _check_type(request: Request, *allowed: str) -> str:
-    found = request.headers.get("content-type", "")
+    found = field_of(request, b"content-type")
     kind = found.partition(";")[0].strip().lower()
     if kind not in allowed:
         raise UnsupportedMediaError(f"content-type={shown(found)} must be {' or '.join(allowed)}")
     return kind
+
+
+def field_of(request: Request, name: bytes) -> str:
+    """Return the first header field of a name; empty if there is none."""
+    for known, value in request.scope["headers"]:
+        if known == name:
+            return str(value, "latin-1")
+    return ""
 
 
 async def read_body(request: Request) -> bytes:

@@ -47,7 +47,8 @@ def inherited(question: Question, served: Served, slims_all: bool = False) -> Qu
     profile = question.caller.profile
     if profile is None:
         budget = question.budget
-        return replace(question, budget=_decided(budget, budget.names_limit or slims_all))
+        decided = _decided(budget, budget.names_limit or slims_all)
+        return question if decided is budget else _within(question, decided)
     if profile.models is not None and served.name not in profile.models:
         raise UnknownModelError(
             f"model={served.name!r} is not served; one of {list(profile.models)}", "model"
@@ -56,6 +57,21 @@ def inherited(question: Question, served: Served, slims_all: bool = False) -> Qu
         question,
         budget=_budget(question.budget, profile, slims_all),
         preferences=_preferences(question, served, profile),
+    )
+
+
+def _within(question: Question, budget: Budget) -> Question:
+    # Half the time of `replace`, which looks up every field by name.
+    return Question(
+        question.tasks,
+        question.preferences,
+        budget,
+        question.fixed,
+        question.caller,
+        question.priority,
+        question.timeout_s,
+        question.raw,
+        question.resident,
     )
 
 

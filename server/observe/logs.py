@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import time
 from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -30,7 +31,6 @@ PROBES = frozenset(
 """Paths that machines ask every few seconds; nobody wants to read about them."""
 
 _access = logging.getLogger("rheostat.access")
-_CONSOLE = "%(asctime)s %(levelname)s %(name)s [%(request_id)s]: %(message)s"
 _INDENT = "    "
 _ID_BYTES = 16
 _PLAIN_WORD = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
@@ -165,7 +165,7 @@ def _path(scope: Scope) -> str:
 
 def _formatter(form: Format) -> logging.Formatter:
     if form == "console":
-        return _ConsoleFormatter(_CONSOLE, defaults={"request_id": "-"})
+        return _ConsoleFormatter()
     return JsonFormatter(  # escapes all that is not ASCII
         ["levelname", "name", "message"],
         timestamp="time",
@@ -177,18 +177,24 @@ def _formatter(form: Format) -> logging.Formatter:
 class _ConsoleFormatter(logging.Formatter):
     """A record is one line; the lines of a traceback below it are indented."""
 
+    _second = -1, ""  # the last one that was written, and how
+
     def format(self, record: logging.LogRecord) -> str:
-        record.exc_text = None  # a handler before this one may have kept its own spelling
-        return super().format(record)
+        when, asked = self.formatTime(record), getattr(record, "request_id", "-")
+        text = f"{when} {record.levelname} {record.name} [{asked}]: {record.getMessage()}"
+        lines = [_on_one_line(text.rstrip())]
+        if record.exc_info:
+            lines.append(_indented(self.formatException(record.exc_info)))
+        if record.stack_info:
+            lines.append(_indented(self.formatStack(record.stack_info)))
+        return "\n".join(lines)
 
-    def formatMessage(self, record: logging.LogRecord) -> str:
-        return _on_one_line(super().formatMessage(record).rstrip())
-
-    def formatException(self, ei: object) -> str:
-        return _indented(super().formatException(ei))  # type: ignore[arg-type]
-
-    def formatStack(self, stack_info: str) -> str:
-        return _indented(super().formatStack(stack_info))
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
+        second, text = self._second
+        if second != (now := int(record.created)):
+            text = time.strftime(self.default_time_format, time.localtime(now))
+            self._second = now, text
+        return f"{text},{int(record.msecs):03d}"
 
 
 def _indented(text: str) -> str:

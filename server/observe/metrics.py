@@ -33,7 +33,7 @@ from server.errors import (
     RequestTimeoutError,
     RheostatError,
 )
-from server.observe.series import Counter, Histogram
+from server.observe.series import Count, Counter, Distribution, Histogram
 from server.served import Served
 
 # 0.1 ms to 10 s, four to a decade: model servers answer in milliseconds.
@@ -97,6 +97,17 @@ class Tally:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self._on_end(self.model, error)
+
+
+class _Answers(NamedTuple):
+    """Series of a model, found once: each answer counts in ten."""
+
+    flops: Count
+    shared: Count
+    slimmed: Count
+    quality: Distribution
+    ratio: Distribution
+    stages: Mapping[Stage, Distribution]
 
 
 class Metrics:
@@ -205,23 +216,27 @@ class Metrics:
         )
         self.clients = ClientCounters(registry)
         self._kept: dict[tuple[object, ...], Any] = {}
+        self._answers: dict[str, _Answers] = {}
         for outcome in Outcome:
             self._requests.labels(_NO_MODEL, outcome)
         for model in models:
             self._create(model)
 
-    def _create(self, model: str) -> None:
-        """Create a model's series, at zero."""
+    def _create(self, model: str) -> _Answers:
+        """Create a model's series, at zero, and return those that each answer counts in."""
         for outcome in Outcome:
             self._requests.labels(model, outcome)
         for latency in Latency:
             self._latency.labels(model, latency)
-        for by_model in (self._flops, self._shared, self._slimmed):
-            by_model.labels(model)
-        self._quality.labels(model)
-        self._ratio.labels(model)
-        for stage in Stage:
-            self._stages.labels(model, stage)
+        found = self._answers[model] = _Answers(
+            flops=self._flops.labels(model),
+            shared=self._shared.labels(model),
+            slimmed=self._slimmed.labels(model),
+            quality=self._quality.labels(model),
+            ratio=self._ratio.labels(model),
+            stages={stage: self._stages.labels(model, stage) for stage in Stage},
+        )
+        return found
 
     def watch(
         self,
@@ -309,29 +324,30 @@ class Metrics:
             seconds: Per stage.
             latency_ms: Of the budget.
         """
-        model, selection = served.name, choice.selection
-        self._of(self._flops, model).inc(flops)
-        self._of(self._shared, model).inc(flops * shared)
-        self._of(self._quality, model).observe(selection.quality)
+        model, selection, total_s = served.name, choice.selection, seconds[Stage.TOTAL]
+        known = self._answers.get(model) or self._create(model)
+        known.flops.inc(flops)
+        known.shared.inc(flops * shared)
+        known.quality.observe(selection.quality)
         most = selection.fraction + _SAME
         front = max(0, bisect_right(served.front, most, key=lambda point: point.fraction) - 1)
         self._of(self._subnets, model, front).inc()
         if choice.is_slimmed:
-            self._of(self._slimmed, model).inc()
+            known.slimmed.inc()
         if choice.predicted_s > 0:
-            self._of(self._ratio, model).observe(seconds[Stage.TOTAL] / choice.predicted_s)
+            known.ratio.observe(total_s / choice.predicted_s)
         if latency_ms is not None:
-            is_met = 1000 * seconds[Stage.TOTAL] <= latency_ms
+            is_met = 1000 * total_s <= latency_ms
             self._of(self._latency, model, Latency.MET if is_met else Latency.MISSED).inc()
         for stage, value in seconds.items():
-            self._of(self._stages, model, stage).observe(value)
+            known.stages[stage].observe(value)
 
     def given_up(self, served: Served) -> None:
         """Record a latency budget that passed before the request's turn."""
         self._of(self._latency, served.name, Latency.MISSED).inc()
 
     def _of(self, family: _Family[Series], *labels: object) -> Series:
-        """Return a series, looked up by text and under a lock only once: a request has eleven."""
+        """Return a series, looked up by text only once."""
         key = (family, *labels)
         found: Series | None = self._kept.get(key)
         if found is None:

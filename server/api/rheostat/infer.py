@@ -17,7 +17,7 @@ from server.api.answer import (
     receipt_of,
     unless_gone,
 )
-from server.api.body import read_infer, read_json
+from server.api.body import field_of, read_infer, read_json
 from server.api.documentation import FORM_SCHEMA, errors, inlined, request_docs
 from server.api.options import options_of
 from server.api.outputs import to_json, to_picture
@@ -80,7 +80,7 @@ def routes(service: Service, max_images: int, max_texts: int) -> APIRouter:
             answer = await unless_gone(
                 request, service.infer(served, _question(served, body, request), items)
             )
-        if request.headers.get("accept") == _PNG:
+        if field_of(request, b"accept") == _PNG:
             picture = await asyncio.to_thread(_picture, served, answer)
             headers = receipt_headers(served, answer.selection)
             return Response(picture, media_type=_PNG, headers=headers)
