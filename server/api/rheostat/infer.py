@@ -17,7 +17,7 @@ from server.api.answer import (
     receipt_of,
     unless_gone,
 )
-from server.api.body import field_of, read_infer, read_json
+from server.api.body import Parsed, field_of, read_infer, read_json
 from server.api.documentation import FORM_SCHEMA, errors, inlined, request_docs
 from server.api.options import options_of
 from server.api.outputs import to_json, to_picture
@@ -29,6 +29,7 @@ from server.api.rheostat.schema import (
     PlanAnswer,
     PlanBody,
 )
+from server.catalog import Catalog
 from server.choose import Question
 from server.clients.caller import caller_of
 from server.errors import InvalidRequestError
@@ -63,22 +64,12 @@ def routes(service: Service, max_images: int, max_texts: int) -> APIRouter:
         With `Accept: image/png`, one item and one task that gives a map, the answer is a picture.
         """
         with service.metrics.request() as tally:
-            body, uploads, given = await read_infer(request, max_images)
+            parsed = await read_infer(request, max_images)
             models = service.models_of(caller_of(request))
-            items: list[Sources]
-            if given is None:
-                served = models.choose(body.model, "image")
-                items = [*served.named("image", uploads)]
-            else:
-                first = given if isinstance(given, dict) else given[0]
-                served = models.choose(body.model, names=first)
-                limit = (max_images, "max_images")
-                if served.inputs.has_length:
-                    limit = (max_texts, "max_texts")
-                items = items_of(served, given, *limit)
+            served, items = _asked(models, parsed, max_images, max_texts)
             tally.model = served.name
             answer = await unless_gone(
-                request, service.infer(served, _question(served, body, request), items)
+                request, service.infer(served, _question(served, parsed.body, request), items)
             )
         if field_of(request, b"accept") == _PNG:
             picture = await asyncio.to_thread(_picture, served, answer)
@@ -103,6 +94,21 @@ def routes(service: Service, max_images: int, max_texts: int) -> APIRouter:
         return Written({"receipt": plan_receipt(served, selection)})
 
     return router
+
+
+def _asked(
+    models: Catalog, parsed: Parsed, max_images: int, max_texts: int
+) -> tuple[Served, list[Sources]]:
+    """Return the model that a request asks, and its items."""
+    body, uploads, given = parsed
+    if given is None:
+        served = models.choose(body.model, "image")
+        return served, [*served.named("image", uploads)]
+    served = models.choose(body.model, names=given if isinstance(given, dict) else given[0])
+    limit = (max_images, "max_images")
+    if served.inputs.has_length:
+        limit = (max_texts, "max_texts")
+    return served, items_of(served, given, *limit)
 
 
 def _plan_shapes(served: Served, num_tokens: int | None) -> Shapes:
