@@ -37,7 +37,7 @@ TEXTS: Mapping[str, str] = {
 """What texts are repetitions of."""
 
 
-def bodies(text: str) -> Iterator[tuple[str, Any]]:
+def bodies(text: str, model: str) -> Iterator[tuple[str, Any]]:
     """Yield every path that tokenises with bodies that send a text: as it is, and to be cut."""
     for cut in ({}, {"truncate": "right"}, {"truncate": "left"}):
         yield "/v1/embeddings", {"input": text, **cut}
@@ -48,11 +48,11 @@ def bodies(text: str) -> Iterator[tuple[str, Any]]:
     yield "/v1/similarity", {"source": text, "texts": ["a"], "truncate": "right"}
     yield "/similarity", {"inputs": {"source_sentence": "a", "sentences": [text]}}
     yield "/v1/rerank", {"query": "a", "documents": [text], "truncate": "right"}
-    yield "/v2/rerank", {"model": _MODEL, "query": "a", "documents": [text]}
+    yield "/v2/rerank", {"model": model, "query": "a", "documents": [text]}
     yield "/rerank", {"query": text, "texts": ["a", "b"]}
     yield "/tokenize", {"inputs": text}
     tensor = {"name": "text", "datatype": "BYTES", "shape": [1], "data": [text]}
-    yield f"/v2/models/{_MODEL}/infer", {"inputs": [tensor], "parameters": {"truncate": "right"}}
+    yield f"/v2/models/{model}/infer", {"inputs": [tensor], "parameters": {"truncate": "right"}}
 
 
 @contextmanager
@@ -63,12 +63,13 @@ def watching(server: Running) -> Iterator[list[float]]:
 
     def watch() -> None:
         connection = http.client.HTTPConnection(HOST, server.port, timeout=_TIMEOUT_S)
-        while not is_over.is_set():
+        while True:
             start = time.perf_counter()
             connection.request("GET", "/healthz")
             connection.getresponse().read()
             taken.append(time.perf_counter() - start)
-            is_over.wait(_PAUSE_S)
+            if is_over.wait(_PAUSE_S):
+                return
 
     thread = threading.Thread(target=watch)
     thread.start()
@@ -91,8 +92,15 @@ def post(server: Running, path: str, body: bytes) -> int:
         connection.close()
 
 
-def measure(server: Running, num_bytes: int) -> list[tuple[str, str, int, float, float]]:
+def measure(
+    server: Running, num_bytes: int, model: str = _MODEL
+) -> list[tuple[str, str, int, float, float]]:
     """Send every text to every path, one after the other.
+
+    Args:
+        server: Of one model, which takes texts.
+        num_bytes: Of a text.
+        model: Its name.
 
     Returns:
         Of each: text, path, status, seconds, and the longest that `/healthz` took meanwhile.
@@ -100,7 +108,7 @@ def measure(server: Running, num_bytes: int) -> list[tuple[str, str, int, float,
     found = []
     for name, unit in TEXTS.items():
         text = unit * (num_bytes // len(unit.encode()))
-        for path, body in bodies(text):
+        for path, body in bodies(text, model):
             data = json.dumps(body, ensure_ascii=False).encode()
             with watching(server) as health_s:
                 start = time.perf_counter()

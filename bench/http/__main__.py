@@ -53,6 +53,7 @@ def main() -> None:
             host=HOST,
             backend="torch",
             num_threads=1,
+            max_wait_ms=60_000,  # nothing is refused while other work holds the machine up
             profiles=options.profiles,
             database=f"sqlite:///{scratch}/clients.db",
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -156,7 +156,7 @@ class ReadOptions:
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Handle one connection."""
         if scope["type"] == "http":
             given = [pair for pair in scope["headers"] if pair[0].startswith(_READ)]
@@ -165,7 +165,7 @@ class ReadOptions:
                 headers = ((k.decode("latin-1"), v.decode("latin-1")) for k, v in given)
                 options = read_options(headers, runs_model(route_path(scope)))
             scope["state"]["options"] = options
-        await self._app(scope, receive, send)
+        return self._app(scope, receive, send)
 
 
 def options_of(request: Request) -> Options:
