@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -62,14 +62,14 @@ def watching(server: Running) -> Iterator[list[float]]:
     is_over = threading.Event()
 
     def watch() -> None:
-        connection = http.client.HTTPConnection(HOST, server.port, timeout=_TIMEOUT_S)
-        while True:
-            start = time.perf_counter()
-            connection.request("GET", "/healthz")
-            connection.getresponse().read()
-            taken.append(time.perf_counter() - start)
-            if is_over.wait(_PAUSE_S):
-                return
+        with closing(http.client.HTTPConnection(HOST, server.port, timeout=_TIMEOUT_S)) as asking:
+            while True:
+                start = time.perf_counter()
+                asking.request("GET", "/healthz")
+                asking.getresponse().read()
+                taken.append(time.perf_counter() - start)
+                if is_over.wait(_PAUSE_S):
+                    return
 
     thread = threading.Thread(target=watch)
     thread.start()
@@ -82,14 +82,11 @@ def watching(server: Running) -> Iterator[list[float]]:
 
 def post(server: Running, path: str, body: bytes) -> int:
     """Return the status of an answer."""
-    connection = http.client.HTTPConnection(HOST, server.port, timeout=_TIMEOUT_S)
-    try:
-        connection.request("POST", path, body, {"content-type": "application/json"})
-        answer = connection.getresponse()
+    with closing(http.client.HTTPConnection(HOST, server.port, timeout=_TIMEOUT_S)) as asking:
+        asking.request("POST", path, body, {"content-type": "application/json"})
+        answer = asking.getresponse()
         answer.read()
         return answer.status
-    finally:
-        connection.close()
 
 
 def measure(
