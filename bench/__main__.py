@@ -13,6 +13,8 @@ BENCHMARKS = (
     "bench.packing",
     "bench.quality",
     "bench.limit",
+    "bench.http",
+    "bench.long_texts",
     "bench.warming",
     "bench.overload",
     "bench.trace",

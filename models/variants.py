@@ -46,7 +46,7 @@ class Variable(Protocol):
 
 def load_axes(space: Space) -> tuple[Axis, ...]:
     """Return the axes that name weights to be built."""
-    return tuple(axis for axis in space.axes if axis.when == "load")
+    return tuple([axis for axis in space.axes if axis.when == "load"])
 
 
 def loaded(space: Space) -> dict[str, Value]:

@@ -88,7 +88,13 @@ class Budget:
     @property
     def names_limit(self) -> bool:
         """Whether anything is limited."""
-        return any(getattr(self, field) is not None for field in _LIMITS)
+        return not (  # asked several times of each request
+            self.flops is None
+            and self.macs is None
+            and self.fraction is None
+            and self.min_quality is None
+            and self.latency_ms is None
+        )
 
     def max_macs(self, largest_macs: int) -> tuple[float, str | None]:
         """Return the strictest ceiling in MACs and the field it comes from.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -18,6 +18,7 @@ from search.knapsack.view import View
 from search.quality.table import Score
 from search.request import Request, RequestError, RequestReader, TaskSet
 from search.solver import ROUNDING, Chosen, Solver, Terms
+from search.timing.timing import Timing
 
 __all__ = [
     "TOLERANCE",
@@ -69,7 +70,7 @@ class NotResidentError(InfeasibleBudgetError):
         field: Of what is built, the part of the budget that cannot be met; ``resident`` if none
             of the rows is built at all.
         feasible: The nearest value of that field that can be met with what is built.
-        wanted: The best subnet if everything were built.
+        wanted: The best subnet if everything were built; without its time.
         load: Its values on the load axes: the weights to build.
     """
 
@@ -84,6 +85,21 @@ class NotResidentError(InfeasibleBudgetError):
         )
         self.wanted = wanted
         self.load = load
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """An answer that stays while predictions of time change; compared by identity.
+
+    Attributes:
+        request: Answered.
+        chosen: For it.
+        selection: The same without a time.
+    """
+
+    request: Request
+    chosen: Chosen
+    selection: Selection
 
 
 class Finder:
@@ -104,7 +120,10 @@ class Finder:
         self._reader = reader
         self._largest: dict[TaskSet, int] = {}
         # Clients ask the same question again and again.
+        self._known = lru_cache(_MAX_QUESTIONS)(self._request)
         self._remembered = lru_cache(_MAX_QUESTIONS)(self._find)
+        self._microseconds = lru_cache(_MAX_QUESTIONS)(self._predicted)
+        self._timed = lru_cache(_MAX_QUESTIONS)(self._with_seconds)
 
     @property
     def by_macs(self) -> View:
@@ -150,9 +169,15 @@ class Finder:
         budget = budget or Budget()
         if budget.latency_ms is not None and terms.timing is None:
             raise ValueError("a latency budget needs terms with a timing")
-        return self._remembered(self.request(tasks, preferences), budget, tolerance, terms)
+        asked, lasting = self.request(tasks, preferences), terms
+        if math.isinf(terms.max_seconds):  # then predictions, which change, have no say
+            lasting = Terms(terms.price, resident=terms.resident)
+        found = self._remembered(asked, budget, tolerance, lasting)
+        if terms.timing is None:
+            return found.selection
+        return self._timed(found, terms.timing, terms.pace)
 
-    def _find(self, request: Request, budget: Budget, tolerance: float, terms: Terms) -> Selection:
+    def _find(self, request: Request, budget: Budget, tolerance: float, terms: Terms) -> _Found:
         try:
             return self._solved(request, budget, tolerance, terms)
         except InfeasibleBudgetError as error:
@@ -160,17 +185,22 @@ class Finder:
                 raise
             nearest = error
         terms = terms._replace(resident=None)
-        wanted = self._solved(request, budget, tolerance, terms)
+        wanted = self._solved(request, budget, tolerance, terms).selection
         load = {axis: wanted.subnet[axis] for axis in self.grid.load_axes}
         raise NotResidentError(wanted, load, nearest)
 
-    def _solved(
-        self, request: Request, budget: Budget, tolerance: float, terms: Terms
-    ) -> Selection:
+    def _solved(self, request: Request, budget: Budget, tolerance: float, terms: Terms) -> _Found:
         if terms.resident is not None and not self.grid.allowed(terms.resident).any():
             raise InfeasibleBudgetError("nothing is built", "resident", 0.0)
         solve = self._solver.best if budget.min_quality is None else self._solver.cheapest
-        return self._described(request, solve(request, budget, tolerance, terms), terms)
+        chosen = solve(request, budget, tolerance, terms)
+        return _Found(request, chosen, self._described(request, chosen))
+
+    def _with_seconds(self, found: _Found, timing: Timing, pace: float) -> Selection:
+        return replace(found.selection, seconds=pace * self._microseconds(found, timing) / 1e6)
+
+    def _predicted(self, found: _Found, timing: Timing) -> float:
+        return self._solver.microseconds(found.request, found.chosen, timing)
 
     def front(
         self,
@@ -190,7 +220,7 @@ class Finder:
         front: list[Selection] = []
         for macs in np.linspace(low, request.largest_macs, points):
             chosen = self._solver.best(request, Budget(macs=math.ceil(macs)), 0.0, Terms())
-            selection = self._described(request, chosen, Terms())
+            selection = self._described(request, chosen)
             if not front or selection.quality > front[-1].quality + ROUNDING:
                 front.append(selection)
         return front
@@ -204,7 +234,16 @@ class Finder:
             RequestError: If a task is unknown or repeated, none is asked, or a weight is negative,
                 not finite, for a task that is not asked, or all are zero.
         """
-        asked, weights = self._reader.read(tasks, preferences)
+        return self._known(
+            None if tasks is None else tuple(tasks),
+            None if preferences is None else tuple(preferences.items()),
+        )
+
+    def _request(
+        self, tasks: tuple[str, ...] | None, preferences: tuple[tuple[str, float], ...] | None
+    ) -> Request:
+        weighed = None if preferences is None else dict(preferences)
+        asked, weights = self._reader.read(tasks, weighed)
         if asked not in self._largest:
             if len(self._largest) >= _MAX_TASK_SETS:
                 self._largest.clear()
@@ -213,9 +252,9 @@ class Finder:
 
     def selection(self, request: Request, solution: Solution) -> Selection:
         """Describe a solution of a request, its row counted as in `grid`."""
-        return self._described(request, Chosen(self.grid, solution), Terms())
+        return self._described(request, Chosen(self.grid, solution))
 
-    def _described(self, request: Request, chosen: Chosen, terms: Terms) -> Selection:
+    def _described(self, request: Request, chosen: Chosen) -> Selection:
         solution = chosen.solution
         subnet, scores = chosen.grid.describe(solution.row, solution.columns, request.tasks)
         cost = self._solver.cost(request, chosen)
@@ -227,10 +266,4 @@ class Finder:
             gap=solution.gap,
             preferences=dict(zip(scores, request.weights.tolist(), strict=True)),
             scores=scores,
-            seconds=self._seconds(request, chosen, terms),
         )
-
-    def _seconds(self, request: Request, chosen: Chosen, terms: Terms) -> float | None:
-        if terms.timing is None:
-            return None
-        return terms.pace * self._solver.microseconds(request, chosen, terms.timing) / 1e6

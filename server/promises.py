@@ -65,7 +65,9 @@ class Promises:
         return max(_LEAST_MARGIN, ratio) * predicted_s + max(_LEAST_S, excess_s)
 
     def _of(self, model: str, reading_s: float) -> _Seen:
-        seen = self._seen.setdefault(model, _Seen(reading_s))
+        seen = self._seen.get(model)
+        if seen is None:
+            seen = self._seen[model] = _Seen(reading_s)
         self._seen.move_to_end(model)
         if len(self._seen) > _MAX_MODELS:
             self._seen.popitem(last=False)

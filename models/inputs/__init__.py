@@ -246,17 +246,17 @@ class Inputs(Mapping[str, Slot]):
         Raises:
             InvalidInputError: If the model has no subnet for these inputs.
         """
+        given = [axis for axis in axes if axis.kind == "given"]
+        if not given:
+            return {}
         present = set(names)
         value = "+".join(name for name in self if name in present)
-        found: dict[str, Choice] = {}
-        for axis in axes:
-            if axis.kind == "given":
-                if value not in axis.values:
-                    raise InvalidInputError(
-                        f"inputs {value!r} do not go together; one of {list(axis.values)}"
-                    )
-                found[axis.name] = value
-        return found
+        for axis in given:
+            if value not in axis.values:
+                raise InvalidInputError(
+                    f"inputs {value!r} do not go together; one of {list(axis.values)}"
+                )
+        return {axis.name: value for axis in given}
 
 
 def num_tokens(item: Item) -> int:

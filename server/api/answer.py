@@ -3,57 +3,125 @@
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Coroutine, Mapping
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
-from fastapi import Request
+import orjson
+from fastapi import Request, Response
 
 from search.find import Selection
 from server.admitted import Answer
-from server.api.rheostat.schema import Milliseconds, PlanReceipt, Receipt, TaskReceipt
 from server.choose import Choice
 from server.errors import ClientGoneError
+from server.http.leaving import watch
 from server.observe.metrics import Stage
 from server.served import Served
 
 T = TypeVar("T")
 
+JsonObject: TypeAlias = dict[str, Any]
+"""What a schema of `server.api.rheostat` describes. Checking our own answers would take longer
+than writing them; tests check them."""
 
-def receipt_of(served: Served, answer: Answer) -> Receipt:
-    """Return the receipt of a run."""
-    return Receipt(
-        **_chosen(served, answer.selection),
-        total_flops=answer.flops,
-        shared_flops=round(answer.shared * answer.flops),
-        slimmed=answer.choice.is_slimmed,
-        backend=answer.backend,
-        batch_sizes=answer.batch_sizes,
-        milliseconds=milliseconds(answer.seconds, answer.choice),
-    )
+RECEIPT_HEADERS = (
+    "x-rheostat-subnet",
+    "x-rheostat-flops",
+    "x-rheostat-fraction",
+    "x-rheostat-quality",
+)
+_MAX_DESCRIBED = 256  # a few kilobytes each
 
 
-def milliseconds(seconds: Mapping[Stage, float], choice: Choice) -> Milliseconds:
+class Written(Response):
+    """JSON, with headers that need no check since no client has a say in them."""
+
+    def __init__(self, content: Any, headers: Mapping[str, str] | None = None) -> None:
+        self.status_code = 200
+        self.background = None
+        self.body = orjson.dumps(content)
+        self.raw_headers = [
+            (b"content-length", b"%d" % len(self.body)),
+            (b"content-type", b"application/json"),
+            *((name.encode(), value.encode()) for name, value in (headers or {}).items()),
+        ]
+
+
+class _Described(NamedTuple):
+    """What is told of a subnet each time that it is chosen.
+
+    Attributes:
+        scores: By which it is known: no other object has their identity while they are kept here.
+        receipt: Its part of a receipt.
+        headers: The main figures.
+    """
+
+    scores: Mapping[str, object]
+    receipt: JsonObject
+    headers: Mapping[str, str]
+
+
+# The search returns the same answers again and again.
+_described: OrderedDict[int, _Described] = OrderedDict()
+
+
+def receipt_of(served: Served, answer: Answer) -> JsonObject:
+    """Return the receipt of a run, as `server.api.rheostat.schema.Receipt` describes it."""
+    return {
+        **plan_receipt(served, answer.selection),
+        "total_flops": answer.flops,
+        "shared_flops": round(answer.shared * answer.flops),
+        "slimmed": answer.choice.is_slimmed,
+        "backend": answer.backend,
+        "batch_sizes": answer.batch_sizes,
+        "milliseconds": milliseconds(answer.seconds, answer.choice),
+    }
+
+
+def milliseconds(seconds: Mapping[Stage, float], choice: Choice) -> dict[str, float]:
     """Return the time of each stage as receipts give it."""
-    taken = {stage.value: 1000 * value for stage, value in seconds.items()}
-    return Milliseconds(**taken, predicted=1000 * choice.predicted_s)
+    taken = {str(stage): 1000 * value for stage, value in seconds.items()}
+    taken["predicted"] = 1000 * choice.predicted_s
+    return taken
 
 
-def plan_receipt(served: Served, selection: Selection) -> PlanReceipt:
-    """Return what is known about a subnet that was chosen and not run."""
-    return PlanReceipt(**_chosen(served, selection))
+def plan_receipt(served: Served, selection: Selection) -> JsonObject:
+    """Return what is known about a subnet, as `PlanReceipt` describes it."""
+    seconds = selection.seconds
+    receipt = _describe(served, selection).receipt.copy()
+    receipt["predicted_run_ms"] = None if seconds is None else 1000 * seconds
+    return receipt
 
 
-def _chosen(served: Served, selection: Selection) -> dict[str, Any]:
+def receipt_headers(served: Served, selection: Selection) -> Mapping[str, str]:
+    """Return the receipt's main figures as headers, for clients that drop unknown fields."""
+    return _describe(served, selection).headers
+
+
+def _describe(served: Served, selection: Selection) -> _Described:
+    """Return what is the same whenever a subnet is chosen for a question, from the last few."""
+    key = id(selection.scores)
+    known = _described.get(key)
+    if known is None:
+        receipt = _chosen(served, selection)
+        known = _Described(selection.scores, receipt, _figures(receipt))
+        if len(_described) >= _MAX_DESCRIBED:
+            _described.popitem(last=False)
+        _described[key] = known
+    return known
+
+
+def _chosen(served: Served, selection: Selection) -> JsonObject:
     tasks = {
-        name: TaskReceipt(
-            metric=served.elastic.tasks[name].metric,
-            score=score.value,
-            expected=score.expected,
-            retention=score.retention,
-            n=score.n,
-            stderr=score.stderr,
-            measured=score.measured,
-        )
+        name: {
+            "metric": served.elastic.tasks[name].metric,
+            "score": float(score.value),
+            "expected": float(score.expected),
+            "retention": float(score.retention),
+            "n": int(score.n),
+            "stderr": float(score.stderr),
+            "measured": bool(score.measured),
+        }
         for name, score in selection.scores.items()
     }
     return {
@@ -62,30 +130,21 @@ def _chosen(served: Served, selection: Selection) -> dict[str, Any]:
         "subnet": dict(selection.subnet),
         "macs": selection.cost.macs,
         "flops": selection.cost.flops,
-        "fraction": selection.fraction,
-        "quality": selection.quality,
-        "gap": selection.gap,
+        "fraction": float(selection.fraction),
+        "quality": float(selection.quality),
+        "gap": float(selection.gap),
         "preferences": dict(selection.preferences),
-        "predicted_run_ms": None if selection.seconds is None else 1000 * selection.seconds,
+        "predicted_run_ms": None,
         "tasks": tasks,
     }
 
 
-RECEIPT_HEADERS = (
-    "x-rheostat-subnet",
-    "x-rheostat-flops",
-    "x-rheostat-fraction",
-    "x-rheostat-quality",
-)
-
-
-def receipt_headers(receipt: PlanReceipt) -> dict[str, str]:
-    """Return the receipt's main figures as headers, for clients that drop unknown fields."""
+def _figures(receipt: JsonObject) -> dict[str, str]:
     values = (
-        " ".join(f"{axis}={value}" for axis, value in receipt.subnet.items()),
-        str(receipt.flops),
-        f"{receipt.fraction:.6g}",
-        f"{receipt.quality:.6g}",
+        " ".join(f"{axis}={value}" for axis, value in receipt["subnet"].items()),
+        str(receipt["flops"]),
+        f"{receipt['fraction']:.6g}",
+        f"{receipt['quality']:.6g}",
     )
     return dict(zip(RECEIPT_HEADERS, values, strict=True))
 
@@ -100,13 +159,12 @@ async def unless_gone(request: Request, answering: Coroutine[Any, Any, T]) -> T:
     assert asking is not None, "requests are answered in tasks"
     is_gone = False
 
-    async def watch() -> None:
+    def leave() -> None:
         nonlocal is_gone
-        await _disconnected(request)
         is_gone = True
         asking.cancel()
 
-    watching = asyncio.create_task(watch())
+    end_watch = watch(request.scope, request.receive, leave)
     try:
         return await answering
     except asyncio.CancelledError:
@@ -114,9 +172,4 @@ async def unless_gone(request: Request, answering: Coroutine[Any, Any, T]) -> T:
             raise ClientGoneError("the client closed the connection") from None
         raise
     finally:
-        watching.cancel()
-
-
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+        end_watch()

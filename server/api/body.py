@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
+from starlette.types import Message, Receive
 
 from server.api.json_size import check_json
 from server.api.rheostat.schema import InferBody, PlanBody
@@ -24,6 +24,7 @@ from server.inputs.sources import Upload
 
 _JSON = "application/json"
 _FORM = "multipart/form-data"
+_BODY = "body"  # of a request's state: what has been read
 _MAX_TEXTS = 16  # parts that are no files; a second one gets an error that names it
 
 BodyT = TypeVar("BodyT", bound=BaseModel)
@@ -70,33 +71,57 @@ async def read_infer(request: Request, max_images: int) -> Parsed:
         uploads = _from_fields(body)
         check_count("images", len(uploads), max_images, "max_images")
         return Parsed(body, uploads)
-    _check_complete(await read_body(request), request.headers["content-type"])
+    content = await read_body(request)
+    _check_complete(content, request.headers["content-type"])
+    read = Request(request.scope, _again(content))
     try:
         # Room for one image too many, for our own error, and for the request as a file.
-        async with request.form(max_files=max_images + 2, max_fields=_MAX_TEXTS) as form:
+        async with read.form(max_files=max_images + 2, max_fields=_MAX_TEXTS) as form:
             return await _from_form(form, max_images)
     except HTTPException as error:
         raise InvalidRequestError(f"the multipart body cannot be read: {error.detail}") from None
 
 
 def _check_type(request: Request, *allowed: str) -> str:
-    found = request.headers.get("content-type", "")
+    found = field_of(request, b"content-type")
     kind = found.partition(";")[0].strip().lower()
     if kind not in allowed:
         raise UnsupportedMediaError(f"content-type={shown(found)} must be {' or '.join(allowed)}")
     return kind
 
 
+def field_of(request: Request, name: bytes) -> str:
+    """Return the first header field of a name; empty if there is none."""
+    for known, value in request.scope["headers"]:
+        if known == name:
+            return str(value, "latin-1")
+    return ""
+
+
 async def read_body(request: Request) -> bytes:
-    """Return the whole body; ClientGoneError if the client leaves before its end."""
-    try:
-        return await request.body()
-    except ClientDisconnect:
-        raise _gone() from None
+    """Return the whole body, also again; ClientGoneError if the client leaves before its end."""
+    known: bytes | None = request.scope["state"].get(_BODY)
+    if known is not None:
+        return known
+    parts: list[bytes] = []
+    while True:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGoneError("the client closed the connection")
+        parts.append(message.get("body", b""))
+        if not message.get("more_body", False):
+            break
+    body = request.scope["state"][_BODY] = b"".join(parts)
+    return body
 
 
-def _gone() -> ClientGoneError:
-    return ClientGoneError("the client closed the connection")
+def _again(body: bytes) -> Receive:
+    """Return what gives a body that has been read to whoever reads it anew."""
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return receive
 
 
 def parse(model: type[BodyT], text: bytes | str, whole: str = "the body") -> BodyT:

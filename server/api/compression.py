@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
+from collections.abc import Awaitable
 from contextlib import suppress
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -38,11 +39,10 @@ class Decompression:
         self._max_bytes = max_bytes
         self._turns = asyncio.Semaphore(_AT_ONCE)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Handle one connection."""
         if scope["type"] != "http" or not (encoding := _encoding(scope)):
-            await self._app(scope, receive, send)
-            return
+            return self._app(scope, receive, send)
         scope["headers"] = [pair for pair in scope["headers"] if pair[0] not in _OF_THE_WIRE]
         is_done = False
 
@@ -62,7 +62,7 @@ class Decompression:
             body = await self._plain(b"".join(received), encoding)
             return {"type": "http.request", "body": body, "more_body": False}
 
-        await self._app(scope, receive_plain, send)
+        return self._app(scope, receive_plain, send)
 
     async def _plain(self, body: bytes, encoding: str) -> bytes:
         """Return a body decompressed: what is small at once, the rest in turns on a thread."""

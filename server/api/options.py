@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -30,6 +30,8 @@ READ_TIMEOUT = "x-stainless-read-timeout"  # sent unasked by SDKs such as OpenAI
 LIMITS = {PREFIX + name.replace("_", "-"): name for name in BudgetBody.model_fields}
 
 _OURS = PREFIX.removesuffix("-")
+_READ = (_OURS.encode(), READ_TIMEOUT.encode())
+_ANY = Budget()
 _FLAGS = {"true": True, "false": False}
 # Python's own conversion takes more: "1_000", "infinity".
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
@@ -90,12 +92,14 @@ class Options:
             timeout_s: What the protocol itself says of it; the shorter time holds.
             raw: As in `Question`.
         """
-        given = {} if budget is None else budget.model_dump(exclude_unset=True)
+        limits = {} if budget is None else budget.model_dump(exclude_unset=True)
+        if self.limits:
+            limits = {**self.limits, **limits}
         times = [s for s in (self.timeout_s, timeout_s) if s is not None]
         return Question(
             tasks=tasks,
             preferences=preferences,
-            budget=Budget(**{**self.limits, **given}),
+            budget=Budget(**limits) if limits else _ANY,
             fixed=fixed or {},
             caller=caller,
             priority=self.priority if priority is None else priority,
@@ -152,12 +156,16 @@ class ReadOptions:
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Handle one connection."""
         if scope["type"] == "http":
-            headers = ((k.decode("latin-1"), v.decode("latin-1")) for k, v in scope["headers"])
-            scope["state"]["options"] = read_options(headers, runs_model(route_path(scope)))
-        await self._app(scope, receive, send)
+            given = [pair for pair in scope["headers"] if pair[0].startswith(_READ)]
+            options = NONE
+            if given:  # few clients send any
+                headers = ((k.decode("latin-1"), v.decode("latin-1")) for k, v in given)
+                options = read_options(headers, runs_model(route_path(scope)))
+            scope["state"]["options"] = options
+        return self._app(scope, receive, send)
 
 
 def options_of(request: Request) -> Options:

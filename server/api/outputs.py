@@ -14,21 +14,14 @@ from PIL import Image
 from torch import Tensor
 
 from models.tasks import Kind, Task
-from server.api.rheostat.schema import (
-    ClassesOutput,
-    ClassMapOutput,
-    EmbeddingOutput,
-    NumberMapOutput,
-    ScoreOutput,
-    TaskOutput,
-)
+from server.api.answer import JsonObject
 from server.errors import InvalidRequestError
 
 _STEP = 67  # prime to 256: neighbouring classes get colours far apart
 
 
-def to_json(task: Task, value: Tensor) -> TaskOutput:
-    """Return one answer as JSON has it."""
+def to_json(task: Task, value: Tensor) -> JsonObject:
+    """Return one answer as JSON has it: one of `server.api.rheostat.schema.TaskOutput`."""
     return _JSON[task.kind](task, value.float())
 
 
@@ -82,35 +75,35 @@ def _png(image: Image.Image) -> bytes:
     return file.getvalue()
 
 
-def _classes_json(task: Task, logits: Tensor) -> TaskOutput:
+def _classes_json(task: Task, logits: Tensor) -> JsonObject:
     by_label = dict(zip(task.labels, logits.softmax(-1).tolist(), strict=True))
-    return ClassesOutput(label=max(by_label, key=by_label.__getitem__), probabilities=by_label)
+    return {"label": max(by_label, key=by_label.__getitem__), "probabilities": by_label}
 
 
-def _embedding_json(task: Task, vector: Tensor) -> TaskOutput:
-    return EmbeddingOutput(embedding=vector.tolist())
+def _embedding_json(task: Task, vector: Tensor) -> JsonObject:
+    return {"embedding": vector.tolist()}
 
 
-def _score_json(task: Task, value: Tensor) -> TaskOutput:
-    return ScoreOutput(score=float(value))
+def _score_json(task: Task, value: Tensor) -> JsonObject:
+    return {"score": float(value)}
 
 
-def _map_json(task: Task, value: Tensor) -> TaskOutput:
+def _map_json(task: Task, value: Tensor) -> JsonObject:
     _, height, width = value.shape
     if task.labels:
         png = base64.b64encode(to_picture(task, value)).decode()
-        return ClassMapOutput(labels=list(task.labels), height=height, width=width, png=png)
+        return {"labels": list(task.labels), "height": height, "width": width, "png": png}
     little_endian = value.contiguous().numpy().astype("<f4", copy=False)
-    return NumberMapOutput(
-        channels=list(task.channels),
-        unit=task.unit,
-        height=height,
-        width=width,
-        values=base64.b64encode(little_endian.tobytes()).decode(),
-    )
+    return {
+        "channels": list(task.channels),
+        "unit": task.unit,
+        "height": height,
+        "width": width,
+        "values": base64.b64encode(little_endian.tobytes()).decode(),
+    }
 
 
-_Write: TypeAlias = Callable[[Task, Tensor], TaskOutput]
+_Write: TypeAlias = Callable[[Task, Tensor], JsonObject]
 _JSON: dict[Kind, _Write] = {
     "classes": _classes_json,
     "embedding": _embedding_json,

@@ -9,7 +9,7 @@ from fastapi import Request, Response
 
 from server.api.answer import milliseconds, plan_receipt, receipt_headers, unless_gone
 from server.api.options import options_of
-from server.api.rheostat.schema import BudgetBody
+from server.api.rheostat.schema import BudgetBody, Milliseconds
 from server.api.rheostat.text_schema import Preferences, RankingReceipt
 from server.clients.caller import caller_of
 from server.inputs.sources import Passage
@@ -74,7 +74,7 @@ async def ranked(
         ),
     )
     receipt = _receipt(served, ranking)
-    response.headers.update(receipt_headers(receipt))
+    response.headers.update(receipt_headers(served, ranking.choice.selection))
     return ranking, receipt
 
 
@@ -90,10 +90,10 @@ def unit_score(cosine: float) -> float:
 
 def _receipt(served: Served, ranking: Ranking) -> RankingReceipt:
     return RankingReceipt(
-        **plan_receipt(served, ranking.choice.selection).model_dump(),
+        **plan_receipt(served, ranking.choice.selection),
         total_flops=2 * ranking.macs,
         num_tokens=ranking.num_tokens,
         deepened=ranking.deepened,
         slimmed=ranking.choice.is_slimmed,
-        milliseconds=milliseconds(ranking.seconds, ranking.choice),
+        milliseconds=Milliseconds(**milliseconds(ranking.seconds, ranking.choice)),
     )

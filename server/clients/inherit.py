@@ -21,12 +21,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import lru_cache
 
 from search.budget import Budget
 from server.choose import Question
 from server.clients.profile import CEILINGS, ClientProfile, check_ceilings
 from server.errors import UnknownModelError
 from server.served import Served
+
+_MAX_BUDGETS = 128  # decided, that are kept: most requests have one of a few
 
 
 def inherited(question: Question, served: Served, slims_all: bool = False) -> Question:
@@ -44,7 +47,8 @@ def inherited(question: Question, served: Served, slims_all: bool = False) -> Qu
     profile = question.caller.profile
     if profile is None:
         budget = question.budget
-        return replace(question, budget=_decided(budget, budget.names_limit or slims_all))
+        decided = _decided(budget, budget.names_limit or slims_all)
+        return question if decided is budget else _within(question, decided)
     if profile.models is not None and served.name not in profile.models:
         raise UnknownModelError(
             f"model={served.name!r} is not served; one of {list(profile.models)}", "model"
@@ -56,6 +60,22 @@ def inherited(question: Question, served: Served, slims_all: bool = False) -> Qu
     )
 
 
+def _within(question: Question, budget: Budget) -> Question:
+    # Half the time of `replace`, which looks up every field by name.
+    return Question(
+        question.tasks,
+        question.preferences,
+        budget,
+        question.fixed,
+        question.caller,
+        question.priority,
+        question.timeout_s,
+        question.raw,
+        question.resident,
+    )
+
+
+@lru_cache(_MAX_BUDGETS)
 def _decided(budget: Budget, may_shrink: bool) -> Budget:
     return budget if budget.strict is not None else replace(budget, strict=not may_shrink)
 

@@ -99,9 +99,10 @@ class Admission:
             self.flows.leave(room)
 
     def _check_room(self, num_items: int, flow: Flow) -> None:
+        if self.admitted + num_items <= self._max_items:
+            return
         share = self.flows.share(flow, self._max_items)
-        is_full = self.admitted + num_items > self._max_items
-        if is_full and self.flows.items_of(flow) + num_items > share:
+        if self.flows.items_of(flow) + num_items > share:
             raise OverloadedError(
                 f"{self.admitted} inputs are being served and {num_items} more would exceed "
                 f"{self._max_items}",
@@ -118,8 +119,10 @@ class Admission:
                 "more are let in"
             )
             return text, wait_s - self._max_wait_s
+        if is_timed or wait_s <= 0:
+            return "", 0.0
         limit_s = self._patience.limit_s(flow.client, self._clock())
-        if not is_timed and wait_s > 0 and limit_s < predicted_s and limit_s < self._max_wait_s:
+        if limit_s < predicted_s and limit_s < self._max_wait_s:
             text = (
                 f"this request would take about {predicted_s:.3g} s; most that took more than "
                 f"{limit_s:.3g} s were lately left by their clients"

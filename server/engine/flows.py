@@ -9,7 +9,7 @@ sharing, Parekh and Gallager 1993), plus one item of each other request, which c
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import astuple, dataclass
 from typing import TypeAlias
 
@@ -83,12 +83,13 @@ class Room:
         head_nanoseconds: The same of one of them, the mean.
     """
 
-    def __init__(self, flows: Flows, flow: Flow, num_items: int) -> None:
+    def __init__(self, flows: Flows, held: _Held, flow: Flow, num_items: int) -> None:
         self.flow = flow
         self.num_items = num_items
         self.nanoseconds = self.head_nanoseconds = 0
         self._num_left = num_items
         self._flows = flows
+        self._held = held
 
     def hold(self, seconds: float, num_items: int) -> None:
         """Hold this much and no more: an estimate at first, then what is to be done.
@@ -107,8 +108,11 @@ class Room:
             self._change(max(0, self.nanoseconds - round(_PER_S * seconds)))
 
     def _change(self, nanoseconds: int) -> None:
-        head = nanoseconds // max(1, self._num_left)
-        self._flows.change(self.flow, nanoseconds - self.nanoseconds, head - self.head_nanoseconds)
+        head = nanoseconds // (self._num_left or 1)
+        more = nanoseconds - self.nanoseconds
+        self._held.nanoseconds += more
+        self._held.head_nanoseconds += head - self.head_nanoseconds
+        self._flows.nanoseconds += more
         self.nanoseconds, self.head_nanoseconds = nanoseconds, head
 
 
@@ -147,31 +151,28 @@ class Flows:
 
     def enter(self, flow: Flow, num_items: int, seconds: float) -> Room:
         """Let a request in; give its room to `leave` when it is over."""
-        held = self._held.setdefault(_key(flow), _Held(flow.weight))
+        key = _key(flow)
+        held = self._held.get(key)
+        if held is None:
+            held = self._held[key] = _Held(flow.weight)
         held.weight = flow.weight
         held.requests += 1
         held.items += num_items
         self.items += num_items
-        room = Room(self, flow, num_items)
+        room = Room(self, held, flow, num_items)
         room.hold(seconds, num_items)
         return room
 
     def leave(self, room: Room) -> None:
         """Let a request go, with all that it holds."""
         room.hold(0.0, 0)
-        held = self._held[_key(room.flow)]
+        key = _key(room.flow)
+        held = self._held[key]
         held.requests -= 1
         held.items -= room.num_items
         self.items -= room.num_items
         if not held.requests:
-            del self._held[_key(room.flow)]
-
-    def change(self, flow: Flow, nanoseconds: int, head_nanoseconds: int) -> None:
-        """Take in by how much a room of a flow holds more, and its one item takes longer."""
-        held = self._held[_key(flow)]
-        held.nanoseconds += nanoseconds
-        held.head_nanoseconds += head_nanoseconds
-        self.nanoseconds += nanoseconds
+            del self._held[key]
 
     def is_alone(self, flow: Flow) -> bool:
         """Return whether nothing of another flow is inside."""
@@ -204,7 +205,8 @@ class Flows:
                 requests take turns.
             room: The request's own, if it is inside already.
         """
-        own = self._of(_key(flow)) or _Held(flow.weight)
+        key = _key(flow)
+        own = self._of(key) or _Held(flow.weight)
         before = own.nanoseconds - (room.nanoseconds if room else 0)
         heads = own.head_nanoseconds - (room.head_nanoseconds if room else 0)
         requests = own.requests - (room is not None)
@@ -215,7 +217,10 @@ class Flows:
             ahead = max(0.0, min(before, _PER_S * ahead_s))
         turn = ahead + nanoseconds
         everything = float(before)
-        for (priority, _), other in self._others(flow):
+        for other_key, other in self._every.items():
+            priority = other_key[0]
+            if other_key == key or priority > flow.priority:
+                continue  # those of lower classes wait
             everything += other.nanoseconds
             if priority < flow.priority:
                 ahead += other.nanoseconds
@@ -227,19 +232,20 @@ class Flows:
 
     def _of(self, key: FlowKey) -> _Held | None:
         """Return what a flow holds in all processes; None if it holds nothing."""
-        here, elsewhere = self._held.get(key), self._foreign.get(key)
+        here = self._held.get(key)
+        if not self._foreign:
+            return here
+        elsewhere = self._foreign.get(key)
         if here is None or elsewhere is None:
             return here or elsewhere
         return elsewhere.plus(here)
 
-    def _others(self, flow: Flow) -> Iterator[tuple[FlowKey, _Held]]:
-        """Yield the other flows that are not of a lower class."""
-        own, every = _key(flow), self._held
-        if self._foreign:
-            every = {key: self._of(key) or _NONE for key in self._held.keys() | self._foreign}
-        return (
-            (key, held) for key, held in every.items() if key != own and key[0] <= flow.priority
-        )
+    @property
+    def _every(self) -> Mapping[FlowKey, _Held]:
+        """What all flows hold in all processes."""
+        if not self._foreign:
+            return self._held
+        return {key: self._of(key) or _NONE for key in self._held.keys() | self._foreign}
 
 
 def _key(flow: Flow) -> FlowKey:

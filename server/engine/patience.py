@@ -104,7 +104,9 @@ class Patience:
         return min(self._most_s, seen.limit_s * growth)
 
     def _of(self, client: str, now: float) -> _Seen:
-        seen = self._seen.setdefault(client, _Seen(self._most_s, now))
+        seen = self._seen.get(client)
+        if seen is None:
+            seen = self._seen[client] = _Seen(self._most_s, now)
         self._seen.move_to_end(client)
         if len(self._seen) > _MAX_CLIENTS:
             self._seen.popitem(last=False)

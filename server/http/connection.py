@@ -22,8 +22,9 @@ from server.errors import (
     RequestTimeoutError,
     RheostatError,
 )
-from server.http.heads import FAULT, Limits, read_head
-from server.http.pacing import PIECE, LastWords, Paced
+from server.http.heads import FAULT, WHOLE, Limits, read_head
+from server.http.leaving import LEAVING, Leaving
+from server.http.pacing import PIECE, Joined, LastWords, Paced
 
 
 class Connection(Paced):
@@ -46,17 +47,20 @@ class Connection(Paced):
     _content_left = 0  # where the head says how long the body is
     _is_chunked = False
     _fault: RheostatError | None = None
+    _leaving: Leaving
 
     def connection_made(self, transport: BaseTransport) -> None:
         """Wait for the first request."""
         super().connection_made(transport)
         self.headers = []
+        self._leaving = Leaving(self.flow.resume_reading)
         self._set_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait no longer."""
         self._unset_timer()
         super().connection_lost(exc)
+        self._leaving.leave()
 
     def on_message_begin(self) -> None:
         """Begin a head."""
@@ -75,6 +79,9 @@ class Connection(Paced):
             self._fault = error
             raise
         super().on_headers_complete()
+        assert self.cycle is not None, "it has just been made"
+        self.cycle.transport = Joined(self.transport)  # type: ignore[assignment]
+        self.scope["state"][LEAVING] = self._leaving
         self.headers = []  # those that come now are trailers, which nobody reads
         self._is_in_head = False
         self._unset_timer()
@@ -96,6 +103,8 @@ class Connection(Paced):
         self._is_counted_anew = True
         self._content_left = self._num_content = 0
         super().on_message_complete()
+        if self.cycle is not None:
+            self.cycle.scope["state"][WHOLE] = True
         if self.cycle is not None and not self.cycle.keep_alive:
             self._is_deaf = True  # the connection ends with the answer
 
@@ -211,7 +220,7 @@ class Connection(Paced):
             if cycle.response_complete:
                 self._linger()
                 return
-            cycle.transport = LastWords(self.transport, self._linger)  # type: ignore[assignment]
+            cycle.transport = LastWords(cycle.transport, self._linger)  # type: ignore[assignment]
             cycle.keep_alive = False
         else:
             cycle = self._begin_nothing()

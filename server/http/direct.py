@@ -30,7 +30,7 @@ class Direct:
         """Take the routes that can be called so out of all that there are."""
         self._app = app
         self._routes = {
-            route.path: (route, _adapter(route))
+            route.path: _Called(route)
             for route in routes
             if isinstance(route, APIRoute) and _is_simple(route)
         }
@@ -43,21 +43,40 @@ class Direct:
         if found is None:
             await self._app(scope, receive, send)
             return
-        route, adapter = found
-        scope["route"] = route  # for the log
-        given = Request(scope, receive)
-        response = Response(status_code=route.status_code or 200, media_type="application/json")
-        names = (route.dependant.request_param_name, route.dependant.response_param_name)
-        values = {n: v for n, v in zip(names, (given, response), strict=True) if n is not None}
-        answer = await route.endpoint(**values)
-        if adapter is None or isinstance(answer, Response):
-            response = answer
-        else:
-            response.body = adapter.dump_json(
-                answer, by_alias=True, exclude_unset=route.response_model_exclude_unset
-            )
-            response.headers["content-length"] = str(len(response.body))
+        scope["route"] = found.route  # for the log
+        response = await found.answer(Request(scope, receive))
         await response(scope, receive, send)
+
+
+class _Called:
+    """A route whose function is called without the framework."""
+
+    def __init__(self, route: APIRoute) -> None:
+        self.route = route
+        model = route.response_model
+        self._adapter: TypeAdapter[Any] | None = None if model is None else TypeAdapter(model)
+        self._request_name = route.dependant.request_param_name or ""
+        self._response_name = route.dependant.response_param_name
+
+    async def answer(self, request: Request) -> Response:
+        """Return the response, written as the framework would if the function has not."""
+        given: dict[str, Any] = {self._request_name: request}
+        response = None
+        if self._response_name is not None:
+            response = given[self._response_name] = self._empty()
+        answer = await self.route.endpoint(**given)
+        if isinstance(answer, Response):
+            return answer
+        response = response or self._empty()
+        assert self._adapter is not None, "what is no response has a model"
+        response.body = self._adapter.dump_json(
+            answer, by_alias=True, exclude_unset=self.route.response_model_exclude_unset
+        )
+        response.headers["content-length"] = str(len(response.body))
+        return response
+
+    def _empty(self) -> Response:
+        return Response(status_code=self.route.status_code or 200, media_type="application/json")
 
 
 def _is_simple(route: APIRoute) -> bool:
@@ -69,8 +88,3 @@ def _is_simple(route: APIRoute) -> bool:
         and not (needs.path_params or needs.query_params or needs.header_params)
         and not (needs.cookie_params or needs.body_params)
     )
-
-
-def _adapter(route: APIRoute) -> TypeAdapter[Any] | None:
-    """Return what writes a function's answers; None if it returns responses."""
-    return None if route.response_model is None else TypeAdapter(route.response_model)

@@ -13,6 +13,9 @@ from server.errors import MalformedRequestError
 FAULT = "fault"
 """Under which the state of a request's scope has the error that its bytes are."""
 
+WHOLE = "whole"
+"""Under which the state of a request's scope says that all of its body has arrived."""
+
 _VERSIONS = ("1.0", "1.1")
 _HOST = re.compile(rb"[^\s/?#@\\<>\"{}|^`]*")
 

@@ -1,10 +1,14 @@
-"""What every request passes first: an id, limits on its body, and an answer to any error."""
+"""What every request passes first: an id, limits on its body, and an answer to any error.
+
+Middleware that has nothing to do after the application returns what the application does, and is no
+coroutine: a request that waits would be resumed through each of them.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -15,7 +19,7 @@ from server.errors import (
     RheostatError,
 )
 from server.http.forms import Forms
-from server.http.heads import FAULT
+from server.http.heads import FAULT, WHOLE
 from server.observe import logs
 from server.observe.watchdog import Watchdog
 
@@ -91,11 +95,11 @@ class Shedding:
         self._app = app
         self._watchdog = watchdog
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Handle one connection."""
         if scope["type"] == "http" and scope["method"] == "POST":
             self._watchdog.check()
-        await self._app(scope, receive, send)
+        return self._app(scope, receive, send)
 
 
 class BodyLimit:
@@ -105,11 +109,10 @@ class BodyLimit:
         self._app = app
         self._max_bytes = max_bytes
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Handle one connection."""
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
+            return self._app(scope, receive, send)
         received = 0
         declared = dict(scope["headers"]).get(b"content-length", b"").lstrip(b"0")
         limit = str(self._max_bytes).encode()
@@ -126,7 +129,7 @@ class BodyLimit:
                 raise self._too_large()
             return message
 
-        await self._app(scope, receive_limited, send)
+        return self._app(scope, receive_limited, send)
 
     def _too_large(self) -> PayloadTooLargeError:
         return PayloadTooLargeError(f"the body exceeds {self._max_bytes} bytes (max_body_bytes)")
@@ -143,17 +146,16 @@ class BodyTimeout:
         self._app = app
         self._limit_s = limit_s
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Handle one connection."""
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
+            return self._app(scope, receive, send)
         deadline = asyncio.get_running_loop().time() + self._limit_s
         is_received = False
 
         async def receive_in_time() -> Message:
             nonlocal is_received
-            if is_received:
+            if is_received or scope["state"].get(WHOLE):
                 return await receive()
             try:
                 async with asyncio.timeout_at(deadline):
@@ -165,7 +167,7 @@ class BodyTimeout:
             is_received = not message.get("more_body", False)
             return message
 
-        await self._app(scope, receive_in_time, send)
+        return self._app(scope, receive_in_time, send)
 
 
 def _request_id(scope: Scope) -> str:

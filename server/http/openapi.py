@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import FastAPI
+from starlette.middleware.errors import ServerErrorMiddleware
+from starlette.types import ASGIApp
 
 from server.http.scopes import PUBLIC, SCOPES
 
@@ -20,7 +22,23 @@ class DocumentedApp(FastAPI):
 
     It says which paths need a key, and leaves out the status 422 that FastAPI adds to every path
     with a parameter: where ours can be wrong, the route documents the error in its protocol's form.
+
+    Its middleware goes around the framework's, so that who answers without the framework passes
+    none of that.
     """
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """Return the application with all middleware, of which `add_middleware` put the last on."""
+        own, self.user_middleware = self.user_middleware, []
+        try:
+            app = super().build_middleware_stack()
+        finally:
+            self.user_middleware = own
+        if own and isinstance(app, ServerErrorMiddleware):
+            app = app.app  # `server.http.middleware.RequestId` answers what nobody else has
+        for middleware in reversed(own):
+            app = middleware.cls(app, *middleware.args, **middleware.kwargs)
+        return app
 
     def openapi(self) -> dict[str, Any]:
         """Return the document, made once."""

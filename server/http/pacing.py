@@ -19,6 +19,7 @@ PIECE = 4096
 
 _TURN = 16 * PIECE  # bytes parsed in one turn of the event loop
 _SIP_S = 0.05  # between reads of what is not looked at
+_CONTINUE = b"HTTP/1.1 100"
 _LINGER_S = 1.0  # in which a client that is still sending can read why it is refused
 
 
@@ -35,6 +36,33 @@ class HeldFlow(FlowControl):
         """Read on, if nothing is held."""
         if not self.is_held:
             super().resume_reading()
+
+
+class Joined:
+    """A transport on which the head of an answer waits for its body: one system call for both."""
+
+    def __init__(self, transport: Transport) -> None:
+        self.is_closing = transport.is_closing
+        self._transport = transport
+        self._head: bytes | None = None
+        self._is_begun = False
+
+    def write(self, data: bytes) -> None:
+        """Send what is no head, and the head before it."""
+        if self._head is not None:
+            head, self._head = self._head, None
+            self._transport.writelines((head, data))
+        elif self._is_begun or data.startswith(_CONTINUE):
+            self._transport.write(data)
+        else:
+            self._head, self._is_begun = data, True
+
+    def close(self) -> None:
+        """Send the head, if its body never came, and close."""
+        if self._head is not None:
+            self._transport.write(self._head)
+            self._head = None
+        self._transport.close()
 
 
 class LastWords:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Awaitable, Collection, Mapping
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -27,7 +27,7 @@ class Prefix:
         self._app = app
         self._root = root_path
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Handle one connection."""
         if scope["type"] == "http":
             path, raw = scope["path"], scope.get("raw_path") or b""
@@ -37,7 +37,7 @@ class Prefix:
             if path == self._root:
                 path += "/"
             scope = {**scope, "root_path": self._root, "path": path, "raw_path": raw}
-        await self._app(scope, receive, send)
+        return self._app(scope, receive, send)
 
 
 class HeadMethod:
@@ -46,12 +46,13 @@ class HeadMethod:
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Handle one connection."""
         if scope["type"] != "http" or scope["method"] != "HEAD":
-            await self._app(scope, receive, send)
-            return
+            return self._app(scope, receive, send)
+        return self._answer_head(scope, receive, send)
 
+    async def _answer_head(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_head(message: Message) -> None:
             if message["type"] == "http.response.body":
                 message = {**message, "body": b""}
@@ -76,7 +77,7 @@ class Methods:
         self._app = app
         self._methods = methods
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Handle one connection."""
         if scope["type"] == "http":
             has = self._methods[template_of(route_path(scope))]
@@ -84,4 +85,4 @@ class Methods:
                 error = MethodNotAllowedError("this path answers other methods")
                 error.headers = {"Allow": ", ".join(sorted({*has, *(["HEAD"] * ("GET" in has))}))}
                 raise error
-        await self._app(scope, receive, send)
+        return self._app(scope, receive, send)

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 from socket import socket
@@ -139,12 +139,13 @@ class PlainStart:
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Answer as the application does."""
         if scope["type"] != "lifespan":
-            await self.app(scope, receive, send)
-            return
+            return self.app(scope, receive, send)
+        return self._live(scope, receive, send)
 
+    async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_plain(message: Message) -> None:
             error = sys.exception()  # the one that is being handled
             if message["type"] == "lifespan.startup.failed" and isinstance(error, RheostatError):
@@ -163,9 +164,11 @@ def configured(app: ASGIApp, settings: Settings) -> uvicorn.Config:
         port=settings.port,
         http=limited(limits),
         ws="none",
+        interface="asgi3",  # told by coroutine functions otherwise, and `PlainStart` is none
         timeout_keep_alive=settings.keep_alive_s,
         log_config=None,  # its loggers write where all others do
         access_log=False,  # `RequestId` writes it
+        proxy_headers=settings.traces is not None,  # only traces tell a client's address
     )
 
 

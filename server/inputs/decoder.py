@@ -101,11 +101,11 @@ class Decoder:
             ModelNotReadyError: If the server is stopping.
         """
         named = {id(source): (name, source) for item in items for name, source in item.items()}
-        names = [name for name, _ in named.values()]
         sources = [source for _, source in named.values()]
         if is_short(sources):
-            decoded = [_decoded(inputs, n, one) for n, one in zip(names, sources, strict=True)]
+            decoded = [_decoded(inputs, name, source) for name, source in named.values()]
         else:
+            names = [name for name, _ in named.values()]
             num_images = sum(source.num_tokens == 0 for source in sources)
             if num_images * pixels.MAX_PIXELS > self._max_pixels:
                 costs = [_LEAST_S] * len(sources)
@@ -179,8 +179,13 @@ class Decoder:
 
 def is_short(sources: Sequence[Source]) -> bool:
     """Return whether inputs are so short that they are read at once, on the event loop."""
-    lengths = [source.num_tokens for source in sources]
-    return all(lengths) and sum(lengths) <= _SHORT
+    left = _SHORT
+    for source in sources:
+        num_tokens = source.num_tokens
+        left -= num_tokens
+        if not num_tokens or left < 0:
+            return False
+    return True
 
 
 def _opened(source: Source) -> Source:

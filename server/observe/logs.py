@@ -7,8 +7,9 @@ look like a record of its own.
 from __future__ import annotations
 
 import logging
+import os
 import re
-import uuid
+import time
 from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -30,8 +31,8 @@ PROBES = frozenset(
 """Paths that machines ask every few seconds; nobody wants to read about them."""
 
 _access = logging.getLogger("rheostat.access")
-_CONSOLE = "%(asctime)s %(levelname)s %(name)s [%(request_id)s]: %(message)s"
 _INDENT = "    "
+_ID_BYTES = 16
 _PLAIN_WORD = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 _MAX_PATH = 200  # characters that a line repeats of a path that is none of ours
 
@@ -52,10 +53,13 @@ class Current:
 _current: ContextVar[Current | None] = ContextVar("current", default=None)
 
 
-def configure(form: Format, level: str) -> None:
-    """Send what any library logs to standard error in one form."""
-    logging.basicConfig(level=level.upper(), handlers=[handler_of(form)])
+def configure(form: Format, level: str, stream: TextIO | None = None) -> None:
+    """Send what any library logs in one form to a stream, or to standard error."""
+    logging.basicConfig(level=level.upper(), handlers=[handler_of(form, stream)])
     logging.captureWarnings(True)
+    # No line tells these, and to find them out takes a third of the time of writing one.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    logging._srcfile = None  # its documented switch: no caller
 
 
 def handler_of(form: Format, stream: TextIO | None = None) -> logging.Handler:
@@ -68,7 +72,7 @@ def handler_of(form: Format, stream: TextIO | None = None) -> logging.Handler:
 
 def id_or_new(given: str) -> str:
     """Return what a client calls its request if that is a plain word, else a new id."""
-    return given if _PLAIN_WORD.fullmatch(given) else uuid.uuid4().hex
+    return given if _PLAIN_WORD.fullmatch(given) else os.urandom(_ID_BYTES).hex()
 
 
 def begin(request_id: str) -> Current:
@@ -136,11 +140,13 @@ def _note(
     level = logging.DEBUG if is_probe else logging.INFO
     if not _access.isEnabledFor(level):
         return
-    known = {"model": current.model, "client": caller.client or None}
-    known = {name: value for name, value in known.items() if value is not None}
     fields = {**answer, "duration_ms": round(1000 * seconds, 3)}
-    words = [*map(str, fields.values()), "ms", *(f"{key}={word}" for key, word in known.items())]
-    _access.log(level, "%s", " ".join(words), extra={**fields, **known})
+    line = " ".join(map(str, fields.values())) + " ms"
+    for name, value in (("model", current.model), ("client", caller.client)):
+        if value:
+            fields[name] = value
+            line += f" {name}={value}"
+    _access.log(level, "%s", line, extra=fields)
 
 
 def _add_request_id(record: logging.LogRecord) -> bool:
@@ -159,7 +165,7 @@ def _path(scope: Scope) -> str:
 
 def _formatter(form: Format) -> logging.Formatter:
     if form == "console":
-        return _ConsoleFormatter(_CONSOLE, defaults={"request_id": "-"})
+        return _ConsoleFormatter()
     return JsonFormatter(  # escapes all that is not ASCII
         ["levelname", "name", "message"],
         timestamp="time",
@@ -171,18 +177,24 @@ def _formatter(form: Format) -> logging.Formatter:
 class _ConsoleFormatter(logging.Formatter):
     """A record is one line; the lines of a traceback below it are indented."""
 
+    _second = -1, ""  # the last one that was written, and how
+
     def format(self, record: logging.LogRecord) -> str:
-        record.exc_text = None  # a handler before this one may have kept its own spelling
-        return super().format(record)
+        when, asked = self.formatTime(record), getattr(record, "request_id", "-")
+        text = f"{when} {record.levelname} {record.name} [{asked}]: {record.getMessage()}"
+        lines = [_on_one_line(text.rstrip())]
+        if record.exc_info:
+            lines.append(_indented(self.formatException(record.exc_info)))
+        if record.stack_info:
+            lines.append(_indented(self.formatStack(record.stack_info)))
+        return "\n".join(lines)
 
-    def formatMessage(self, record: logging.LogRecord) -> str:
-        return _on_one_line(super().formatMessage(record).rstrip())
-
-    def formatException(self, ei: object) -> str:
-        return _indented(super().formatException(ei))  # type: ignore[arg-type]
-
-    def formatStack(self, stack_info: str) -> str:
-        return _indented(super().formatStack(stack_info))
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
+        second, text = self._second
+        if second != (now := int(record.created)):
+            text = time.strftime(self.default_time_format, time.localtime(now))
+            self._second = now, text
+        return f"{text},{int(record.msecs):03d}"
 
 
 def _indented(text: str) -> str:

@@ -5,16 +5,12 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from prometheus_client import (
     CollectorRegistry,
-    Counter,
     Gauge,
-    Histogram,
     Info,
     ProcessCollector,
     generate_latest,
@@ -37,6 +33,7 @@ from server.errors import (
     RequestTimeoutError,
     RheostatError,
 )
+from server.observe.series import Count, Counter, Distribution, Histogram
 from server.served import Served
 
 # 0.1 ms to 10 s, four to a decade: model servers answer in milliseconds.
@@ -44,10 +41,8 @@ _SECONDS = tuple(float(f"{10 ** (k / 4):.3g}") for k in range(-16, 5))
 _QUALITY = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.92, 0.94, 0.96, 0.97, 0.98, 0.99, 1.0)
 _SAME = 1e-9  # fractions this close are one point of the front
 _RATIO = tuple(float(f"{2 ** (k / 4):.3g}") for k in range(-8, 9))  # a quarter to four times
+Series = TypeVar("Series", covariant=True)
 _NO_MODEL = "none"  # requests that name no model that is served; a name clients cannot choose
-
-
-Family = TypeVar("Family", Counter, Histogram)
 
 
 class Stage(StrEnum):
@@ -80,11 +75,39 @@ class Latency(StrEnum):
     INFEASIBLE = "infeasible"
 
 
-@dataclass
-class Tally:
-    """What is known about a request in progress."""
+class _Family(Protocol[Series]):
+    """Metrics of one name, told apart by labels."""
 
-    model: str = _NO_MODEL
+    def labels(self, *values: object) -> Series: ...
+
+
+class Tally:
+    """What is known about a request in progress; entered when it begins.
+
+    Attributes:
+        model: That it is for.
+    """
+
+    def __init__(self, on_end: Callable[[str, BaseException | None], None]) -> None:
+        self.model = _NO_MODEL
+        self._on_end = on_end
+
+    def __enter__(self) -> Tally:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._on_end(self.model, error)
+
+
+class _Answers(NamedTuple):
+    """Series of a model, found once: each answer counts in ten."""
+
+    flops: Count
+    shared: Count
+    slimmed: Count
+    quality: Distribution
+    ratio: Distribution
+    stages: Mapping[Stage, Distribution]
 
 
 class Metrics:
@@ -175,7 +198,7 @@ class Metrics:
             "Inputs run together.",
             buckets=[*sizes, max_batch_size],
             registry=registry,
-        )
+        ).labels()
         self._depth = Gauge(
             "rheostat_queue_depth",
             "Inputs admitted and not yet answered; refusals start at max_queue.",
@@ -193,23 +216,27 @@ class Metrics:
         )
         self.clients = ClientCounters(registry)
         self._kept: dict[tuple[object, ...], Any] = {}
+        self._answers: dict[str, _Answers] = {}
         for outcome in Outcome:
             self._requests.labels(_NO_MODEL, outcome)
         for model in models:
             self._create(model)
 
-    def _create(self, model: str) -> None:
-        """Create a model's series, at zero."""
+    def _create(self, model: str) -> _Answers:
+        """Create a model's series, at zero, and return those that each answer counts in."""
         for outcome in Outcome:
             self._requests.labels(model, outcome)
         for latency in Latency:
             self._latency.labels(model, latency)
-        for by_model in (self._flops, self._shared, self._slimmed):
-            by_model.labels(model)
-        self._quality.labels(model)
-        self._ratio.labels(model)
-        for stage in Stage:
-            self._stages.labels(model, stage)
+        found = self._answers[model] = _Answers(
+            flops=self._flops.labels(model),
+            shared=self._shared.labels(model),
+            slimmed=self._slimmed.labels(model),
+            quality=self._quality.labels(model),
+            ratio=self._ratio.labels(model),
+            stages={stage: self._stages.labels(model, stage) for stage in Stage},
+        )
+        return found
 
     def watch(
         self,
@@ -260,20 +287,15 @@ class Metrics:
         if profile is not None:
             self._drift.labels(served.name).set_function(lambda: profile.drift)
 
-    @contextmanager
-    def request(self) -> Iterator[Tally]:
+    def request(self) -> Tally:
         """Count one request, under the model written into the tally, by how the block ends."""
-        tally = Tally()
-        outcome = Outcome.OK
-        try:
-            yield tally
-        except BaseException as error:
-            outcome = outcome_of(error)
-            if isinstance(error, InfeasibleBudgetError) and error.field == "latency_ms":
-                self._of(self._latency, tally.model, Latency.INFEASIBLE).inc()
-            raise
-        finally:
-            self._of(self._requests, tally.model, outcome).inc()
+        return Tally(self._ended)
+
+    def _ended(self, model: str, error: BaseException | None) -> None:
+        if isinstance(error, InfeasibleBudgetError) and error.field == "latency_ms":
+            self._of(self._latency, model, Latency.INFEASIBLE).inc()
+        outcome = Outcome.OK if error is None else outcome_of(error)
+        self._of(self._requests, model, outcome).inc()
 
     def malformed(self, fault: RheostatError) -> None:
         """Record that what a client sent was no request."""
@@ -302,34 +324,35 @@ class Metrics:
             seconds: Per stage.
             latency_ms: Of the budget.
         """
-        model, selection = served.name, choice.selection
-        self._of(self._flops, model).inc(flops)
-        self._of(self._shared, model).inc(flops * shared)
-        self._of(self._quality, model).observe(selection.quality)
-        points = [point.fraction for point in served.front]
-        front = max(0, bisect_right(points, selection.fraction + _SAME) - 1)
+        model, selection, total_s = served.name, choice.selection, seconds[Stage.TOTAL]
+        known = self._answers.get(model) or self._create(model)
+        known.flops.inc(flops)
+        known.shared.inc(flops * shared)
+        known.quality.observe(selection.quality)
+        most = selection.fraction + _SAME
+        front = max(0, bisect_right(served.front, most, key=lambda point: point.fraction) - 1)
         self._of(self._subnets, model, front).inc()
         if choice.is_slimmed:
-            self._of(self._slimmed, model).inc()
+            known.slimmed.inc()
         if choice.predicted_s > 0:
-            self._of(self._ratio, model).observe(seconds[Stage.TOTAL] / choice.predicted_s)
+            known.ratio.observe(total_s / choice.predicted_s)
         if latency_ms is not None:
-            is_met = 1000 * seconds[Stage.TOTAL] <= latency_ms
+            is_met = 1000 * total_s <= latency_ms
             self._of(self._latency, model, Latency.MET if is_met else Latency.MISSED).inc()
         for stage, value in seconds.items():
-            self._of(self._stages, model, stage).observe(value)
+            known.stages[stage].observe(value)
 
     def given_up(self, served: Served) -> None:
         """Record a latency budget that passed before the request's turn."""
         self._of(self._latency, served.name, Latency.MISSED).inc()
 
-    def _of(self, family: Family, *labels: object) -> Family:
-        """Return a series, looked up by text and under a lock only once: a request has eleven."""
+    def _of(self, family: _Family[Series], *labels: object) -> Series:
+        """Return a series, looked up by text only once."""
         key = (family, *labels)
-        if key not in self._kept:
-            self._kept[key] = family.labels(*labels)
-        series: Family = self._kept[key]
-        return series
+        found: Series | None = self._kept.get(key)
+        if found is None:
+            found = self._kept[key] = family.labels(*labels)
+        return found
 
     def families(self) -> list[Metric]:
         """Return all metrics of this process."""

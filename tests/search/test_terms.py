@@ -148,3 +148,18 @@ def test_a_floor_is_kept_as_fast_as_the_latency_asks(
 def test_a_latency_without_a_timing_is_a_mistake_of_the_caller(finder: Finder) -> None:
     with pytest.raises(ValueError, match="terms with a timing"):
         finder.find(budget=Budget(latency_ms=5))
+
+
+def test_without_a_limit_in_time_an_answer_stays_while_its_predicted_time_changes(
+    finder: Finder, timing: Timing
+) -> None:
+    before = finder.find(terms=Terms(timing=timing))
+    slower = finder.find(terms=Terms(timing=timing, pace=2.0))
+    later = Timing(timing.profile, timing.rows, timing.version + 1)
+    after = finder.find(terms=Terms(timing=later))
+    assert before.seconds is not None
+    assert slower.seconds == pytest.approx(2 * before.seconds)
+    assert after.seconds == pytest.approx(before.seconds)
+    # One search made all three: what is not a time is the same object.
+    assert before.scores is slower.scores is after.scores
+    assert finder.find().seconds is None

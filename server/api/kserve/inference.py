@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, ValidationError, create_model
 
 from server.admitted import Answer
-from server.api.answer import receipt_headers, receipt_of
+from server.api.answer import JsonObject, receipt_headers, receipt_of
 from server.api.dimensions import fixed_dimensions
 from server.api.kserve.inputs import sources_of
 from server.api.kserve.signature import tasks_of
@@ -26,7 +26,7 @@ from server.api.kserve.tensors import MAX_INT, GivenTensor, Output
 from server.api.options import Options
 from server.api.outputs import to_tensor
 from server.api.request_body import RequestBody
-from server.api.rheostat.schema import BudgetBody, Name, Receipt
+from server.api.rheostat.schema import BudgetBody, Name
 from server.clients.caller import Caller
 from server.errors import InvalidRequestError, UnknownModelError, shown
 from server.http.forms import invalid
@@ -173,11 +173,11 @@ class Inference:
         )
         answer = await self.service.infer(served, question, items)
         receipt = receipt_of(served, answer)
-        short = receipt_headers(receipt)
+        short = receipt_headers(served, answer.selection)
         return InferenceReply(
             outputs=_outputs(served, inference_request.outputs, answer),
             parameters=_receipt_parameters(receipt, short["x-rheostat-subnet"]),
-            headers=short,
+            headers=dict(short),
         )
 
 
@@ -256,13 +256,14 @@ def _classes(logits: NDArray[np.float32], labels: Sequence[str], num_classes: in
     ]
 
 
-def _receipt_parameters(receipt: Receipt, subnet: str) -> dict[str, Parameter]:
-    flat = {name: value for name, value in receipt if isinstance(value, bool | int | float | str)}
+def _receipt_parameters(receipt: JsonObject, subnet: str) -> dict[str, Parameter]:
+    simple = bool | int | float | str
+    flat = {name: value for name, value in receipt.items() if isinstance(value, simple)}
     del flat["model"], flat["version"]  # stand in the answer itself
     return {
         "subnet": subnet,
         **flat,
-        "batch_size": max(receipt.batch_sizes),
-        **{f"{stage}_ms": value for stage, value in receipt.milliseconds},
-        **{f"retention_{name}": task.retention for name, task in receipt.tasks.items()},
+        "batch_size": max(receipt["batch_sizes"]),
+        **{f"{stage}_ms": value for stage, value in receipt["milliseconds"].items()},
+        **{f"retention_{name}": task["retention"] for name, task in receipt["tasks"].items()},
     }

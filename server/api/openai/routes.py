@@ -6,18 +6,19 @@ the body goes before the same one in a header. The receipt goes back in both.
 
 from __future__ import annotations
 
-import base64
+from binascii import b2a_base64
 
-from fastapi import APIRouter, Request, Response
+import numpy as np
+from fastapi import APIRouter, Request
 from torch import Tensor
 
-from server.api.answer import receipt_headers, receipt_of, unless_gone
+from server.api.answer import Written, receipt_headers, receipt_of, unless_gone
 from server.api.body import read_json
 from server.api.dimensions import fixed_dimensions
 from server.api.documentation import errors, inlined, request_docs
 from server.api.openai.form import OPENAI, form
 from server.api.options import options_of
-from server.api.rheostat.text_schema import EmbeddingEntry, EmbeddingsAnswer, EmbeddingsBody, Usage
+from server.api.rheostat.text_schema import EmbeddingsAnswer, EmbeddingsBody
 from server.api.texts import passages
 from server.clients.caller import caller_of
 from server.inputs.sources import Passage
@@ -37,15 +38,16 @@ def routes(service: Service, max_texts: int) -> APIRouter:
     """
     router = APIRouter(tags=["embeddings"])
 
-    async def embeddings(request: Request, response: Response) -> EmbeddingsAnswer:
+    async def embeddings(request: Request) -> Written:
         """Embed texts with the best subnet that the budget allows."""
         with service.metrics.request() as tally:
             body = await read_json(request, EmbeddingsBody)
-            served = service.models_of(caller_of(request)).choose(body.model, "text")
+            caller = caller_of(request)
+            served = service.models_of(caller).choose(body.model, "text")
             tally.model = served.name
             texts = _passages(body, max_texts)
             question = options_of(request).question(
-                caller_of(request),
+                caller,
                 body.budget,
                 preferences=body.preferences,
                 fixed=fixed_dimensions(served, body.dimensions or None),
@@ -54,25 +56,26 @@ def routes(service: Service, max_texts: int) -> APIRouter:
             )
             items = served.named("text", texts)
             answer = await unless_gone(request, service.infer(served, question, items))
-        receipt = receipt_of(served, answer)
-        response.headers.update(receipt_headers(receipt))
-        vectors = [next(iter(outputs.values())) for outputs in answer.outputs]
-        num_tokens = sum(answer.num_tokens)
-        return EmbeddingsAnswer(
-            data=[
-                EmbeddingEntry(index=i, embedding=_encoded(vector, body.encoding_format))
-                for i, vector in enumerate(vectors)
+        form, num_tokens = body.encoding_format, sum(answer.num_tokens)
+        content = {
+            "object": "list",
+            "data": [
+                {"object": "embedding", "index": i, "embedding": _encoded(vector, form)}
+                for i, outputs in enumerate(answer.outputs)
+                for vector in outputs.values()
             ],
-            model=served.name,
-            usage=Usage(prompt_tokens=num_tokens, total_tokens=num_tokens),
-            receipt=receipt,
-        )
+            "model": served.name,
+            "usage": {"prompt_tokens": num_tokens, "total_tokens": num_tokens},
+            "receipt": receipt_of(served, answer),
+        }
+        return Written(content, receipt_headers(served, answer.selection))
 
     for path in PATHS:
         router.add_api_route(
             path,
             embeddings,
             methods=["POST"],
+            response_model=EmbeddingsAnswer,
             openapi_extra=request_docs(json=inlined(EmbeddingsBody)),
             responses=errors(*_STATUSES, by=[OPENAI]),
         )
@@ -90,5 +93,5 @@ def _passages(body: EmbeddingsBody, max_texts: int) -> list[Passage]:
 def _encoded(vector: Tensor, form: str) -> list[float] | str:
     if form == "float":
         return vector.tolist()
-    little_endian = vector.float().numpy().astype("<f4", copy=False)
-    return base64.b64encode(little_endian.tobytes()).decode()
+    little_endian = np.asarray(vector.float().numpy(), dtype="<f4")
+    return b2a_base64(little_endian.data, newline=False).decode()

@@ -9,8 +9,15 @@ from fastapi import APIRouter, Request, Response
 from models.core import Shapes
 from models.inputs import InvalidInputError
 from server.admitted import Answer
-from server.api.answer import plan_receipt, receipt_headers, receipt_of, unless_gone
-from server.api.body import read_infer, read_json
+from server.api.answer import (
+    JsonObject,
+    Written,
+    plan_receipt,
+    receipt_headers,
+    receipt_of,
+    unless_gone,
+)
+from server.api.body import Parsed, field_of, read_infer, read_json
 from server.api.documentation import FORM_SCHEMA, errors, inlined, request_docs
 from server.api.options import options_of
 from server.api.outputs import to_json, to_picture
@@ -21,8 +28,8 @@ from server.api.rheostat.schema import (
     InferBody,
     PlanAnswer,
     PlanBody,
-    TaskOutput,
 )
+from server.catalog import Catalog
 from server.choose import Question
 from server.clients.caller import caller_of
 from server.errors import InvalidRequestError
@@ -47,50 +54,61 @@ def routes(service: Service, max_images: int, max_texts: int) -> APIRouter:
 
     @router.post(
         "/infer",
+        response_model=InferAnswer,
         openapi_extra=_INFER_DOCS,
         responses=errors(404, 413, 415, 422, 429, 504),
     )
-    async def infer(request: Request) -> InferAnswer:
+    async def infer(request: Request) -> Response:
         """Run the best subnet that the budget allows, and say what was done.
 
         With `Accept: image/png`, one item and one task that gives a map, the answer is a picture.
         """
         with service.metrics.request() as tally:
-            body, uploads, given = await read_infer(request, max_images)
+            parsed = await read_infer(request, max_images)
             models = service.models_of(caller_of(request))
-            items: list[Sources]
-            if given is None:
-                served = models.choose(body.model, "image")
-                items = [*served.named("image", uploads)]
-            else:
-                first = given if isinstance(given, dict) else given[0]
-                served = models.choose(body.model, names=first)
-                limit = (max_images, "max_images")
-                if served.inputs.has_length:
-                    limit = (max_texts, "max_texts")
-                items = items_of(served, given, *limit)
+            served, items = _asked(models, parsed, max_images, max_texts)
             tally.model = served.name
             answer = await unless_gone(
-                request, service.infer(served, _question(served, body, request), items)
+                request, service.infer(served, _question(served, parsed.body, request), items)
             )
-        receipt = receipt_of(served, answer)
-        if request.headers.get("accept") == _PNG:
+        if field_of(request, b"accept") == _PNG:
             picture = await asyncio.to_thread(_picture, served, answer)
-            # The framework sends a response as it is, whatever the route says of its answers.
-            return Response(picture, media_type=_PNG, headers=receipt_headers(receipt))  # type: ignore[return-value]
-        return InferAnswer(outputs=await _outputs(served, answer), receipt=receipt)
+            headers = receipt_headers(served, answer.selection)
+            return Response(picture, media_type=_PNG, headers=headers)
+        outputs = await _outputs(served, answer)
+        return Written({"outputs": outputs, "receipt": receipt_of(served, answer)})
 
-    @router.post("/plan", openapi_extra=_PLAN_DOCS, responses=errors(404, 413, 415, 422))
-    async def plan(request: Request) -> PlanAnswer:
+    @router.post(
+        "/plan",
+        response_model=PlanAnswer,
+        openapi_extra=_PLAN_DOCS,
+        responses=errors(404, 413, 415, 422),
+    )
+    async def plan(request: Request) -> Written:
         """Say which subnet `/v1/infer` would run, without running it."""
         body = await read_json(request, FullPlanBody)
         takes = "image" if body.tokens is None else "text"
         served = service.models_of(caller_of(request)).choose(body.model, takes)
         shapes = _plan_shapes(served, body.tokens)
         selection = service.select(served, _question(served, body, request), shapes)
-        return PlanAnswer(receipt=plan_receipt(served, selection))
+        return Written({"receipt": plan_receipt(served, selection)})
 
     return router
+
+
+def _asked(
+    models: Catalog, parsed: Parsed, max_images: int, max_texts: int
+) -> tuple[Served, list[Sources]]:
+    """Return the model that a request asks, and its items."""
+    body, uploads, given = parsed
+    if given is None:
+        served = models.choose(body.model, "image")
+        return served, [*served.named("image", uploads)]
+    served = models.choose(body.model, names=given if isinstance(given, dict) else given[0])
+    limit = (max_images, "max_images")
+    if served.inputs.has_length:
+        limit = (max_texts, "max_texts")
+    return served, items_of(served, given, *limit)
 
 
 def _plan_shapes(served: Served, num_tokens: int | None) -> Shapes:
@@ -111,10 +129,10 @@ def _question(served: Served, body: PlanBody, request: Request) -> Question:
     )
 
 
-async def _outputs(served: Served, answer: Answer) -> list[dict[str, TaskOutput]]:
+async def _outputs(served: Served, answer: Answer) -> list[dict[str, JsonObject]]:
     tasks = served.elastic.tasks
 
-    def written() -> list[dict[str, TaskOutput]]:
+    def written() -> list[dict[str, JsonObject]]:
         return [
             {name: to_json(tasks[name], value) for name, value in item.items()}
             for item in answer.outputs

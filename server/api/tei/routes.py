@@ -12,7 +12,7 @@ from functools import partial
 
 from fastapi import APIRouter, Request, Response
 
-from server.api.answer import receipt_headers, receipt_of, unless_gone
+from server.api.answer import receipt_headers, unless_gone
 from server.api.body import read_json
 from server.api.dimensions import fixed_dimensions
 from server.api.documentation import errors, inlined, request_docs
@@ -78,7 +78,7 @@ def routes(service: Service, settings: Settings) -> APIRouter:
             answer = await unless_gone(
                 request, service.infer(served, question, served.named("text", texts))
             )
-        response.headers.update(receipt_headers(receipt_of(served, answer)))
+        response.headers.update(receipt_headers(served, answer.selection))
         response.headers.update(
             _timing(answer.seconds, answer.backend, texts, sum(answer.num_tokens))
         )

@@ -6,7 +6,7 @@ import asyncio
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
 import pytest
@@ -16,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from server.http.forms import Forms
 from server.http.middleware import RequestId
+from server.http.pacing import Joined
 from server.http.serving import configured
 from server.settings import Settings
 from tests.server.bytewise import LONG_S, answered, connected
@@ -152,3 +153,50 @@ def test_others_have_their_turn_while_one_sends_small_chunks(
     client.shutdown(socket.SHUT_RDWR)
     sender.join()
     assert sorted(waits)[len(waits) // 2] < 0.2
+
+
+class Written(asyncio.Transport):
+    """A transport that keeps what each call would send."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[bytes] = []
+        self.is_over = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.calls.append(bytes(data))
+
+    def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
+        self.calls.append(b"".join(list_of_data))
+
+    def is_closing(self) -> bool:
+        return self.is_over
+
+    def close(self) -> None:
+        self.is_over = True
+
+
+@pytest.mark.parametrize(
+    ("sent", "calls"),
+    [
+        ([b"HTTP/1.1 200 OK\r\n\r\n", b"body"], [b"HTTP/1.1 200 OK\r\n\r\nbody"]),
+        ([b"HTTP/1.1 200 OK\r\n\r\n", b""], [b"HTTP/1.1 200 OK\r\n\r\n"]),
+        (
+            [b"HTTP/1.1 200 OK\r\n\r\n", b"HTTP/1.1 a", b"b"],
+            [b"HTTP/1.1 200 OK\r\n\r\nHTTP/1.1 a", b"b"],
+        ),
+        (
+            [b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n", b"body"],
+            [b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\nbody"],
+        ),
+        ([b"HTTP/1.1 200 OK\r\n\r\n"], [b"HTTP/1.1 200 OK\r\n\r\n"]),  # and then the end
+    ],
+)
+def test_a_head_is_sent_with_what_comes_next(sent: list[bytes], calls: list[bytes]) -> None:
+    transport = Written()
+    joined = Joined(transport)
+    for data in sent:
+        joined.write(data)
+    joined.close()
+    assert transport.calls == calls
+    assert joined.is_closing()
