@@ -145,7 +145,7 @@ def main() -> None:
                     cells[name, size, way] = Cell(said="no time left; see --minutes")
                     continue
                 print(f"{way}: {name}, batch {size}", file=sys.stderr, flush=True)
-                cells[name, size, way] = _timed(
+                cells[name, size, way] = timed(
                     backend, TorchBackend(device), model, size, 3 if options.quick else 30
                 )
             backend.close()
@@ -172,7 +172,7 @@ def _backend(way: str, device: str) -> Backend:
     if way == "ONNX Runtime":
         from models.backends.onnx.backend import OnnxBackend
 
-        return OnnxBackend(device, max_bytes=4 * 10**9)
+        return OnnxBackend(device, max_bytes=4 * 10**9, threads=torch.get_num_threads())
     compile_after = _WARM if way == "recorded, compiled" else None
     return GraphBackend(
         device,
@@ -182,8 +182,16 @@ def _backend(way: str, device: str) -> Backend:
     )
 
 
-def _timed(backend: Backend, eager: TorchBackend, model: Elastic, size: int, repeats: int) -> Cell:
-    """Return times of a way once it is ready and has given the right answers."""
+def timed(backend: Backend, eager: TorchBackend, model: Elastic, size: int, repeats: int) -> Cell:
+    """Return times of a way once it is ready and has given the right answers.
+
+    Args:
+        backend: Has prepared the model.
+        eager: Gives the right answers.
+        model: Runs whole.
+        size: Rows of the batch.
+        repeats: Times.
+    """
     try:
         plan, inputs = _batch(model, size)
         placed = {name: backend.place(value) for name, value in inputs.items()}
@@ -282,7 +290,7 @@ def page(
         "",
         *(dry if is_dry else []),
         f"`bench/gpu.sh`: {', '.join(f'{name} {value}' for name, value in device.items())}.",
-        f"Tests marked gpu: {tests}.",
+        f"Tests: {tests}.",
         "",
         "Milliseconds of a run, the median; in brackets how many times faster than eager torch.",
         f"The whole model answers all tasks; texts have {_LENGTH} tokens.",

@@ -9,11 +9,11 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 case "${1:-}" in
-'') options=(--device cuda) out=${OUT:-docs/results} marked='gpu' ;;
+'') options=(--device cuda) out=${OUT:-docs/results} marked=gpu named= ;;
 --dry-run)
     options=(--device cpu --quick)
     out=${OUT:-$(mktemp -d -t rheostat-gpu.XXXXXX)}
-    marked='not gpu and not slow and not system'
+    marked='not gpu' named='cuda or recorded' # recordings that repeat the function
     ;;
 *)
     echo "usage: bench/gpu.sh [--dry-run]" >&2
@@ -32,15 +32,16 @@ fi
 
 # Warnings are errors for the versions of constraints.txt alone. A GPU has 180 s for its tests.
 status=0
-timeout 180 "$python" -m pytest -m "$marked" -W default -p no:cacheprovider -q \
+timeout 180 "$python" -m pytest -m "$marked" -k "$named" -W default -p no:cacheprovider -q \
     tests/models/backends/cuda tests/models/backends/onnx/test_export.py tests/conformance \
     > "$out/gpu-tests.log" 2>&1 || status=$?
 tests=$(grep -E '(passed|failed|error).* in [0-9.]+s' "$out/gpu-tests.log" | tail -n 1 | tr -d '=' | xargs || true)
 [[ $status == 124 ]] && tests="stopped after 180 s"
-echo "tests marked $marked: ${tests:-pytest ended with $status, see $out/gpu-tests.log}"
+tests="marked $marked: ${tests:-pytest ended with $status}"
+echo "tests $tests; see $out/gpu-tests.log"
 grep -E '^(FAILED|ERROR)' "$out/gpu-tests.log" | head -n 20 || true
 
-"$python" -m bench.gpu "${options[@]}" --tests "${tests:-pytest ended with $status}" \
+"$python" -m bench.gpu "${options[@]}" --tests "$tests" \
     --page "$out/gpu.md" --json "$out/gpu.json"
 echo "wrote $out/gpu.md"
 exit "$status"
