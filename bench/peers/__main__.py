@@ -21,7 +21,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -117,9 +117,8 @@ class _Trial:
                 continue
             what = f"round {number}" if number else "check"
             print(f"{what}: {contender.name}", file=sys.stderr, flush=True)
-            turn = partial(self._load, number) if number else self._check
             try:
-                self._start(contender, turn)
+                self._take(contender, number)
             except (AbsentError, InstallError, ServerError) as error:
                 self.results.absent[contender.name] = str(error)
             if self.options.json is not None:  # an interrupted run loses one turn
@@ -131,10 +130,10 @@ class _Trial:
         return _CLOSED if self.options.quick else (*_CLOSED, *_OPEN)
 
     def _turns(self) -> Iterator[tuple[int, Contender]]:
-        """Yield what is to be done: round 0 is the check."""
+        """Yield what is to be done; round 0 is a check alone."""
         only = self.options.only
         everyone = [one for one in self.results.contenders if only is None or one.name in only]
-        for number in range(self.options.rounds + 1):
+        for number in range(1, self.options.rounds + 1) if self.options.rounds else (0,):
             for one in everyone if number % 2 == 0 else reversed(everyone):
                 is_done = (
                     self.results.has_run(one, number, self._loads)
@@ -144,7 +143,8 @@ class _Trial:
                 if not is_done:
                     yield number, one
 
-    def _start(self, contender: Contender, turn: Callable[[Running, Way], None]) -> None:
+    def _take(self, contender: Contender, number: int) -> None:
+        """Start a server, check it if that is not done yet, and load it in a round from 1 on."""
         launch = contender.launch()
         first = contender.ways[0].body(self.texts[0])
         with running(launch, self.options.threads, first) as server:
@@ -153,7 +153,10 @@ class _Trial:
                 if not contender.is_peer:
                     bodies = [way.body(text) for text in self.texts]
                     settle_server(server, partial(closed_loop, server, bodies, 1, ASKING_S))
-                turn(server, way)
+                if way.name not in self.results.checks:
+                    self._check(server, way)
+                if number:
+                    self._load(number, server, way)
 
     def _check(self, server: Running, way: Way) -> None:
         """Compare vectors, and score those that are not to be equal."""

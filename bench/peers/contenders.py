@@ -20,6 +20,7 @@ _BUDGETS: tuple[tuple[str, dict[str, float], bool], ...] = (
     ("whole", {}, False),
     ("99 % score", {"min_quality": 0.99}, True),
 )
+_CUT = {"truncate": "right"}  # long documents, as the other servers do without being told
 
 
 class AbsentError(RuntimeError):
@@ -78,7 +79,7 @@ def rheostat(checkpoint: Path, models: Path, name: str, num_threads: int) -> lis
     serve = _Serve(checkpoint, models, name, num_threads)
     same = Way(SAME_WEIGHTS, {"model": CONVERTED})
     elastic = tuple(
-        Way(f"{name}, {what}", {"model": name, "budget": budget}, name, is_reduced)
+        Way(f"{name}, {what}", {"model": name, "budget": budget} | _CUT, name, is_reduced)
         for what, budget, is_reduced in _BUDGETS
     )
     return [

@@ -12,7 +12,7 @@ from bench.peers.load import Figures
 from bench.peers.results import Check, Load, Results
 from bench.peers.sameness import LEAST_COSINE, LEAST_RETENTION
 
-_COLUMNS = ("server", "requests/s", "p50 ms", "p99 ms", "CPU ms", "others", "of rheostat")
+_COLUMNS = ("server", "requests/s", "p50 ms", "p99 ms", "CPU ms", "others", "x rheostat")
 _FP32, _REDUCED, _BELOW = (
     f"equal to float32 (cosine >= {LEAST_COSINE})",
     f"reduced (>= {LEAST_RETENTION:.0%} of each full score)",
@@ -33,7 +33,7 @@ class _Best(NamedTuple):
 
 
 def show(results: Results, num_texts: int) -> None:
-    """Print all tables.
+    """Print all tables; the last columns are rates over those of Rheostat and of the best peers.
 
     Args:
         results: Of all rounds.
@@ -49,7 +49,7 @@ def show(results: Results, num_texts: int) -> None:
         for group in (_FP32, _REDUCED, _BELOW):
             rows = _rows(results, load, group)
             if rows:
-                columns = [*_COLUMNS, "of best fp32 peer", "of best int8 peer"]
+                columns = [*_COLUMNS, "x fp32 peer", "x int8 peer"]
                 report.show(f"{title}; {group}", columns, rows)
     if results.absent:
         missing = [[name, why] for name, why in results.absent.items()]
@@ -67,7 +67,9 @@ def group_of(check: Check | None, is_reduced: bool) -> str:
 
 
 def spread(values: Sequence[float], digits: int) -> str:
-    """Return the smallest, the median and the largest of the rounds."""
+    """Return the smallest, the median and the largest of the rounds; one round is told once."""
+    if len(values) == 1:
+        return f"{values[0]:.{digits}f}"
     middle = statistics.median(values)
     return " / ".join(f"{value:.{digits}f}" for value in (min(values), middle, max(values)))
 

@@ -151,6 +151,7 @@ def test_what_keeps_too_little_of_any_score_is_in_a_table_of_its_own() -> None:
 
 def test_rounds_are_told_by_smallest_median_and_largest() -> None:
     assert spread([3.0, 1.0, 2.0, 10.0], 1) == "1.0 / 2.5 / 10.0"
+    assert spread([3.0], 0) == "3"
 
 
 def test_the_least_cosine_is_that_of_the_worst_text() -> None:
