@@ -74,7 +74,7 @@ class _Served:
             "MOSEC_LOG_LEVEL": "warning",
         }
         if self.engine == "embed-anything":
-            variables["HF_HOME"] = str(_as_cache(folder, python.parents[1]))
+            variables["HF_HUB_CACHE"] = str(_as_cache(folder, python.parents[1]))
         return Launch((str(python), str(_APPS / f"{self.app}.py")), variables)
 
 

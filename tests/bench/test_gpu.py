@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from bench import gpu
-from bench.gpu import Cell, Compiled, Repeated, timed
+from bench.gpu.__main__ import Cell, timed
+from bench.gpu.page import page
+from bench.gpu.ways import Compiled, Repeated
 from models.backends.cuda.graphs import GraphBackend, RecordingPolicy
 from models.backends.torch import TorchBackend
 from models.families.exits import Exits
@@ -21,7 +23,7 @@ from models.run.execution import never
 from tests.tiny import tiny_model
 from tests.tiny_text import tiny_exits, write_tokenizer
 
-ROOT = Path(gpu.__file__).parent.parent
+ROOT = Path(gpu.__file__).parents[2]
 traced: Callable[[Any], Any] = partial(torch.compile, dynamic=False, backend="eager")
 
 
@@ -69,12 +71,12 @@ def test_a_way_that_answers_wrongly_or_fails_is_not_timed(text_model: Exits) -> 
 
 def test_the_page_names_the_device_and_says_of_a_dry_run_that_it_is_one() -> None:
     device = {"device": "NVIDIA X", "driver": "1.2"}
-    page = gpu.page(device, "3 passed", ["model", "ms"], [["m", "1.0 (2.00 x)"]], is_dry=False)
-    assert "device NVIDIA X, driver 1.2" in page
-    assert "3 passed" in page
-    assert "| m | 1.0 (2.00 x) |" in page
-    assert "dry run" not in page
-    assert "dry run" in gpu.page(device, "3 passed", ["model"], [["m"]], is_dry=True)
+    text = page(device, "3 passed", ["model", "ms"], [["m", "1.0 (2.00 x)"]], is_dry=False)
+    assert "device NVIDIA X, driver 1.2" in text
+    assert "3 passed" in text
+    assert "| m | 1.0 (2.00 x) |" in text
+    assert "dry run" not in text
+    assert "dry run" in page(device, "3 passed", ["model"], [["m"]], is_dry=True)
 
 
 def test_the_script_refuses_what_it_does_not_know() -> None:
