@@ -96,7 +96,13 @@ def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -
 
 def finish(figures: dict[str, Any], path: Path | None) -> None:
     """Print the machine and write the figures."""
-    figures = {"machine": machine(), **figures}
     _CONSOLE.print("machine: " + ", ".join(f"{k} {v}" for k, v in machine().items()))
     if path is not None:
-        path.write_text(json.dumps(figures, indent=1) + "\n")
+        write(figures, path)
+
+
+def write(figures: dict[str, Any], path: Path) -> None:
+    """Write the machine and the figures; a file that is there is replaced as a whole."""
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(json.dumps({"machine": machine(), **figures}, indent=1) + "\n")
+    part.replace(path)

@@ -11,6 +11,10 @@ from bench.peers.process import HOST, PATH, ServerError
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 
+class BusyError(ServerError):
+    """A server has no room for a request at this moment (429 or 503)."""
+
+
 class Connection(asyncio.Protocol):
     """A kept-open connection with one request under way at a time."""
 
@@ -54,7 +58,8 @@ class Connection(asyncio.Protocol):
         """Return the body of the answer.
 
         Raises:
-            ServerError: If the connection is lost, or the status is not 200.
+            BusyError: If the status is 429 or 503.
+            ServerError: If the connection is lost, or the status is another one but 200.
         """
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._answer = answer
@@ -63,7 +68,8 @@ class Connection(asyncio.Protocol):
         self._transport.write(request)
         content = await answer
         if not content.startswith((b"HTTP/1.1 200", b"HTTP/1.0 200")):
-            raise ServerError(f"the server answered {content[:300]!r}")
+            error = BusyError if content[9:12] in (b"429", b"503") else ServerError
+            raise error(f"the server answered {content[:300]!r}")
         return content.partition(b"\r\n\r\n")[2]
 
     def close(self) -> None:

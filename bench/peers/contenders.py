@@ -1,9 +1,4 @@
-"""Who is compared: the peers with their pinned versions, and Rheostat in several ways.
-
-All serve the same MiniLM in float32 on the CPU and answer `/v1/embeddings` with JSON floats. Where
-a server has several engines or settings, the fastest that works here is taken, and why stands
-beside it. None writes a line per request; all but the plain server batch up to 32 texts.
-"""
+"""Who is compared, in which ways each is asked, and how Rheostat takes part."""
 
 from __future__ import annotations
 
@@ -14,21 +9,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.peers import infinity
-from bench.peers.environments import python_of
 from bench.peers.process import Launch
 from models.checkpoint import CheckpointError, read_manifest
 from server.catalog import CatalogError, find_checkpoints
 
 SAME_WEIGHTS = "rheostat"  # the way that others are compared with
 CONVERTED = "minilm"
-_APPS = Path(__file__).parent / "apps"
-_BUDGETS: Mapping[str, dict[str, float]] = {
-    "whole": {},
-    "99 % score": {"min_quality": 0.99},
-    "half MACs": {"fraction": 0.5},
-}
-_SENTENCE_TRANSFORMERS = ("sentence-transformers==6.2.0", "transformers==5.23.0")
+# How the elastic model is asked: what follows its name, the budget, whether less is computed.
+_BUDGETS: tuple[tuple[str, dict[str, float], bool], ...] = (
+    ("whole", {}, False),
+    ("99 % score", {"min_quality": 0.99}, True),
+)
+_CUT = {"truncate": "right"}  # long documents, as the other servers do without being told
 
 
 class AbsentError(RuntimeError):
@@ -42,12 +34,14 @@ class Way:
     Attributes:
         name: In the tables.
         fields: Of the request's body, beside the text.
-        must_match: Whether its vectors have to be those of sentence-transformers.
+        weights: What its vectors are compared with: those of these weights, whole, in float32.
+        is_reduced: Whether less is computed, so that vectors differ and are scored.
     """
 
     name: str
     fields: Mapping[str, Any]
-    must_match: bool = True
+    weights: str = CONVERTED
+    is_reduced: bool = False
 
     def body(self, text: str) -> bytes:
         """Return the body of a request."""
@@ -59,7 +53,7 @@ class Contender:
     """One server.
 
     Attributes:
-        name: For the option --only, and of the environment.
+        name: For the option --only.
         software: What runs, for the tables.
         ways: To ask it.
         launch: How to start it; installs it first where needed.
@@ -73,75 +67,25 @@ class Contender:
     is_peer: bool = True
 
 
-def peers(envs: Path, model: Path) -> list[Contender]:
-    """Return the other servers.
-
-    Args:
-        envs: Folder of their environments.
-        model: A sentence-transformers folder.
-    """
-
-    def app(name: str, *requirements: str) -> Callable[[], Launch]:
-        def launch() -> Launch:
-            python = python_of(envs / name, (*requirements, *_SENTENCE_TRANSFORMERS))
-            variables = {
-                "PEER_MODEL": str(model),
-                "PEER_PORT": "{port}",
-                "MOSEC_ADDRESS": "127.0.0.1",
-                "MOSEC_PORT": "{port}",
-                "MOSEC_TIMEOUT": "60000",
-                "MOSEC_LOG_LEVEL": "warning",
-            }
-            return Launch((str(python), str(_APPS / f"{name}_app.py")), variables)
-
-        return launch
-
-    plain = app("plain", "fastapi==0.165.0", "uvicorn[standard]==0.54.0")
-    described = {
-        "plain": ("FastAPI 0.165.0, sentence-transformers 6.2.0", plain),
-        "litserve": (
-            "LitServe 0.2.19, sentence-transformers 6.2.0",
-            app("litserve", "litserve==0.2.19"),
-        ),
-        "mosec": ("mosec 0.9.8, sentence-transformers 6.2.0", app("mosec", "mosec==0.9.8")),
-        "infinity": (
-            "infinity-emb 0.0.78, torch with BetterTransformer",
-            lambda: infinity.torch_engine(envs, model),
-        ),
-        "infinity-onnx": (
-            "infinity-emb 0.0.78, ONNX Runtime",
-            lambda: infinity.onnx_engine(envs, model),
-        ),
-    }
-    return [
-        Contender(name, software, (Way(name, {"model": CONVERTED}),), launch)
-        for name, (software, launch) in described.items()
-    ]
-
-
 def rheostat(checkpoint: Path, models: Path, name: str, num_threads: int) -> list[Contender]:
-    """Return Rheostat on both back ends: with the peers' weights, and with an elastic model.
+    """Return Rheostat as it starts by itself: with the peers' weights, and with an elastic model.
 
     Args:
         checkpoint: Made from the peers' weights by `rheostat convert`.
         models: Folder of checkpoints that holds the elastic one.
-        name: Of the elastic one; it is asked for the whole model and under two budgets.
+        name: Of the elastic one.
         num_threads: Of one forward pass.
     """
-    found = []
-    for backend, suffix in (("torch", ""), ("onnx", "-onnx")):
-        serve = _Serve(checkpoint, models, name, num_threads, backend)
-        way = Way(SAME_WEIGHTS + suffix, {"model": CONVERTED})
-        software = f"the same weights, {backend}"
-        found.append(Contender(way.name, software, (way,), serve.same_weights, False))
-        ways = tuple(
-            Way(f"{name}{suffix} {what}", {"model": name, "budget": budget}, must_match=False)
-            for what, budget in _BUDGETS.items()
-        )
-        found.append(
-            Contender(f"elastic{suffix}", f"{name}, {backend}", ways, serve.elastic, False)
-        )
-    return found
+    serve = _Serve(checkpoint, models, name, num_threads)
+    same = Way(SAME_WEIGHTS, {"model": CONVERTED})
+    elastic = tuple(
+        Way(f"{name}, {what}", {"model": name, "budget": budget} | _CUT, name, is_reduced)
+        for what, budget, is_reduced in _BUDGETS
+    )
+    return [
+        Contender(SAME_WEIGHTS, "Rheostat, the same weights", (same,), serve.same_weights, False),
+        Contender("elastic", f"Rheostat, {name}", elastic, serve.elastic, False),
+    ]
 
 
 @dataclass(frozen=True)
@@ -150,22 +94,15 @@ class _Serve:
     models: Path
     name: str
     num_threads: int
-    backend: str
 
     def same_weights(self) -> Launch:
         return self._launch(self.checkpoint)
 
     def elastic(self) -> Launch:
-        try:
-            found = {read_manifest(path).name: path for path in find_checkpoints(self.models)}
-        except (CatalogError, CheckpointError) as error:
-            raise AbsentError(str(error)) from None
-        if self.name not in found:
-            raise AbsentError(f"{self.models} has no model {self.name!r}, only {', '.join(found)}")
-        return self._launch(found[self.name])
+        return self._launch(checkpoint_of(self.models, self.name))
 
     def _launch(self, checkpoint: Path) -> Launch:
-        options = f"--port {{port}} --num-threads {self.num_threads} --backend {self.backend}"
+        options = f"--port {{port}} --num-threads {self.num_threads}"
         options += " --policy fixed"  # the subnet that the budget names, also under load
         return Launch(
             (
@@ -174,3 +111,18 @@ class _Serve:
                 *("--models", str(checkpoint.resolve())),
             )
         )
+
+
+def checkpoint_of(models: Path, name: str) -> Path:
+    """Return the folder of a model.
+
+    Raises:
+        AbsentError: If no checkpoint has this name.
+    """
+    try:
+        found = {read_manifest(path).name: path for path in find_checkpoints(models)}
+    except (CatalogError, CheckpointError) as error:
+        raise AbsentError(str(error)) from None
+    if name not in found:
+        raise AbsentError(f"{models} has no model {name!r}, only {', '.join(found)}")
+    return found[name]

@@ -21,7 +21,7 @@ class InstallError(RuntimeError):
     """A peer cannot be installed here; the message is one line."""
 
 
-def python_of(folder: Path, requirements: Sequence[str]) -> Path:
+def python_of(folder: Path, requirements: Sequence[str], unwanted: Sequence[str] = ()) -> Path:
     """Return the interpreter of an environment that holds these requirements.
 
     An environment that holds others, or is not complete, is made anew.
@@ -29,6 +29,7 @@ def python_of(folder: Path, requirements: Sequence[str]) -> Path:
     Args:
         folder: Of the environment.
         requirements: As pip reads them, versions pinned.
+        unwanted: Packages that come along, and are removed again.
 
     Raises:
         InstallError: With the last thing pip complained about.
@@ -47,10 +48,12 @@ def python_of(folder: Path, requirements: Sequence[str]) -> Path:
     except (subprocess.CalledProcessError, OSError) as error:
         raise InstallError(f"no virtual environment in {folder}: {error}") from None
     # Torch goes first and alone: its exact version decides which build everything else meets.
-    _pip(python, torch)
+    _pip(python, "install", torch)
     constraints = folder / "constraints.txt"
     constraints.write_text(torch + "\n")
-    _pip(python, "-c", str(constraints), *requirements)
+    _pip(python, "install", "-c", str(constraints), *requirements)
+    if unwanted:
+        _pip(python, "uninstall", "--yes", *unwanted)
     stamp.write_text(wanted)
     return python
 
@@ -62,7 +65,7 @@ def _torch() -> str:
 
 
 def _pip(python: Path, *arguments: str) -> None:
-    command = [str(python), "-m", "pip", "--disable-pip-version-check", "install", *arguments]
+    command = [str(python), "-m", "pip", "--disable-pip-version-check", *arguments]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR:")]

@@ -1,154 +1,149 @@
-"""What was found, and the tables that show it."""
+"""The tables that show what was found: vectors equal to float32, and vectors that are not."""
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import NamedTuple
 
 from bench import report
-from bench.peers.contenders import SAME_WEIGHTS, Contender, Way
+from bench.peers.contenders import SAME_WEIGHTS
 from bench.peers.load import Figures
+from bench.peers.results import Check, Load, Results
+from bench.peers.sameness import LEAST_COSINE, LEAST_RETENTION
 
-_COLUMNS = (
-    "server",
-    "requests/s",
-    "all rounds",
-    "corrected",
-    "p50 ms",
-    "p99 ms",
-    "CPU ms",
-    "of rheostat",
-    "of best peer",
+_COLUMNS = ("server", "requests/s", "p50 ms", "p99 ms", "CPU ms", "others", "x rheostat")
+_FP32, _REDUCED, _BELOW = (
+    f"equal to float32 (cosine >= {LEAST_COSINE})",
+    f"reduced (>= {LEAST_RETENTION:.0%} of each full score)",
+    f"below {LEAST_RETENTION:.0%} of a full score, or not scored",
 )
 
 
-class Load(NamedTuple):
-    """A kind of load and how much: connections, or the fraction of a server's own best rate."""
-
-    kind: Literal["closed", "open"]
-    level: float
-
-
-@dataclass
-class Results:
-    """Everything found so far.
+class _Best(NamedTuple):
+    """Rates of the best peers under one load; None where no peer was measured.
 
     Attributes:
-        contenders: Whether measured or not.
-        absent: Why one was not measured, or not to the end, by its name.
-        cosines: The smallest to sentence-transformers, by the name of a way that must match.
-        receipts: Of one answer, by the name of the way; Rheostat's alone.
-        runs: One per round, by the name of the way and the load.
+        fp32: Of those in float32.
+        reduced: Of those that compute less.
     """
 
-    contenders: Sequence[Contender]
-    absent: dict[str, str] = field(default_factory=dict)
-    cosines: dict[str, float] = field(default_factory=dict)
-    receipts: dict[str, dict[str, Any]] = field(default_factory=dict)
-    runs: dict[tuple[str, Load], list[Figures]] = field(default_factory=dict)
-
-    def note(self, way: Way, cosine: float, receipt: dict[str, Any] | None) -> None:
-        """Keep what a check has shown."""
-        if way.must_match:
-            self.cosines[way.name] = min(cosine, self.cosines.get(way.name, 1.0))
-        if receipt is not None:
-            self.receipts[way.name] = receipt
-
-    def add(self, way: Way, load: Load, figures: Figures) -> None:
-        """Keep what a load has shown."""
-        self.runs.setdefault((way.name, load), []).append(figures)
-
-    def median(self, way: str, load: Load) -> Figures | None:
-        """Return the round with the median rate; None if there was none."""
-        runs = sorted(self.runs.get((way, load), ()), key=lambda run: run.requests_per_s)
-        return runs[len(runs) // 2] if runs else None
-
-    def figures(self) -> dict[str, Any]:
-        """Return all of it for a file."""
-        return {
-            "software": {one.name: one.software for one in self.contenders},
-            "absent": self.absent,
-            "least cosine": self.cosines,
-            "receipts": self.receipts,
-            "runs": [
-                {"server": way, "load": load.kind, "level": load.level, **asdict(run)}
-                for (way, load), runs in self.runs.items()
-                for run in runs
-            ],
-        }
+    fp32: float | None
+    reduced: float | None
 
 
 def show(results: Results, num_texts: int) -> None:
-    """Print all tables.
+    """Print all tables; the last columns are rates over those of Rheostat and of the best peers.
 
     Args:
         results: Of all rounds.
         num_texts: That vectors were compared on.
     """
-    checked = [
-        [way.name, one.software, f"{results.cosines[way.name]:.6f}"]
-        for one in results.contenders
-        for way in one.ways
-        if way.name in results.cosines
-    ]
-    title = f"Smallest cosine to sentence-transformers' vectors, {num_texts} texts"
-    report.show(title, ["server", "software", "cosine"], checked)
+    _show_checks(results, num_texts)
     _show_receipts(results)
     for load in dict.fromkeys(load for _, load in results.runs):
         if load.kind == "closed":
-            title = f"Closed loop, connections: {load.level}"
+            title = f"Closed loop, connections: {load.level:g}"
         else:
-            title = f"Open loop, at {load.level} of each server's own rate with most connections"
-        _show_load(results, load, title)
+            title = f"Open loop, {load.level:.0%} of each server's own rate with most connections"
+        for group in (_FP32, _REDUCED, _BELOW):
+            rows = _rows(results, load, group)
+            if rows:
+                columns = [*_COLUMNS, "x fp32 peer", "x int8 peer"]
+                report.show(f"{title}; {group}", columns, rows)
     if results.absent:
         missing = [[name, why] for name, why in results.absent.items()]
         report.show("Not measured, or not to the end", ["server", "why"], missing)
+
+
+def group_of(check: Check | None, is_reduced: bool) -> str:
+    """Return the table that a way of asking belongs in."""
+    if check is None:
+        return _BELOW
+    if not is_reduced:
+        return _FP32
+    retention = check.retention()
+    return _REDUCED if retention is not None and retention >= LEAST_RETENTION else _BELOW
+
+
+def spread(values: Sequence[float], digits: int) -> str:
+    """Return the smallest, the median and the largest of the rounds; one round is told once."""
+    if len(values) == 1:
+        return f"{values[0]:.{digits}f}"
+    middle = statistics.median(values)
+    return " / ".join(f"{value:.{digits}f}" for value in (min(values), middle, max(values)))
+
+
+def _show_checks(results: Results, num_texts: int) -> None:
+    names = list(dict.fromkeys(name for check in results.checks.values() for name in check.scores))
+    rows: list[list[object]] = []
+    for one in results.contenders:
+        for way in one.ways:
+            if (check := results.checks.get(way.name)) is not None:
+                scores = [
+                    f"{check.scores[name]:.4f} of {check.full[name]:.4f}"
+                    if name in check.scores
+                    else "-"
+                    for name in names
+                ]
+                retention = check.retention()
+                kept = "-" if retention is None else f"{retention:.3f}"
+                rows.append([way.name, one.software, f"{check.cosine:.6f}", *scores, kept])
+    columns = ["server", "software", "cosine", *names, "least kept"]
+    report.show(f"Smallest cosine to the whole model in float32, {num_texts} texts", columns, rows)
 
 
 def _show_receipts(results: Results) -> None:
     rows = [
         [
             way,
-            " ".join(f"{axis}={value}" for axis, value in receipt["subnet"].items()),
-            f"{receipt['fraction']:.3f}",
-            f"{receipt['quality']:.4f}",
-            receipt["backend"],
+            " ".join(f"{axis}={value}" for axis, value in check.receipt["subnet"].items()),
+            f"{check.receipt['fraction']:.3f}",
+            f"{check.receipt['quality']:.4f}",
+            check.receipt["backend"],
         ]
-        for way, receipt in results.receipts.items()
+        for way, check in results.checks.items()
+        if check.receipt is not None
     ]
-    report.show(
-        "What Rheostat ran", ["server", "subnet", "fraction", "retention", "back end"], rows
-    )
+    if rows:
+        columns = ["server", "subnet", "fraction", "retention", "back end"]
+        report.show("What Rheostat ran", columns, rows)
 
 
-def _show_load(results: Results, load: Load, title: str) -> None:
-    """Print a load's table; ratios are of the rates as seen."""
-    found = {
-        way.name: (run, one.is_peer)
-        for one in results.contenders
-        for way in one.ways
-        if (run := results.median(way.name, load))
-    }
-    best = max((run.requests_per_s for run, is_peer in found.values() if is_peer), default=None)
-    ours = found[SAME_WEIGHTS][0].requests_per_s if SAME_WEIGHTS in found else None
-    rows = []
-    for name, (run, _) in found.items():
-        every = [one.requests_per_s for one in results.runs[name, load]]
-        rows.append(
-            [
-                name,
-                f"{run.requests_per_s:.1f}",
-                f"{min(every):.0f}-{max(every):.0f}",
-                f"{run.corrected_per_s:.1f}",
-                f"{run.p50_ms:.1f}",
-                f"{run.p99_ms:.1f}",
-                f"{run.server_ms:.2f}",
-                _ratio(run.requests_per_s, ours),
-                _ratio(run.requests_per_s, best),
-            ]
-        )
-    report.show(title, _COLUMNS, rows)
+def _rows(results: Results, load: Load, group: str) -> list[list[object]]:
+    """Return the rows of one table; ratios are of median rates as seen."""
+    found: dict[str, list[Figures]] = {}
+    rates: dict[str, list[float]] = {_FP32: [], _REDUCED: [], _BELOW: []}
+    ours: float | None = None
+    for one in results.contenders:
+        for way in one.ways:
+            runs = list(results.runs.get((way.name, load), {}).values())
+            if not runs:
+                continue
+            own = group_of(results.checks.get(way.name), way.is_reduced)
+            if own == group:
+                found[way.name] = runs
+            if one.is_peer:
+                rates[own].append(_rate(runs))
+            elif way.name == SAME_WEIGHTS:
+                ours = _rate(runs)
+    best = _Best(*(max(rates[kind], default=None) for kind in (_FP32, _REDUCED)))
+    return [
+        [
+            name,
+            spread([run.requests_per_s for run in runs], 0),
+            spread([run.p50_ms for run in runs], 1),
+            spread([run.p99_ms for run in runs], 1),
+            f"{statistics.median(run.server_ms for run in runs):.2f}",
+            f"{max(run.others for run in runs):.1%}",
+            *(_ratio(_rate(runs), other) for other in (ours, best.fp32, best.reduced)),
+        ]
+        for name, runs in found.items()
+    ]
+
+
+def _rate(runs: Sequence[Figures]) -> float:
+    return statistics.median(run.requests_per_s for run in runs)
 
 
 def _ratio(rate: float, other: float | None) -> str:

@@ -18,6 +18,8 @@ class TorchBackend(Backend):
 
     def __init__(self, device: str = "cpu") -> None:
         self.device = torch.device(device)
+        if self.device == torch.device("cuda"):  # unlike the device of any tensor
+            self.device = torch.device("cuda", 0)
         self.is_synchronous = self.device.type == "cpu"
 
     @property

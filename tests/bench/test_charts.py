@@ -47,7 +47,7 @@ def test_a_bar_is_as_long_as_its_figure() -> None:
 
 
 def test_charted_throughputs_stand_in_the_measured_results() -> None:
-    page = (ROOT / "docs" / "results.md").read_text()
+    page = (ROOT / "docs" / "results" / "README.md").read_text()
     for row in rows("throughput.csv"):
         rate = row["requests_per_s"]
         assert f"| {rate} |" in page or f"| **{rate}** |" in page, row

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from bench.peers.contenders import Way
-from bench.peers.load import closed_loop, collect, open_loop
+from bench import report
+from bench.peers.contenders import Contender, Way
+from bench.peers.load import Figures, closed_loop, collect, open_loop, undisturbed
 from bench.peers.process import Launch, Running, ServerError, running
+from bench.peers.results import Check, Load, OtherRunError, Results
+from bench.peers.sameness import least_cosine
+from bench.peers.tables import group_of, spread
 
 _SERVER = """
 import sys, time
@@ -37,6 +44,9 @@ ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Echo).serve_forever()
 """
 _LAUNCH = Launch((sys.executable, "-c", _SERVER, "{port}"))
 _WAY = Way("echo", {"model": "m"})
+_PEER = Contender("echo", "a server", (_WAY,), lambda: _LAUNCH)
+_FIGURES = Figures(100.0, 110.0, 5.0, 9.0, 4.0, 0.1, 400, 0.01)
+_LOAD = Load("closed", 32)
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +97,66 @@ def test_a_server_that_ends_says_why() -> None:
         running(launch, 1, b""),
     ):
         pass
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_a_load_tells_what_others_used_of_the_machine(server: Running) -> None:
+    assert 0 <= closed_loop(server, [_WAY.body("text")], 1, 0.2).others < 1.5  # ticks are coarse
+
+
+def test_a_disturbed_load_is_measured_again_and_the_quietest_counts() -> None:
+    shares = iter([0.5, 0.02, 0.9])
+    assert undisturbed(lambda: replace(_FIGURES, others=next(shares))).others == 0.02
+    assert next(shares) == 0.9  # a quiet one ends it
+    shares = iter([0.5, 0.3, 0.4])
+    assert undisturbed(lambda: replace(_FIGURES, others=next(shares))).others == 0.3
+    assert not list(shares)
+
+
+def test_a_run_goes_on_with_what_its_file_holds(tmp_path: Path) -> None:
+    results = Results([_PEER])
+    results.checks["echo"] = Check(0.98, {"STS-B": 0.8}, {"STS-B": 0.81})
+    results.add(_WAY, _LOAD, 1, _FIGURES)
+    report.write({"peers": results.figures()}, tmp_path / "run.json")
+    found = Results([_PEER])
+    found.read(tmp_path / "run.json")
+    assert found.checks == results.checks
+    assert found.runs == results.runs
+    assert found.has_run(_PEER, 1, [_LOAD])
+    assert not found.has_run(_PEER, 2, [_LOAD])
+    assert not found.has_run(_PEER, 1, [_LOAD, Load("open", 0.8)])
+
+
+def test_a_run_goes_on_with_no_file_of_another_machine_or_kind(tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    report.write({"peers": Results([_PEER]).figures()}, path)
+    content = json.loads(path.read_text())
+    content["machine"]["cores"] = 1000
+    path.write_text(json.dumps(content))
+    with pytest.raises(OtherRunError, match="cores 1000"):
+        Results([_PEER]).read(path)
+    path.write_text("[]")
+    with pytest.raises(OtherRunError, match="no figures"):
+        Results([_PEER]).read(path)
+
+
+def test_what_keeps_too_little_of_any_score_is_in_a_table_of_its_own() -> None:
+    full = {"STS-B": 0.82, "SciFact": 0.64}
+    equal = group_of(Check(1.0), is_reduced=False)
+    kept = group_of(Check(0.98, {"STS-B": 0.815, "SciFact": 0.637}, full), is_reduced=True)
+    lost = group_of(Check(0.98, {"STS-B": 0.82, "SciFact": 0.62}, full), is_reduced=True)
+    assert len({equal, kept, lost}) == 3
+    assert lost == group_of(Check(0.98), is_reduced=True) == group_of(None, is_reduced=False)
+
+
+def test_rounds_are_told_by_smallest_median_and_largest() -> None:
+    assert spread([3.0, 1.0, 2.0, 10.0], 1) == "1.0 / 2.5 / 10.0"
+    assert spread([3.0], 0) == "3"
+
+
+def test_the_least_cosine_is_that_of_the_worst_text() -> None:
+    one, other = np.eye(2, dtype=np.float32), np.array([[1, 0], [0.6, 0.8]], np.float32)
+    assert least_cosine(one, other) == pytest.approx(0.8)
 
 
 def _session(session: int) -> list[str]:

@@ -10,16 +10,16 @@ from __future__ import annotations
 import os
 
 import msgspec
+from engines import load
 from mosec import Server, Worker
-from sentence_transformers import SentenceTransformer
 
 
 class Embeddings(Worker):
-    """One model in one worker."""
+    """One engine in one worker."""
 
     def __init__(self):
         """Load the model."""
-        self.model = SentenceTransformer(os.environ["PEER_MODEL"], device="cpu")
+        self.run = load()
 
     def deserialize(self, data):
         """Read a body."""
@@ -31,8 +31,7 @@ class Embeddings(Worker):
 
     def forward(self, data):
         """Answer a batch of requests as OpenAI does."""
-        texts = [body["input"] for body in data]
-        vectors = self.model.encode(texts, batch_size=32, show_progress_bar=False).tolist()
+        vectors = self.run([body["input"] for body in data]).tolist()
         return [
             {
                 "object": "list",
@@ -45,5 +44,8 @@ class Embeddings(Worker):
 
 if __name__ == "__main__":
     server = Server()
-    server.append_worker(Embeddings, max_batch_size=32, max_wait_time=1, route="/v1/embeddings")
+    num = int(os.environ["PEER_WORKERS"])
+    server.append_worker(
+        Embeddings, num=num, max_batch_size=32, max_wait_time=1, route="/v1/embeddings"
+    )
     server.run()

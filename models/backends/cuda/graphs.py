@@ -262,6 +262,8 @@ class GraphBackend(TorchBackend):
             ]
             return content_of(hot.chain.run(values))
 
+        # Of code of its own: the compiler gives up code that it has compiled eight times.
+        plain.__code__ = plain.__code__.replace()
         compiled = self._compiler(plain)
 
         def function(values: Sequence[Value]) -> Value:

@@ -26,17 +26,23 @@ class CudaRecorder:  # pragma: no cover - needs a GPU
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._pool = torch.cuda.graph_pool_handle()
+        # One for all: what libraries keep for each stream is not allocated during a capture then.
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def record(self, run: Callable[[], Value]) -> tuple[Callable[[], None], Value]:
-        """Capture a function on the current device; see `Recorder.record`."""
-        stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
-        stream.wait_stream(torch.cuda.current_stream(self._device))
-        with torch.cuda.stream(stream):
-            for _ in range(2):  # lets libraries choose kernels and allocate what they keep
-                run()
-        torch.cuda.current_stream(self._device).wait_stream(stream)
+        """Capture a function; see `Recorder.record`."""
+        current = torch.cuda.current_stream(self._device)
         graph = torch.cuda.CUDAGraph()
-        # Other threads may go on using the device: the compiler does.
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-            output = run()
+        # Entered again, since a capture that fails leaves its own stream behind as the current one.
+        with torch.cuda.device(self._device), torch.cuda.stream(current):
+            self._stream.wait_stream(current)
+            with torch.cuda.stream(self._stream):
+                for _ in range(2):  # lets libraries choose kernels and allocate what they keep
+                    run()
+            current.wait_stream(self._stream)
+            # Other threads may go on using the device: the compiler does.
+            with torch.cuda.graph(
+                graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
+            ):
+                output = run()
         return graph.replay, output

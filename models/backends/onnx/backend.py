@@ -106,8 +106,6 @@ class OnnxBackend(TorchBackend):
             ValueError: If this ONNX Runtime cannot use the device, or has other threads already.
         """
         super().__init__(device)
-        if self.device == torch.device("cuda"):
-            self.device = torch.device("cuda", 0)
         provider = f"{self.device.type.upper()}ExecutionProvider"
         if provider not in (available := ort.get_available_providers()):
             raise ValueError(f"device={device!r} needs {provider}; this runtime has {available}")

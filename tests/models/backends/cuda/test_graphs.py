@@ -170,6 +170,31 @@ def test_a_hot_chain_is_compiled_and_kept_if_that_is_faster(gains: bool, tape: T
     same(backend, plan, tokens(5, seed=3))
 
 
+def test_every_hot_chain_is_compiled_however_many_there_are(tape: Tape) -> None:
+    num_compiled = 0
+
+    def counted(graph: torch.fx.GraphModule, _: object) -> Callable[..., object]:
+        nonlocal num_compiled
+        num_compiled += 1
+        return graph.forward
+
+    backend = GraphBackend(
+        "cpu",
+        policy=RecordingPolicy(record_after=1, compile_after=2),
+        recorder=tape,
+        compiler=partial(torch.compile, dynamic=False, backend=counted),
+    )
+    lengths = range(1, 13)
+    for length in lengths:
+        for _ in range(2):
+            same(backend, text_plan(), tokens(length))
+    backend.close()
+    assert num_compiled == len(lengths)
+    for length in lengths:
+        same(backend, text_plan(), tokens(length))
+    assert num_compiled == len(lengths)  # none anew, in the thread that serves
+
+
 def test_what_compiles_wrongly_is_not_used(tape: Tape, caplog: pytest.LogCaptureFixture) -> None:
     def wrong(run: Callable[..., Tensor]) -> Callable[..., Tensor]:
         return lambda *tensors: run(*tensors) + 0.1
@@ -259,6 +284,24 @@ def test_a_compiled_chain_of_two_layouts_packs_its_result_as_the_recording_did(t
         assert found.layout is expected.layout
         torch.testing.assert_close(found.values, expected.values)
     assert tape.num_recorded == 2
+
+
+@pytest.mark.gpu
+def test_a_failed_recording_leaves_stream_and_device_as_they_were() -> None:
+    backend = GraphBackend("cuda", policy=RecordingPolicy(1, None))
+    before = torch.cuda.current_stream()
+    chain = Chain([Step("items", lambda row: row * row.sum().item(), ("row",))])
+    rows = torch.ones(2, 3, device="cuda")
+    with torch.inference_mode():
+        for _ in range(2):
+            torch.testing.assert_close(backend.run_chain(chain, [rows]), rows * 6)
+    assert backend.stats.recordings == 0
+    assert torch.cuda.current_stream() == before
+    model = tiny_exits()
+    backend.prepare(model)
+    for _ in range(2):
+        backend.run(text_plan(model), tokens(5))
+    assert backend.stats.recordings > 0
 
 
 @pytest.mark.gpu
