@@ -54,6 +54,7 @@ from server.http.scopes import SCOPES
 from server.inputs.decoder import Decoder
 from server.lifecycle import Lifecycle
 from server.observe.logs import PROBES
+from server.observe.merged import AllMetrics
 from server.observe.metrics import Metrics
 from server.observe.progress import ProgressDisplay
 from server.observe.watchdog import Watchdog
@@ -167,7 +168,7 @@ def create_app(
         lifecycle.routes(changes),
         client_routes.routes(clients, served),
         key_routes.routes(clients),
-        health.routes(service),
+        health.routes(service, AllMetrics(metrics, core)),
         reference.routes(app.title),
     )
     for router in routers:

@@ -8,8 +8,6 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from math import inf
 from typing import TYPE_CHECKING, TypeVar
 
-from prometheus_client.metrics_core import Metric
-
 from models.core import Shapes
 from models.inputs import num_tokens
 from models.variants import loaded
@@ -29,7 +27,6 @@ from server.inputs.decoder import Decoder
 from server.inputs.sources import Source, Sources
 from server.items import check_inputs, estimate_s, flops_of, for_inputs
 from server.loading import Loading
-from server.observe import merged
 from server.observe.logs import note_model
 from server.observe.metrics import Metrics, Stage
 from server.served import Served
@@ -43,7 +40,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _UNDONE = 1.5  # times what a request took that was given up, it would have taken
-_OTHERS_S = 1.0  # for the other processes to tell their metrics
 _OWN = Flow(priority=-1)  # of the server's own runs: a reload does not wait behind requests
 
 S = TypeVar("S", bound=Source)
@@ -97,7 +93,6 @@ class Service:
         self._is_warm = False
         self._is_draining = False
         self.uses = Uses()
-        engine.core.answering["metrics"] = self._families
 
     def models_of(self, caller: Caller) -> Catalog:
         """Return the models that there are for a caller: it is told of no other."""
@@ -140,25 +135,11 @@ class Service:
         with self._engine.reserve(len(sources)):
             return await self._decoder.map(function, sources, caller.client, caller.weight)
 
-    async def metrics_text(self) -> bytes:
-        """Return the metrics of all processes of the server, in Prometheus's text format."""
-        own = self.metrics.families()
-        core = self._engine.core
-        others: list[list[Metric]] = []
-        if core.is_alive:
-            others = await core.ask_others(_OTHERS_S, "metrics")
-            if core.pid is not None:
-                others.append(merged.of_process(core.pid))
-        return merged.text([own, *others])
-
-    async def _families(self) -> list[Metric]:
-        return self.metrics.families()
-
     async def warm_up(self) -> None:
         """Run the cheapest and the largest subnet of every model; errors as for `warm`."""
         for number, served in enumerate(list(self.catalog.values()), 1):
             log.info("warming up model %d of %d: %s", number, len(self.catalog), served.name)
-            if served.profile is None:
+            if not self._engine.core.holds_weights:
                 served = served.timed(await self._engine.core.prepare(served))
                 self.catalog.put(served)
             await self.warm(served)

@@ -134,13 +134,8 @@ class LatencyProfile:
     @property
     def measured(self) -> dict[str, Any]:
         """The arguments that make the same profile, without its corrections."""
-        return {
-            "curves": self.curves,
-            "rows": self.rows,
-            "lengths": self.lengths,
-            "seconds": self.seconds,
-            "sequences": self.sequences,
-        }
+        names = ("curves", "rows", "lengths", "seconds", "sequences")
+        return {name: getattr(self, name) for name in names}
 
     def adopt(self, corrections: Corrections, drift: float) -> None:
         """Predict as another profile of the same curves, which observes."""

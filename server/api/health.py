@@ -7,10 +7,11 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from server.api.documentation import errors
 from server.errors import ModelNotReadyError
+from server.observe.merged import AllMetrics
 from server.service import Service
 
 
-def routes(service: Service) -> APIRouter:
+def routes(service: Service, all_metrics: AllMetrics) -> APIRouter:
     """Return the routes that say how the server is."""
     router = APIRouter(tags=["health"])
 
@@ -29,6 +30,6 @@ def routes(service: Service) -> APIRouter:
     @router.get("/metrics", response_class=Response, responses=errors())
     async def metrics() -> Response:
         """Return all metrics, of all processes together, in Prometheus's text format."""
-        return Response(await service.metrics_text(), media_type=CONTENT_TYPE_LATEST)
+        return Response(await all_metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
     return router

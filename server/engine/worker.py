@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 FAILED = "the model failed on this request"
 
 
-class Events(Protocol):
+class WorkerEvents(Protocol):
     """What a worker tells, on its thread. None of these may raise."""
 
     def taken(self, batch: Sequence[Waiting], until: float) -> None:
@@ -71,7 +71,7 @@ class Worker:
         queue: Scheduler[Waiting],
         longest_s: float,
         clock: Callable[[], float],
-        events: Events,
+        events: WorkerEvents,
     ) -> None:
         """Create a worker that is not yet started.
 

@@ -9,6 +9,10 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
+from server.engine.core import Core
+from server.observe.metrics import Metrics
+
+_OTHERS_S = 1.0  # for the other processes to answer
 # Levels of which each process has its own part; of others each process tells the same.
 _ADDED = ("process_virtual_memory_bytes", "process_resident_memory_bytes", "process_open_fds")
 _FIRST = ("process_start_time_seconds",)
@@ -33,6 +37,32 @@ def text(processes: Iterable[Iterable[Metric]]) -> bytes:
 def of_process(pid: int) -> list[Metric]:
     """Return CPU time, memory and open files of another process; nothing once it has gone."""
     return list(ProcessCollector(registry=CollectorRegistry(), pid=lambda: pid).collect())
+
+
+class AllMetrics:
+    """The metrics of this process and of all others of its server."""
+
+    def __init__(self, metrics: Metrics, core: Core) -> None:
+        """Answer other processes from now on.
+
+        Args:
+            metrics: Of this process.
+            core: By which the others are reached.
+        """
+        self._metrics, self._core = metrics, core
+        core.answering["metrics"] = self._own
+
+    async def text(self) -> bytes:
+        """Return them in Prometheus's text format; without those that do not answer in time."""
+        others: list[list[Metric]] = []
+        if self._core.is_alive:
+            others = await self._core.ask_others(_OTHERS_S, "metrics")
+            if self._core.pid is not None:
+                others.append(of_process(self._core.pid))
+        return text([await self._own(), *others])
+
+    async def _own(self) -> list[Metric]:
+        return self._metrics.families()
 
 
 class _Merged(Collector):

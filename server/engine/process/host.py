@@ -13,7 +13,7 @@ from search.timing.profile import LatencyProfile
 from server.engine.batch import Waiting
 from server.engine.cache import ContentCache
 from server.engine.item import ItemResult, PreparedPlan
-from server.engine.process.connection import Claim, Connection
+from server.engine.process.http_process import HttpClaim, HttpProcess
 from server.engine.process.models import Models
 from server.engine.process.wire import Hello, Message
 from server.engine.worker_core import WorkerCore
@@ -59,31 +59,31 @@ class Host(WorkerCore):
         self.models = Models(self, measure, max_text_chars, clock)
         self._clock = clock
         self._on_end = on_end
-        self._connections: tuple[Connection, ...] = ()
+        self._connections: tuple[HttpProcess, ...] = ()
         self._told: dict[int, int] = {}  # of each model the version of its corrections
         self._told_at = -inf
 
-    def greet(self, connection: Connection) -> None:
+    def greet(self, connection: HttpProcess) -> None:
         """Tell a connection from now on what all are told."""
         stats, pace = self.stats, self.worker.pace.value
         hello = Hello(os.getpid(), self.backend.name, self.backend.levels, stats, pace)
         connection.send([("hello", hello)])
         self._connections = (*self._connections, connection)
 
-    def leave(self, connection: Connection) -> None:
+    def leave(self, connection: HttpProcess) -> None:
         """Forget a connection that is lost."""
         self._connections = tuple(one for one in self._connections if one is not connection)
         self.relay(connection, ("others_hold", id(connection), {}))
         self.models.leave(connection)
 
-    def relay(self, sender: Connection, message: Message) -> None:
+    def relay(self, sender: HttpProcess, message: Message) -> None:
         """Tell all but one what it has said."""
         for connection in self._connections:
             if connection is not sender:
                 connection.send([message])
 
     def ask_others(
-        self, asker: Connection, timeout_s: float, name: str, *arguments: Any
+        self, asker: HttpProcess, timeout_s: float, name: str, *arguments: Any
     ) -> list[Any]:
         """Return what all but one process answer in time."""
         others = [one for one in self._connections if one is not asker]
@@ -100,7 +100,7 @@ class Host(WorkerCore):
     def taken(self, batch: Sequence[Waiting], until: float) -> None:
         """Tell every process how long the device is busy, and which items are its own."""
         pace, counting = self.worker.pace.value, _claim(batch[0]).connection
-        numbers: dict[Connection, list[int]] = {}
+        numbers: dict[HttpProcess, list[int]] = {}
         for claim in map(_claim, batch):
             numbers.setdefault(claim.connection, []).append(claim.number)
         for connection in self._connections:
@@ -138,13 +138,13 @@ class Host(WorkerCore):
         self._on_end()
 
 
-def _claim(one: Waiting) -> Claim:
-    return cast(Claim, one.claim)
+def _claim(one: Waiting) -> HttpClaim:
+    return cast(HttpClaim, one.claim)
 
 
-def _split(pairs: Sequence[tuple[Waiting, Any]]) -> dict[Connection, list[tuple[int, Any]]]:
+def _split(pairs: Sequence[tuple[Waiting, Any]]) -> dict[HttpProcess, list[tuple[int, Any]]]:
     """Return by connection the numbers of its items and what they are told; these are over."""
-    found: dict[Connection, list[tuple[int, Any]]] = {}
+    found: dict[HttpProcess, list[tuple[int, Any]]] = {}
     for one, told in pairs:
         claim = _claim(one)
         if claim.end():

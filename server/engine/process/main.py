@@ -15,13 +15,13 @@ from socket import socket
 from types import FrameType
 from typing import Any
 
-from server import process
 from server.backends import make_backend
 from server.engine.cache import ContentCache
-from server.engine.process.connection import Connection
 from server.engine.process.host import Host
+from server.engine.process.http_process import HttpProcess
 from server.observe import logs
 from server.observe.progress import ProgressDisplay
+from server.process import tune
 from server.processes.child import end_with_parent
 from server.profiles import Profiles
 from server.settings import Settings, SettingsError
@@ -37,7 +37,7 @@ def run(settings: Settings, listening: socket, told: Pipe[Any, Any]) -> None:
         listening: Where HTTP processes connect; it stays when this process ends.
         told: Told None once connections are taken, or why they cannot be.
     """
-    process.tune()
+    tune()
     logs.configure(settings.log_format, settings.log_level)
     try:
         host = host_of(settings, _die)
@@ -59,8 +59,8 @@ def accept(host: Host, listening: socket) -> None:
     with suppress(OSError):
         while True:
             endpoint, _ = listening.accept()
-            connection = Connection(host, endpoint)
-            threading.Thread(target=connection.run, name="engine-read", daemon=True).start()
+            process = HttpProcess(host, endpoint)
+            threading.Thread(target=process.run, name="engine-read", daemon=True).start()
 
 
 def host_of(settings: Settings, on_end: Callable[[], None]) -> Host:

@@ -28,7 +28,7 @@ _SPARE_S = 60.0  # in which a process that has died should be back
 
 
 @dataclass(eq=False)
-class Held:
+class HeldModel:
     """A model, and which connections serve it.
 
     Attributes:
@@ -72,7 +72,7 @@ class Models:
         """
         self._clock = clock
         self._core, self._measure, self._max_text_chars = core, measure, max_text_chars
-        self._held: dict[int, Held] = {}
+        self._held: dict[int, HeldModel] = {}
         self._lock = threading.Lock()  # one model comes or goes at a time
         self._next = 0
         self.plan_of: Callable[[Recipe], PreparedPlan] = lru_cache(_MAX_PLANS)(self._plan_of)
@@ -165,17 +165,17 @@ class Models:
         plan = served.prepare_with(elastic, subnet, wanted.tasks, wanted.raw)
         return replace(plan, keep=wanted.keep, known=wanted.known)
 
-    def _read(self, folder: Path, digest: str) -> Held:
+    def _read(self, folder: Path, digest: str) -> HeldModel:
         served = load_one(folder, self._max_text_chars)
         if not _is(served, folder, digest):
             raise ModelNotReadyError(f"{folder} has changed while it was read")
         core, measure = self._core, self._measure
         profile = core.worker.call(lambda: core.load(served, measure)).result()
-        held = self._held[self._next] = Held(self._next, served.timed(profile))
+        held = self._held[self._next] = HeldModel(self._next, served.timed(profile))
         self._next += 1
         return held
 
-    def _let_go(self, held: Held, holder: object) -> None:
+    def _let_go(self, held: HeldModel, holder: object) -> None:
         del held.holders[holder]
         for choices in held.builders.pop(holder, set()):
             self._drop(held, choices)
@@ -186,13 +186,13 @@ class Models:
             if held.left_at < since:
                 self._remove(held)
 
-    def _remove(self, held: Held) -> None:
+    def _remove(self, held: HeldModel) -> None:
         del self._held[held.number]
         for choices in list(held.variants):
             self._drop(held, choices)
         self._give_up(held.served.model)
 
-    def _drop(self, held: Held, choices: Choices) -> None:
+    def _drop(self, held: HeldModel, choices: Choices) -> None:
         if choices in held.variants and not any(choices in own for own in held.builders.values()):
             self._give_up(held.variants.pop(choices))
 

@@ -17,7 +17,7 @@ from server.engine.process.remote import RemoteCore
 from server.settings import Settings
 
 
-class Hosting:
+class HostThread:
     """A socket, and a host behind it that can be replaced by another.
 
     Attributes:
@@ -61,7 +61,7 @@ class Hosting:
 class _Present:
     """Whatever the host is when a connection comes."""
 
-    def __init__(self, hosting: Hosting) -> None:
+    def __init__(self, hosting: HostThread) -> None:
         self._hosting = hosting
 
     def __getattr__(self, name: str) -> object:
@@ -69,15 +69,15 @@ class _Present:
 
 
 @contextmanager
-def hosting(settings: Settings, folder: Path) -> Iterator[Hosting]:
+def hosting(settings: Settings, folder: Path) -> Iterator[HostThread]:
     """Run a host."""
-    found = Hosting(settings, folder)
+    found = HostThread(settings, folder)
     try:
         yield found
     finally:
         found.close()
 
 
-def split_app(settings: Settings, engine: Hosting, is_shared: bool = False) -> FastAPI:
+def split_app(settings: Settings, engine: HostThread, is_shared: bool = False) -> FastAPI:
     """Return an application in front of a host."""
     return create_app(settings, core=RemoteCore(engine.path, is_shared))

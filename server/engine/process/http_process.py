@@ -13,17 +13,15 @@ from concurrent.futures import Future
 from contextlib import suppress
 from queue import SimpleQueue
 from socket import MSG_DONTWAIT, SHUT_RDWR, socket
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from server.catalog import CatalogError
 from server.engine.batch import Waiting
-from server.engine.item import QueueItem
+from server.engine.item import ItemResult, QueueItem
+from server.engine.process.models import Models
 from server.engine.process.wire import Frames, Message, Work, dressed, frame
-from server.engine.worker import FAILED
+from server.engine.worker import FAILED, Worker
 from server.errors import ModelNotReadyError
-
-if TYPE_CHECKING:
-    from server.engine.process.host import Host
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +29,31 @@ _READ_BYTES = 2**18
 _OPERATIONS = frozenset({"load", "expect_whole", "build", "drop", "forget"})
 
 
-class Claim:
+class Hosting(Protocol):
+    """What an HTTP process is served by: `server.engine.process.host.Host`."""
+
+    @property
+    def models(self) -> Models: ...  # noqa: D102
+
+    @property
+    def worker(self) -> Worker: ...  # noqa: D102
+
+    def greet(self, connection: HttpProcess) -> None: ...  # noqa: D102
+
+    def leave(self, connection: HttpProcess) -> None: ...  # noqa: D102
+
+    def relay(self, sender: HttpProcess, message: Message) -> None: ...  # noqa: D102
+
+    def ask_others(  # noqa: D102
+        self, asker: HttpProcess, timeout_s: float, name: str, *arguments: Any
+    ) -> list[Any]: ...
+
+    def put(self, waiting: Sequence[Waiting]) -> list[tuple[Waiting, ItemResult]]: ...  # noqa: D102
+
+    def deliver(self, results: Sequence[tuple[Waiting, ItemResult]]) -> None: ...  # noqa: D102
+
+
+class HttpClaim:
     """An HTTP process's claim on the result of one item.
 
     Attributes:
@@ -41,7 +63,7 @@ class Claim:
 
     __slots__ = ("_is_over", "connection", "number")
 
-    def __init__(self, connection: Connection, number: int) -> None:
+    def __init__(self, connection: HttpProcess, number: int) -> None:
         self.connection, self.number, self._is_over = connection, number, False
 
     def done(self) -> bool:
@@ -55,10 +77,10 @@ class Claim:
         return was_open
 
 
-class Connection:
+class HttpProcess:
     """What one HTTP process asks, and what it is told."""
 
-    def __init__(self, host: Host, endpoint: socket) -> None:
+    def __init__(self, host: Hosting, endpoint: socket) -> None:
         """Take over a socket; `run` reads from it."""
         self._host = host
         self._socket = endpoint
@@ -154,7 +176,7 @@ class Connection:
             future.set_result(answer)
 
     def _put(self, work: Work) -> None:
-        claims = [Claim(self, number) for number, _, _ in work.items]
+        claims = [HttpClaim(self, number) for number, _, _ in work.items]
         try:
             prepared = self._host.models.plan_of(work.recipe)
             waiting = [
@@ -191,7 +213,7 @@ class Connection:
     def _discard(self, numbers: Sequence[int]) -> None:
         left = [one for number in numbers if (one := self._waiting.get(number)) is not None]
         for one in left:
-            assert isinstance(one.claim, Claim)
+            assert isinstance(one.claim, HttpClaim)
             one.claim.end()
         self._host.worker.discard(left)
 
