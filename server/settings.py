@@ -85,11 +85,11 @@ class Settings(BaseSettings):
         "them, beside those they were loaded with.",
     )
     http_workers: int = Field(
-        default=1,
+        default=0,
         ge=0,
         le=64,
         description="Processes that read and answer HTTP on the one port, beside the one that runs "
-        "the models. 0: one process does everything.",
+        "the models and is started again if it dies. 0: one process does everything.",
     )
     num_threads: int | None = Field(
         default=None, gt=0, description="CPU threads of one forward pass. Default: torch decides."

@@ -28,6 +28,7 @@ from server.http import addresses, serving
 from server.http.auth import check_exposure
 from server.observe import logs
 from server.observe.progress import ProgressDisplay
+from server.processes import child
 from server.processes.engine import EngineProcess
 from server.processes.workers import HttpWorkers
 from server.settings import PREFIX, Settings, SettingsError
@@ -116,6 +117,7 @@ def _app(
     """Return the application of this process, and start the others that the settings ask for."""
     if not settings.http_workers:
         return create_app(settings, progress)
+    child.prepare()
     torch.set_num_threads(1)  # models run elsewhere
     engine = bound.enter_context(EngineProcess(settings))
     app = create_app(settings, progress, RemoteCore(engine.path, settings.http_workers > 1))

@@ -24,7 +24,7 @@ def prepare() -> None:
     """Begin to import what children need, beside this process.
 
     Children are forks of a process that has imported all of it and does nothing else: a new one is
-    there in a moment, also on busy cores. Call it first of all.
+    there in a moment, also on busy cores.
     """
     multiprocessing.set_forkserver_preload(_MODULES)
     forkserver.ensure_running()

@@ -46,13 +46,7 @@ def running(
     process = subprocess.Popen(
         command,
         cwd=ROOT,
-        # One process starts sooner than several; `tests/server/processes` is about those.
-        env={
-            **os.environ,
-            "RHEOSTAT_NUM_THREADS": "1",
-            "RHEOSTAT_HTTP_WORKERS": "0",
-            **environment,
-        },
+        env={**os.environ, "RHEOSTAT_NUM_THREADS": "1", **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
