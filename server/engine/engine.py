@@ -239,6 +239,7 @@ class Engine:
         """
         for one in list(self._promises):
             self._end(one, error())
+        self._admission.flows.forget_others()  # they will tell again
 
     def _end(self, one: Waiting, result: ItemResult | RheostatError) -> None:
         promise = self._promises.pop(one, None)  # none if nobody waits any more

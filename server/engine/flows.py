@@ -149,6 +149,11 @@ class Flows:
             for key, values in known.items():
                 self._foreign[key] = self._foreign.get(key, _NONE).plus(_Held(*values))
 
+    def forget_others(self) -> None:
+        """Take in that nothing is known of other processes any more."""
+        for process in list(self._others_held):
+            self.note_other(process, {})
+
     def enter(self, flow: Flow, num_items: int, seconds: float) -> Room:
         """Let a request in; give its room to `leave` when it is over."""
         key = _key(flow)

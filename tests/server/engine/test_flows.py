@@ -127,3 +127,20 @@ def test_a_flow_is_alone_while_no_other_is_inside() -> None:
     flows.leave(other)
     assert flows.is_alone(A)
     flows.leave(own)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_other_processes_hold_counts_as_if_it_were_held_here(name: str) -> None:
+    before, (flow, items, seconds) = CASES[name]
+    processes = Flows(), Flows(), Flows()
+    for number, (of, count, each) in enumerate(before):
+        processes[number % 3].enter(of, count, count * each)
+    here, *others = processes
+    for number, other in enumerate(others):
+        here.note_other(number, {(0, "a"): (1.0, 9, 9, 9, 9)} if number else {})
+        here.note_other(number, other.own)  # in place of what was told before
+    assert here.wait_s(flow, items * seconds) == predicted(before, CASES[name][1])
+    assert here.items == sum(count for _, count, _ in before)
+    here.forget_others()
+    assert here.items == sum(count for _, count, _ in before[::3])
+    assert here.nanoseconds == sum(round(1e9 * count * each) for _, count, each in before[::3])
