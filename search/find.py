@@ -167,7 +167,7 @@ class Finder:
     def _solved(
         self, request: Request, budget: Budget, tolerance: float, terms: Terms
     ) -> Selection:
-        if terms.resident is not None and not self.grid.allowed(terms.resident).any():
+        if terms.resident is not None and not self._solver.has_any(terms.resident):
             raise InfeasibleBudgetError("nothing is built", "resident", 0.0)
         solve = self._solver.best if budget.min_quality is None else self._solver.cheapest
         return self._described(request, solve(request, budget, tolerance, terms), terms)
