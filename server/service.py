@@ -13,6 +13,7 @@ from models.inputs import num_tokens
 from models.variants import loaded
 from search.find import Selection
 from server.admitted import Admitted, Answer
+from server.ahead import make_ready
 from server.catalog import Catalog
 from server.choose import Chooser, Question, RequestProgress
 from server.clients.caller import ANYONE, Caller
@@ -157,15 +158,8 @@ class Service:
                         [QueueItem(prepared, item, priority=_OWN.priority)]
                     )
                     check_answers(served.elastic.tasks, result.outputs)
-        await self._engine.call(lambda: self._expect(served))
+        await make_ready(served, self._engine, self.variants)
         self.metrics.watch_model(served)  # with its front, which takes a moment
-
-    def _expect(self, served: Served) -> None:
-        """Tell the back end what requests without a budget run: it is to be fast first."""
-        subnet = served.elastic.space.largest
-        prepared = served.prepare(subnet, served.elastic.tasks)
-        item = served.inputs.example(names=served.names(subnet))
-        self._engine.backend.expect(prepared.plan, served.inputs.batch([item]))
 
     def select(self, served: Served, question: Question, shapes: Shapes) -> Selection:
         """Choose a subnet for one item of some shapes, as if nobody waited, without running it.
