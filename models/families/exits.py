@@ -19,8 +19,6 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import ClassVar, Literal
 
-import torch
-import torch.nn.functional as F
 from pydantic import ConfigDict
 from torch import Tensor, nn
 
@@ -30,6 +28,7 @@ from models.inputs import Inputs
 from models.inputs.text import TOKENIZER, TextInput
 from models.inputs.text_config import TextConfig
 from models.nn.architecture import TransformerConfig
+from models.nn.exit import Exit, pooled, unit_vectors
 from models.nn.quantized import ROUNDED, int8_copy
 from models.nn.ragged import Ragged
 from models.nn.transformer import Embedding, Layer, make_norm
@@ -126,59 +125,6 @@ def _ascending(name: str, values: tuple[float, ...], last: float) -> None:
         raise ValueError(f"{name}={list(values)} must be positive, ascend and end at {last}")
 
 
-class Exit(nn.Module):
-    """From the packed hidden states of one depth to a vector per row."""
-
-    def __init__(self, config: ExitsConfig, depth: int) -> None:
-        super().__init__()
-        self.pooling = config.pooling
-        self.norm = make_norm(config.encoder) if config.exit_norm == "own" else None
-        self.condition: nn.Parameter | None = None
-        self.projection: nn.Linear | None = None
-        self.has_tanh = config.projection_activation == "tanh"
-        if config.projection:
-            width = config.encoder.hidden + config.condition
-            self.projection = nn.Linear(width, config.projection)
-            if config.condition:
-                self.condition = nn.Parameter(torch.randn(config.condition))
-
-    def forward(self, dim: int, final_norm: nn.Module | None, hidden: Ragged) -> Tensor:
-        """Map [tokens, hidden] to the first ``dim`` values of each row's vector, not normalised.
-
-        A linear map commutes with the mean, so it is applied once per row, after pooling.
-        """
-        values = hidden.values
-        norm = self.norm or final_norm
-        if norm is not None:
-            values = norm(values)
-        pooled: Tensor = getattr(hidden.layout, _POOLING[self.pooling])(values)
-        if self.projection is not None:
-            if self.condition is not None:
-                pooled = torch.cat((pooled, self.condition.expand(pooled.shape[0], -1)), dim=1)
-            pooled = F.linear(pooled, self.projection.weight[:dim], self.projection.bias[:dim])
-            if self.has_tanh:
-                pooled = pooled.tanh()
-        return pooled[:, :dim]
-
-    def macs(self, dim: int) -> int:
-        """Return the multiply-accumulates of one row."""
-        return 0 if self.projection is None else dim * self.projection.in_features
-
-
-def pooled(exit_: Exit, dim: int, final_norm: nn.Module | None, hidden: Ragged) -> Tensor:
-    """Map the packed output of a layer to vectors, shape [rows, dim]."""
-    vectors: Tensor = exit_(dim, final_norm, hidden)
-    return vectors
-
-
-def unit_vectors(exit_: Exit, dim: int, final_norm: nn.Module | None, hidden: Ragged) -> Tensor:
-    """Map the packed output of a layer to unit vectors, cut first, then normalised."""
-    return F.normalize(pooled(exit_, dim, final_norm, hidden), dim=1)
-
-
-_POOLING = {"mean": "mean", "cls": "first", "last": "last"}
-
-
 class Exits(nn.Module):
     """The family as an `Elastic` model; see `models.elastic.Elastic` for the contract."""
 
@@ -193,7 +139,7 @@ class Exits(nn.Module):
         self.layers = nn.ModuleList(Layer(encoder, i) for i in range(encoder.layers))
         has_final = encoder.norm == "pre" and config.exit_norm in ("final", "last")
         self.final_norm = make_norm(encoder) if has_final else None
-        self.exits = nn.ModuleDict({str(depth): Exit(config, depth) for depth in config.depths})
+        self.exits = nn.ModuleDict({str(depth): Exit(config) for depth in config.depths})
         self.bits = config.bits[-1]
         self._text: TextInput | None = None
 
