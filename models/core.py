@@ -22,6 +22,7 @@ from typing import Any, TypeAlias
 Shape: TypeAlias = tuple[int, ...]
 Shapes: TypeAlias = Mapping[str, Shape]
 """Of the inputs of an item that are there, by name, without the batch."""
+EXACT = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,9 @@ class Step:
         cost: For one item of the plan's shapes.
         raw: Of a step that gives unit vectors, the same function without the last division.
         timed_as: Key of the step whose time this one's is; None for its own.
+        tolerance: How far two back ends may differ in a row of the value, as part of the row's
+            Euclidean length, given equal operands. `EXACT` where nothing is rounded but floats;
+            what rounds more coarsely may round to either side. Those of steps in a row add up.
         identity: Of the value: equal for equal keys and equal identities of what they take.
         inputs: Names of the inputs that the value depends on, sorted.
     """
@@ -67,6 +71,7 @@ class Step:
     cost: Cost = Cost()  # immutable
     raw: Callable[..., Any] | None = None
     timed_as: Hashable | None = None
+    tolerance: float = EXACT
     identity: bytes = field(init=False)
     inputs: tuple[str, ...] = field(init=False)
 

@@ -10,7 +10,7 @@ import numpy as np
 from models.core import Plan, Shape, Step
 from models.elastic import Elastic
 from models.space import Subnet
-from models.variants import choices_of, load_axes
+from models.variants import choices_of, load_axes, loaded
 from search.grid import Grid
 from search.lengths import IntArray, Lengths
 from search.quality.table import BoolArray, FloatArray, Score, Table, given_axes, inputs_of
@@ -76,6 +76,7 @@ def build_grid(model: Elastic, table: Table, names: Sequence[str] | None = None)
         load_axes=tuple(axis.name for axis in load_axes(model.space)),
         load=np.array([loads.index(values) for values in load]),
         loads=loads,
+        loaded=tuple(loaded(model.space).values()),
         **_sums(cells, largest, len(tasks), lengths)._asdict(),
     )
 

@@ -190,7 +190,7 @@ class Finder:
         raise NotResidentError(wanted, load, nearest)
 
     def _solved(self, request: Request, budget: Budget, tolerance: float, terms: Terms) -> _Found:
-        if terms.resident is not None and not self.grid.allowed(terms.resident).any():
+        if terms.resident is not None and not self._solver.has_any(terms.resident):
             raise InfeasibleBudgetError("nothing is built", "resident", 0.0)
         solve = self._solver.best if budget.min_quality is None else self._solver.cheapest
         chosen = solve(request, budget, tolerance, terms)

@@ -100,7 +100,7 @@ class Finders:
             if not rows:
                 raise ValueError(f"no row has the values {dict(fixed)}")
             whole = whole.part(np.array(rows))
-        return whole, whole.without_dominated()
+        return whole, whole.without_dominated(with_loaded=True)
 
 
 def _key(choices: Mapping[str, Value] | None) -> _Choices:

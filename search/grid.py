@@ -65,6 +65,7 @@ class Grid:
         load_axes: Names of the axes whose weights must be built.
         load: Position in ``loads`` of each row's values on these, shape [rows].
         loads: Values on these axes, each combination once.
+        loaded: What the model is loaded with: the last value on each of these axes.
         functions: What the steps of all rows compute, and the sequences it depends on, each once.
         depends: Whether a function depends on a sequence, shape [functions, sequences].
         shared_functions: Positions in ``functions`` of the steps that each set shares, -1 for
@@ -86,6 +87,7 @@ class Grid:
     load_axes: tuple[str, ...]
     load: IntArray
     loads: tuple[Choices, ...]
+    loaded: Choices
     functions: tuple[Function, ...]
     depends: FloatArray
     shared_functions: IntArray
@@ -149,18 +151,23 @@ class Grid:
             **{name: getattr(self, name)[rows] for name in of_rows},
         )
 
-    def without_dominated(self) -> Grid:
+    def without_dominated(self, with_loaded: bool = False) -> Grid:
         """Drop the rows that another of the same weights beats or equals in every cell.
 
         That is, in retention and in the MACs of every term, so at all lengths. Such a row is never
         needed, whatever the tasks, preferences and budget in MACs.
+
+        Args:
+            with_loaded: Whether also those are dropped that a row beats or equals whose weights the
+                model is loaded with. What saves time alone, as fewer bits do, goes by that.
         """
         count = len(self.rows)
         worth = np.concatenate(  # the less, the better
             [array.reshape(count, -1) for array in (self.shared, self.own, -self.retention)],
             axis=1,
         )
-        is_as_good = self.load[:, None] == self.load[None, :]
+        is_loaded = np.array([self.loads[number] == self.loaded for number in self.load])
+        is_as_good = (self.load[:, None] == self.load[None, :]) | (is_loaded[:, None] & with_loaded)
         for cell in np.unique(worth, axis=1).T:
             is_as_good &= cell[:, None] <= cell[None, :]
         # Of equal rows the first stays.

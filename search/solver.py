@@ -83,7 +83,8 @@ class Solver:
     """Solves requests over the rows of a model at some lengths.
 
     Attributes:
-        by_macs: The rows that can be the answer when MACs are limited.
+        by_macs: The rows that can be the answer when MACs are limited and the weights are there
+            that the model is loaded with.
     """
 
     def __init__(self, whole: Grid, lean: Grid, lengths: Mapping[str, int]) -> None:
@@ -106,6 +107,15 @@ class Solver:
     @cached_property
     def _every_row(self) -> View:
         return View(self._whole, self._whole.macs(self._basis))
+
+    def has_any(self, resident: Resident) -> bool:
+        """Return whether the weights of any row are built."""
+        return bool(self._whole.allowed(resident).any())
+
+    def _by_macs(self, terms: Terms) -> View:
+        """Return the rows that can be the answer when MACs are limited."""
+        is_loaded_there = terms.resident is None or self._whole.loaded in terms.resident
+        return self.by_macs if is_loaded_there else self._every_row
 
     def _at(self, timing: Timing) -> _Timed:
         if timing not in self._timed:
@@ -136,7 +146,7 @@ class Solver:
     def best(self, request: Request, budget: Budget, tolerance: float, terms: Terms) -> Chosen:
         """Maximise quality, less the price of compute, under the ceilings."""
         ceiling, field = budget.max_macs(request.largest_macs)
-        view, weights = self.by_macs, request.weights
+        view, weights = self._by_macs(terms), request.weights
         price = terms.price / request.largest_macs
         allowed = _allowed(view, terms)
         within = Best(view.options(request), weights, ceiling, price, allowed)
@@ -166,7 +176,7 @@ class Solver:
     def _cheapest_s(self, request: Request, terms: Terms) -> float:
         """Predict how long the subnet of fewest MACs runs."""
         assert terms.timing is not None
-        view = self.by_macs
+        view = self._by_macs(terms)
         options, allowed = view.options(request), _allowed(view, terms)
         least = Best(options, request.weights, math.inf, 0.0, allowed).least_cost
         found = solve(Best(options, request.weights, least, 0.0, allowed))
@@ -219,7 +229,7 @@ class Solver:
         """Minimise MACs with quality at least the floor, and check the ceilings."""
         floor = budget.min_quality
         assert floor is not None
-        view, weights = self.by_macs, request.weights
+        view, weights = self._by_macs(terms), request.weights
         keeping = Cheapest(view.options(request), weights, floor - ROUNDING, _allowed(view, terms))
         found = solve(keeping, max(_ONE, tolerance * request.largest_macs))
         if found is None:

@@ -13,6 +13,7 @@ from models.inputs import num_tokens
 from models.variants import loaded
 from search.find import Selection
 from server.admitted import Admitted, Answer
+from server.ahead import make_ready
 from server.catalog import Catalog
 from server.choose import Chooser, Question, RequestProgress
 from server.clients.caller import ANYONE, Caller
@@ -160,7 +161,7 @@ class Service:
                         [QueueItem(prepared, item, priority=_OWN.priority)]
                     )
                     check_answers(served.elastic.tasks, result.outputs)
-        await self._engine.core.expect_whole(served)
+        await make_ready(served, self._engine, self.variants)
         self.metrics.watch_model(served)  # with its front, which takes a moment
 
     def select(self, served: Served, question: Question, shapes: Shapes) -> Selection:

@@ -133,7 +133,7 @@ class Variants:
             ModelNotReadyError: If they cannot be built.
         """
         key = (id(served.model), choices)
-        if key not in self._built:
+        if key not in self._built and choices != all_choices(served.elastic.space)[-1]:
             # Shielded: a client that leaves does not end a build that others wait for.
             await asyncio.shield(self.begin(served, choices))
 

@@ -2,7 +2,8 @@
 
 Axes: ``depth`` (layers run before the exit), ``heads`` and ``ffn`` (share of each layer's heads and
 feed-forward units, most important first) and ``dim`` (leading dimensions of the vector, cut and
-then normalised). A deeper plan extends a shallower one's path, so an answer can be deepened.
+then normalised). A deeper plan extends a shallower one's path, so an answer can be deepened. Where
+the configuration offers it, ``bits``: whether the layers' products are of floats or of int8.
 
 Sources: Li et al. 2024, 2D Matryoshka Sentence Embeddings, arXiv 2402.14776, for depth and
 dimensions; Wang et al. 2024, Starbucks, arXiv 2410.13230, for fixed pairs of both; Gurioli et al.
@@ -18,21 +19,22 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import ClassVar, Literal
 
-import torch
-import torch.nn.functional as F
 from pydantic import ConfigDict
 from torch import Tensor, nn
 
-from models.core import Cost, Plan, Shapes, Step
+from models.core import EXACT, Cost, Plan, Shapes, Step
 from models.families import Family
 from models.inputs import Inputs
 from models.inputs.text import TOKENIZER, TextInput
 from models.inputs.text_config import TextConfig
 from models.nn.architecture import TransformerConfig
+from models.nn.exit import Exit, pooled, unit_vectors
+from models.nn.quantized import ROUNDED, int8_copy
 from models.nn.ragged import Ragged
 from models.nn.transformer import Embedding, Layer, make_norm
 from models.space import Axis, Space, Subnet, Value
 from models.tasks import Metric, Task, wanted_tasks
+from models.variants import not_built
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class ExitsConfig:
         dims: Leading dimensions that may be asked for, ascending; the last is the whole vector.
         heads: Shares of the heads, ascending, the last 1.
         ffn: Shares of the feed-forward units, ascending, the last 1.
+        bits: Of the layers' linear weights: 32, or 8 and 32.
         pairs: The only (depth, dim) that go together; None for any.
         pooling: Of the tokens of a row into one vector.
         exit_norm: ``none``: the layer's output as it is. ``final``: the final norm at every exit.
@@ -67,6 +70,7 @@ class ExitsConfig:
     dims: tuple[int, ...]
     heads: tuple[float, ...] = (1.0,)
     ffn: tuple[float, ...] = (1.0,)
+    bits: tuple[int, ...] = (32,)
     pairs: tuple[tuple[int, int], ...] | None = None
     pooling: Literal["mean", "cls", "last"] = "mean"
     exit_norm: Literal["none", "final", "last", "own"] = "none"
@@ -91,6 +95,8 @@ class ExitsConfig:
             for share in shares:
                 if abs(share * units - round(share * units)) > 1e-6:
                     raise ValueError(f"{name}={share} of {units} is not a whole number")
+        if self.bits not in _BITS:
+            raise ValueError(f"bits={list(self.bits)} must be one of {list(map(list, _BITS))}")
         if not self.tasks:
             raise ValueError("tasks is empty; at least one is needed")
         for depth, dim in self.pairs or ():
@@ -111,51 +117,12 @@ class ExitsConfig:
             )
 
 
+_BITS = ((32,), (8, 32))
+
+
 def _ascending(name: str, values: tuple[float, ...], last: float) -> None:
     if list(values) != sorted(set(values)) or not values or values[0] <= 0 or values[-1] != last:
         raise ValueError(f"{name}={list(values)} must be positive, ascend and end at {last}")
-
-
-class Exit(nn.Module):
-    """From the packed hidden states of one depth to a vector per row."""
-
-    def __init__(self, config: ExitsConfig, depth: int) -> None:
-        super().__init__()
-        self.pooling = config.pooling
-        self.norm = make_norm(config.encoder) if config.exit_norm == "own" else None
-        self.condition: nn.Parameter | None = None
-        self.projection: nn.Linear | None = None
-        self.has_tanh = config.projection_activation == "tanh"
-        if config.projection:
-            width = config.encoder.hidden + config.condition
-            self.projection = nn.Linear(width, config.projection)
-            if config.condition:
-                self.condition = nn.Parameter(torch.randn(config.condition))
-
-    def forward(self, dim: int, final_norm: nn.Module | None, hidden: Ragged) -> Tensor:
-        """Map [tokens, hidden] to the first ``dim`` values of each row's vector, not normalised.
-
-        A linear map commutes with the mean, so it is applied once per row, after pooling.
-        """
-        values = hidden.values
-        norm = self.norm or final_norm
-        if norm is not None:
-            values = norm(values)
-        pooled: Tensor = getattr(hidden.layout, _POOLING[self.pooling])(values)
-        if self.projection is not None:
-            if self.condition is not None:
-                pooled = torch.cat((pooled, self.condition.expand(pooled.shape[0], -1)), dim=1)
-            pooled = F.linear(pooled, self.projection.weight[:dim], self.projection.bias[:dim])
-            if self.has_tanh:
-                pooled = pooled.tanh()
-        return pooled[:, :dim]
-
-    def macs(self, dim: int) -> int:
-        """Return the multiply-accumulates of one row."""
-        return 0 if self.projection is None else dim * self.projection.in_features
-
-
-_POOLING = {"mean": "mean", "cls": "first", "last": "last"}
 
 
 class Exits(nn.Module):
@@ -172,8 +139,15 @@ class Exits(nn.Module):
         self.layers = nn.ModuleList(Layer(encoder, i) for i in range(encoder.layers))
         has_final = encoder.norm == "pre" and config.exit_norm in ("final", "last")
         self.final_norm = make_norm(encoder) if has_final else None
-        self.exits = nn.ModuleDict({str(depth): Exit(config, depth) for depth in config.depths})
+        self.exits = nn.ModuleDict({str(depth): Exit(config) for depth in config.depths})
+        self.bits = config.bits[-1]
         self._text: TextInput | None = None
+
+    def variant(self, choices: Mapping[str, Value]) -> Exits:
+        """Return the model with its layers' weights in other bits; all others are shared."""
+        made = int8_copy(self)
+        made.bits = int(choices["bits"])
+        return made
 
     def attach(self, folder: Path) -> None:
         """Read the tokenizer from the checkpoint's folder.
@@ -212,9 +186,11 @@ class Exits(nn.Module):
 
     @cached_property
     def space(self) -> Space:
-        """Depth, heads, ffn and dim; pairs restrict depth and dim."""
+        """Depth, heads, ffn and dim; pairs restrict depth and dim. Bits where they are offered."""
         config = self.config
+        bits = Axis("bits", config.bits, when="load")
         axes = (
+            *([bits] if len(config.bits) > 1 else []),
             Axis("depth", config.depths),
             Axis("heads", config.heads),
             Axis("ffn", config.ffn),
@@ -233,12 +209,7 @@ class Exits(nn.Module):
 
     def pool(self, depth: int, dim: int, hidden: Ragged) -> Tensor:
         """Map the packed output of layer ``depth`` to vectors, shape [rows, dim]."""
-        vectors: Tensor = self._exit(depth)(dim, self._final_norm(depth), hidden)
-        return vectors
-
-    def run_exit(self, depth: int, dim: int, hidden: Ragged) -> Tensor:
-        """Map the packed output of layer ``depth`` to unit vectors, cut first, then normalised."""
-        return F.normalize(self.pool(depth, dim, hidden), dim=1)
+        return pooled(self._exit(depth), dim, self._final_norm(depth), hidden)
 
     def projection(self, depth: int) -> nn.Linear:
         """Return an exit's projection; ValueError if the model has none."""
@@ -260,13 +231,17 @@ class Exits(nn.Module):
         step = Step(("embed",), self.embedding, ("text",))
         groups, units = self.widths(subnet)
         depth, dim = int(subnet["depth"]), int(subnet["dim"])
-        cost = Cost()
+        bits, cost = int(subnet.get("bits", 32)), Cost()
+        own: tuple[int, ...] = () if bits == 32 else (bits,)
+        tolerance = ROUNDED if own else EXACT
         for i in range(depth):
             if i < 2:  # from the second on all alike; the first may lack a norm
                 cost = self._cost(self._layer_cost, i, groups, units, length)
-            run = partial(self.layers[i], groups, units)
-            step = Step(("layer", i, groups, units), run, (step,), cost)
-        run, raw = partial(self.run_exit, depth, dim), partial(self.pool, depth, dim)
+            run = partial(self.layers[i], groups, units) if bits == self.bits else not_built
+            key = ("layer", i, groups, units, *own)
+            step = Step(key, run, (step,), cost, tolerance=tolerance)
+        parts = (self._exit(depth), dim, self._final_norm(depth))
+        run, raw = partial(unit_vectors, *parts), partial(pooled, *parts)
         cost = Cost(self._exit(depth).macs(dim))
         answer = Step(("exit", depth, dim), run, (step,), cost, raw)
         return Plan(dict.fromkeys(wanted_tasks(self.tasks, tasks), answer))

@@ -8,9 +8,13 @@ Source: Yu et al. 2018, Slimmable Neural Networks, arXiv 1812.08928, for slicing
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from models.nn.quantized import Roundable, linear
 
 GROUP_SIZE = 8  # channels a normalisation group, at every width
 
@@ -65,9 +69,23 @@ class SlimGroupNorm(nn.Module):
         return F.group_norm(x, channels // GROUP_SIZE, self.weight[:channels], self.bias[:channels])
 
 
-class SlimLinear(nn.Linear):
-    """Linear layer whose inputs can be narrowed; outputs and bias stay whole."""
+class SlimLinear(nn.Linear, Roundable):
+    """Linear layer whose inputs and outputs can be narrowed."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map ``x``, shape [batch, in], in <= in_features, to [batch, out_features]."""
-        return F.linear(x, self.weight[:, : x.shape[1]], self.bias)
+    linears: ClassVar[dict[str, str]] = {"weight": "steps"}
+    steps: nn.Parameter | None
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
+        super().__init__(in_features, out_features, bias)
+        self.register_parameter("steps", None)
+
+    def forward(self, x: Tensor, out_features: int | None = None) -> Tensor:
+        """Map ``x``, shape [rows, in], in <= in_features, to the leading outputs; None for all."""
+        out = slice(out_features)
+        bias: Tensor | None = self.bias  # `nn.Linear` does not say that there may be none
+        return linear(
+            x,
+            self.weight[out, : x.shape[1]],
+            bias if bias is None else bias[out],
+            self.steps if self.steps is None else self.steps[out],
+        )

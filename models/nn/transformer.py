@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from models.nn.architecture import Activation, TransformerConfig
 from models.nn.layers import SlimLinear
 from models.nn.positions import relative_buckets, rotary_tables, rotate
+from models.nn.quantized import Roundable, linear
 from models.nn.ragged import Layout, Ragged
 
 _ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
@@ -57,9 +59,11 @@ class Embedding(nn.Module):
         return tokens.replace(self.norm(x))
 
 
-class Attention(nn.Module):
+class Attention(Roundable):
     """Multi-head attention over packed rows, with the leading groups of heads."""
 
+    linears: ClassVar[dict[str, str]] = {"qkv": "qkv_steps"}
+    qkv_steps: nn.Parameter | None
     cos: Tensor
     sin: Tensor
 
@@ -70,6 +74,7 @@ class Attention(nn.Module):
         rows = (config.group + 2) * config.head_dim  # queries, then the key, then the value
         self.qkv = nn.Parameter(torch.empty(config.kv_heads, rows, config.hidden))
         nn.init.normal_(self.qkv, std=0.02)
+        self.register_parameter("qkv_steps", None)
         self.qkv_bias = (
             nn.Parameter(torch.zeros(config.kv_heads, rows)) if config.attention_bias else None
         )
@@ -95,8 +100,11 @@ class Attention(nn.Module):
             Shape [tokens, hidden].
         """
         config, layout = self.config, x.layout
-        bias = None if self.qkv_bias is None else self.qkv_bias[:groups].flatten()
-        qkv = F.linear(x.values, self.qkv[:groups].flatten(0, 1), bias)
+        bias, steps = (
+            None if whole is None else whole[:groups].flatten()
+            for whole in (self.qkv_bias, self.qkv_steps)
+        )
+        qkv = linear(x.values, self.qkv[:groups].flatten(0, 1), bias, steps)
         qkv = qkv.view(-1, groups, config.group + 2, config.head_dim)
         query = qkv[:, :, : config.group].flatten(1, 2)
         key, value = qkv[:, :, config.group], qkv[:, :, config.group + 1]
@@ -143,25 +151,22 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        self.up = nn.Linear(config.hidden, config.ffn, bias=config.ffn_bias)
+        self.up = SlimLinear(config.hidden, config.ffn, bias=config.ffn_bias)
         self.gate = (
-            nn.Linear(config.hidden, config.ffn, bias=config.ffn_bias) if config.gated else None
+            SlimLinear(config.hidden, config.ffn, bias=config.ffn_bias) if config.gated else None
         )
         self.down = SlimLinear(config.ffn, config.hidden, bias=config.ffn_bias)
         self.activation = _ACTIVATIONS[config.activation]
         self.has_bias = config.ffn_bias
 
     def forward(self, x: Tensor, units: int) -> Tensor:
-        """Map [..., hidden] to [..., hidden] through the first ``units`` units."""
-        inner = self._leading(self.up, x, units)
+        """Map [tokens, hidden] to [tokens, hidden] through the first ``units`` units."""
+        inner = self.up(x, units)
         if self.gate is None:
             inner = self.activation(inner)
         else:
-            inner = self.activation(self._leading(self.gate, x, units)) * inner
+            inner = self.activation(self.gate(x, units)) * inner
         return self.down(inner)  # type: ignore[no-any-return]
-
-    def _leading(self, linear: nn.Linear, x: Tensor, rows: int) -> Tensor:
-        return F.linear(x, linear.weight[:rows], linear.bias[:rows] if self.has_bias else None)
 
     def macs(self, units: int, length: int) -> int:
         """Return the multiply-accumulates of one row."""

@@ -68,6 +68,11 @@ class Chain:
         return ended
 
     @cached_property
+    def tolerance(self) -> float:
+        """How far back ends may differ; see `models.core.Step`."""
+        return sum(step.tolerance for step in self.steps)
+
+    @cached_property
     def links(self) -> tuple[Chain, ...]:
         """Each step as a chain of its own."""
         return tuple(Chain((step,)) for step in self.steps)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.backends.torch import TorchBackend
 from models.core import Plan
@@ -18,6 +18,7 @@ from models.elastic import Elastic
 from models.inputs.text import text_input
 from models.space import Subnet
 from models.train.texts import Retrieval, ScoredPair
+from models.variants import build, choices_of
 from search.quality.table import Cells, FloatArray, Table, given_axes
 
 _MAX_PLANS = 64  # run together; bounds the vectors held at once
@@ -170,7 +171,7 @@ def scores_by(
             that is too long is cut at its end.
         backend: Runs the plans.
         evaluations: Of the same texts.
-        subnets: To be scored.
+        subnets: To be scored; those of other weights by variants that are built here.
         report: Called after each batch.
 
     Returns:
@@ -184,7 +185,15 @@ def scores_by(
     rows.sort(key=lambda row: len(row.ids))
     (name,) = model.inputs
     shapes = {name: tokenizer.shape_of(rows[0].ids)}
-    plans = {subnet: model.plan(subnet, shapes, [task]) for subnet in subnets}
+    loads = {choices_of(model.space, subnet) for subnet in subnets}
+    variants = {choices: build(model, choices) for choices in loads}
+    for variant in variants.values():
+        if isinstance(variant, nn.Module):
+            backend.prepare(variant)
+    plans = {
+        subnet: variants[choices_of(model.space, subnet)].plan(subnet, shapes, [task])
+        for subnet in subnets
+    }
     found: list[dict[Subnet, Measured]] = [{} for _ in evaluations]
     # Neighbours have most steps in common.
     ordered = sorted(plans.items(), key=lambda entry: repr([step.key for step in entry[1]]))

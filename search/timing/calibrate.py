@@ -47,8 +47,9 @@ def calibrate(
         table: Says which subnets there are.
         backend: Runs the steps; called from this thread alone.
         clock: Returns seconds.
-        max_s: After this time the batch at hand is run once for each plan and no larger one is
-            begun; their times are taken to grow with the tokens or rows from those measured.
+        max_s: For each set of weights. After this time the batch at hand is run once for each plan
+            and no larger one is begun; their times are taken to grow with the tokens or rows from
+            those measured.
         tell: Told the part that is done, 0..1, now and then.
     """
     start = clock()
@@ -60,7 +61,7 @@ def calibrate(
 
     def tell_part(number: int, part: float) -> None:
         """Tell how much is done, by batches or by time, whichever is further."""
-        done = max((number + part) / len(by_load), (clock() - start) / max_s)
+        done = max((number + part) / len(by_load), (clock() - start) / max_s / len(by_load))
         tell(min(done, _ALMOST))
 
     kinds: dict[_Kind, int] = {}
@@ -76,7 +77,7 @@ def calibrate(
                 curves[function] = kinds.setdefault(_kind(step, longest, load), len(kinds))
         new = range(sum(map(len, found)), len(kinds))
         runs = [_Run(plan, curves) for plan in _covering(plans, curves, new)]
-        timer = _Timer(backend, clock, start + max_s, partial(tell_part, number))
+        timer = _Timer(backend, clock, clock() + max_s, partial(tell_part, number))
         found.append(timer.seconds(runs, new, variant.inputs, lengths))
         if variant is not model:
             backend.forget(_module(variant))

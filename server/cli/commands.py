@@ -1,4 +1,4 @@
-"""`rheostat train`, one subcommand per family, and `rheostat convert`."""
+"""`rheostat train`, one subcommand per family, `rheostat convert` and `rheostat quantize`."""
 
 from __future__ import annotations
 
@@ -186,6 +186,41 @@ def convert(
         typer.echo(f"rheostat: {error}", err=True)
         raise typer.Exit(2) from None
     typer.echo(f"done; serve it with: rheostat serve --models {out}")
+
+
+def quantize(
+    folder: Annotated[Path, typer.Argument(help="Checkpoint of a text encoder; changed in place.")],
+    pairs: Annotated[
+        Path | None,
+        typer.Option(help="Rated pairs to measure on: TSV with sentence1, sentence2, score."),
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Or what it was trained on: general or pydoc-code.")
+    ] = None,
+) -> None:
+    """Offer int8 weights beside a checkpoint's own: measure every subnet with them."""
+    try:
+        from search.offline import converting, quantizing, text_data
+        from search.quality.embeddings import SimilarityQuality
+    except ModuleNotFoundError as error:
+        raise _without_extra(error) from None
+    try:
+        if (pairs is None) == (data is None):
+            raise ValueError("one of --pairs and --data is needed")
+        if data is not None and data not in text_data.DATA:
+            raise ValueError(f"--data={data} must be one of {list(text_data.DATA)}")
+        evaluation = (
+            text_data.DATA[data](data_folder()).validation
+            if data is not None
+            else SimilarityQuality(converting.read_pairs(cast(Path, pairs)))
+        )
+        before, after = quantizing.quantize(folder, evaluation)
+    except (ValueError, OSError) as error:
+        typer.echo(f"rheostat: {error}", err=True)
+        raise typer.Exit(2) from None
+    typer.echo(
+        f"done; whole model, n {after.n}: {before.value:.4f} with 32 bits, {after.value:.4f} with 8"
+    )
 
 
 def _numbers(option: str, text: str) -> tuple[int, ...]:

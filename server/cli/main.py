@@ -1,4 +1,4 @@
-"""The command line: `rheostat serve`, `models`, `calibrate`, `train` and `convert`."""
+"""The command line: `rheostat serve`, `models`, `calibrate`, `train`, `convert`, `quantize`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from models.checkpoint import CheckpointError, read_manifest
 from server.app import create_app
 from server.catalog import CatalogError, find_checkpoints
 from server.cli import calibrating
-from server.cli.commands import convert, train
+from server.cli.commands import convert, quantize, train
 from server.cli.keys import keys
 from server.engine.process.remote import RemoteCore
 from server.errors import DatabaseError
@@ -166,6 +166,7 @@ def calibrate(
 cli.add_typer(train, name="train")
 cli.add_typer(keys, name="keys")
 cli.command()(convert)
+cli.command()(quantize)
 
 
 def _settings(options: dict[str, Any]) -> Settings:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
 
+from models.space import Subnet
 from models.variants import Choices
 from search.timing.profile import LatencyProfile
 from server.engine.batch import Waiting
@@ -135,8 +136,8 @@ class Core(Protocol):
     async def prepare(self, served: Served) -> LatencyProfile:
         """Make a model ready to run, and return how long its steps take."""
 
-    async def expect_whole(self, served: Served) -> None:
-        """Be fast first at what requests without a budget run."""
+    async def expect(self, served: Served, subnet: Subnet) -> None:
+        """Be fast first at a subnet, whose weights are there."""
 
     async def build(self, served: Served, choices: Choices) -> tuple[Any, int]:
         """Build a variant; return what makes plans of it, and the bytes of its own weights."""

@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 from torch import nn
 
 from models.run.backend import Backend
-from models.variants import Choices, added_bytes
+from models.space import Subnet
+from models.variants import Choices, added_bytes, choices_of
 from search.timing.profile import LatencyProfile
 from server.engine.batch import Waiting
 from server.engine.cache import ContentCache
@@ -135,20 +136,22 @@ class LocalCore(WorkerCore):
         measure = self._measure
         return await self.call(lambda: self.load(served, measure))
 
-    async def expect_whole(self, served: Served) -> None:
-        """As `Core.expect_whole`; errors as for `call`."""
-        await self.call(lambda: self.expect(served))
+    async def expect(self, served: Served, subnet: Subnet) -> None:
+        """As `Core.expect`; errors as for `call`."""
+        choices = choices_of(served.elastic.space, subnet)
+        model: Any = self._variants.get((id(served.model), choices), served.model)
+        await self.call(lambda: self.expect_plan(served, model, subnet))
 
     async def build(self, served: Served, choices: Choices) -> tuple[Any, int]:
         """As `Core.build`."""
         model = await asyncio.to_thread(built, served, choices)
         await self.call(lambda: self.backend.prepare(model))
-        self._variants[id(served), choices] = model
+        self._variants[id(served.model), choices] = model
         return model, added_bytes(model, served.model)
 
     async def drop(self, served: Served, choices: Choices) -> None:
         """As `Core.drop`."""
-        model = self._variants.pop((id(served), choices))
+        model = self._variants.pop((id(served.model), choices))
         await self.call(lambda: self.forget(model))
 
     async def forget_model(self, served: Served) -> None:

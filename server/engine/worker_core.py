@@ -8,8 +8,10 @@ from math import inf
 
 from torch import nn
 
+from models.elastic import Elastic
 from models.run.backend import Backend
 from models.run.jobs import Done
+from models.space import Subnet
 from models.variants import Choices, build
 from search.timing.profile import LatencyProfile
 from server.engine.batch import Waiting
@@ -81,10 +83,9 @@ class WorkerCore(ABC):
         self.backend.prepare(served.model)
         return measure(served)
 
-    def expect(self, served: Served) -> None:
-        """As `Core.expect_whole`; on the worker's thread."""
-        subnet = served.elastic.space.largest
-        prepared = served.prepare(subnet, served.elastic.tasks)
+    def expect_plan(self, served: Served, model: Elastic, subnet: Subnet) -> None:
+        """As `Core.expect`, of a variant; on the worker's thread."""
+        prepared = served.prepare_with(model, subnet, list(served.elastic.tasks), raw=False)
         item = served.inputs.example(names=served.names(subnet))
         self.backend.expect(prepared.plan, served.inputs.batch([item]))
 

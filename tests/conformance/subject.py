@@ -155,9 +155,9 @@ def cut_to(model: nn.Module, kept: Kept) -> None:
 
 
 def spoil(model: nn.Module, kept: Kept) -> None:
-    """Write NaN over all weights that are not kept."""
+    """Write NaN over all weights that are not kept; over whole ones what no rounding gives."""
     for name, whole in model.named_parameters():
         part = whole[kept[name]].clone() if name in kept else None
-        whole.fill_(float("nan"))
+        whole.fill_(float("nan") if whole.is_floating_point() else -128)
         if part is not None:
             whole[kept[name]] = part

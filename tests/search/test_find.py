@@ -172,7 +172,7 @@ def test_dropping_rows_that_another_beats_changes_no_optimum(
     }
     finder = Finders(model, Table(table.rows, smoothed)).at()
     with monkeypatch.context() as patch:
-        patch.setattr(Grid, "without_dominated", lambda grid: grid)
+        patch.setattr(Grid, "without_dominated", lambda grid, **_: grid)
         unfiltered = Finders(model, Table(table.rows, smoothed)).at()
     assert len(finder.grid.rows) < len(unfiltered.grid.rows) == len(table.rows)
     rng = Random(5)

@@ -14,11 +14,11 @@ from models.backends.onnx.layouts import LayoutTensors
 from models.backends.onnx.sessions import Held, Session
 from models.backends.timing import Clock, compared
 from models.nn.ragged import Ragged, Value
+from models.run.agreement import check_agreement
 from models.run.chain import Chain, Run, Sample, function_key
 
 _EXAMPLE = (3, 5, 4)  # lengths of the rows that a function is traced with
 _CHECKS = ((4, 1, 6, 2), (1,), (3, 3))  # of batches on which a session must be right
-_TOLERANCE = 1e-4
 
 
 class TooLargeError(ValueError):
@@ -125,7 +125,7 @@ class Builder:
                 inputs = sample.batch(lengths)
                 results = (session.run(inputs, LayoutTensors()), chain.run(inputs))
                 found, expected = (r.values if isinstance(r, Ragged) else r for r in results)
-                torch.testing.assert_close(found, expected, atol=_TOLERANCE, rtol=_TOLERANCE)
+                check_agreement(found, expected, chain.tolerance)
         layouts = LayoutTensors()
         with torch.inference_mode():
             sizes = compared(

@@ -21,6 +21,7 @@ from torch.export.graph_signature import InputKind, InputSpec, TensorArgument
 from torch.fx.node import Node, map_arg
 
 from models.backends.onnx.layouts import OF_LAYOUT, LayoutInput, ProbeLayout, TracedLayout
+from models.backends.onnx.operators import FORMS
 from models.nn.ragged import Ragged, Value, layouts_of
 from models.run.chain import Run, shared_layouts
 
@@ -94,6 +95,7 @@ def export(run: Run, args: Sequence[Value]) -> Exported:
             dynamo=True,
             verbose=False,
             opset_version=OPSET,
+            custom_translation_table=dict(FORMS),
             input_names=[*map(input_name, range(len(args))), *(one.full_name for one in given)],
             output_names=[OUTPUT],
         )

@@ -9,7 +9,8 @@ How far that goes with onnxruntime 1.32, from Python:
   contents of external files and used where they are. The older ways copy:
   ``add_external_initializers`` everything, ``add_initializer`` most. Column slices are copied.
 - Packing rearranges the weights of products for the processor: a copy for each session, which only
-  the C API can share. Convolutions are rearranged also without it.
+  the C API can share. Convolutions are rearranged also without it. Products of int8 weights take
+  2/3 of the time packed, for one short text; the copy is a quarter of what float ones would take.
 - On CUDA every session copies its weights to the device.
 """
 
@@ -74,7 +75,7 @@ class Session:
         Args:
             graph: What to run.
             device: ``cpu`` or a CUDA device with its number.
-            pack: Whether weights of products are rearranged for the processor.
+            pack: Whether weights of products are rearranged for the processor; those of int8 are.
 
         Raises:
             Exception: The runtime's, if it cannot run the graph.
@@ -89,6 +90,8 @@ class Session:
         model = helper.make_model(
             proto, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=_IR_VERSION
         )
+        is_int8 = {name for name, weight in graph.weights.items() if weight.dtype == torch.int8}
+        pack = pack or bool(is_int8)
         options = _options(pack)
         buffers = list(self._lent.values())
         options.add_external_initializers_from_files_in_memory(
@@ -100,7 +103,7 @@ class Session:
         self._session.disable_fallback()  # an error is an error, not another provider's turn
         own = _REARRANGED + (_PACKED if pack else ())
         private = {name for node in proto.node if node.op_type in own for name in node.input}
-        private |= graph.weights.keys() - self._lent.keys()
+        private |= graph.weights.keys() - self._lent.keys() | is_int8
         self.num_bytes = _SESSION_BYTES + sum(
             weight.nbytes for name, weight in graph.weights.items() if name in private
         )

@@ -26,7 +26,7 @@ from server.errors import ModelNotReadyError
 log = logging.getLogger(__name__)
 
 _READ_BYTES = 2**18
-_OPERATIONS = frozenset({"load", "expect_whole", "build", "drop", "forget"})
+_OPERATIONS = frozenset({"load", "expect", "build", "drop", "forget"})
 
 
 class Hosting(Protocol):

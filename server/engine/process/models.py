@@ -6,7 +6,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -134,10 +134,12 @@ class Models:
             held.builders.setdefault(holder, set()).discard(choices)
             self._drop(held, choices)
 
-    def expect_whole(self, holder: object, number: int) -> None:
-        """Have the back end be fast first at what requests without a budget run."""
-        served = self._held[number].served
-        self._core.worker.call(lambda: self._core.expect(served)).result()
+    def expect(self, holder: object, number: int, subnet: tuple[tuple[str, Any], ...]) -> None:
+        """Have the back end be fast first at a subnet."""
+        held, wanted = self._held[number], Subnet(subnet)
+        model = self._model_of(held, wanted)
+        call = partial(self._core.expect_plan, held.served, model, wanted)
+        self._core.worker.call(call).result()
 
     def number_of(self, owner: object) -> int | None:
         """Return the number of a model by its weights; None if it has gone."""
@@ -154,16 +156,22 @@ class Models:
         held = self._held.get(wanted.model)
         if held is None:
             raise ModelNotReadyError("the model has gone")
-        subnet, served = Subnet(wanted.subnet), held.served
-        choices = choices_of(served.elastic.space, subnet)
-        model: Any = served.elastic
-        if choices != tuple(loaded(served.elastic.space).values()):
-            model = held.variants.get(choices)
-            if model is None:
-                raise ModelNotReadyError(f"{served.name}: the weights of {choices} have gone")
-        elastic: Elastic = model
-        plan = served.prepare_with(elastic, subnet, wanted.tasks, wanted.raw)
+        subnet = Subnet(wanted.subnet)
+        model = self._model_of(held, subnet)
+        plan = held.served.prepare_with(model, subnet, wanted.tasks, wanted.raw)
         return replace(plan, keep=wanted.keep, known=wanted.known)
+
+    def _model_of(self, held: HeldModel, subnet: Subnet) -> Elastic:
+        """Return the model that has the weights that a subnet names."""
+        space = held.served.elastic.space
+        choices = choices_of(space, subnet)
+        found: Any = held.served.elastic
+        if choices != tuple(loaded(space).values()):
+            found = held.variants.get(choices)
+            if found is None:
+                raise ModelNotReadyError(f"{held.served.name}: the weights of {choices} have gone")
+        model: Elastic = found
+        return model
 
     def _read(self, folder: Path, digest: str) -> HeldModel:
         served = load_one(folder, self._max_text_chars)

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
+from models.space import Subnet
 from models.variants import Choices
 from search.timing.profile import Corrections, LatencyProfile
 from server.engine.batch import Waiting
@@ -177,9 +178,9 @@ class RemoteCore:
         """As `Core.prepare`; errors as for `RemoteModels.load`."""
         return await self.models.load(served)
 
-    async def expect_whole(self, served: Served) -> None:
-        """As `Core.expect_whole`."""
-        await self.models.expect_whole(served)
+    async def expect(self, served: Served, subnet: Subnet) -> None:
+        """As `Core.expect`."""
+        await self.models.expect(served, subnet)
 
     async def build(self, served: Served, choices: Choices) -> tuple[Any, int]:
         """As `Core.build`: the model itself makes plans for all choices, which it cannot run."""

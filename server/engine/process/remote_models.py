@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from models.space import Subnet
 from models.variants import Choices
 from search.timing.profile import Corrections, LatencyProfile
 from server.catalog import CatalogError
@@ -27,12 +28,14 @@ class RemoteModel:
         number: Names it in the process that runs at the moment.
         profile: What searches predict by.
         variants: Choices whose weights have been built.
+        expected: Subnets that it is fast at first.
     """
 
     served: Served
     number: int
     profile: LatencyProfile
     variants: set[Choices] = field(default_factory=set)
+    expected: list[Subnet] = field(default_factory=list)
 
 
 class RemoteModels:
@@ -65,9 +68,11 @@ class RemoteModels:
         self._known[id(served.model)] = RemoteModel(served, found.number, profile)
         return profile
 
-    async def expect_whole(self, served: Served) -> None:
-        """As `server.engine.core.Core.expect_whole`."""
-        await self._call("expect_whole", self._known[id(served.model)].number)
+    async def expect(self, served: Served, subnet: Subnet) -> None:
+        """As `server.engine.core.Core.expect`."""
+        known = self._known[id(served.model)]
+        await self._call("expect", known.number, tuple(subnet.items()))
+        known.expected.append(subnet)
 
     async def build(self, served: Served, choices: Choices) -> int:
         """Have a variant built; return the bytes of its own weights."""
@@ -141,4 +146,5 @@ class RemoteModels:
         known.profile.adopt(found.corrections, 1.0)
         for choices in known.variants:
             await self._call("build", found.number, choices)
-        await self._call("expect_whole", found.number)
+        for subnet in known.expected:
+            await self._call("expect", found.number, tuple(subnet.items()))
