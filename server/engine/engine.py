@@ -203,7 +203,9 @@ class Engine:
             for item in items
         ]
         waiting = [one for one in everything if not self._recall(one)]
-        room.hold(sum(one.seconds for one in waiting), len(waiting))
+        seconds = sum(one.seconds for one in waiting)
+        self._admission.note_read(room, seconds)
+        room.hold(seconds, len(waiting))
         self._worker.put(waiting)
         futures = {one.future: one.item for one in waiting}
         self._unanswered |= futures
