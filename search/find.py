@@ -50,6 +50,7 @@ class Selection:
         preferences: Weight of each asked task, summing to 1.
         scores: Of each asked task.
         seconds: Predicted for running the items together; None without a timing.
+        shared_seconds: Predicted for what they add to a full batch, at a pace of 1; likewise.
     """
 
     subnet: Subnet
@@ -60,6 +61,7 @@ class Selection:
     preferences: Mapping[str, float]
     scores: Mapping[str, Score]
     seconds: float | None = None
+    shared_seconds: float | None = None
 
 
 class NotResidentError(InfeasibleBudgetError):
@@ -219,6 +221,7 @@ class Finder:
         solution = chosen.solution
         subnet, scores = chosen.grid.describe(solution.row, solution.columns, request.tasks)
         cost = self._solver.cost(request, chosen)
+        seconds, shared_seconds = self._seconds(request, chosen, terms)
         return Selection(
             subnet=subnet,
             cost=cost,
@@ -227,10 +230,15 @@ class Finder:
             gap=solution.gap,
             preferences=dict(zip(scores, request.weights.tolist(), strict=True)),
             scores=scores,
-            seconds=self._seconds(request, chosen, terms),
+            seconds=seconds,
+            shared_seconds=shared_seconds,
         )
 
-    def _seconds(self, request: Request, chosen: Chosen, terms: Terms) -> float | None:
+    def _seconds(
+        self, request: Request, chosen: Chosen, terms: Terms
+    ) -> tuple[float, float] | tuple[None, None]:
         if terms.timing is None:
-            return None
-        return terms.pace * self._solver.microseconds(request, chosen, terms.timing) / 1e6
+            return None, None
+        alone = self._solver.microseconds(request, chosen, terms.timing)
+        shared = self._solver.shared_microseconds(request, chosen, terms.timing)
+        return terms.pace * alone / 1e6, shared / 1e6
