@@ -15,6 +15,7 @@ BENCHMARKS = (
     "bench.limit",
     "bench.warming",
     "bench.overload",
+    "bench.sharing",
     "bench.trace",
     "bench.peers",
 )
