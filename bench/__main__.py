@@ -17,6 +17,7 @@ BENCHMARKS = (
     "bench.long_texts",
     "bench.warming",
     "bench.overload",
+    "bench.sharing",
     "bench.trace",
     "bench.peers",
 )

@@ -176,7 +176,14 @@ class _Simulation:
         share, quality = replica.front[-1]
         if len(replica.front) > 1:
             delay_s = max(0.0, self.free_at[number] - self.env.now) + self.waiting_s[number]
-            load = self.policies[number].decide(Moment(delay_s, math.inf, 1.0))
+            moment = Moment(
+                self.env.now,
+                delay_s,
+                math.inf,
+                1.0,
+                lambda price: replica.more_s * replica.best(price)[0],
+            )
+            load = self.policies[number].decide(moment)
             share, quality = replica.best(load.price)
         self.waiting_s[number] += replica.more_s * share
         self.queues[number].put((due, router, share, quality))

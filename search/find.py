@@ -51,6 +51,7 @@ class Selection:
         preferences: Weight of each asked task, summing to 1.
         scores: Of each asked task.
         seconds: Predicted for running the items together; None without a timing.
+        shared_seconds: Predicted for what they add to a full batch, at a pace of 1; likewise.
     """
 
     subnet: Subnet
@@ -61,6 +62,7 @@ class Selection:
     preferences: Mapping[str, float]
     scores: Mapping[str, Score]
     seconds: float | None = None
+    shared_seconds: float | None = None
 
 
 class NotResidentError(InfeasibleBudgetError):
@@ -170,7 +172,8 @@ class Finder:
         if budget.latency_ms is not None and terms.timing is None:
             raise ValueError("a latency budget needs terms with a timing")
         asked, lasting = self.request(tasks, preferences), terms
-        if math.isinf(terms.max_seconds):  # then predictions, which change, have no say
+        if math.isinf(terms.max_seconds) and not terms.price:
+            # Then predictions, which change, have no say.
             lasting = Terms(terms.price, resident=terms.resident)
         found = self._remembered(asked, budget, tolerance, lasting)
         if terms.timing is None:
@@ -197,10 +200,12 @@ class Finder:
         return _Found(request, chosen, self._described(request, chosen))
 
     def _with_seconds(self, found: _Found, timing: Timing, pace: float) -> Selection:
-        return replace(found.selection, seconds=pace * self._microseconds(found, timing) / 1e6)
+        alone, shared = self._microseconds(found, timing)
+        return replace(found.selection, seconds=pace * alone / 1e6, shared_seconds=shared / 1e6)
 
-    def _predicted(self, found: _Found, timing: Timing) -> float:
-        return self._solver.microseconds(found.request, found.chosen, timing)
+    def _predicted(self, found: _Found, timing: Timing) -> tuple[float, float]:
+        alone = self._solver.microseconds(found.request, found.chosen, timing)
+        return alone, self._solver.shared_microseconds(found.request, found.chosen, timing)
 
     def front(
         self,

@@ -22,12 +22,12 @@ from search.knapsack.view import View
 from search.lengths import IntArray
 from search.quality.table import BoolArray
 from search.request import Request
-from search.timing.timing import Timing
+from search.timing.timing import SHARED, Timing
 
 # Slack for sums of preference-weighted retentions, far below any difference worth serving.
 ROUNDING = 1e-9
 _ONE = 0.5  # MACs are whole, and microseconds fine enough: less than this apart is the same
-_MAX_TIMINGS = 4  # kept, one for each number of items; a megabyte each at most
+_MAX_TIMINGS = 8  # kept, two for each number of items; a megabyte each at most
 _TRIES = 32  # ceilings tried where two bind at once
 
 
@@ -35,7 +35,8 @@ class Terms(NamedTuple):
     """What a server adds to a client's budget at this moment.
 
     Attributes:
-        price: Quality given up for compute worth that of the largest subnet; 0 to spend freely.
+        price: Quality given up for the time of the slowest subnet that can be the best one, as a
+            part of a full batch; without a timing for the MACs of the largest. 0 to spend freely.
         timing: What time is predicted from; None where none is asked for.
         max_seconds: For running the request's inputs, together.
         pace: Seconds that a predicted second lately took.
@@ -143,8 +144,15 @@ class Solver:
         row, columns = chosen.solution.row, chosen.solution.columns
         return chosen.grid.time(self._at(timing).microseconds, row, columns, request.tasks)
 
+    def shared_microseconds(self, request: Request, chosen: Chosen, timing: Timing) -> float:
+        """Predict what a choice adds to a full batch."""
+        return self.microseconds(request, chosen, timing.shared) / SHARED
+
     def best(self, request: Request, budget: Budget, tolerance: float, terms: Terms) -> Chosen:
-        """Maximise quality, less the price of compute, under the ceilings."""
+        """Maximise quality, less the price of time or of compute, under the ceilings."""
+        is_timed = terms.price > 0 and terms.timing is not None
+        if is_timed and (priced := self._best_by_time(request, budget, tolerance, terms)):
+            return priced
         ceiling, field = budget.max_macs(request.largest_macs)
         view, weights = self._by_macs(terms), request.weights
         price = terms.price / request.largest_macs
@@ -172,6 +180,26 @@ class Solver:
         if self.cost(request, fast).macs <= ceiling:
             return fast
         return self._under_both(request, budget, tolerance, terms, (chosen, fast))
+
+    def _best_by_time(
+        self, request: Request, budget: Budget, tolerance: float, terms: Terms
+    ) -> Chosen | None:
+        """Maximise quality less the price of time; None if a ceiling may forbid the best choice."""
+        assert terms.timing is not None
+        ceiling, _ = budget.max_macs(request.largest_macs)
+        view = self._at(terms.timing.shared).view
+        options = view.options(request)
+        allowed = _allowed(view, terms)
+        if math.isfinite(ceiling):
+            may_fit = self._every_row.options(request).lowest_cost <= ceiling
+            allowed = may_fit if allowed is None else allowed & may_fit
+        price = terms.price / float(options.highest_cost.max())
+        found = solve(Best(options, request.weights, math.inf, price, allowed), tolerance)
+        chosen = None if found is None else Chosen(view.grid, found)
+        if chosen is None or self.cost(request, chosen).macs > ceiling:
+            return None
+        run_us = self.microseconds(request, chosen, terms.timing)
+        return chosen if run_us <= terms.max_microseconds else None
 
     def _cheapest_s(self, request: Request, terms: Terms) -> float:
         """Predict how long the subnet of fewest MACs runs."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from models.core import Shapes
 from models.space import Value
 from models.variants import Choices
 from search.budget import Budget, InfeasibleBudgetError, TooSlowError
 from search.find import TOLERANCE, Selection, Terms
-from search.timing.timing import Timing
+from server.answers import Answers, AnswersAtPrices, Asked
 from server.clients.caller import ANYONE, Caller
 from server.engine.engine import Engine
 from server.engine.flows import Room
@@ -25,6 +25,7 @@ _ANY_PRICE = 1e9  # at which the cheapest subnet wins
 _DOUBT = 1.25  # a wait is let in that may take this many times what is predicted
 _BEYOND = 1.5  # times what is predicted for more rows than were measured, where it must hold
 _STEP = 1.02  # times and paces are rounded to its powers, so that the search can remember answers
+_FORGET = 0.9  # what a request weighs less in the mean run for each later one
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,7 @@ class RequestProgress:
         waited_s: Of that, for others.
         room: What it holds in the engine.
         deadline: Of its items, on the engine's clock.
+        now: On the same clock.
     """
 
     num_items: int
@@ -88,6 +90,7 @@ class RequestProgress:
     waited_s: float
     room: Room
     deadline: float = math.inf
+    now: float = 0.0
 
 
 class Chooser:
@@ -97,6 +100,8 @@ class Chooser:
         self._engine = engine
         self._policy = policy
         self._promises = Promises()
+        self._usual_s = 0.0  # that an item added to a batch lately, as predicted
+        self._answers = Answers()
 
     def wanted(
         self,
@@ -134,7 +139,7 @@ class Chooser:
             left_s = latency_ms / 1000 - reading_s
         terms = self._terms(served, num_items, left_s)
         try:
-            return self._find(served, question, shapes, terms)
+            return self._find(served, question, shapes, num_items, terms)
         except TooSlowError as error:
             assert latency_ms is not None
             assert served.profile is not None, "or nothing would be too slow"
@@ -163,17 +168,31 @@ class Chooser:
             OverloadedError: If its latency budget could be met but for those who wait, or its
                 client will have stopped waiting by then.
         """
+        if served.profile is not None:
+            self._answers.keep_version(served.profile, progress.now)
         wanted = self._in_time(served, question, shapes, progress)
         own_s = (wanted.seconds or 0.0) / self._engine.pace
         delay_s = self._engine.delay_s(progress.room, own_s, progress.deadline)
         latency_ms = question.budget.latency_ms
         left_s = math.inf if latency_ms is None else latency_ms / 1000 - progress.spent_s
-        load = self._policy.decide(Moment(delay_s, left_s, wanted.cost.flops * progress.num_items))
+        is_open = self._policy.heeds_latency and not question.budget.strict
+
+        answers = self._answers_to(served, question, shapes, progress.num_items)
+
+        def seconds_at(price: float) -> float:
+            found = answers.at(price) if price and is_open else wanted
+            return self._added_s(found, progress.num_items)
+
+        size = progress.num_items * wanted.cost.flops / wanted.fraction
+        load = self._policy.decide(Moment(progress.now, delay_s, left_s, size, seconds_at))
         selection = wanted
         is_free = load.price == 0 and load.max_seconds == left_s
-        if self._policy.heeds_latency and not question.budget.strict and not is_free:
+        if is_open and not is_free:
             terms = self._terms(served, progress.num_items, load.max_seconds)
-            selection = self._slimmed(served, question, shapes, terms._replace(price=load.price))
+            terms = terms._replace(price=load.price)
+            selection = self._slimmed(served, question, shapes, progress.num_items, terms)
+        each_s = (selection.shared_seconds or 0.0) / progress.num_items
+        self._usual_s = _FORGET * self._usual_s + (1 - _FORGET) * each_s
         run_s = selection.seconds or 0.0
         self._check_time(question, progress, delay_s, run_s)
         return Choice(
@@ -181,6 +200,14 @@ class Chooser:
             is_slimmed=selection.quality < wanted.quality - TOLERANCE,
             predicted_s=progress.spent_s + delay_s + run_s,
         )
+
+    def _added_s(self, selection: Selection, num_items: int) -> float:
+        """Predict what a request adds to the worker's time.
+
+        What the engine needs on top is about as much for a small subnet as for a large one.
+        """
+        added_s, more = selection.shared_seconds or 0.0, self._engine.pace - 1
+        return added_s + more * (num_items * self._usual_s if more > 0 else added_s)
 
     def _in_time(
         self, served: Served, question: Question, shapes: Shapes, progress: RequestProgress
@@ -220,25 +247,45 @@ class Chooser:
                 )
 
     def _slimmed(
-        self, served: Served, question: Question, shapes: Shapes, terms: Terms
+        self, served: Served, question: Question, shapes: Shapes, num_items: int, terms: Terms
     ) -> Selection:
         """Return the best subnet under the terms, or the cheapest if they cannot be met."""
         try:
-            return self._find(served, question, shapes, terms)
+            return self._find(served, question, shapes, num_items, terms)
         except InfeasibleBudgetError:
             cheapest = terms._replace(price=_ANY_PRICE, max_seconds=math.inf)
-            return self._find(served, question, shapes, cheapest)
+            return self._find(served, question, shapes, num_items, cheapest)
 
     def _terms(self, served: Served, num_items: int, max_seconds: float) -> Terms:
         if served.profile is None:
             return Terms()
-        timing = Timing.of(served.profile, num_items)
+        timing = self._answers.timing(served.profile, num_items)
         pace = _STEP ** round(math.log(self._engine.pace, _STEP))
         if _LEAST_S < max_seconds < math.inf:
             max_seconds = _STEP ** math.floor(math.log(max_seconds, _STEP))
         return Terms(0.0, timing, max_seconds, pace)
 
-    def _find(self, served: Served, question: Question, shapes: Shapes, terms: Terms) -> Selection:
+    def _find(
+        self,
+        served: Served,
+        question: Question,
+        shapes: Shapes,
+        num_items: int,
+        terms: Terms,
+    ) -> Selection:
+        answers = self._answers_to(served, question, shapes, num_items)
+        # Paces and limits change with every request. Most limits do not bind, and the answer
+        # without one is remembered.
+        found = answers.at(terms.price)
+        if found.seconds is None:
+            return found
+        if terms.pace * found.seconds > terms.max_seconds:
+            return answers.find(terms)
+        return replace(found, seconds=terms.pace * found.seconds)
+
+    def _answers_to(
+        self, served: Served, question: Question, shapes: Shapes, num_items: int
+    ) -> AnswersAtPrices:
         finder = served.finders.at(shapes, question.fixed)
-        terms = terms._replace(resident=question.resident)
-        return finder.find(question.tasks, question.preferences, question.budget, terms=terms)
+        asked = Asked.of(question.tasks, question.preferences, question.budget, question.resident)
+        return self._answers.to(finder, asked, served.profile, num_items)

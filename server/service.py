@@ -256,7 +256,9 @@ class Service:
             question = for_inputs(question, served, shapes)
             spent_s = decoded - start + late_s
             waited_s = 2 * late_s + min(wait_s, decoded - start - late_s)
-            progress = RequestProgress(num_items, spent_s, waited_s, room.room, deadline)
+            progress = RequestProgress(
+                num_items, spent_s, waited_s, room.room, deadline, now=decoded
+            )
             choice = await self._loading.choose(served, question, shapes, progress)
             flops = flops_of(served, choice.selection, shapes, items)
             if self._quotas is not None:

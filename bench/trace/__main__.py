@@ -65,7 +65,8 @@ def _settings(chosen: argparse.Namespace) -> Settings:
         seconds=chosen.seconds,
         slo_s=None if chosen.slo_ms is None else chosen.slo_ms / 1000,
         num_tokens=chosen.tokens,
-        seed=chosen.seed,
+        seeds=chosen.seeds,
+        is_simulated=chosen.simulate,
     )
     if not chosen.quick:
         return settings
@@ -99,7 +100,14 @@ def _options() -> argparse.Namespace:
         f"model, at least {1000 * LEAST_SLO_S:g}",
     )
     add("--tokens", type=int, default=32, metavar="N", help="of every text (default: %(default)s)")
-    add("--seed", type=int, default=0, help="of texts and random arrivals (default: %(default)s)")
+    add(
+        "--seeds",
+        type=_whole,
+        default=(0,),
+        metavar="N,...",
+        help="of texts and random arrivals; each runs all cells once more (default: 0)",
+    )
+    add("--simulate", action="store_true", help="in virtual time, without servers; seconds a seed")
     add(
         "--model",
         type=Path,
@@ -132,6 +140,10 @@ def _names(known: tuple[str, ...]) -> Callable[[str], tuple[str, ...]]:
         return names
 
     return parse
+
+
+def _whole(text: str) -> tuple[int, ...]:
+    return tuple(dict.fromkeys(int(part) for part in text.split(",")))
 
 
 def _numbers(text: str) -> tuple[float, ...]:

@@ -12,15 +12,20 @@ from tempfile import TemporaryDirectory
 
 from bench.peers.load import closed_loop
 from bench.peers.process import Running, running
-from bench.trace import arrivals, policies, texts
-from bench.trace.arrivals import Arrivals
+from bench.trace import arrivals, policies, simulate, texts
 from bench.trace.bound import bound
 from bench.trace.policies import FULL, Policy
 from bench.trace.replay import replay
 from bench.trace.results import Cell, Results
 from bench.trace.service_times import ServiceTimes
 from bench.trace.tally import tally
+from models.backends.torch import TorchBackend
+from models.inputs.text import text_input
+from search.find import Selection
 from server import catalog
+from server.engine import load
+from server.profiles import Profiles
+from server.served import Served
 
 LEAST_SLO_S = 0.05
 SLO_FACTOR = 5  # times the median latency of a request alone
@@ -28,6 +33,7 @@ _NUM_TEXTS = 1024  # used in turn; equal ones in one batch would run once
 _CONNECTIONS = 16  # keeps the server busy, and none waits so long that it is refused
 _PAUSE_S = 0.4  # between cells, so that a server comes to rest
 _LEAST_REQUESTS = 20
+_TARGET_S = 0.05  # as the servers' default
 
 
 @dataclass(frozen=True)
@@ -43,7 +49,8 @@ class Settings:
         seconds: Length of a pattern at load 1.
         slo_s: The objective; None for a multiple of what a request takes alone.
         num_tokens: Of every text.
-        seed: Of texts and random arrivals.
+        seeds: Of random arrivals, the first of texts too.
+        is_simulated: Whether no server is started (`bench.trace.simulate`).
         closed_s: For how long a closed loop runs.
         batch_sizes: At which subnets are timed.
         timing_s: For how long, before the cells and once more after them, at least once each.
@@ -57,7 +64,8 @@ class Settings:
     seconds: float
     slo_s: float | None
     num_tokens: int
-    seed: int
+    seeds: Sequence[int]
+    is_simulated: bool = False
     closed_s: float = 3.0
     batch_sizes: Sequence[int] = (8, 32)
     timing_s: float = 5.0
@@ -72,28 +80,35 @@ def measure(settings: Settings) -> Results:
         ServerError: If a server does not start, or fails in a closed loop.
     """
     for name in settings.patterns:  # refused now rather than minutes later
-        arrivals.make(name, _LEAST_REQUESTS, settings.seed, settings.data)
+        arrivals.make(name, _LEAST_REQUESTS, settings.seeds[0], settings.data)
     served = catalog.load(settings.model).choose(None)
-    asked = texts.make(served, settings.num_tokens, _NUM_TEXTS, settings.seed)
+    asked = texts.make(served, settings.num_tokens, _NUM_TEXTS, settings.seeds[0])
     service = ServiceTimes(served, asked, settings.batch_sizes)
     everyone = policies.everyone(service.front[0].fraction)
-    _note("timing subnets in this process")
-    service.measure(settings.timing_s)
     with ExitStack() as stack:
         profiles = Path(stack.enter_context(TemporaryDirectory()))
-        stand = _Stand(settings, served.name, asked, everyone, profiles)
-        for name in dict.fromkeys((FULL, *settings.policies)):
-            stand.start(name, stack)
+        stand: _Simulation | _Stand
+        if settings.is_simulated:
+            stand = _Simulation(settings, served, asked[0], everyone, profiles)
+            service.seconds = [stand.least_s(one) for one in service.front]
+        else:
+            _note("timing subnets in this process")
+            service.measure(settings.timing_s)
+            stand = _Stand(settings, served.name, asked, everyone, profiles)
+            for name in dict.fromkeys((FULL, *settings.policies)):
+                stand.start(name, stack)
         found = stand.machine()
-        for pattern in found.patterns.values():
-            for load in settings.loads:
-                stand.take_turns(found, pattern, load)
-    _note("timing subnets once more")
-    service.measure(settings.timing_s)
+        for seed in settings.seeds:
+            for name in settings.patterns:
+                for load in settings.loads:
+                    stand.take_turns(found, (name, seed), load)
+    if not settings.is_simulated:
+        _note("timing subnets once more")
+        service.measure(settings.timing_s)
     found.service = service.figures()
     for cell in found.cells:
-        if (key := (cell.arrivals, cell.load)) not in found.limits:
-            due_s = found.patterns[cell.arrivals].at(cell.rate)
+        if (key := (cell.arrivals, cell.seed, cell.load)) not in found.limits:
+            due_s = found.patterns[cell.arrivals, cell.seed].at(cell.rate)
             found.limits[key] = bound(due_s, found.slo_s, service.points)
     return found
 
@@ -132,29 +147,85 @@ class _Stand:
         server, bodies = self.servers[FULL], self._bodies(FULL, len(self.texts))
         alone = closed_loop(server, bodies, 1, settings.closed_s)
         capacity = closed_loop(server, bodies, _CONNECTIONS, settings.closed_s).requests_per_s
-        slo_s = settings.slo_s or max(LEAST_SLO_S, SLO_FACTOR * alone.p50_ms / 1000)
-        count = max(_LEAST_REQUESTS, round(capacity * settings.seconds))
-        drawn = [arrivals.make(n, count, settings.seed, settings.data) for n in settings.patterns]
-        patterns = {one.name: one for one in drawn}
-        _note(f"alone {alone.p50_ms:.1f} ms, load 1: {capacity:.1f} requests/s, {count} in a cell")
-        return Results(capacity, alone.p50_ms, slo_s, settings.num_tokens, patterns)
+        return _drawn(settings, alone.p50_ms, capacity)
 
-    def take_turns(self, found: Results, pattern: Arrivals, load: float) -> None:
+    def take_turns(self, found: Results, key: tuple[str, int], load: float) -> None:
         """Let every policy meet the same arrivals; each time another one begins."""
         rate = load * found.capacity
-        due_s = pattern.at(rate)
+        due_s = found.patterns[key].at(rate)
         names = self.settings.policies
         turn = len(found.cells) // len(names) % len(names)
         for name in (*names[turn:], *names[:turn]):
-            _note(f"{pattern.name}, load {load:g}: {name}")
+            _note(f"{key[0]}, seed {key[1]}, load {load:g}: {name}")
             bodies = self._bodies(name, len(due_s), found.slo_s)
             counted = tally(replay(self.servers[name], bodies, due_s), found.slo_s)
-            found.cells.append(Cell(pattern.name, load, name, rate, float(due_s[-1]), counted))
+            found.cells.append(Cell(*key, load, name, rate, float(due_s[-1]), counted))
             time.sleep(_PAUSE_S)
 
     def _bodies(self, name: str, count: int, slo_s: float | None = None) -> list[bytes]:
         policy, size = self.policies[name], len(self.texts)
         return [policy.body(self.model, self.texts[i % size], slo_s) for i in range(count)]
+
+
+class _Simulation:
+    """The same in virtual time."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        served: Served,
+        text: str,
+        policies: Mapping[str, Policy],
+        profiles: Path,
+    ) -> None:
+        backend = TorchBackend()
+        backend.prepare(served.model)
+        _note("measuring the latency profile")
+        timed = served.timed(Profiles(profiles, backend, time.perf_counter).get(served))
+        encoded = text_input(served.inputs).encode(text)
+        self._machine = simulate.Machine(timed, served.inputs.item({"text": encoded}))
+        self._settings, self._policies = settings, policies
+        # A server learns; it meets one pattern after the other.
+        self._learnt = {name: load.policy(one.option, _TARGET_S) for name, one in policies.items()}
+        self._start = 0.0
+
+    def machine(self) -> Results:
+        """Reckon what the full model takes alone and in full batches, and draw the arrivals."""
+        alone_s, each_s = self._machine.whole_s(1), self._machine.whole_s(_CONNECTIONS)
+        return _drawn(self._settings, 1000 * alone_s, _CONNECTIONS / each_s)
+
+    def least_s(self, selection: Selection) -> float:
+        """Return what a text takes in the fastest batches."""
+        plan = self._machine.served.prepare(selection.subnet, selection.scores)
+        sizes = self._settings.batch_sizes
+        return min(self._machine.batch_s([plan] * size) / size for size in sizes)
+
+    def take_turns(self, found: Results, key: tuple[str, int], load: float) -> None:
+        """Let every policy meet the same arrivals."""
+        rate = load * found.capacity
+        due_s = found.patterns[key].at(rate)
+        start = self._start + due_s
+        self._start = float(start[-1]) + _PAUSE_S
+        for name in self._settings.policies:
+            policy = self._learnt[name]
+            outcomes = self._machine.replay(
+                policy, self._policies[name].fraction, start, found.slo_s
+            )
+            counted = tally(outcomes, found.slo_s)
+            found.cells.append(Cell(*key, load, name, rate, float(due_s[-1]), counted))
+
+
+def _drawn(settings: Settings, alone_ms: float, capacity: float) -> Results:
+    """Return what will be filled, with the arrivals for a capacity."""
+    slo_s = settings.slo_s or max(LEAST_SLO_S, SLO_FACTOR * alone_ms / 1000)
+    count = max(_LEAST_REQUESTS, round(capacity * settings.seconds))
+    _note(f"alone {alone_ms:.1f} ms, load 1: {capacity:.1f} requests/s, {count} in a cell")
+    patterns = {
+        (name, seed): arrivals.make(name, count, seed, settings.data)
+        for seed in settings.seeds
+        for name in settings.patterns
+    }
+    return Results(capacity, alone_ms, slo_s, settings.num_tokens, patterns)
 
 
 def _note(text: str) -> None:

@@ -31,7 +31,8 @@ def draw(results: Results, path: Path) -> None:
     matplotlib: Any = importlib.import_module("matplotlib")
     matplotlib.use("Agg")  # no window, and no display needed
     pyplot: Any = importlib.import_module("matplotlib.pyplot")
-    names = list(results.patterns)
+    names = list(dict.fromkeys(name for name, _ in results.patterns))
+    cv2 = {name: one.cv2 for (name, _), one in results.patterns.items()}
     num_columns = min(2, len(names))
     num_rows = -(-len(names) // num_columns)
     figure, grid = pyplot.subplots(
@@ -41,7 +42,7 @@ def draw(results: Results, path: Path) -> None:
     for panel, name in zip(panels, names, strict=False):
         _draw_bounds(panel, results, name)
         _draw_policies(panel, results, name)
-        panel.set_title(f"{name} (CV² {results.patterns[name].cv2:.1f})")
+        panel.set_title(f"{name} (CV² {cv2[name]:.1f})")
         panel.set_xlabel(f"share answered within {1000 * results.slo_s:.0f} ms")
         panel.set_ylabel("mean quality of those")
         panel.grid(alpha=0.3)
@@ -58,7 +59,7 @@ def draw(results: Results, path: Path) -> None:
 
 
 def _draw_bounds(panel: Any, results: Results, name: str) -> None:
-    limits = {load: limit for (pattern, load), limit in results.limits.items() if pattern == name}
+    limits = {load: limit for (own, _, load), limit in results.limits.items() if own == name}
     for i, (load, limit) in enumerate(limits.items()):
         shares, qualities = zip(*_curve(limit), strict=True)
         label = "bound of each load" if i == 0 else None

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from search.quality.table import FloatArray
 from search.timing.profile import LatencyProfile, Workload
 
+SHARED = 8  # requests in a batch of which each takes its part; more add little
+
 
 @dataclass(frozen=True)
 class Timing:
@@ -29,6 +31,11 @@ class Timing:
     def of(cls, profile: LatencyProfile, rows: int) -> Timing:
         """Return the timing of now for a number of items."""
         return cls(profile, 1 << (rows - 1).bit_length(), profile.corrections.version)
+
+    @property
+    def shared(self) -> Timing:
+        """The timing of a full batch, of which each item takes its part."""
+        return Timing(self.profile, SHARED * self.rows, self.version)
 
     def microseconds(self, numbers: NDArray[np.int64], lengths: FloatArray) -> FloatArray:
         """Predict functions.

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from server.engine.estimates import Estimates
 from server.engine.flows import ANY_FLOW, Flow, Flows, Room
 from server.engine.patience import Patience
 from server.engine.returns import Returns
@@ -38,6 +39,7 @@ class Admission:
         self._done: deque[tuple[float, int]] = deque(maxlen=_WINDOW)
         self._patience = Patience(max_wait_s)
         self._returns = Returns()
+        self._estimates = Estimates()
         self.flows = Flows()
 
     @property
@@ -77,7 +79,8 @@ class Admission:
             OverloadedError: If there is not enough room, or the wait would be too long.
         """
         arrived = self._clock()
-        self._check_room(num_items, flow)
+        estimated_s, seconds = seconds, seconds * self._estimates.ratio(flow.client)
+        self._check_room(num_items, flow, pace, seconds)
         # Others are read and run meanwhile, so the longer of the two waits hides the other.
         wait_s = max(reading_wait_s, pace * self.flows.wait_s(flow, seconds, running_s))
         predicted_s = wait_s + pace * seconds
@@ -86,6 +89,7 @@ class Admission:
             back_s = self._returns.after_s(flow.client, arrived, excess_s, pace * seconds)
             raise OverloadedError(text, back_s)
         room = self.flows.enter(flow, num_items, seconds)
+        room.estimated_s = estimated_s
         try:
             yield room
         except asyncio.CancelledError:
@@ -98,16 +102,25 @@ class Admission:
         finally:
             self.flows.leave(room)
 
-    def _check_room(self, num_items: int, flow: Flow) -> None:
-        if self.admitted + num_items <= self._max_items:
-            return
+    def note_read(self, room: Room, seconds: float) -> None:
+        """Record what a request is predicted to take once it is read and has a subnet."""
+        self._estimates.note(room.flow.client, room.estimated_s, seconds)
+        room.estimated_s = 0.0
+
+    def _check_room(self, num_items: int, flow: Flow, pace: float, seconds: float) -> None:
         share = self.flows.share(flow, self._max_items)
-        if self.flows.items_of(flow) + num_items > share:
-            raise OverloadedError(
-                f"{self.admitted} inputs are being served and {num_items} more would exceed "
-                f"{self._max_items}",
-                self.drain_s(),
-            )
+        excess = self.admitted + num_items - self._max_items
+        if excess <= 0 or self.flows.items_of(flow) + num_items <= share:
+            return
+        back_s = self.drain_s()
+        if self.seconds > 0:
+            room_s = pace * self.seconds * min(1.0, excess / self.admitted)
+            back_s = self._returns.after_s(flow.client, self._clock(), room_s, pace * seconds)
+        raise OverloadedError(
+            f"{self.admitted} inputs are being served and {num_items} more would exceed "
+            f"{self._max_items}",
+            min(_MAX_RETRY_S, back_s),
+        )
 
     def _fault(
         self, flow: Flow, wait_s: float, predicted_s: float, is_timed: bool
@@ -135,7 +148,10 @@ class Admission:
         self._done.append((self._clock(), num_items))
 
     def drain_s(self) -> float:
-        """Return how long the items inside will take at the recent rate, seconds, at most 60."""
+        """Return how long the items inside will take at the recent rate, seconds, at most 60.
+
+        For models of which no times are known: a pause before counts as slowness.
+        """
         if len(self._done) < 2:
             return 1.0
         since = self._clock() - self._done[0][0]

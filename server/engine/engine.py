@@ -188,7 +188,9 @@ class Engine:
             one: _Promise(future, room, one.share.more)
             for one, future in zip(waiting, futures, strict=True)
         }
-        room.hold(sum(promise.seconds for promise in promises.values()), len(promises))
+        seconds = sum(promise.seconds for promise in promises.values())
+        self._admission.note_read(room, seconds)
+        room.hold(seconds, len(promises))
         self._promises |= promises
         try:
             self.answered(self.core.put(waiting))

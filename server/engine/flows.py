@@ -81,12 +81,14 @@ class Room:
         num_items: Of the request.
         nanoseconds: That those still to be done are predicted to take.
         head_nanoseconds: The same of one of them, the mean.
+        estimated_s: What all were estimated at before they were read; 0 once they are.
     """
 
     def __init__(self, flows: Flows, held: _Held, flow: Flow, num_items: int) -> None:
         self.flow = flow
         self.num_items = num_items
         self.nanoseconds = self.head_nanoseconds = 0
+        self.estimated_s = 0.0
         self._num_left = num_items
         self._flows = flows
         self._held = held

@@ -1,7 +1,7 @@
 """What waiting does to a request: policies that slim before the server has to refuse. Pure.
 
-A policy says what compute costs at this moment and how long a run may take; the search does the
-rest. `Price` is the default. `SlackFit` follows SuperServe (Khare et al. 2023, SuperServe:
+A policy says what time costs at this moment and how long a run may take; the search does the rest.
+`Price` is the default. `SlackFit` follows SuperServe (Khare et al. 2023, SuperServe:
 Fine-Grained Inference Serving for Unpredictable Workloads, arXiv 2312.16733): the largest latency
 bucket that fits the slack. `Fixed` runs what was asked for, however long others wait.
 """
@@ -10,15 +10,19 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import ClassVar, NamedTuple
 
-# Quality per compute worth that of the mean request. Below the lowest nobody's best subnet
-# changes; at the highest everybody gets the cheapest that the request allows.
-LOWEST_PRICE, HIGHEST_PRICE = 0.01, 10.0
-_RUNG = 1.25  # prices are powers of this, so that the search can remember its answers
-_STICKY = 0.75  # rungs that the delay must move the price by before it moves
-_FREE_PART = 0.25  # of the target delay: a queue this short is no load
-_OF_BUDGET = 0.6  # what a wait may take of a latency budget
+from server.engine.demand import Demand, Work
+
+# Prices are powers of one number, so that the search can remember its answers. At the lowest
+# nobody's best subnet changes; at the highest everybody gets the cheapest that the request allows.
+_RUNG = 1.5
+_LADDER = (0.0, *(_RUNG**power for power in range(-11, 7)))
+LOWEST_PRICE, HIGHEST_PRICE = _LADDER[1], _LADDER[-1]
+_FULL = 0.5  # of the horizon: the queue may be predicted to become so long, and no longer
+_SHORTEST = 0.2  # of the horizon, a window in which more may come
+_OF_TARGET = 2.0  # horizon of a request that has more time
 _FORGET = 0.99  # what a request weighs less in the mean for each later one
 
 
@@ -26,21 +30,25 @@ class Moment(NamedTuple):
     """What is known when a request's subnet is chosen.
 
     Attributes:
-        delay_s: Predicted seconds until its turn.
+        now: Seconds, on any clock that never goes back.
+        delay_s: Predicted until its turn.
         left_s: Of its latency budget, before that; infinity without one.
-        flops: Of the subnet that it would get if nobody waited.
+        size: FLOPs of the whole model on its items.
+        seconds_at: Returns what it is predicted to add to the worker's time at a price.
     """
 
+    now: float
     delay_s: float
     left_s: float
-    flops: float
+    size: float
+    seconds_at: Callable[[float], float]
 
 
 class Load(NamedTuple):
     """What the search is told.
 
     Attributes:
-        price: Quality given up for compute worth ``Moment.flops``.
+        price: Quality given up for time worth that of the whole model.
         max_seconds: For the run.
     """
 
@@ -107,54 +115,98 @@ class SlackFit(LoadPolicy):
 
 
 class Price(LoadPolicy):
-    """Compute has a price per FLOP that rises with the queueing delay.
+    """The worker's time has a price: the lowest at which all will be done in time.
 
-    The price follows the predicted delay alone, without memory but for hysteresis: the queue is
-    what integrates, so that a step in the load leads to one level and stays there. It is highest at
-    the target, or at three fifths of what a request has left where that is less.
+    All is what waits, the request itself, and what usually comes after a request within windows of
+    its horizon (`server.engine.demand`). By the end of each window no more may be left than half a
+    horizon, so that bursts are met by subnets that were small enough from their start. The queue is
+    what integrates, so that a step in the load leads to one level and stays there. Where nobody
+    waits and nobody is likely to come, time is free.
+
+    The horizon is what a request has left, but at most twice the target.
     """
 
     name = "price"
 
     def __init__(self, target_s: float) -> None:
-        """Set the range.
+        """Expect nothing.
 
         Args:
-            target_s: Delay at which the price is highest, seconds.
+            target_s: Delay that the server aims at, seconds.
         """
         self._target_s = target_s
-        self._rung: int | None = None
-        self._mean_flops = 0.0
+        self._demand = Demand()
+        self._mean_size = 0.0
         self._weight = 0.0
+        self._rung = 0
 
     def decide(self, moment: Moment) -> Load:
         """Return the price of this moment, for a request of this size."""
         self._weight = _FORGET * self._weight + 1
-        self._mean_flops += (moment.flops - self._mean_flops) / self._weight
-        target_s = min(self._target_s, _OF_BUDGET * moment.left_s)
-        self._move(moment.delay_s / target_s if target_s > 0 else math.inf)
-        price = 0.0
-        if self._rung is not None:
-            self.price = _RUNG**self._rung
-            price = _on_ladder(self.price * moment.flops / self._mean_flops)
-        else:
-            self.price = 0.0
-        return Load(price, moment.left_s - moment.delay_s)
+        self._mean_size += (moment.size - self._mean_size) / self._weight
+        size = moment.size / self._mean_size
+        work = Work(moment.seconds_at(0.0), moment.seconds_at(own_price(HIGHEST_PRICE, size)))
+        self._demand.note(moment.now, work)
+        room = self._room(moment.delay_s, min(moment.left_s, _OF_TARGET * self._target_s))
 
-    def _move(self, targets: float) -> None:
-        """Follow a wait, as a multiple of its target."""
-        part = (targets - _FREE_PART) / (1 - _FREE_PART)
-        if part <= 0:
-            self._rung = None
-            return
-        span = math.log(HIGHEST_PRICE / LOWEST_PRICE, _RUNG)
-        rung = math.log(LOWEST_PRICE, _RUNG) + span * min(1.0, part)
-        if self._rung is None or abs(rung - self._rung) > _STICKY:
-            self._rung = round(rung)
+        def is_held(rung: int) -> bool:
+            usual, own = own_price(_LADDER[rung], 1.0), own_price(_LADDER[rung], size)
+            seconds = usual_s = moment.seconds_at(own)
+            if usual != own:
+                usual_s = moment.seconds_at(usual)
+            return room.holds(seconds, work.part(usual_s))
+
+        rung = 0  # mostly nobody waits
+        if not is_held(rung):
+            rung = max(self._rung, 1)  # mostly little has changed since
+            while rung > 1 and is_held(rung - 1):
+                rung -= 1
+            while rung < len(_LADDER) - 1 and not is_held(rung):
+                rung += 1
+        self._rung = rung
+        self.price = _LADDER[rung]
+        return Load(own_price(self.price, size), moment.left_s - moment.delay_s)
+
+    def _room(self, delay_s: float, horizon_s: float) -> _Room:
+        if horizon_s <= 0:
+            return _Room(delay_s, -1.0, ())
+        coming = self._demand.within(_SHORTEST * horizon_s, horizon_s)
+        return _Room(delay_s, _FULL * horizon_s, tuple(coming))
 
 
-def _on_ladder(price: float) -> float:
-    return float(_RUNG ** round(math.log(price, _RUNG)))
+class _Room(NamedTuple):
+    """What a request and those after it may take.
+
+    Attributes:
+        delay_s: Until its turn.
+        most_s: That the queue may become.
+        coming: What usually comes, within each of some windows.
+    """
+
+    delay_s: float
+    most_s: float
+    coming: tuple[tuple[float, Work], ...]
+
+    def holds(self, seconds: float, part: float) -> bool:
+        """Return whether the queue stays short enough.
+
+        Args:
+            seconds: That the request takes.
+            part: Of what may be saved, that those to come do not save.
+        """
+        # Where nobody waits, a request may use all its time.
+        own_s = self.delay_s + seconds if self.delay_s > 0 else 0.0
+        return own_s <= self.most_s and all(
+            own_s + coming.at(part) <= self.most_s + window for window, coming in self.coming
+        )
+
+
+def own_price(price: float, size: float) -> float:
+    """Return the price for a request by its size, as a multiple of the mean: larger ones pay more.
+
+    On the ladder, so that the search can remember its answers.
+    """
+    return float(_RUNG ** round(math.log(price * size, _RUNG))) if price else 0.0
 
 
 def policy(name: str, target_s: float) -> LoadPolicy:

@@ -21,7 +21,7 @@ from bench.trace.arrivals import Arrivals
 from bench.trace.bound import Bound
 from bench.trace.policies import everyone
 from bench.trace.replay import Outcome, replay
-from bench.trace.results import COLUMNS, Cell, Results, verdicts
+from bench.trace.results import COLUMNS, Cell, Estimate, Results, standings
 from bench.trace.tally import tally
 from server import catalog
 from server.settings import Settings
@@ -120,17 +120,18 @@ def test_an_answer_without_a_receipt_is_no_answer_of_ours() -> None:
         tally([Outcome(200, 0.01, 0.0, b'{"data": []}')], 0.05)
 
 
-def _results(qualities: dict[str, list[float | None]]) -> Results:
-    """Return one cell per policy; None is a request that was not answered."""
+def _results(*seeds: dict[str, list[float | None]]) -> Results:
+    """Return one cell per seed and policy; None is a request that was not answered."""
     pattern = Arrivals("p", "made up", np.arange(4.0))
-    found = Results(10.0, 12.0, 0.05, 32, {"p": pattern})
-    for policy, each in qualities.items():
-        outcomes = [
-            Outcome(504, 0.1, 0.0, b"") if q is None else Outcome(200, 0.01, 0.0, _answer(q))
-            for q in each
-        ]
-        found.cells.append(Cell("p", 2.0, policy, 20.0, 0.2, tally(outcomes, 0.05)))
-    found.limits["p", 2.0] = Bound(((1.0, 0.95),))
+    found = Results(10.0, 12.0, 0.05, 32, {("p", seed): pattern for seed in range(len(seeds))})
+    for seed, qualities in enumerate(seeds):
+        for policy, each in qualities.items():
+            outcomes = [
+                Outcome(504, 0.1, 0.0, b"") if q is None else Outcome(200, 0.01, 0.0, _answer(q))
+                for q in each
+            ]
+            found.cells.append(Cell("p", seed, 2.0, policy, 20.0, 0.2, tally(outcomes, 0.05)))
+        found.limits["p", seed, 2.0] = Bound(((1.0, 0.95),))
     return found
 
 
@@ -155,15 +156,26 @@ def test_a_cell_above_the_bound_is_reported() -> None:
     assert [cell.policy for cell in found.above_bound()] == ["price"]
 
 
-def test_the_verdict_compares_price_with_slackfit() -> None:
-    found = _results({"price": [0.9, 0.9], "slackfit": [1.0, None]})
-    (verdict,) = verdicts(found.cells)
-    assert verdict.goodput["p"] == pytest.approx(0.4)
-    assert verdict.attainment["p"] == 0.5
-    assert verdict.quality["p"] == pytest.approx(-0.1)
-    assert verdict.line.startswith("load 2: price is on or above slackfit in goodput for 1 of 1")
-    assert verdict.line.endswith("in attainment at no lower quality for 0")
-    assert not verdicts(_results({"price": [0.9]}).cells)
+def test_the_price_is_compared_with_the_best_other_policy_seed_by_seed() -> None:
+    found = _results(
+        {"price": [0.9, 0.9], "slackfit": [1.0, None], "fixed-small": [0.8, 0.8]},
+        {"price": [0.9, 0.8], "slackfit": [1.0, None], "fixed-small": [0.8, 0.8]},
+    )
+    (standing,) = standings(found)
+    assert standing.other == "fixed-small"
+    assert standing.lead == pytest.approx((0.075, 0.025))
+    assert standing.lead.sign == 1
+    assert standing.of_bound == pytest.approx(0.875 / 0.95)
+    assert not standings(_results({"price": [0.9]}))
+    assert not standings(_results({"slackfit": [0.9]}))
+
+
+def test_a_difference_within_noise_is_none() -> None:
+    assert Estimate(0.004, None).sign == 0
+    assert Estimate(0.02, 0.03).sign == 0
+    assert Estimate(-0.02, 0.01).sign == -1
+    assert str(Estimate.of([0.5])) == "0.5000"
+    assert str(Estimate.of([0.4, 0.6])) == "0.5000 ±0.1000"
 
 
 # What is asked, and the client
@@ -263,7 +275,9 @@ def test_a_short_run_writes_what_it_found(
         assert math.isclose(float(row["quality"]), 1.0, abs_tol=0.2)
     found = json.loads(out["json"].read_text())["trace"]
     assert len(found["cells"]) == 2
-    assert found["arrivals"]["gamma-4"]["cv2"] > 0
+    (pattern,) = found["arrivals"]
+    assert (pattern["name"], pattern["seed"]) == ("gamma-4", 0)
+    assert pattern["cv2"] > 0
 
 
 def test_a_plot_without_matplotlib_is_refused_at_once(

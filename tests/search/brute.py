@@ -28,12 +28,18 @@ class BruteForce:
         self.choices = np.array(list(itertools.product(range(depth), repeat=len(request.tasks))))
         self._tasks = request.tasks
         lengths = lengths or {}
+        self._grid, self._lengths = grid, lengths
         self.macs = self._sums(grid, *grid.macs(grid.lengths.basis(lengths)))
         self.retention = grid.retention[:, self.choices, self._tasks[None, :]]
         self.largest_macs = request.largest_macs
         self.seconds = np.zeros(self.macs.shape)
         if timing is not None:
             self.seconds = self._sums(grid, *grid.times(grid.microseconds(timing, lengths))) / 1e6
+
+    def seconds_in(self, timing: Timing) -> FloatArray:
+        """Return the seconds of every choice at another timing, shape [rows, choices]."""
+        grid, lengths = self._grid, self._lengths
+        return self._sums(grid, *grid.times(grid.microseconds(timing, lengths))) / 1e6
 
     def _sums(self, grid: Grid, shared: FloatArray, own: FloatArray) -> FloatArray:
         """Return the sum of what is shared and of one column a task, shape [rows, choices]."""

@@ -13,7 +13,7 @@ from search.build import build_grid
 from search.find import TOLERANCE, Finder, Terms
 from search.finders import Finders
 from search.timing.profile import LatencyProfile
-from search.timing.timing import Timing
+from search.timing.timing import SHARED, Timing
 from tests.search.brute import BruteForce
 from tests.tiny import tiny_model, tiny_table
 
@@ -64,6 +64,44 @@ def test_a_price_leads_to_the_most_quality_less_the_price_of_the_compute(
         assert found.quality - price * found.fraction == pytest.approx(expected, abs=1e-9)
         quick = finder.find(None, weights, budget, terms=Terms(price))
         assert quick.quality - price * quick.fraction >= expected - TOLERANCE - 1e-9
+
+
+def test_with_a_timing_a_price_is_paid_for_time_in_a_full_batch(
+    finder: Finder, reference: BruteForce, timing: Timing
+) -> None:
+    seconds = reference.seconds_in(timing.shared) / SHARED
+    rng = Random(2)
+    for _ in range(20):
+        weights = weights_of(rng, finder)
+        quality = reference.retention @ finder.request(None, weights).weights
+        taken = []
+        for price in np.geomspace(1e-6, 1e6, 30).tolist():
+            found = finder.find(None, weights, tolerance=0, terms=Terms(price, timing))
+            assert found.shared_seconds is not None
+            taken.append(found.shared_seconds)
+            is_faster = seconds < found.shared_seconds * (1 - 1e-9)
+            assert (quality[is_faster] < found.quality + 1e-9).all()
+            assert (seconds[quality > found.quality + 1e-9] > found.shared_seconds).all()
+        assert taken == sorted(taken, reverse=True)
+        assert taken[-1] == pytest.approx(float(seconds.min()))
+        assert len(set(taken)) > 2
+
+
+def test_a_price_of_time_takes_nothing_from_the_ceilings(
+    finder: Finder, reference: BruteForce, timing: Timing
+) -> None:
+    rng = Random(3)
+    low, high = float(reference.macs.min()), float(reference.seconds.max())
+    for _ in range(200):
+        weights = weights_of(rng, finder)
+        budget = Budget(macs=rng.uniform(low, reference.largest_macs))
+        max_seconds = rng.uniform(0.5, 1.0) * high
+        terms = Terms(10 ** rng.uniform(-3, 1), timing, max_seconds)
+        found = finder.find(None, weights, budget, terms=terms)
+        assert budget.macs is not None
+        assert found.cost.macs <= budget.macs
+        assert found.seconds is not None
+        assert found.seconds <= max_seconds
 
 
 def test_a_higher_price_never_buys_more_compute(finder: Finder) -> None:

@@ -175,3 +175,27 @@ def test_a_wait_that_clients_leave_is_for_those_who_say_how_long_they_wait() -> 
             pass
     with admission.reserve(1, 1.9):
         pass  # nobody is in its way
+
+
+def test_a_full_server_names_the_time_after_which_there_is_room_whatever_it_did_before() -> None:
+    clock = Clock()
+    admission = Admission(100, inf, clock)
+    for _ in range(2):
+        clock.now += 1000  # next to nothing was asked
+        admission.note(1)
+    with admission.reserve(100, 10.0), pytest.raises(OverloadedError) as caught:
+        enter(admission, Flow(), 20, 2.0)
+    assert caught.value.retry_after_s == pytest.approx(2.0)  # until 20 of 100 are done
+
+
+def test_what_is_known_of_a_clients_texts_corrects_the_next_estimate() -> None:
+    admission = Admission(100, 3.0, Clock())
+    client = Flow("terse")
+    with admission.reserve(10, 2.0, flow=client) as room:
+        admission.note_read(room, 1.0)
+        room.hold(1.0, 10)
+        admission.note_read(room, 9.0)  # a second run of the same items says nothing new
+        with admission.reserve(10, 4.0, flow=client) as again:
+            assert again.nanoseconds == pytest.approx(2e9)
+    with admission.reserve(10, 4.0, flow=Flow("other")) as room:
+        assert room.nanoseconds == pytest.approx(4e9)

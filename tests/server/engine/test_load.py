@@ -1,46 +1,118 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import inf
 
 import pytest
 
-from server.engine.load import HIGHEST_PRICE, Fixed, Moment, Price, SlackFit, policy
+from server.engine.load import (
+    HIGHEST_PRICE,
+    LOWEST_PRICE,
+    Fixed,
+    Load,
+    Moment,
+    Price,
+    SlackFit,
+    policy,
+)
 
 TARGET_S = 0.05
+WHOLE_S = 0.001
+# Seconds and quality of ten subnets: concave, the cheapest takes a tenth.
+FRONT = [((0.1 + 0.1 * k) * WHOLE_S, 0.5 + 0.5 * (1 - ((9 - k) / 9) ** 2)) for k in range(10)]
 
 
-def moment(delay_s: float, left_s: float = inf, flops: float = 1e6) -> Moment:
-    return Moment(delay_s, left_s, flops)
+def best(price: float, front: list[tuple[float, float]] = FRONT) -> tuple[float, float]:
+    """Return the subnet of most quality less the price of its time."""
+    whole_s = front[-1][0]
+    return max(reversed(front), key=lambda point: point[1] - price * point[0] / whole_s)
 
 
-def test_without_waiting_compute_is_free() -> None:
-    load = Price(TARGET_S).decide(moment(0.2 * TARGET_S))
-    assert load == (0.0, inf)
+def seconds_at(price: float) -> float:
+    return best(price)[0]
 
 
-def test_the_price_rises_with_the_wait_up_to_the_target_and_no_further() -> None:
-    delays = [TARGET_S * part for part in (0.3, 0.5, 0.7, 0.9, 1.0, 5.0)]
-    prices = [Price(TARGET_S).decide(moment(delay)).price for delay in delays]
-    assert prices == sorted(prices)
-    assert prices[0] > 0
-    assert prices[-2] == prices[-1] == pytest.approx(HIGHEST_PRICE, rel=0.25)
+def moment(
+    delay_s: float = 0.0,
+    left_s: float = inf,
+    size: float = 1e6,
+    now: float = 0.0,
+    seconds: Callable[[float], float] = seconds_at,
+) -> Moment:
+    return Moment(now, delay_s, left_s, size, seconds)
 
 
-def test_the_price_is_per_flop_so_that_larger_requests_pay_more() -> None:
+def used_to(gap_s: float, count: int = 200) -> tuple[Price, float]:
+    """Return a policy that has seen requests at an even pace, without a queue; and the time."""
     price = Price(TARGET_S)
-    for _ in range(200):
-        price.decide(moment(0.0))
-    delay = 0.6 * TARGET_S
-    usual, double = (price.decide(moment(delay, flops=f)).price for f in (1e6, 2e6))
+    for k in range(count):
+        price.decide(moment(now=k * gap_s))
+    return price, count * gap_s
+
+
+def test_where_nobody_waits_and_nobody_comes_time_is_free() -> None:
+    assert Price(TARGET_S).decide(moment()) == (0.0, inf)
+    seldom, now = used_to(10.0)
+    assert seldom.decide(moment(now=now)) == (0.0, inf)
+
+
+def test_a_request_alone_may_use_all_of_its_latency_budget() -> None:
+    assert Price(TARGET_S).decide(moment(left_s=1.01 * WHOLE_S)).price == 0
+
+
+def test_pairs_now_and_then_do_not_make_others_smaller() -> None:
+    price = Price(TARGET_S)
+    for k in range(100):
+        assert price.decide(moment(left_s=1.2 * WHOLE_S, now=10.0 * k)).price == 0
+        if k % 25 == 24:
+            price.decide(moment(left_s=1.2 * WHOLE_S, now=10.0 * k + 0.0001))
+
+
+def test_a_short_queue_is_free_and_a_long_one_leads_to_the_cheapest() -> None:
+    parts = (0.2, 0.9, 0.995, 1.0, 5.0)
+    prices = [Price(TARGET_S).decide(moment(TARGET_S * part)).price for part in parts]
+    assert prices[:2] == [0, 0]
+    assert prices == sorted(prices)
+    assert prices[-2] == prices[-1] == pytest.approx(HIGHEST_PRICE)
+
+
+def test_the_price_is_the_lowest_at_which_what_waits_and_what_comes_is_done_in_time() -> None:
+    gap_s = 0.4 * WHOLE_S  # two and a half times what the whole model can do
+    price, now = used_to(gap_s, 2000)
+    for delay in (0.0, 0.5 * TARGET_S, 0.8 * TARGET_S):
+        decided = price.decide(moment(delay, now=now)).price
+        assert decided > 0
+        horizon_s = 2 * TARGET_S
+        each_s = seconds_at(decided)
+        left_s = delay + each_s * (1 + horizon_s / gap_s) - horizon_s
+        assert left_s <= 0.5 * horizon_s * 1.15  # windows are rounded
+        now += gap_s
+
+
+def test_bursts_seen_before_make_the_first_of_the_next_one_smaller() -> None:
+    bursty = Price(TARGET_S)
+    for burst in range(10):
+        for k in range(150):
+            bursty.decide(moment(now=10.0 * burst + 1e-5 * k))
+    first = bursty.decide(moment(now=200.0)).price
+    assert first > 0
+    assert Price(TARGET_S).decide(moment(now=200.0)).price == 0
+
+
+def test_the_price_is_per_time_so_that_larger_requests_pay_more() -> None:
+    price, now = used_to(0.4 * WHOLE_S)
+    usual = price.decide(moment(0.9 * TARGET_S, now=now)).price
+    twice = moment(0.9 * TARGET_S, size=2e6, now=now, seconds=lambda p: 2 * seconds_at(p))
+    double = price.decide(twice).price
+    assert usual > 0
     assert double == pytest.approx(2 * usual, rel=0.3)
 
 
-def test_a_small_change_of_the_wait_does_not_move_the_price() -> None:
-    price = Price(TARGET_S)
-    first = price.decide(moment(0.60 * TARGET_S)).price
-    for part in (0.605, 0.595, 0.61, 0.59):
-        assert price.decide(moment(part * TARGET_S)).price == first
-    assert price.decide(moment(0.9 * TARGET_S)).price > first
+def test_what_is_cheap_in_time_is_preferred_whatever_its_flops() -> None:
+    fast = [(0.5 * WHOLE_S, 0.99), (WHOLE_S, 1.0)]
+    price, now = used_to(0.7 * WHOLE_S)
+    decided = price.decide(moment(0.97 * TARGET_S, now=now, seconds=lambda p: best(p, fast)[0]))
+    assert best(decided.price, fast) == fast[0]
 
 
 def test_a_latency_budget_leaves_the_run_what_the_wait_does_not_take() -> None:
@@ -51,37 +123,60 @@ def test_who_has_little_time_pays_for_a_wait_what_others_pay_for_a_longer_one() 
     def price(delay_s: float, left_s: float) -> float:
         return Price(TARGET_S).decide(moment(delay_s, left_s)).price
 
-    half = 0.5 * TARGET_S / 0.6  # left, so that the target is half as far
-    assert price(0.02, half) == price(0.04, inf) > price(0.02, inf) > 0
-    assert price(0.02, 4 * half) == price(0.02, inf)
-    assert price(0.5 * TARGET_S, half) == price(0.02, 0.0) == price(TARGET_S, inf)
+    assert price(0.45 * TARGET_S, TARGET_S) == 0 < price(0.51 * TARGET_S, TARGET_S)
+    assert price(0.95 * TARGET_S, 9.0) == 0 < price(1.01 * TARGET_S, 9.0)
+    assert price(0.02, 0.0) == price(2 * TARGET_S, inf) == pytest.approx(HIGHEST_PRICE)
 
 
-def simulate(price: Price, loads: list[float], seconds: float) -> list[list[float]]:
-    """Feed a queue that is drained at one second per second; return the delays of each phase.
+def test_prices_lie_on_a_ladder_so_that_answers_are_remembered() -> None:
+    price, now = used_to(0.4 * WHOLE_S)
+    found = set()
+    for k in range(2000):
+        found.add(price.decide(moment(TARGET_S * k / 1500, now=now + 0.0004 * k)).price)
+    assert len(found) < 20
+    assert min(found - {0.0}) >= LOWEST_PRICE
+    assert max(found) <= HIGHEST_PRICE
 
-    A request's cost falls from 1 to 0.1 ms along a concave front as its price rises.
-    """
-    front = [(0.1 + 0.1 * k, 0.5 + 0.5 * (1 - ((9 - k) / 9) ** 2)) for k in range(10)]  # ms, worth
-    backlog_ms, phases = 0.0, []
+
+def test_one_decision_asks_the_search_for_few_prices() -> None:
+    asked: list[float] = []
+
+    def counted(price: float) -> float:
+        asked.append(price)
+        return seconds_at(price)
+
+    price, now = used_to(0.4 * WHOLE_S)
+    price.decide(moment(0.9 * TARGET_S, now=now, seconds=counted))
+    assert len(asked) <= 8
+
+
+def simulate(price: Price, loads: list[float], seconds: float) -> list[list[tuple[float, float]]]:
+    """Feed a queue that is drained at one second per second; return delay and quality by phase."""
+    backlog_s, now = 0.0, 0.0
+    phases = []
     for load in loads:
-        delays = []
-        for _ in range(int(1000 * seconds)):  # one arrival per millisecond of work at full size
-            decided = price.decide(moment(backlog_ms / 1000))
-            cost, _ = max(front, key=lambda point: point[1] - decided.price * point[0])
-            backlog_ms = max(0.0, backlog_ms + cost - 1 / load)
-            delays.append(backlog_ms / 1000)
-        phases.append(delays)
+        seen = []
+        gap_s = WHOLE_S / load
+        for _ in range(int(seconds / gap_s)):
+            now += gap_s
+            backlog_s = max(0.0, backlog_s - gap_s)
+            decided = price.decide(moment(backlog_s, now=now))
+            cost_s, quality = best(decided.price)
+            seen.append((backlog_s, quality))
+            backlog_s += cost_s
+        phases.append(seen)
     return phases
 
 
 def test_a_step_in_the_load_leads_to_one_level_without_oscillation_and_back() -> None:
     before, during, after = simulate(Price(TARGET_S), [0.5, 3.0, 0.5], seconds=2)
-    assert max(before) < 0.25 * TARGET_S
-    settled = during[len(during) // 2 :]
-    assert max(during) <= 1.05 * TARGET_S  # no overshoot
+    assert {quality for _, quality in before} == {1.0}
+    assert max(delay for delay, _ in before) == 0
+    delays = [delay for delay, _ in during]
+    settled = delays[len(delays) // 2 :]
+    assert max(delays) <= 1.05 * TARGET_S  # no overshoot
     assert max(settled) - min(settled) < 0.2 * TARGET_S
-    assert max(after[len(after) // 2 :]) < 0.25 * TARGET_S
+    assert {quality for _, quality in after[-100:]} == {1.0}
 
 
 def test_slackfit_takes_the_largest_bucket_that_fits_the_slack() -> None:
@@ -95,7 +190,7 @@ def test_slackfit_takes_the_largest_bucket_that_fits_the_slack() -> None:
 
 
 def test_fixed_never_slims() -> None:
-    assert Fixed().decide(moment(9.0, left_s=0.001)) == (0.0, inf)
+    assert Fixed().decide(moment(9.0, left_s=0.001)) == Load(0.0, inf)
     assert not Fixed().heeds_latency
 
 
