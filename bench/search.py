@@ -16,8 +16,9 @@ import numpy as np
 from bench import report
 from models.core import Shapes
 from search.budget import Budget, InfeasibleBudgetError
-from search.find import TOLERANCE, Finder, Terms
+from search.find import TOLERANCE, Finder
 from search.finders import Finders
+from search.terms import Terms
 from search.timing.profile import LatencyProfile
 from search.timing.timing import Timing
 from server import catalog

@@ -17,7 +17,8 @@ from search.knapsack.solve import Solution
 from search.knapsack.view import View
 from search.quality.table import Score
 from search.request import Request, RequestError, RequestReader, TaskSet
-from search.solver import ROUNDING, Chosen, Solver, Terms
+from search.solver import ROUNDING, Chosen, Solver
+from search.terms import Terms
 from search.timing.timing import Timing
 
 __all__ = [

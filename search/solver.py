@@ -22,6 +22,7 @@ from search.knapsack.view import View
 from search.lengths import IntArray
 from search.quality.table import BoolArray
 from search.request import Request
+from search.terms import Terms
 from search.timing.timing import SHARED, Timing
 
 # Slack for sums of preference-weighted retentions, far below any difference worth serving.
@@ -29,31 +30,6 @@ ROUNDING = 1e-9
 _ONE = 0.5  # MACs are whole, and microseconds fine enough: less than this apart is the same
 _MAX_TIMINGS = 8  # kept, two for each number of items; a megabyte each at most
 _TRIES = 32  # ceilings tried where two bind at once
-
-
-class Terms(NamedTuple):
-    """What a server adds to a client's budget at this moment.
-
-    Attributes:
-        price: Quality given up for the time of the slowest subnet that can be the best one, as a
-            part of a full batch; without a timing for the MACs of the largest. 0 to spend freely.
-        timing: What time is predicted from; None where none is asked for.
-        max_seconds: For running the request's inputs, together.
-        pace: Seconds that a predicted second lately took.
-        resident: Values on the load axes, in the model's order, of which the weights are built; no
-            other subnet is chosen. None for any.
-    """
-
-    price: float = 0.0
-    timing: Timing | None = None
-    max_seconds: float = math.inf
-    pace: float = 1.0
-    resident: Resident | None = None
-
-    @property
-    def max_microseconds(self) -> float:
-        """What is left for running, as the timing counts."""
-        return 1e6 * self.max_seconds / self.pace
 
 
 class Chosen(NamedTuple):

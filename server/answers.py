@@ -14,7 +14,8 @@ from weakref import WeakKeyDictionary
 
 from models.variants import Choices
 from search.budget import Budget
-from search.find import Finder, Selection, Terms
+from search.find import Finder, Selection
+from search.terms import Terms
 from search.timing.profile import LatencyProfile
 from search.timing.timing import Timing
 

@@ -10,7 +10,8 @@ from models.core import Shapes
 from models.space import Value
 from models.variants import Choices
 from search.budget import Budget, InfeasibleBudgetError, TooSlowError
-from search.find import TOLERANCE, Selection, Terms
+from search.find import TOLERANCE, Selection
+from search.terms import Terms
 from server.answers import Answers, AnswersAtPrices, Asked
 from server.clients.caller import ANYONE, Caller
 from server.engine.engine import Engine

@@ -302,6 +302,11 @@ class ModelNotReadyError(UnavailableError):
     error_type = "not_ready"
 
 
+def not_running() -> ModelNotReadyError:
+    """Return what is told while nothing runs models."""
+    return ModelNotReadyError("the engine is not running: the server is starting or stopping")
+
+
 class InferenceError(RheostatError):
     """The model failed on an accepted request. The log has the traceback."""
 

@@ -9,7 +9,8 @@ from models.backends.timing import SIZES
 from models.space import Space, Subnet
 from models.variants import Choices, choices_of
 from search.budget import InfeasibleBudgetError
-from search.find import Finder, Selection, Terms
+from search.find import Finder, Selection
+from search.terms import Terms
 from search.timing.profile import LatencyProfile
 from search.timing.timing import Timing
 

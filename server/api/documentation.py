@@ -26,7 +26,6 @@ from server.errors import (
     MalformedRequestError,
     MethodNotAllowedError,
     ModelLoadError,
-    ModelNotReadyError,
     OverloadedError,
     PayloadTooLargeError,
     PermissionDeniedError,
@@ -38,6 +37,7 @@ from server.errors import (
     UnknownModelError,
     UnknownPathError,
     UnsupportedMediaError,
+    not_running,
 )
 from server.http.forms import Form, own_form
 
@@ -75,7 +75,7 @@ SAMPLES: tuple[RheostatError, ...] = (
     ),
     QuotaExceededError("60 requests a minute are allowed", "requests_per_minute", 12.0),
     DeadlineError("the deadline passed before the request's turn came; nothing was run for it"),
-    ModelNotReadyError("the engine is not running: the server is starting or stopping"),
+    not_running(),
     DatabaseError("the database of clients and keys cannot be used"),
     InferenceError("the model failed on this input; the server's log has the reason"),
     RheostatError("internal error; the server's log has it under the request id"),

@@ -17,7 +17,7 @@ _KEPT = 128  # windows that are over, of each length
 _MAX_OPEN = 4096  # arrivals of which it is not known yet what comes after them
 
 
-class Work(NamedTuple):
+class WorkRange(NamedTuple):
     """Seconds of work, as far as load may make it smaller.
 
     Attributes:
@@ -46,7 +46,7 @@ class Demand:
         self._whole = self._least = 0.0
         self._after = [_After(window) for window in _WINDOWS]
 
-    def note(self, now: float, work: Work) -> None:
+    def note(self, now: float, work: WorkRange) -> None:
         """Take in an arrival; one that tells its time late counts as the last before it."""
         self._now = now = max(now, self._now)
         for after in self._after:
@@ -54,7 +54,7 @@ class Demand:
         self._whole += work.whole
         self._least += work.least
 
-    def within(self, shortest_s: float, longest_s: float) -> list[tuple[float, Work]]:
+    def within(self, shortest_s: float, longest_s: float) -> list[tuple[float, WorkRange]]:
         """Return windows between two lengths in seconds, and the work that usually comes in each.
 
         Usually is the mean and one standard deviation.
@@ -80,7 +80,7 @@ class _After:
         self._whole = _Running()
         self._least = _Running()
 
-    def note(self, now: float, whole: float, least: float, work: Work) -> None:
+    def note(self, now: float, whole: float, least: float, work: WorkRange) -> None:
         """Take in an arrival, and the work that had come before it."""
         waiting = self._open
         while waiting and waiting[0][0] + self.window_s < now:
@@ -89,14 +89,14 @@ class _After:
             self._least.note(max(0.0, least - then_least))
         waiting.append((now, whole + work.whole, least + work.least))
 
-    def usual(self, whole: float, least: float) -> Work:
+    def usual(self, whole: float, least: float) -> WorkRange:
         """Return what usually comes; while no window is over, what came since the first arrival."""
         if self._whole.count:
-            return Work(self._whole.usual, self._least.usual)
+            return WorkRange(self._whole.usual, self._least.usual)
         if not self._open:
-            return Work(0.0, 0.0)
+            return WorkRange(0.0, 0.0)
         _, then_whole, then_least = self._open[0]
-        return Work(max(0.0, whole - then_whole), max(0.0, least - then_least))
+        return WorkRange(max(0.0, whole - then_whole), max(0.0, least - then_least))
 
 
 class _Running:

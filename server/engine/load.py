@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import ClassVar, NamedTuple
 
-from server.engine.demand import Demand, Work
+from server.engine.demand import Demand, WorkRange
 
 # Prices are powers of one number, so that the search can remember its answers. At the lowest
 # nobody's best subnet changes; at the highest everybody gets the cheapest that the request allows.
@@ -145,7 +145,7 @@ class Price(LoadPolicy):
         self._weight = _FORGET * self._weight + 1
         self._mean_size += (moment.size - self._mean_size) / self._weight
         size = moment.size / self._mean_size
-        work = Work(moment.seconds_at(0.0), moment.seconds_at(own_price(HIGHEST_PRICE, size)))
+        work = WorkRange(moment.seconds_at(0.0), moment.seconds_at(own_price(HIGHEST_PRICE, size)))
         self._demand.note(moment.now, work)
         room = self._room(moment.delay_s, min(moment.left_s, _OF_TARGET * self._target_s))
 
@@ -185,7 +185,7 @@ class _Room(NamedTuple):
 
     delay_s: float
     most_s: float
-    coming: tuple[tuple[float, Work], ...]
+    coming: tuple[tuple[float, WorkRange], ...]
 
     def holds(self, seconds: float, part: float) -> bool:
         """Return whether the queue stays short enough.

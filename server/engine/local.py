@@ -5,17 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from math import inf
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from torch import nn
 
-from models.run.backend import Backend
 from models.space import Subnet
 from models.variants import Choices, added_bytes, choices_of
 from search.timing.profile import LatencyProfile
 from server.engine.batch import Waiting
-from server.engine.cache import ContentCache
 from server.engine.core import Events
 from server.engine.flows import Held
 from server.engine.item import ItemResult, PreparedPlan
@@ -26,41 +24,22 @@ from server.served import Served
 T = TypeVar("T")
 
 
+@dataclass(eq=False)
 class LocalCore(WorkerCore):
-    """A core whose worker is a thread of this process."""
+    """A core whose worker is a thread of this process; it closes the back end with itself.
+
+    Attributes:
+        answering: As for `Core`.
+    """
 
     holds_weights = True
     pid = None
     is_shared = False
-
-    def __init__(
-        self,
-        backend: Backend,
-        max_batch_size: int,
-        max_batch_tokens: int,
-        clock: Callable[[], float],
-        max_wait_s: float = inf,
-        cache: ContentCache | None = None,
-        measure: Callable[[Served], LatencyProfile] | None = None,
-    ) -> None:
-        """Create a core that is not yet started.
-
-        Args:
-            backend: As for `WorkerCore`; closed with the core.
-            max_batch_size: As for `WorkerCore`.
-            max_batch_tokens: Likewise.
-            clock: Likewise.
-            max_wait_s: Likewise.
-            cache: Likewise.
-            measure: Returns a model's profile; called between batches. None if no model is added.
-        """
-        super().__init__(backend, max_batch_size, max_batch_tokens, clock, max_wait_s, cache)
-        self._measure = measure
-        self.answering: dict[str, Callable[..., Awaitable[Any]]] = {}
-        self._variants: dict[tuple[int, Choices], nn.Module] = {}
-        self._loop: asyncio.AbstractEventLoop
-        self._ended: asyncio.Event
-        self._events: Events
+    answering: dict[str, Callable[..., Awaitable[Any]]] = field(default_factory=dict, init=False)
+    _variants: dict[tuple[int, Choices], nn.Module] = field(default_factory=dict, init=False)
+    _loop: asyncio.AbstractEventLoop = field(init=False)
+    _ended: asyncio.Event = field(init=False)
+    _events: Events = field(init=False)
 
     @property
     def pace(self) -> float:
@@ -132,9 +111,7 @@ class LocalCore(WorkerCore):
 
     async def prepare(self, served: Served) -> LatencyProfile:
         """As `Core.prepare`; errors as for `call`."""
-        assert self._measure is not None
-        measure = self._measure
-        return await self.call(lambda: self.load(served, measure))
+        return await self.call(lambda: self.load(served))
 
     async def expect(self, served: Served, subnet: Subnet) -> None:
         """As `Core.expect`; errors as for `call`."""

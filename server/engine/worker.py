@@ -20,7 +20,7 @@ from server.engine.item import PreparedPlan
 from server.engine.predict import InTime, Pace, batch_seconds
 from server.engine.schedule import Scheduler
 from server.engine.worker_call import WorkerCall
-from server.errors import InferenceError, ModelNotReadyError
+from server.errors import InferenceError, not_running
 
 T = TypeVar("T")
 
@@ -142,9 +142,7 @@ class Worker:
     def check_open(self) -> None:
         """Raise ModelNotReadyError if nobody would run what is put in."""
         if not self.is_alive:
-            raise ModelNotReadyError(
-                "the engine is not running: the server is starting or stopping"
-            )
+            raise not_running()
 
     # What follows runs on the thread.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from math import inf
 
 from torch import nn
@@ -25,38 +26,35 @@ from server.served import Served
 _LONGEST_BATCH = 0.25  # of the longest wait: what comes next waits for the end of a batch
 
 
+@dataclass(eq=False)
 class WorkerCore(ABC):
     """The worker and the cache of one device, for whoever calls from any thread.
 
     Attributes:
         backend: Called from the worker's thread only.
-        cache: Of answers.
+        max_batch_size: Most items in one call of the back end.
+        max_batch_tokens: Most tokens in one call, for inputs that have a length.
+        clock: Returns seconds; only differences matter. Called from any thread.
+        max_wait_s: The longest wait of a request: what bounds one batch.
+        cache: Of answers; by default none is kept.
+        measure: Returns a model's profile; called between batches. None if no model is added.
         worker: Runs the batches.
     """
 
-    def __init__(
-        self,
-        backend: Backend,
-        max_batch_size: int,
-        max_batch_tokens: int,
-        clock: Callable[[], float],
-        max_wait_s: float = inf,
-        cache: ContentCache | None = None,
-    ) -> None:
-        """Create one that is not yet started.
+    backend: Backend
+    max_batch_size: int
+    max_batch_tokens: int
+    clock: Callable[[], float]
+    max_wait_s: float = inf
+    cache: ContentCache = field(default_factory=lambda: ContentCache(0))
+    measure: Callable[[Served], LatencyProfile] | None = None
+    worker: Worker = field(init=False)
 
-        Args:
-            backend: That computes.
-            max_batch_size: Most items in one call of the back end.
-            max_batch_tokens: Most tokens in one call, for inputs that have a length.
-            clock: Returns seconds; only differences matter. Called from any thread.
-            max_wait_s: The longest wait of a request: what bounds one batch.
-            cache: Of answers; None to compute every one.
-        """
-        self.backend = backend
-        self.cache = cache or ContentCache(0)
-        queue: Scheduler[Waiting] = Scheduler(max_batch_size, max_batch_tokens)
-        self.worker = Worker(backend, queue, _LONGEST_BATCH * max_wait_s, clock, self)
+    def __post_init__(self) -> None:
+        """Make a worker that is not yet started."""
+        queue: Scheduler[Waiting] = Scheduler(self.max_batch_size, self.max_batch_tokens)
+        longest_s = _LONGEST_BATCH * self.max_wait_s
+        self.worker = Worker(self.backend, queue, longest_s, self.clock, self)
 
     @property
     def stats(self) -> Stats:
@@ -78,10 +76,11 @@ class WorkerCore(ABC):
         self.worker.put(rest)
         return known
 
-    def load(self, served: Served, measure: Callable[[Served], LatencyProfile]) -> LatencyProfile:
+    def load(self, served: Served) -> LatencyProfile:
         """Place a model's weights, and return its profile; on the worker's thread."""
+        assert self.measure is not None
         self.backend.prepare(served.model)
-        return measure(served)
+        return self.measure(served)
 
     def expect_plan(self, served: Served, model: Elastic, subnet: Subnet) -> None:
         """As `Core.expect`, of a variant; on the worker's thread."""

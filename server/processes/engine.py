@@ -7,7 +7,6 @@ import socket
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from server.processes.child import Child
@@ -41,12 +40,7 @@ class EngineProcess:
         self._child.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Have it finish what waits, and end."""
         self._child.stop(_END_S)
         self._listening.close()

@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 from socket import socket
-from types import TracebackType
 from typing import Any, Self
 
 from server.processes.child import Child
@@ -40,12 +39,7 @@ class HttpWorkers:
             child.watch()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Wait until they have answered what is under way."""
         self.terminate()
         for child in self._children:

@@ -14,10 +14,11 @@ from models.space import Space
 from search import find, grid
 from search.budget import Budget, InfeasibleBudgetError, TooSlowError
 from search.build import build_grid
-from search.find import TOLERANCE, Terms
+from search.find import TOLERANCE
 from search.finders import Finders
 from search.grid import Grid
 from search.knapsack import view
+from search.terms import Terms
 from search.timing.profile import LatencyProfile, Workload
 from search.timing.timing import Timing
 from tests.search.brute import BruteForce

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from search.budget import Budget, InfeasibleBudgetError
-from search.find import Finder, NotResidentError, Terms
+from search.find import Finder, NotResidentError
 from search.finders import Finders
 from search.grid import Resident
+from search.terms import Terms
 from search.timing.timing import Timing
 from tests.search.brute import BruteForce
 from tests.search.toys import Necked, random_profile, random_table

@@ -10,8 +10,9 @@ import pytest
 from models.families.slimmable import Slimmable
 from search.budget import Budget, InfeasibleBudgetError
 from search.build import build_grid
-from search.find import TOLERANCE, Finder, Terms
+from search.find import TOLERANCE, Finder
 from search.finders import Finders
+from search.terms import Terms
 from search.timing.profile import LatencyProfile
 from search.timing.timing import SHARED, Timing
 from tests.search.brute import BruteForce

@@ -5,63 +5,42 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent import futures
+from dataclasses import dataclass, field
 from math import inf
 from typing import Any, cast
 
-from models.run.backend import Backend
-from search.timing.profile import LatencyProfile
 from server.engine.batch import Waiting
-from server.engine.cache import ContentCache
 from server.engine.item import ItemResult, PreparedPlan
 from server.engine.process.http_process import HttpClaim, HttpProcess
 from server.engine.process.models import Models
 from server.engine.process.wire import Hello, Message
 from server.engine.worker_core import WorkerCore
-from server.served import Served
 
 _DRIFT_EVERY_S = 1.0
 
 
+@dataclass(eq=False, kw_only=True)
 class Host(WorkerCore):
     """A worker whose answers go to other processes.
 
     Attributes:
+        max_text_chars: As for `server.catalog.load_one`.
+        on_end: Called on the worker's thread once it runs nothing any more.
         models: That it runs.
     """
 
-    def __init__(
-        self,
-        backend: Backend,
-        max_batch_size: int,
-        max_batch_tokens: int,
-        clock: Callable[[], float],
-        max_wait_s: float = inf,
-        cache: ContentCache | None = None,
-        *,
-        measure: Callable[[Served], LatencyProfile],
-        max_text_chars: int,
-        on_end: Callable[[], None] = lambda: None,
-    ) -> None:
-        """Create one that is not yet started.
+    max_text_chars: int
+    on_end: Callable[[], None]
+    models: Models = field(init=False)
+    _connections: tuple[HttpProcess, ...] = field(default=(), init=False)
+    # Of each model the version of its corrections that was told last.
+    _told: dict[int, int] = field(default_factory=dict, init=False)
+    _told_at: float = field(default=-inf, init=False)
 
-        Args:
-            backend: As for `WorkerCore`.
-            max_batch_size: Likewise.
-            max_batch_tokens: Likewise.
-            clock: Likewise.
-            max_wait_s: Likewise.
-            cache: Likewise.
-            measure: Returns a model's profile; called between batches.
-            max_text_chars: As for `server.catalog.load_one`.
-            on_end: Called on the worker's thread once it runs nothing any more.
-        """
-        super().__init__(backend, max_batch_size, max_batch_tokens, clock, max_wait_s, cache)
-        self.models = Models(self, measure, max_text_chars, clock)
-        self._clock = clock
-        self._on_end = on_end
-        self._connections: tuple[HttpProcess, ...] = ()
-        self._told: dict[int, int] = {}  # of each model the version of its corrections
-        self._told_at = -inf
+    def __post_init__(self) -> None:
+        """Begin without models."""
+        super().__post_init__()
+        self.models = Models(self, self.max_text_chars, self.clock)
 
     def greet(self, connection: HttpProcess) -> None:
         """Tell a connection from now on what all are told."""
@@ -119,7 +98,7 @@ class Host(WorkerCore):
 
     def learnt(self, prepared: PreparedPlan) -> None:
         """Tell every process what a model's profile predicts now, if that has changed."""
-        profile, now = prepared.profile, self._clock()
+        profile, now = prepared.profile, self.clock()
         number = self.models.number_of(prepared.owner)
         if profile is None or number is None:
             return
@@ -135,7 +114,7 @@ class Host(WorkerCore):
         """End all connections: nothing is answered any more."""
         for connection in self._connections:
             connection.close()
-        self._on_end()
+        self.on_end()
 
 
 def _claim(one: Waiting) -> HttpClaim:

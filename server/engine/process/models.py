@@ -58,7 +58,6 @@ class Models:
     def __init__(
         self,
         core: WorkerCore,
-        measure: Callable[[Served], LatencyProfile],
         max_text_chars: int,
         clock: Callable[[], float],
     ) -> None:
@@ -66,12 +65,11 @@ class Models:
 
         Args:
             core: Runs them.
-            measure: Returns a model's profile; called between batches.
             max_text_chars: As for `server.catalog.load_one`.
             clock: Returns seconds.
         """
         self._clock = clock
-        self._core, self._measure, self._max_text_chars = core, measure, max_text_chars
+        self._core, self._max_text_chars = core, max_text_chars
         self._held: dict[int, HeldModel] = {}
         self._lock = threading.Lock()  # one model comes or goes at a time
         self._next = 0
@@ -177,8 +175,7 @@ class Models:
         served = load_one(folder, self._max_text_chars)
         if not _is(served, folder, digest):
             raise ModelNotReadyError(f"{folder} has changed while it was read")
-        core, measure = self._core, self._measure
-        profile = core.worker.call(lambda: core.load(served, measure)).result()
+        profile = self._core.worker.call(lambda: self._core.load(served)).result()
         held = self._held[self._next] = HeldModel(self._next, served.timed(profile))
         self._next += 1
         return held

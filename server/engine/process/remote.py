@@ -27,7 +27,7 @@ from server.engine.process.wire import (
     Work,
     bare,
 )
-from server.errors import ModelNotReadyError
+from server.errors import not_running
 from server.served import Served
 
 log = logging.getLogger(__name__)
@@ -123,9 +123,7 @@ class RemoteCore:
     def check_open(self) -> None:
         """Raise ModelNotReadyError if nobody would run what is put in."""
         if not self.is_alive:
-            raise ModelNotReadyError(
-                "the engine is not running: the server is starting or stopping"
-            )
+            raise not_running()
 
     def put(self, waiting: Sequence[Waiting]) -> list[tuple[Waiting, ItemResult]]:
         """Send items; what the cache has of them comes as all answers do."""

@@ -7,20 +7,20 @@ import time
 import numpy as np
 import pytest
 
-from server.engine.demand import Demand, Work
+from server.engine.demand import Demand, WorkRange
 
-WORK = Work(0.010, 0.001)
+WORK = WorkRange(0.010, 0.001)
 WINDOW_S = 2.0**-4
 
 
-def fed(times: list[float], work: Work = WORK) -> Demand:
+def fed(times: list[float], work: WorkRange = WORK) -> Demand:
     demand = Demand()
     for now in times:
         demand.note(now, work)
     return demand
 
 
-def after(demand: Demand, window_s: float = WINDOW_S) -> Work:
+def after(demand: Demand, window_s: float = WINDOW_S) -> WorkRange:
     ((found_s, work),) = demand.within(window_s, window_s)
     assert found_s == window_s
     return work
@@ -69,7 +69,7 @@ def test_of_random_arrivals_the_mean_and_one_standard_deviation_are_expected() -
 
 
 def test_what_cannot_be_made_smaller_is_expected_whole() -> None:
-    found = after(fed([0.01 * k for k in range(200)], Work(0.010, 0.010)))
+    found = after(fed([0.01 * k for k in range(200)], WorkRange(0.010, 0.010)))
     assert found.least == found.whole == pytest.approx(0.06)
 
 
@@ -102,4 +102,4 @@ def test_a_flood_is_kept_in_bounds_and_is_cheap() -> None:
 def test_work_lies_between_the_least_and_the_whole() -> None:
     assert [WORK.at(part) for part in (0.0, 0.5, 1.0)] == pytest.approx([0.001, 0.0055, 0.010])
     assert [WORK.part(WORK.at(part)) for part in (0.0, 0.3, 1.0)] == pytest.approx([0.0, 0.3, 1.0])
-    assert Work(0.01, 0.01).part(0.01) == 0
+    assert WorkRange(0.01, 0.01).part(0.01) == 0
