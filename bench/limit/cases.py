@@ -86,7 +86,7 @@ def halved(source: Path, out: Path) -> Path:
     model = checkpoint.load(source).model
     whole = model.config
     depths = (whole.depths[-1] // 2, whole.depths[-1])
-    alone = {"heads": (1.0,), "ffn": (1.0,), "dims": whole.dims[-1:], "pairs": None}
+    alone = {"heads": (1.0,), "ffn": (1.0,), "dims": whole.dims[-1:], "pairs": None, "bits": (32,)}
     copy = Exits(f"{model.name}-halved", replace(whole, depths=depths, **alone))
     copy.load_state_dict({name: model.state_dict()[name] for name in copy.state_dict()})
     out.mkdir(parents=True)

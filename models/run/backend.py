@@ -103,8 +103,15 @@ class Backend(ABC):
         """Return what of a model runs faster since this was last asked, and how fast."""
         return ()
 
-    def forget(self, model: nn.Module) -> None:  # noqa: B027  # most keep nothing
-        """Give up what is kept for a model, which is not run any more."""
+    def forget(  # noqa: B027  # most keep nothing
+        self, model: nn.Module, beside: nn.Module | None = None
+    ) -> None:
+        """Give up what is kept for a model, which is not run any more.
+
+        Args:
+            model: The model.
+            beside: One that stays; what is kept for what the two share is kept on.
+        """
 
     def close(self) -> None:  # noqa: B027  # most have nothing to end
         """End what the back end does beside runs; it is not used any more."""

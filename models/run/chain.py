@@ -142,15 +142,20 @@ def _identity(run: Run) -> Hashable:
     return parts
 
 
-def bound_to(model: nn.Module) -> Callable[[object], bool]:
+def bound_to(model: nn.Module, beside: nn.Module | None = None) -> Callable[[object], bool]:
     """Return a test of whether a key has a function that reads a model's weights.
 
     It finds what functions are bound to: methods and modules of the model, its tensors, and these
     among the arguments of partial functions and the variables of inner ones.
+
+    Args:
+        model: The model.
+        beside: Another, whose modules and weights do not count.
     """
-    modules = set(model.modules())
-    tensors = itertools.chain(model.parameters(), model.buffers())
-    storages = {tensor.untyped_storage().data_ptr() for tensor in tensors}
+    modules, storages = _parts_of(model)
+    if beside is not None:
+        others, shared = _parts_of(beside)
+        modules, storages = modules - others, storages - shared
 
     def is_bound(part: object) -> bool:
         if isinstance(part, Tensor):
@@ -165,6 +170,11 @@ def bound_to(model: nn.Module) -> Callable[[object], bool]:
         return isinstance(owner, nn.Module) and owner in modules
 
     return is_bound
+
+
+def _parts_of(model: nn.Module) -> tuple[set[nn.Module], set[int]]:
+    tensors = itertools.chain(model.parameters(), model.buffers())
+    return set(model.modules()), {tensor.untyped_storage().data_ptr() for tensor in tensors}
 
 
 def _kind(value: Value) -> Hashable:

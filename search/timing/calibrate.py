@@ -80,7 +80,7 @@ def calibrate(
         timer = _Timer(backend, clock, clock() + max_s, partial(tell_part, number))
         found.append(timer.seconds(runs, new, variant.inputs, lengths))
         if variant is not model:
-            backend.forget(_module(variant))
+            backend.forget(_module(variant), beside=_module(model))
     sequences = [kind.sequences for kind in kinds]
     return LatencyProfile(curves, ROWS, lengths, np.concatenate(found), sequences)
 

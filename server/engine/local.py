@@ -129,7 +129,7 @@ class LocalCore(WorkerCore):
     async def drop(self, served: Served, choices: Choices) -> None:
         """As `Core.drop`."""
         model = self._variants.pop((id(served.model), choices))
-        await self.call(lambda: self.forget(model))
+        await self.call(lambda: self.forget(model, beside=served.model))
 
     async def forget_model(self, served: Served) -> None:
         """As `Core.forget_model`."""

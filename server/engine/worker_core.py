@@ -88,9 +88,9 @@ class WorkerCore(ABC):
         item = served.inputs.example(names=served.names(subnet))
         self.backend.expect(prepared.plan, served.inputs.batch([item]))
 
-    def forget(self, model: nn.Module) -> None:
-        """Give up all that is kept for a model; on the worker's thread."""
-        self.backend.forget(model)
+    def forget(self, model: nn.Module, beside: nn.Module | None = None) -> None:
+        """Give up what is kept for a model, less what one that stays shares; worker's thread."""
+        self.backend.forget(model, beside)
         self.cache.forget(model)
 
     @abstractmethod

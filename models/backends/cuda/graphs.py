@@ -174,9 +174,9 @@ class GraphBackend(TorchBackend):
         # Copied, as the next replay writes over it.
         return found.replace(found.values.clone()) if isinstance(found, Ragged) else found.clone()
 
-    def forget(self, model: nn.Module) -> None:
+    def forget(self, model: nn.Module, beside: nn.Module | None = None) -> None:
         """Give up the recordings of a model; they would keep its weights alive."""
-        is_unwanted = bound_to(model)
+        is_unwanted = bound_to(model, beside)
         with self._lock:
             for entries in (self._calls, self._recorded, self._compiled):
                 for key in filter(is_unwanted, list(entries)):

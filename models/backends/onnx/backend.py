@@ -176,22 +176,23 @@ class OnnxBackend(TorchBackend):
 
     def take_built(self, model: nn.Module) -> list[Built]:
         """Return the chains of a model that have got sessions, and the times of these."""
+        return self._take_built(bound_to(model)) if self._built else []
+
+    def _take_built(self, is_own: Callable[[object], bool]) -> list[Built]:
         found: list[Built] = []
-        if self._built:
-            is_own = bound_to(model)
-            for _ in range(len(self._built)):
-                built = self._built.popleft()
-                is_its = any(is_own(step.run) for step in built.steps)
-                (found if is_its else self._built).append(built)
+        for _ in range(len(self._built)):
+            built = self._built.popleft()
+            is_its = any(is_own(step.run) for step in built.steps)
+            (found if is_its else self._built).append(built)
         return found
 
-    def forget(self, model: nn.Module) -> None:
+    def forget(self, model: nn.Module, beside: nn.Module | None = None) -> None:
         """Give up all that is kept for a model; it would keep the weights alive."""
-        is_own = bound_to(model)
+        is_own = bound_to(model, beside)
         self._records.forget(is_own)
         with self._thread_lock:
             self._wanted = {k: one for k, one in self._wanted.items() if not is_own(k)}
-        self.take_built(model)
+        self._take_built(is_own)
 
     def close(self) -> None:
         """End the thread and the exporter; the session that is being built is dropped."""

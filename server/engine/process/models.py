@@ -199,11 +199,11 @@ class Models:
 
     def _drop(self, held: HeldModel, choices: Choices) -> None:
         if choices in held.variants and not any(choices in own for own in held.builders.values()):
-            self._give_up(held.variants.pop(choices))
+            self._give_up(held.variants.pop(choices), beside=held.served.model)
 
-    def _give_up(self, model: nn.Module) -> None:
+    def _give_up(self, model: nn.Module, beside: nn.Module | None = None) -> None:
         self.plan_of.cache_clear()  # type: ignore[attr-defined]  # plans hold weights
-        self._core.worker.call(lambda: self._core.forget(model)).result()
+        self._core.worker.call(lambda: self._core.forget(model, beside)).result()
 
 
 def _is(served: Served, folder: Path, digest: str) -> bool:

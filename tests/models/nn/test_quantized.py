@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 from models.families.exits import ExitsConfig
 from models.nn.layers import SlimLinear
 from models.nn.quantized import ROUNDED, int8_copy, linear, rounded
 from models.run.agreement import check_agreement
+from models.run.chain import bound_to
 from models.variants import added_bytes, build
 from tests.tiny_text import exits_config, tiny_exits
 
@@ -54,6 +56,21 @@ def test_a_variant_shares_all_but_the_layers_linear_weights() -> None:
     )
     outputs = sum(p.nbytes for n, p in few.named_parameters() if n.endswith("steps"))  # type: ignore[attr-defined]
     assert added_bytes(few, model) == linear_bytes // 4 + outputs  # type: ignore[arg-type]
+
+
+def test_to_forget_a_variant_is_to_keep_what_the_model_runs_by_itself() -> None:
+    model = tiny_exits(bits=(8, 32))
+    variant = build(model, (8,))
+    assert isinstance(variant, nn.Module)
+    own, rounded_ones = (
+        [step.run for step in one.plan(model.space.largest | {"bits": bits}, {"text": (4,)})]
+        for one, bits in ((model, 32), (variant, 8))
+    )
+    of_both, of_variant = bound_to(variant), bound_to(variant, beside=model)
+    assert any(map(of_both, own))  # the embedding is both's
+    assert not any(map(of_variant, own))
+    num_layers = len(model.layers)
+    assert [of_variant(run) for run in rounded_ones] == [False, *[True] * num_layers, False]
 
 
 def test_bits_that_cannot_be_had_are_refused() -> None:
