@@ -106,7 +106,9 @@ class Admitted:
         items = [self.queued(prepared, self.items[i], kept) for i, kept in known.items()]
         results = await self.room.submit(items)
         whole = macs_of(prepared, [item.inputs for item in items])
-        self.shared = 1 - sum(result.macs for result in results) / whole if whole else 0.0
+        # Equal parts of a value may add up to a hair more than it.
+        done = sum(result.macs for result in results)
+        self.shared = max(0.0, 1 - done / whole) if whole else 0.0
         slowest = max(results, key=lambda result: result.queue_s + result.run_s)
         self.seconds[Stage.QUEUE] += slowest.queue_s
         self.seconds[Stage.RUN] += slowest.run_s

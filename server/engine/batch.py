@@ -52,7 +52,7 @@ class Waiting:
         kept = {i: value for i, value in done.kept.items() if i in self.item.prepared.keep}
         for identity in self.item.prepared.keep & self.cached.keys():
             kept[identity] = self.cached[identity]
-        shared = 1 - done.macs / macs if macs else 0.0
+        shared = max(0.0, 1 - done.macs / macs) if macs else 0.0  # sums of parts are rounded
         return ItemResult(done.outputs, kept, queue_s, run_s, batch_size, done.macs, shared)
 
     @property

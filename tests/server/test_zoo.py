@@ -9,6 +9,7 @@ import pytest
 from models.backends.torch import TorchBackend
 from models.core import plan_cost
 from models.nn.ragged import Ragged
+from models.variants import all_choices, build, choices_of
 from server import catalog
 from server.catalog import Catalog
 from server.served import Served
@@ -69,9 +70,11 @@ def test_code_is_found_by_what_it_does_from_the_second_exit_on() -> None:
 def test_every_exit_and_dimension_tells_close_sentences_from_far_ones(minilm: Served) -> None:
     backend, model = TorchBackend(), minilm.model
     backend.prepare(model)
+    variants = {choices: build(model, choices) for choices in all_choices(model.space)}
     tokens = Ragged.pack([model.text.encode(text) for text in (*CLOSE, FAR)])
     for subnet in model.space:
-        plan = model.plan(subnet, {"text": (tokens.layout.longest,)})
+        variant = variants[choices_of(model.space, subnet)]
+        plan = variant.plan(subnet, {"text": (tokens.layout.longest,)})
         (vectors,) = backend.run(plan, {"text": tokens}).values()
         assert vectors[0] @ vectors[1] > vectors[0] @ vectors[2] + 0.2, subnet
 
