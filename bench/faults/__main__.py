@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import report
-from bench.faults import checkpoint, clock, database, disk, idle, large, slow
+from bench.faults import checkpoint, clock, database, disk, engine, idle, large, slow
 from bench.faults.arena import AbsentError, Arena, Row
 from bench.peers.process import ServerError
 from models.checkpoint import read_manifest
@@ -29,6 +29,7 @@ FAULTS: Mapping[str, Callable[[Arena], Iterator[Row]]] = {
     "slow": slow.run,
     "idle": idle.run,
     "large": large.run,
+    "engine": engine.run,
 }
 
 

@@ -16,9 +16,11 @@ from server.catalog import CatalogError, find_checkpoints
 SAME_WEIGHTS = "rheostat"  # the way that others are compared with
 CONVERTED = "minilm"
 # How the elastic model is asked: what follows its name, the budget, whether less is computed.
+_REDUCED = "99 % score"
+_KEPT = {"min_quality": 0.99}
 _BUDGETS: tuple[tuple[str, dict[str, float], bool], ...] = (
     ("whole", {}, False),
-    ("99 % score", {"min_quality": 0.99}, True),
+    (_REDUCED, _KEPT, True),
 )
 _CUT = {"truncate": "right"}  # long documents, as the other servers do without being told
 
@@ -77,13 +79,17 @@ def rheostat(checkpoint: Path, models: Path, name: str, num_threads: int) -> lis
         num_threads: Of one forward pass.
     """
     serve = _Serve(checkpoint, models, name, num_threads)
-    same = Way(SAME_WEIGHTS, {"model": CONVERTED})
+    own = {"model": CONVERTED}
+    same = (
+        Way(SAME_WEIGHTS, own),
+        Way(f"{SAME_WEIGHTS}, {_REDUCED}", own | {"budget": _KEPT}, is_reduced=True),
+    )
     elastic = tuple(
         Way(f"{name}, {what}", {"model": name, "budget": budget} | _CUT, name, is_reduced)
         for what, budget, is_reduced in _BUDGETS
     )
     return [
-        Contender(SAME_WEIGHTS, "Rheostat, the same weights", (same,), serve.same_weights, False),
+        Contender(SAME_WEIGHTS, "Rheostat, the same weights", same, serve.same_weights, False),
         Contender("elastic", f"Rheostat, {name}", elastic, serve.elastic, False),
     ]
 

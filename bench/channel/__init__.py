@@ -1,0 +1,1 @@
+"""What a process of the engine costs on the way there and back."""
