@@ -20,7 +20,7 @@ from models.checkpoint import CheckpointError, read_manifest
 from server.app import create_app
 from server.catalog import CatalogError, find_checkpoints
 from server.cli import calibrating
-from server.cli.commands import convert, quantize, train
+from server.cli.commands import convert, ladder, quantize, train
 from server.cli.exporting import export
 from server.cli.keys import keys
 from server.engine.process.remote import RemoteCore
@@ -168,6 +168,7 @@ cli.add_typer(train, name="train")
 cli.add_typer(keys, name="keys")
 cli.command()(convert)
 cli.command()(quantize)
+cli.command()(ladder)
 cli.command()(export)
 
 
