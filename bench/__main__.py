@@ -9,6 +9,7 @@ BENCHMARKS = (
     "bench.search",
     "bench.ecmt",
     "bench.training",
+    "bench.ladder",
     "bench.text",
     "bench.packing",
     "bench.quality",

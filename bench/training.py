@@ -36,7 +36,7 @@ def main() -> None:
     splits = report.cifar100_splits()
     images, test = splits.train, splits.test
     if options.quick:
-        images, test = _thin(images, 10), _thin(test, 4)
+        images, test = thin(images, 10), thin(test, 4)
     recipe = Recipe(epochs=1 if options.quick else options.epochs)
     subnets = _subnets()
     variants = {"supernet": recipe, "without CI-KD": replace(recipe, ci_kd=0.0)} | {
@@ -99,7 +99,7 @@ def _subnets() -> dict[float, Subnet]:
     return {**found, FRACTIONS[-1]: served.elastic.space.largest}
 
 
-def _thin(images: Images, per_class: int) -> Images:
+def thin(images: Images, per_class: int) -> Images:
     """Return the first images of every class."""
     keep = []
     for task in range(20):

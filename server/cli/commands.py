@@ -1,4 +1,4 @@
-"""`rheostat train`, one subcommand per family, `rheostat convert` and `rheostat quantize`."""
+"""`rheostat train`, one subcommand per family, and `convert`, `ladder` and `quantize`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from models.formats import Choices
 from models.space import Subnet
 from models.train.slimmable import Recipe
 from models.train.text import Strategy, TextRecipe
+from search.offline import laddering
 from search.offline.training import train_slimmable
 from server.settings import data_folder
 
@@ -182,6 +183,20 @@ def convert(
             choices["dims"] = _numbers("dims", dims)
         rated = converting.read_pairs(pairs)
         converting.convert(source, out, name or source.resolve().name, rated, **choices)
+    except (ValueError, OSError) as error:
+        typer.echo(f"rheostat: {error}", err=True)
+        raise typer.Exit(2) from None
+    typer.echo(f"done; serve it with: rheostat serve --models {out}")
+
+
+def ladder(
+    members: Annotated[list[Path], typer.Argument(help="Folders of checkpoints, two or more.")],
+    out: Annotated[Path, typer.Option(help="Folder of the ladder.")],
+    name: Annotated[str, typer.Option(help="What clients will ask for.")],
+) -> None:
+    """Put models that were trained apart behind one name: the budget chooses which one answers."""
+    try:
+        laddering.ladder(members, out, name)
     except (ValueError, OSError) as error:
         typer.echo(f"rheostat: {error}", err=True)
         raise typer.Exit(2) from None

@@ -1,4 +1,4 @@
-"""The command line: `rheostat serve`, `models`, `calibrate`, `train`, `convert`, `quantize`."""
+"""The command line: `rheostat serve`, `models`, `calibrate`, `train`, `convert`, `export` ..."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from models.checkpoint import CheckpointError, read_manifest
 from server.app import create_app
 from server.catalog import CatalogError, find_checkpoints
 from server.cli import calibrating
-from server.cli.commands import convert, quantize, train
+from server.cli.commands import convert, ladder, quantize, train
+from server.cli.exporting import export
 from server.cli.keys import keys
 from server.engine.process.remote import RemoteCore
 from server.errors import DatabaseError
@@ -167,6 +168,8 @@ cli.add_typer(train, name="train")
 cli.add_typer(keys, name="keys")
 cli.command()(convert)
 cli.command()(quantize)
+cli.command()(ladder)
+cli.command()(export)
 
 
 def _settings(options: dict[str, Any]) -> Settings:

@@ -85,11 +85,11 @@ def export(run: Run, args: Sequence[Value]) -> Exported:
     ]
     function = _Function(run, shared_layouts(args), given, packed).eval()
     with _EXPORTING, torch.no_grad():
-        _quiet()
+        quiet()
         program = torch.export.export(
             function, tuple(tensors), dynamic_shapes=(tuple(dynamic),), strict=False
         )
-        _compute_weights(program)
+        compute_weights(program)
         exported = torch.onnx.export(
             program,
             dynamo=True,
@@ -171,7 +171,7 @@ class _Function(nn.Module):
         raise TypeError(f"{type(result)} with a layout of its own, or no batch at all")
 
 
-def _quiet() -> None:
+def quiet() -> None:
     """Silence what the exporter says about itself.
 
     The filter is not taken away afterwards: that would put back a list of filters which other
@@ -182,7 +182,7 @@ def _quiet() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def _compute_weights(program: ExportedProgram) -> None:
+def compute_weights(program: ExportedProgram) -> None:
     """Replace what is computed from weights alone (slices, reshapes) by its value.
 
     The value is mostly a view of a parameter, and free. Left in the graph, it would be computed in

@@ -1,0 +1,233 @@
+"""A subnet of a text encoder as a folder that sentence-transformers and transformers read.
+
+Constants of the original model were folded when it was read, so every encoder with learned
+positions and norms after the residual sums is a BERT, whatever it was. Where transformers has no
+size for fewer heads, the absent ones are heads of zeros: the same answers, at the cost of all.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models.export.encoder import narrowed, sliced, under_public_names, with_absent_heads
+from models.export.parts import WEIGHTS, Folder
+from models.export.public import PUBLIC, Public
+from models.families.exits import Exits
+from models.formats.model_types import MODEL_TYPES
+from models.inputs.text import TOKENIZER
+from models.nn.architecture import TransformerConfig
+from models.space import Subnet
+
+_TYPES = {
+    "Transformer": "sentence_transformers.models.Transformer",
+    "Pooling": "sentence_transformers.models.Pooling",
+    "Dense": "sentence_transformers.models.Dense",
+    "Normalize": "sentence_transformers.models.Normalize",
+}
+_POOLINGS = {"mean": "mean_tokens", "cls": "cls_token", "last": "lasttoken"}
+_PADS = ("[PAD]", "<pad>", "<|pad|>", "<|endoftext|>")
+
+
+def write(model: Exits, subnet: Subnet, folder: Folder) -> None:
+    """Write the subnet's encoder, pooling, projection and tokenizer.
+
+    Without a public layout, its tensors under our own names.
+    """
+    (folder.path / TOKENIZER).write_text(model.text.to_json())
+    groups, units = model.widths(subnet)
+    depth, dim = int(subnet["depth"]), int(subnet["dim"])
+    encoder = narrowed(model.config.encoder, depth, groups, units)
+    state = sliced(model, depth, groups, units)
+    found, why = _public(model, encoder, depth)
+    if found is None:
+        folder.layout = "safetensors"
+        folder.write_tensors({**state, **_exit_state(model, depth, dim)})
+        folder.write_json("config.json", {"encoder": vars(encoder), "dim": dim})
+        folder.remark(f"transformers has no layout for this encoder: {why}")
+        return
+    name, public = found
+    if not public.has_head_dim and encoder.heads < model.config.encoder.heads:
+        state = with_absent_heads(state, encoder, model.config.encoder)
+        absent = model.config.encoder.heads - encoder.heads
+        encoder = replace(
+            encoder, heads=model.config.encoder.heads, kv_heads=model.config.encoder.kv_heads
+        )
+        folder.remark(
+            f"transformers' {name} has no fewer heads than hidden size over head size. {absent} "
+            f"heads of each layer in {WEIGHTS} are zeros: the answers are the same, and only the "
+            "ONNX file is faster for it"
+        )
+    pad, pad_id = _pad_token(model)
+    config = public.config(encoder) | {
+        "architectures": [public.class_name],
+        "model_type": name,
+        "vocab_size": encoder.vocab_size,
+        "pad_token_id": pad_id,
+    }
+    folder.write_json("config.json", config)
+    folder.write_tensors(under_public_names(MODEL_TYPES[name], state, encoder))
+    _write_tokenizer_config(model, pad, folder)
+    _write_modules(model, depth, dim, folder)
+    folder.layout = f"sentence-transformers, transformers ({name})"
+    folder.card = [
+        "## This folder",
+        "",
+        "A folder of sentence-transformers: its tokenizer, encoder, pooling"
+        + (", projection" if _dense(model, depth, dim) else "")
+        + " and normalisation give the vector that the server gives.",
+        "",
+        "```python",
+        "from sentence_transformers import SentenceTransformer",
+        "",
+        'SentenceTransformer("FOLDER").encode(["a text"])',
+        "```",
+        "",
+        (
+            f"For the ONNX file: `{TOKENIZER}`, texts cut to {model.config.text.max_length} tokens "
+            "and padded at the end. Vectors have unit length."
+        ),
+    ]
+
+
+def _public(
+    model: Exits, encoder: TransformerConfig, depth: int
+) -> tuple[tuple[str, Public] | None, str]:
+    """Return the public layout of an encoder, or why there is none."""
+    config = model.config
+    if config.exit_norm == "own":
+        return None, "the exit has a norm of its own, which acts on tokens"
+    if encoder.norm == "pre" and (
+        config.exit_norm == "none" or (config.exit_norm == "last" and depth < config.encoder.layers)
+    ):
+        return None, "its last hidden state is not normalised"
+    for name, public in PUBLIC.items():
+        if public.fits(encoder) and (name != "mpnet" or _is_mpnet(model, depth)):
+            return (name, public), ""
+    return None, "no architecture has these norms, positions and feed-forward layers"
+
+
+def _is_mpnet(model: Exits, depth: int) -> bool:
+    """Return whether all layers share their biases, and texts are padded with token 1."""
+    state = model.state_dict()
+    first, *rest = (state[f"layers.{i}.attention.relative_bias"] for i in range(depth))
+    return _pad_token(model)[1] == 1 and all(torch.equal(first, one) for one in rest)
+
+
+def _exit_state(model: Exits, depth: int, dim: int) -> dict[str, Tensor]:
+    """Return the tensors of an exit under our names, cut to its dimensions."""
+    prefix = f"exits.{depth}."
+    state = {k: v for k, v in model.state_dict().items() if k.startswith(prefix)}
+    return {k: v[:dim] if ".projection." in k else v for k, v in state.items()}
+
+
+def _dense(model: Exits, depth: int, dim: int) -> dict[str, Tensor] | None:
+    """Return the linear map after the pooling; None where the pooled vector is the answer."""
+    config, hidden = model.config, model.config.encoder.hidden
+    if not config.projection:
+        if dim == hidden:
+            return None
+        return {"weight": torch.eye(dim, hidden), "bias": torch.zeros(dim)}
+    projection = model.projection(depth)
+    weight, bias = projection.weight[:dim], projection.bias[:dim]
+    if config.condition:
+        # The exit's own embedding is the same for every text: a part of the bias.
+        condition = model.state_dict()[f"exits.{depth}.condition"]
+        bias = bias + weight[:, hidden:] @ condition
+    return {"weight": weight[:, :hidden], "bias": bias}
+
+
+def _write_modules(model: Exits, depth: int, dim: int, folder: Folder) -> None:
+    config, kinds = model.config, ["Transformer", "Pooling"]
+    pooling = {flag: name == config.pooling for name, flag in _POOLINGS.items()}
+    folder.write_json(
+        "1_Pooling/config.json",
+        {
+            "word_embedding_dimension": config.encoder.hidden,
+            **{f"pooling_mode_{flag}": on for flag, on in pooling.items()},
+            "include_prompt": True,
+        },
+    )
+    if dense := _dense(model, depth, dim):
+        kinds.append("Dense")
+        named = "Tanh" if config.projection_activation == "tanh" else "Identity"
+        module = "linear" if named == "Identity" else "activation"
+        folder.write_json(
+            "2_Dense/config.json",
+            {
+                "in_features": config.encoder.hidden,
+                "out_features": dim,
+                "bias": True,
+                "activation_function": f"torch.nn.modules.{module}.{named}",
+            },
+        )
+        tensors = {f"linear.{part}": tensor for part, tensor in dense.items()}
+        folder.write_tensors(tensors, f"2_Dense/{WEIGHTS}")
+    kinds.append("Normalize")
+    folder.write_json(
+        "modules.json",
+        [
+            {
+                "idx": i,
+                "name": str(i),
+                "path": "" if kind == "Transformer" else f"{i}_{kind}",
+                "type": _TYPES[kind],
+            }
+            for i, kind in enumerate(kinds)
+        ],
+    )
+    folder.write_json(
+        "sentence_bert_config.json",
+        {"max_seq_length": config.text.max_length, "do_lower_case": False},
+    )
+    _write_prompts(model, folder)
+
+
+def _write_prompts(model: Exits, folder: Folder) -> None:
+    """Write the prompts that are prefixes; a remark has the others."""
+    text = model.config.text
+    prefixes = {
+        name: template.removesuffix("{text}")
+        for name, template in text.prompts.items()
+        if template.endswith("{text}")
+    }
+    for name, template in text.prompts.items():
+        if name not in prefixes:
+            folder.remark(f"prompt {name!r} is no prefix, so the files lack it: {template!r}")
+    default = text.default_prompt if text.default_prompt in prefixes else None
+    folder.write_json(
+        "config_sentence_transformers.json",
+        {
+            "prompts": prefixes,
+            "default_prompt_name": default,
+            "similarity_fn_name": "cosine",
+        },
+    )
+
+
+def _pad_token(model: Exits) -> tuple[str, int]:
+    """Return a token to pad with, and its id. Which one does not matter: padding is masked."""
+    vocabulary: Any = json.loads(model.text.to_json())["model"]["vocab"]
+    if isinstance(vocabulary, list):  # Unigram: tokens with their scores
+        vocabulary = {entry[0]: i for i, entry in enumerate(vocabulary)}
+    pairs: dict[str, int] = vocabulary
+    for token in _PADS:
+        if token in pairs:
+            return token, pairs[token]
+    token = min(pairs, key=lambda one: pairs[one])
+    return token, pairs[token]
+
+
+def _write_tokenizer_config(model: Exits, pad: str, folder: Folder) -> None:
+    values: dict[str, Any] = {
+        # The class that leaves the tokenizer's file as it is.
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": model.config.text.max_length,
+        "pad_token": pad,
+        "clean_up_tokenization_spaces": False,
+    }
+    folder.write_json("tokenizer_config.json", values)
