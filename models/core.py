@@ -92,6 +92,11 @@ class Step:
         object.__setattr__(self, "inputs", tuple(sorted(names)))
 
     @property
+    def time_key(self) -> Hashable:
+        """Key of the step whose time this one's is."""
+        return self.key if self.timed_as is None else self.timed_as
+
+    @property
     def operands(self) -> tuple[Step, ...]:
         """The steps it takes."""
         return tuple(one for one in self.takes if isinstance(one, Step))

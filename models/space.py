@@ -91,7 +91,13 @@ def _everything(_: Subnet) -> bool:
 
 @dataclass(frozen=True)
 class Space:
-    """All subnets of a model: the product of its axes, less what ``valid`` refuses.
+    """All subnets of a model: the product of its axes, less what ``valid`` refuses; or a list.
+
+    Attributes:
+        axes: What can be chosen.
+        valid: Rule that every subnet keeps.
+        listed: The only subnets, where weights or statistics are kept for some of them; None for
+            all that keep the rule.
 
     Raises:
         ValueError: If two axes share a name or the largest or smallest subnet is not valid.
@@ -99,18 +105,23 @@ class Space:
 
     axes: tuple[Axis, ...]
     valid: Callable[[Subnet], bool] = _everything
+    listed: tuple[Subnet, ...] | None = None
 
     def __post_init__(self) -> None:
         """Check what every later call relies on."""
         if len(self._by_name) != len(self.axes):
             raise ValueError(f"axis names repeat: {[axis.name for axis in self.axes]}")
         for name, subnet in (("smallest", self.smallest), ("largest", self.largest)):
-            if not self.valid(subnet):
+            if not self.has(subnet):
                 raise ValueError(f"the {name} subnet is not valid: {subnet}")
 
     @cached_property
     def _by_name(self) -> dict[str, Axis]:
         return {axis.name: axis for axis in self.axes}
+
+    @cached_property
+    def _listed(self) -> frozenset[Subnet]:
+        return frozenset(self.listed or ())
 
     @cached_property
     def _parts(self) -> dict[frozenset[str | None], Space]:
@@ -126,8 +137,15 @@ class Space:
         """The last value on every axis: the supernet itself."""
         return Subnet((axis.name, axis.values[-1]) for axis in self.axes)
 
+    def has(self, subnet: Subnet) -> bool:
+        """Return whether a subnet with a value on every axis is one of the model's."""
+        return self.valid(subnet) and (self.listed is None or subnet in self._listed)
+
     def __iter__(self) -> Iterator[Subnet]:
-        """Yield every valid subnet, the last axis changing fastest."""
+        """Yield every valid subnet, of a product the last axis changing fastest."""
+        if self.listed is not None:
+            yield from self.listed
+            return
         names = [axis.name for axis in self.axes]
         for values in itertools.product(*(axis.values for axis in self.axes)):
             subnet = Subnet(zip(names, values, strict=True))
@@ -137,10 +155,12 @@ class Space:
     def select(self, tasks: Collection[str | None]) -> Space:
         """Return the space of the axes that belong to ``tasks`` (None: to no single task)."""
         key = frozenset(tasks)
-        if self.valid is not _everything:
-            if all(axis.task in key for axis in self.axes):
+        if self.valid is not _everything or self.listed is not None:
+            own = [axis.task in key for axis in self.axes]
+            if all(own):
                 return self
-            raise ValueError("a space with a validity rule cannot be split by task")
+            if any(own):
+                raise ValueError("a space with a validity rule cannot be split by task")
         if key not in self._parts:
             if len(self._parts) >= _MAX_PARTS:
                 self._parts.clear()
@@ -158,12 +178,14 @@ class Space:
         if missing := [name for name in self._by_name if name not in choices]:
             raise ValueError(f"axis {missing[0]!r} has no value")
         subnet = Subnet((a.name, a.values[a.index(choices[a.name])]) for a in self.axes)
-        if not self.valid(subnet):
+        if not self.has(subnet):
             raise ValueError(f"these values do not go together: {subnet}")
         return subnet
 
     def sample(self, rng: Random) -> Subnet:
         """Draw a valid subnet, uniformly; ValueError if 10,000 draws met none."""
+        if self.listed is not None:
+            return rng.choice(self.listed)
         for _ in range(_MAX_SAMPLE_TRIES):
             subnet = Subnet((axis.name, rng.choice(axis.values)) for axis in self.axes)
             if self.valid(subnet):

@@ -36,8 +36,8 @@ _NEAREST = ((1, 2), (0, 2), (1, 0))  # of each size the other ones
 
 def function_of(step: Step) -> Function:
     """Return what a step's time goes by: the keys of what it takes, which size it, and its own."""
-    takes = [one if isinstance(one, str) else one.key for one in step.takes]
-    return tuple(takes), step.key if step.timed_as is None else step.timed_as
+    takes = [one if isinstance(one, str) else one.time_key for one in step.takes]
+    return tuple(takes), step.time_key
 
 
 class Workload(NamedTuple):

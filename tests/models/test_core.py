@@ -248,8 +248,22 @@ def test_validity_rule_limits_the_space() -> None:
     with pytest.raises(ValueError, match="do not go together"):
         space.check({"depth": 1, "width": 8})
     assert space.select({None}) is space
+    assert space.select({"colour"}).axes == ()
+    of_task = Space((*space.axes, Axis("colours", (2, 4), task="colour")), space.valid)
     with pytest.raises(ValueError, match="cannot be split by task"):
-        space.select(set())
+        of_task.select({"colour"})
+
+
+def test_a_space_may_list_its_only_subnets() -> None:
+    axes = (Axis("depth", (1, 2)), Axis("width", (4, 8)))
+    ends = (Subnet({"depth": 1, "width": 4}), Subnet({"depth": 2, "width": 8}))
+    space = Space(axes, listed=ends)
+    assert tuple(space) == ends
+    assert {space.sample(Random(seed)) for seed in range(40)} == set(ends)
+    with pytest.raises(ValueError, match="do not go together"):
+        space.check({"depth": 1, "width": 8})
+    with pytest.raises(ValueError, match="the largest subnet is not valid"):
+        Space(axes, listed=ends[:1])
 
 
 def test_sampling_an_almost_empty_space_ends() -> None:

@@ -1,0 +1,296 @@
+"""Convolutional classifier of which channels, kernels and blocks can be chosen.
+
+The configuration says how every number of channels, every kernel size and the presence of every
+block follows from the axes, so each public format with its own rules of rounding is one
+configuration: once-for-all networks, slimmable and universally slimmable ones. Statistics of batch
+normalisation belong to what was chosen. So a model that can run lists its subnets, each with its
+statistics. One that lists none can be planned with, until `models.train.statistics` estimates them.
+
+Sources: Cai et al. 2020, Once-for-All, arXiv 1908.09791, for elastic kernels, expansion and depth;
+Yu et al. 2019, Slimmable Neural Networks, arXiv 1812.08928, for normalisation per width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from math import prod
+from typing import ClassVar, Literal, NamedTuple, NoReturn
+
+from pydantic import ConfigDict
+from torch import nn
+
+from models.core import Cost, Plan, Shapes, Step
+from models.families import Family
+from models.inputs import Inputs
+from models.inputs.image import ImageInput
+from models.nn.blocks import (
+    Activation,
+    BlockConfig,
+    SizeTable,
+    UnitChoice,
+    UnitConfig,
+    unit_parameters,
+)
+from models.nn.convolution import ConvBlock, PooledHead
+from models.space import Axis, Space, Subnet, Value
+from models.tasks import Task, wanted_tasks
+
+MAX_SUBNETS = 4096  # with statistics of their own
+
+
+@dataclass(frozen=True)
+class ConvnetConfig:
+    """Everything that fixes the architecture; kept in the checkpoint's manifest.
+
+    Attributes:
+        labels: Class names.
+        input: Size and normalisation of the images.
+        axes: Values by name, cheapest first.
+        blocks: From the image on.
+        task: Name of the one task.
+        hidden: Width of a linear layer before the classifier; None for none.
+        hidden_activation: After it.
+        eps: Added to variances.
+        subnets: Positions on the axes of the subnets that have statistics, the largest one last;
+            none before they are estimated.
+        statistics: ``path``: a block's statistics follow from what was chosen up to it, so subnets
+            that begin alike share them. ``subnet``: each subnet has its own in every block.
+        private_affine: Whether a set of statistics has a scale and shift of its own too.
+    """
+
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
+
+    labels: tuple[str, ...]
+    input: ImageInput
+    axes: Mapping[str, tuple[int | float, ...]]
+    blocks: tuple[BlockConfig, ...]
+    task: str = "label"
+    hidden: int | None = None
+    hidden_activation: Activation = "none"
+    eps: float = 1e-5
+    subnets: tuple[tuple[int, ...], ...] = ()
+    statistics: Literal["path", "subnet"] = "path"
+    private_affine: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse an architecture that cannot be built.
+
+        Raises:
+            ValueError: Naming the field, its value and what is allowed.
+        """
+        if not self.blocks:
+            raise ValueError("blocks is empty; at least one is needed")
+        for i, block in enumerate(self.blocks):
+            for name, size in block.sizes:
+                self._check_size(f"blocks.{i}.{name}", size)
+        if len(self.subnets) > MAX_SUBNETS:
+            raise ValueError(f"{len(self.subnets)} subnets; at most {MAX_SUBNETS} are allowed")
+        shape = [len(values) for values in self.axes.values()]
+        for subnet in self.subnets:
+            if len(subnet) != len(shape) or not all(
+                0 <= i < n for i, n in zip(subnet, shape, strict=True)
+            ):
+                raise ValueError(f"subnets: {list(subnet)} must be a position on each axis")
+        if len(set(self.subnets)) != len(self.subnets):
+            raise ValueError("subnets must be distinct")
+
+    def _check_size(self, name: str, size: SizeTable) -> None:
+        if unknown := [axis for axis in size.axes if axis not in self.axes]:
+            raise ValueError(f"{name}: unknown axis {unknown[0]!r}; one of {list(self.axes)}")
+        expected = prod(len(self.axes[axis]) for axis in size.axes)
+        if len(size.values) != expected or min(size.values) < 0:
+            raise ValueError(f"{name}={size.values} must be {expected} numbers of 0 or more")
+
+
+class BlockChoice(NamedTuple):
+    """A block that is run, and how.
+
+    Attributes:
+        block: Its number.
+        choices: Of its units, that of the shortcut last.
+        number: Of its set of statistics; -1 if there is none.
+    """
+
+    block: int
+    choices: tuple[UnitChoice, ...]
+    number: int = -1
+
+
+class NotEstimatedError(RuntimeError):
+    """A subnet was run that has no statistics."""
+
+
+def not_estimated(*_: object) -> NoReturn:
+    """Run in place of a block without statistics."""
+    raise NotEstimatedError("this subnet has no statistics yet: estimate them on images first")
+
+
+class Convnet(nn.Module):
+    """The family as an `Elastic` model; see `models.elastic.Elastic` for the contract."""
+
+    def __init__(self, name: str, config: ConvnetConfig) -> None:
+        super().__init__()
+        self.name = name
+        self.config = config
+        counts = [len(sets) for sets in self._paths[0]]
+        affines = counts if config.private_affine else [1] * len(counts)
+        self.blocks = nn.ModuleList()
+        channels = 3
+        for block, sets, affine in zip(config.blocks, counts, affines, strict=True):
+            made = ConvBlock(block, channels, sets, affine, config.eps)
+            self.blocks.append(made)
+            channels = made.out_max
+        self.head = PooledHead(
+            channels, config.hidden, config.hidden_activation, len(config.labels)
+        )
+
+    @cached_property
+    def inputs(self) -> Inputs:
+        """An image."""
+        return Inputs.of("image", self.config.input)
+
+    @cached_property
+    def tasks(self) -> Mapping[str, Task]:
+        """One classification task."""
+        return {self.config.task: Task(self.config.task, "classes", tuple(self.config.labels))}
+
+    @cached_property
+    def choices(self) -> Space:
+        """Every subnet that could be, whether or not it has statistics."""
+        return Space(tuple(Axis(name, tuple(values)) for name, values in self.config.axes.items()))
+
+    @cached_property
+    def space(self) -> Space:
+        """The subnets that have statistics; all if none has any yet."""
+        axes = self.choices.axes
+        listed = tuple(
+            Subnet((axis.name, axis.values[i]) for axis, i in zip(axes, positions, strict=True))
+            for positions in self.config.subnets
+        )
+        return Space(axes, listed=listed) if listed else self.choices
+
+    def canonical(self, choices: Mapping[str, object]) -> Subnet:
+        """Return a subnet with its least value on every axis that makes no difference to it.
+
+        Raises:
+            ValueError: As `models.space.Space.check`.
+        """
+        subnet = self.choices.check(choices)
+        used = {axis for block in self.config.blocks for axis in block.active.axes}
+        for block in self.config.blocks:
+            if self._size(block.active, subnet):
+                used |= {axis for _, size in block.sizes for axis in size.axes}
+        return Subnet(
+            (axis.name, subnet[axis.name] if axis.name in used else axis.values[0])
+            for axis in self.choices.axes
+        )
+
+    def chosen(self, subnet: Mapping[str, Value]) -> list[BlockChoice]:
+        """Return the blocks that a subnet runs, without their statistics.
+
+        Raises:
+            ValueError: If an identity shortcut would join other numbers of channels.
+        """
+        found, channels = [], 3
+        for i, block in enumerate(self.config.blocks):
+            if not self._size(block.active, subnet):
+                continue
+            inputs, choices = channels, []
+            for unit in block.units:
+                choices.append(self._choice(unit, channels, subnet))
+                channels = choices[-1].out
+            if block.shortcut == "identity" and inputs != channels:
+                raise ValueError(f"block {i}: identity shortcut from {inputs} to {channels}")
+            if block.shortcut_unit is not None:
+                choices.append(self._choice(block.shortcut_unit, inputs, subnet))
+            found.append(BlockChoice(i, tuple(choices)))
+        return found
+
+    def parameters_of(self, subnet: Mapping[str, object]) -> int:
+        """Return the parameters of a subnet cut out of the model."""
+        total, channels = 0, 3
+        for one in self.chosen(self.canonical(subnet)):
+            units = zip(self.config.blocks[one.block].normalised, one.choices, strict=True)
+            total += sum(unit_parameters(unit, choice) for unit, choice in units)
+            channels = self._out(one)
+        return total + self.head.parameters_of(channels)
+
+    def plan(self, subnet: Subnet, shapes: Shapes, tasks: Collection[str] | None = None) -> Plan:
+        """Return a step per block that is run, then the head; see `models.elastic.Elastic`."""
+        wanted = wanted_tasks(self.tasks, tasks)
+        subnet = self.space.check(self.canonical(subnet))
+        expected = {"image": self.config.input.shape}
+        if dict(shapes) != expected:
+            raise ValueError(f"shapes={dict(shapes)} must be {expected}")
+        step: Step | str = "image"
+        (_, height, width), channels = shapes["image"], 3
+        for one in self._paths[1][subnet] if self.config.subnets else self.chosen(subnet):
+            block = self.block(one.block)
+            macs, height, width = block.macs(one.choices, height, width)
+            key = ("block", one.block, one.choices)
+            step = Step(
+                key=(*key, one.number),
+                run=not_estimated if one.number < 0 else partial(block, one.choices, one.number),
+                takes=(step,),
+                cost=Cost(macs),
+                timed_as=key,
+            )
+            channels = self._out(one)
+        answer = Step(("head", channels), self.head, (step,), Cost(self.head.macs(channels)))
+        return Plan(dict.fromkeys(wanted, answer))
+
+    @cached_property
+    def _paths(self) -> tuple[list[set[int]], dict[Subnet, list[BlockChoice]]]:
+        """The numbers of each block's sets of statistics, and by subnet the blocks that it runs."""
+        by_subnet = self.config.statistics == "subnet"
+        sets: list[set[int]] = [set() for _ in self.config.blocks]
+        nodes: dict[tuple[object, ...], int] = {}
+        paths = {}
+        for s, subnet in enumerate(self.space.listed or ()):
+            path, before = [], (-1, -1)
+            for one in self.chosen(subnet):
+                known = sets[one.block]
+                if by_subnet:
+                    number = s
+                    known.update(range(len(self.config.subnets)))
+                else:
+                    number = nodes.setdefault((before, one.block, one.choices), len(known))
+                known.add(number)
+                before = (one.block, number)
+                path.append(one._replace(number=number))
+            paths[subnet] = path
+        return sets, paths
+
+    def path(self, subnet: Subnet) -> Sequence[BlockChoice]:
+        """Return the blocks that a listed subnet runs, with the numbers of their statistics."""
+        return self._paths[1][subnet]
+
+    def block(self, i: int) -> ConvBlock:
+        """Return a block by its number."""
+        block = self.blocks[i]
+        assert isinstance(block, ConvBlock)
+        return block
+
+    def _out(self, one: BlockChoice) -> int:
+        return one.choices[len(self.config.blocks[one.block].units) - 1].out
+
+    def _choice(self, unit: UnitConfig, inputs: int, subnet: Mapping[str, Value]) -> UnitChoice:
+        out = inputs if unit.out is None else self._size(unit.out, subnet)
+        squeeze = 0 if unit.squeeze is None else self._size(unit.squeeze, subnet)
+        return UnitChoice(inputs, out, self._size(unit.kernel, subnet), squeeze)
+
+    def _size(self, size: SizeTable, subnet: Mapping[str, Value]) -> int:
+        at = 0
+        for axis in size.axes:
+            values = self.config.axes[axis]
+            at = at * len(values) + self._positions[axis][subnet[axis]]
+        return size.values[at]
+
+    @cached_property
+    def _positions(self) -> dict[str, dict[Value, int]]:
+        return {axis.name: {v: i for i, v in enumerate(axis.values)} for axis in self.choices.axes}
+
+
+FAMILY = Family(ConvnetConfig, Convnet)

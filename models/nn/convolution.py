@@ -1,0 +1,195 @@
+"""Convolutional blocks with a choice of channels and kernel sizes, and statistics for each choice.
+
+A unit is a convolution, its normalisation by kept statistics, an activation and perhaps a
+squeeze-excitation; a block is units one after the other with a shortcut around them. Weights are
+the widest; a call reads leading channels. Statistics of batch normalisation are no slices of one
+another: whatever was chosen up to a block moves the distribution of what comes in. So a block keeps
+*sets* of them, and the caller says which.
+
+Sources: Ioffe and Szegedy 2015, Batch Normalization, arXiv 1502.03167; Hu et al. 2018,
+Squeeze-and-Excitation Networks, arXiv 1709.01507; Yu and Huang 2019, Universally Slimmable
+Networks, arXiv 1903.05134, for statistics found after training, for each width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.nn.blocks import Activation, BlockConfig, UnitChoice, UnitConfig, unit_macs
+
+Normalise: TypeAlias = Callable[[int, Tensor], Tensor]
+"""Of a unit's number in its block and its convolution's output."""
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "none": lambda x: x,
+    "relu": F.relu,
+    "relu6": F.relu6,
+    "hardswish": F.hardswish,
+}
+MEAN, VARIANCE = 0, 1
+SCALE, SHIFT = 0, 1
+
+
+class ConvUnit(nn.Module):
+    """A convolution, normalisation, activation and perhaps a squeeze-excitation.
+
+    Attributes:
+        kernels: Weights by kernel size.
+        affine: Scale and shift, shape [1 or sets, 2, channels].
+        statistics: Mean and variance, shape [sets, 2, channels]; narrower sets end in zeros.
+    """
+
+    def __init__(self, config: UnitConfig, in_max: int, sets: int, affines: int) -> None:
+        super().__init__()
+        self.config = config
+        out = in_max if config.out is None else max(config.out.values)
+        inputs = 1 if config.out is None else in_max
+        self.kernels = nn.ParameterDict(
+            {str(k): torch.empty(out, inputs, k, k) for k in sorted(set(config.kernel.values))}
+        )
+        for kernel in self.kernels.values():
+            nn.init.kaiming_normal_(kernel, mode="fan_out")
+        self.affine = nn.Parameter(torch.zeros(affines, 2, out))
+        nn.init.ones_(self.affine[:, SCALE])
+        self.statistics = nn.Parameter(torch.ones(sets, 2, out), requires_grad=False)
+        nn.init.zeros_(self.statistics[:, MEAN])
+        self.reduce = self.expand = None
+        if config.squeeze is not None:
+            inner = max(config.squeeze.values)
+            self.reduce, self.expand = nn.Linear(out, inner), nn.Linear(inner, out)
+
+    def convolve(self, choice: UnitChoice, x: Tensor) -> Tensor:
+        """Map [batch, in, h, w] to [batch, out, h / stride, w / stride], rounded up."""
+        groups = choice.inputs if self.config.out is None else 1
+        weight = self.kernels[str(choice.kernel)][: choice.out, : choice.inputs]
+        return F.conv2d(x, weight, None, self.config.stride, choice.kernel // 2, groups=groups)
+
+    def normalise(self, number: int, eps: float, x: Tensor) -> Tensor:
+        """Normalise [batch, channels, h, w] by a set of statistics."""
+        channels = x.shape[1]
+        mean, variance = self.statistics[number, :, :channels]
+        scale, shift = self.affine[number if len(self.affine) > 1 else 0, :, :channels]
+        return F.batch_norm(x, mean, variance, scale, shift, False, 0.0, eps)
+
+    def activate(self, choice: UnitChoice, x: Tensor) -> Tensor:
+        """Apply what follows the normalisation; the shape stays."""
+        x = _ACTIVATIONS[self.config.activation](x)
+        if self.reduce is None or self.expand is None:
+            return x
+        inner = slice(choice.squeeze)
+        y = F.linear(
+            x.mean((2, 3)), self.reduce.weight[inner, : choice.out], self.reduce.bias[inner]
+        )
+        y = F.linear(
+            F.relu(y), self.expand.weight[: choice.out, inner], self.expand.bias[: choice.out]
+        )
+        return x * F.hardsigmoid(y)[:, :, None, None]
+
+
+class ConvBlock(nn.Module):
+    """Units one after the other with a shortcut around them."""
+
+    def __init__(
+        self, config: BlockConfig, in_max: int, sets: int, affines: int, eps: float
+    ) -> None:
+        super().__init__()
+        self.config, self.eps = config, eps
+        self.units = nn.ModuleList()
+        channels = in_max
+        for unit in config.units:
+            self.units.append(ConvUnit(unit, channels, sets, affines))
+            channels = channels if unit.out is None else max(unit.out.values)
+        self.out_max = channels
+        if config.shortcut_unit is not None:
+            self.units.append(ConvUnit(config.shortcut_unit, in_max, sets, affines))
+
+    def forward(self, choices: tuple[UnitChoice, ...], number: int, x: Tensor) -> Tensor:
+        """Run the block with a set of statistics.
+
+        Args:
+            choices: Of each unit, that of the shortcut last.
+            number: Of the set.
+            x: Shape [batch, channels, height, width].
+
+        Returns:
+            Shape [batch, channels of the last unit, height / stride, width / stride], rounded up.
+        """
+        return self.run(choices, lambda i, y: self.unit(i).normalise(number, self.eps, y), x)
+
+    def run(self, choices: Sequence[UnitChoice], normalise: Normalise, x: Tensor) -> Tensor:
+        """Run the block with another normalisation; see `forward`."""
+        count = len(self.config.units)
+        y = x
+        for i in range(count):
+            unit = self.unit(i)
+            y = unit.activate(choices[i], normalise(i, unit.convolve(choices[i], y)))
+        if self.config.shortcut == "identity":
+            y = y + x
+        elif self.config.shortcut != "none":
+            if self.config.shortcut == "pool-conv":
+                x = F.avg_pool2d(x, self.config.stride, ceil_mode=True)
+            y = y + normalise(count, self.unit(count).convolve(choices[count], x))
+        y = _ACTIVATIONS[self.config.activation](y)
+        return F.max_pool2d(y, 3, 2, 1) if self.config.pool else y
+
+    def macs(self, choices: Sequence[UnitChoice], height: int, width: int) -> tuple[int, int, int]:
+        """Return the multiply-accumulates of one image, and the height and width that come out."""
+        macs = 0
+        for unit, choice in zip(self.config.units, choices, strict=False):
+            height, width = -(-height // unit.stride), -(-width // unit.stride)
+            macs += unit_macs(unit, choice, height * width)
+        if (shortcut := self.config.shortcut_unit) is not None:
+            macs += unit_macs(shortcut, choices[-1], height * width)
+        if self.config.pool:
+            height, width = -(-height // 2), -(-width // 2)
+        return macs, height, width
+
+    @property
+    def all_units(self) -> list[ConvUnit]:
+        """Its units, that of the shortcut last."""
+        return [self.unit(i) for i in range(len(self.units))]
+
+    def unit(self, i: int) -> ConvUnit:
+        """Return a unit; that of the shortcut is the last."""
+        unit = self.units[i]
+        assert isinstance(unit, ConvUnit)
+        return unit
+
+
+class PooledHead(nn.Module):
+    """The mean over all pixels, perhaps a linear layer with an activation, and a classifier.
+
+    Attributes:
+        mix: Without bias; None for none.
+        classifier: With bias.
+    """
+
+    def __init__(
+        self, in_max: int, hidden: int | None, activation: Activation, labels: int
+    ) -> None:
+        super().__init__()
+        self.activation = activation
+        self.mix = None if hidden is None else nn.Linear(in_max, hidden, bias=False)
+        self.classifier = nn.Linear(in_max if hidden is None else hidden, labels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [batch, channels, height, width] to logits [batch, labels]."""
+        x = x.mean((2, 3))
+        if self.mix is not None:
+            x = _ACTIVATIONS[self.activation](F.linear(x, self.mix.weight[:, : x.shape[1]]))
+        return F.linear(x, self.classifier.weight[:, : x.shape[1]], self.classifier.bias)
+
+    def macs(self, channels: int) -> int:
+        """Return the multiply-accumulates of one image."""
+        labels = self.classifier.out_features
+        if self.mix is None:
+            return channels * labels
+        return channels * self.mix.out_features + self.mix.out_features * labels
+
+    def parameters_of(self, channels: int) -> int:
+        """Return the parameters of the head cut to some channels."""
+        return self.macs(channels) + self.classifier.out_features

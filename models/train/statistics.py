@@ -1,0 +1,143 @@
+"""Statistics of batch normalisation for subnets, estimated on images and kept with the model.
+
+Running statistics of the whole network are wrong for a slice of it, and so are those of another
+subnet: what comes in is distributed otherwise. So each subnet is run on images with the statistics
+of the batch itself, and their means over all batches are kept. They depend on the images that were
+drawn, so they are estimated once and stored, never when a model is loaded.
+
+Sources: Cai et al. 2020, Once-for-All, arXiv 1908.09791; Yu and Huang 2019, Universally Slimmable
+Networks, arXiv 1903.05134 (post-statistics).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from models.families.convnet import Convnet
+from models.nn.blocks import UnitChoice
+from models.nn.convolution import MEAN, SCALE, SHIFT, VARIANCE, ConvBlock
+from models.space import Subnet
+
+_Key = tuple[int, tuple[UnitChoice, ...]]
+
+
+@dataclass(frozen=True)
+class _Node:
+    """A block after all that was chosen before it, and the blocks that come next in some subnet."""
+
+    number: int
+    next: dict[_Key, _Node] = field(default_factory=dict)
+
+
+def estimated(
+    model: Convnet,
+    subnets: Sequence[Subnet],
+    batches: Iterable[Tensor],
+    report: Callable[[], object] = lambda: None,
+) -> Convnet:
+    """Return the model with statistics for more subnets, and for its smallest and largest one.
+
+    Those that it has already stay as they are. Weights are shared.
+
+    Args:
+        model: Without private scales and shifts.
+        subnets: To be added; axes that make no difference may have any value.
+        batches: Images, each of shape [rows, 3, height, width], normalised.
+        report: Called after each batch.
+
+    Raises:
+        ValueError: If there is no image, or the model's scales and shifts belong to its statistics.
+    """
+    if model.config.private_affine:
+        raise ValueError(f"{model.name}: its scales belong to its statistics; none can be added")
+    made = _with_subnets(model, subnets)
+    keeps = model.config.statistics == "path"
+    tree, known = _tree(made), _tree(model) if keeps else _Node(-1)
+    rows = 0
+    with torch.inference_mode():
+        for batch in batches:
+            _visit(made, tree, known, batch)
+            rows += len(batch)
+            report()
+        if not rows:
+            raise ValueError("no image to estimate statistics on")
+        for i in range(len(made.blocks)):
+            for unit in made.block(i).all_units:
+                unit.statistics.div_(rows)
+        _copy(made, tree, model, known)
+    return made.eval().requires_grad_(False)
+
+
+def _with_subnets(model: Convnet, subnets: Sequence[Subnet]) -> Convnet:
+    """Return a model with room for the statistics of more subnets; all other weights are shared."""
+    ends = (model.choices.smallest, model.choices.largest)
+    asked = [model.canonical(subnet) for subnet in (*(model.space.listed or ()), *subnets, *ends)]
+    listed = sorted(dict.fromkeys(asked), key=ends[1].__eq__)  # the largest last
+    positions = tuple(
+        tuple(axis.index(subnet[axis.name]) for axis in model.choices.axes) for subnet in listed
+    )
+    config = replace(model.config, subnets=positions, statistics="path")
+    with torch.device("meta"):
+        made = Convnet(model.name, config)
+    state = {
+        name: torch.zeros(tensor.shape)
+        if name.endswith(".statistics")
+        else model.get_parameter(name)
+        for name, tensor in made.state_dict().items()
+    }
+    made.load_state_dict(state, assign=True)
+    return made
+
+
+def _tree(model: Convnet) -> _Node:
+    root = _Node(-1)
+    for subnet in model.space.listed or ():
+        node = root
+        for one in model.path(subnet):
+            node = node.next.setdefault((one.block, one.choices), _Node(one.number))
+    return root
+
+
+def _visit(model: Convnet, node: _Node, known: _Node | None, x: Tensor) -> None:
+    """Add a batch's statistics to every block after a node that has none yet."""
+    for key, after in node.next.items():
+        own = None if known is None else known.next.get(key)
+        if own is not None and not _adds(after, own):
+            continue
+        number, choices = key
+        _visit(model, after, own, _run(model.block(number), choices, after.number, x))
+
+
+def _adds(node: _Node, known: _Node) -> bool:
+    """Return whether there is something after a node that is not known."""
+    return any(
+        key not in known.next or _adds(after, known.next[key]) for key, after in node.next.items()
+    )
+
+
+def _run(block: ConvBlock, choices: tuple[UnitChoice, ...], number: int, x: Tensor) -> Tensor:
+    def normalise(i: int, y: Tensor) -> Tensor:
+        unit, channels = block.unit(i), y.shape[1]
+        mean = y.mean((0, 2, 3))
+        variance = y.var((0, 2, 3), correction=0)
+        unit.statistics[number, MEAN, :channels] += len(y) * mean
+        unit.statistics[number, VARIANCE, :channels] += len(y) * variance
+        scale, shift = unit.affine[0, SCALE, :channels], unit.affine[0, SHIFT, :channels]
+        return F.batch_norm(y, mean, variance, scale, shift, False, 0.0, block.eps)
+
+    return block.run(choices, normalise, x)
+
+
+def _copy(made: Convnet, node: _Node, model: Convnet, known: _Node) -> None:
+    """Write the statistics that were known before."""
+    for key, own in known.next.items():
+        after = node.next[key]
+        blocks = (one.block(key[0]).all_units for one in (made, model))
+        for unit, old in zip(*blocks, strict=True):
+            unit.statistics[after.number] = old.statistics[own.number]
+        _copy(made, after, model, own)
