@@ -10,6 +10,7 @@ Kind: TypeAlias = Literal["classes", "embedding", "score", "map"]
 Metric: TypeAlias = Literal[
     "accuracy",
     "spearman",
+    "agreement",
     "mrr@10",
     "ndcg@10",
     "map",

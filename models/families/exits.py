@@ -218,16 +218,20 @@ class Exits(nn.Module):
             raise ValueError(f"{self.name} has no projections")
         return projection
 
-    def plan(self, subnet: Subnet, shapes: Shapes, tasks: Collection[str] | None = None) -> Plan:
-        """Return the embedding, one step per layer and an exit; see `models.elastic.Elastic`."""
-        subnet = self.space.check(subnet)
+    def tokens(self, shapes: Shapes) -> int:
+        """Return the tokens that the layers see; ValueError if the shapes are not the model's."""
         most = self.config.text.max_length
         is_one = shapes.keys() == {"text"} and len(shapes["text"]) == 1
         if not is_one or not 1 <= shapes["text"][0] <= most:
             raise ValueError(
                 f"shapes={dict(shapes)} must be {{'text': (tokens,)}}, 1 to {most} of them"
             )
-        (length,) = shapes["text"]
+        return shapes["text"][0]
+
+    def plan(self, subnet: Subnet, shapes: Shapes, tasks: Collection[str] | None = None) -> Plan:
+        """Return the embedding, one step per layer and an exit; see `models.elastic.Elastic`."""
+        subnet = self.space.check(subnet)
+        length = self.tokens(shapes)
         step = Step(("embed",), self.embedding, ("text",))
         groups, units = self.widths(subnet)
         depth, dim = int(subnet["depth"]), int(subnet["dim"])

@@ -90,14 +90,14 @@ class Attention(Roundable):
             self.register_buffer("sin", sin, persistent=False)
 
     def forward(self, x: Ragged, groups: int) -> Tensor:
-        """Attend with the first ``groups`` groups of heads.
+        """Attend with the first ``groups`` groups of heads, up to the output map.
 
         Args:
             x: Values of shape [tokens, hidden].
             groups: 1..kv_heads.
 
         Returns:
-            Shape [tokens, hidden].
+            Shape [tokens, groups * group * head_dim].
         """
         config, layout = self.config, x.layout
         bias, steps = (
@@ -115,7 +115,7 @@ class Attention(Roundable):
             self._attend(block, groups, query[tokens], key[tokens], value[tokens])
             for tokens, block in layout.blocks
         ]
-        return self.out(parts[0] if len(parts) == 1 else torch.cat(parts))  # type: ignore[no-any-return]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _attend(
         self, layout: Layout, groups: int, query: Tensor, key: Tensor, value: Tensor
@@ -141,7 +141,7 @@ class Attention(Roundable):
         """Return the multiply-accumulates of one row, attention products included."""
         config = self.config
         inner = groups * config.group * config.head_dim
-        rows = groups * self.qkv.shape[1]
+        rows = groups * (config.group + 2) * config.head_dim
         products = 2 * length * inner
         return length * (rows * config.hidden + products + inner * config.hidden)
 
@@ -160,13 +160,11 @@ class FeedForward(nn.Module):
         self.has_bias = config.ffn_bias
 
     def forward(self, x: Tensor, units: int) -> Tensor:
-        """Map [tokens, hidden] to [tokens, hidden] through the first ``units`` units."""
-        inner = self.up(x, units)
+        """Map [tokens, hidden] to the first units' values, [tokens, units]: up to ``down``."""
+        inner: Tensor = self.up(x, units)
         if self.gate is None:
-            inner = self.activation(inner)
-        else:
-            inner = self.activation(self.gate(x, units)) * inner
-        return self.down(inner)  # type: ignore[no-any-return]
+            return self.activation(inner)
+        return self.activation(self.gate(x, units)) * inner
 
     def macs(self, units: int, length: int) -> int:
         """Return the multiply-accumulates of one row."""
@@ -185,17 +183,51 @@ class Layer(nn.Module):
         self.attention_norm = make_norm(config) if has_norm else nn.Identity()
         self.ffn_norm = make_norm(config)
 
-    def forward(self, groups: int, units: int, x: Ragged) -> Ragged:
-        """Map values of shape [tokens, hidden] with the first groups of heads and units."""
+    def forward(
+        self,
+        groups: int,
+        units: int,
+        x: Ragged,
+        out: nn.Module | None = None,
+        down: nn.Module | None = None,
+    ) -> Ragged:
+        """Map values of shape [tokens, hidden] with the first groups of heads and units.
+
+        Args:
+            groups: Groups of heads, 1..kv_heads.
+            units: Feed-forward units, 1..ffn.
+            x: Packed rows.
+            out: Output map of attention, from the heads there are; None for the layer's own.
+            down: Output map of the feed-forward part, likewise.
+        """
+        out, down = out or self.attention.out, down or self.ffn.down
         h = x.values
         if self.is_post:
-            h = self.attention_norm(h + self.attention(x, groups))
-            h = self.ffn_norm(h + self.ffn(h, units))
+            h = self.attention_norm(h + out(self.attention(x, groups)))
+            h = self.ffn_norm(h + down(self.ffn(h, units)))
         else:
-            h = h + self.attention(x.replace(self.attention_norm(h)), groups)
-            h = h + self.ffn(self.ffn_norm(h), units)
+            h = h + out(self.attention(x.replace(self.attention_norm(h)), groups))
+            h = h + down(self.ffn(self.ffn_norm(h), units))
         return x.replace(h)
 
     def macs(self, groups: int, units: int, length: int) -> int:
         """Return the multiply-accumulates of one row."""
         return self.attention.macs(groups, length) + self.ffn.macs(units, length)
+
+
+class LinearLayer(nn.Module):
+    """In place of a layer: one linear map per token, and the layer's own norm."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.linear = SlimLinear(config.hidden, config.hidden)
+
+    def forward(self, layer: Layer, x: Ragged) -> Ragged:
+        """Map values of shape [tokens, hidden] to what stands for the layer's output."""
+        if layer.is_post:
+            return x.replace(layer.ffn_norm(self.linear(x.values)))
+        return x.replace(x.values + self.linear(layer.attention_norm(x.values)))
+
+    def macs(self, length: int) -> int:
+        """Return the multiply-accumulates of one row."""
+        return length * self.linear.weight.numel()

@@ -9,13 +9,13 @@ Source: Hou et al. 2020, DynaBERT, arXiv 2004.04037, section 2.1 ("network rewir
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from models.families.exits import Exits
-from models.nn.transformer import Attention, FeedForward, Layer
+from models.families.pruned import layers_of
+from models.nn.transformer import Attention, FeedForward
 
 
 class Importance(NamedTuple):
@@ -31,20 +31,20 @@ class Importance(NamedTuple):
 
 
 @torch.no_grad()
-def rank_units(model: Exits, importance: Sequence[tuple[Tensor, Tensor]]) -> None:
+def rank_units(model: Any, importance: Sequence[tuple[Tensor, Tensor]]) -> None:
     """Reorder every layer's groups of heads and units, in place, by descending importance.
 
     Equals keep their order. Gradients and optimiser states are not reordered.
 
     Args:
-        model: Changed in place.
+        model: With its layers in order in ``layers``; changed in place.
         importance: One pair per layer, as in `Importance`.
 
     Raises:
         ValueError: If a number of layers, groups or units does not fit; nothing is changed then.
     """
-    layers = _layers(model)
-    encoder = model.config.encoder
+    layers = layers_of(model)
+    encoder = layers[0].attention.config
     if len(importance) != len(layers):
         raise ValueError(f"importance of {len(importance)} layers; the model has {len(layers)}")
     for i, (groups, units) in enumerate(importance):
@@ -63,7 +63,7 @@ def rank_units(model: Exits, importance: Sequence[tuple[Tensor, Tensor]]) -> Non
 
 
 @torch.no_grad()
-def first_order_importance(model: Exits) -> list[Importance]:
+def first_order_importance(model: Any) -> list[Importance]:
     """Return by how much the loss would change, to first order, without each group or unit.
 
     To be called after ``loss.backward()`` at full width; sum the results of several batches. A
@@ -76,12 +76,8 @@ def first_order_importance(model: Exits) -> list[Importance]:
     """
     return [
         Importance(_group_importance(layer.attention, i), _unit_importance(layer.ffn, i))
-        for i, layer in enumerate(_layers(model))
+        for i, layer in enumerate(layers_of(model))
     ]
-
-
-def _layers(model: Exits) -> list[Layer]:
-    return [layer for layer in model.layers if isinstance(layer, Layer)]
 
 
 def _reorder_heads(attention: Attention, order: Tensor) -> None:

@@ -1,0 +1,259 @@
+"""A transformer with layers that are narrower or linear: one subnet is a form of every layer.
+
+It wraps a model of another family, whose layers are `models.nn.transformer.Layer`. Heads and units
+lie most important first, so a narrower layer reads leading slices of the layer's weights; only its
+two output maps are its own, fitted to what the whole layer gave. A linear layer is one map.
+
+Axes: ``keep`` (share of the layers' multiply-accumulates; each value is one form per layer), those
+of the wrapped model that size its answer, and, where they are offered, ``bits``.
+
+Sources: Khaki and Plataniotis 2024, OPTIN, arXiv 2403.17921, for pruning in one shot without a
+gradient; He, Zhang and Sun 2017, Channel Pruning, arXiv 1707.06168, for fitting what is left by
+least squares to what the whole layer gave.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import ConfigDict, TypeAdapter
+from torch import nn
+
+from models import families
+from models.core import EXACT, Cost, Plan, Shapes, Step
+from models.families import Family
+from models.inputs import Inputs
+from models.nn.layers import SlimLinear
+from models.nn.quantized import ROUNDED, int8_copy
+from models.nn.transformer import Layer, LinearLayer
+from models.space import Axis, Space, Subnet, Value
+from models.tasks import Task
+from models.variants import not_built
+
+_BITS = ((32,), (8, 32))
+
+
+@dataclass(frozen=True)
+class LayerForm:
+    """What is left of a layer.
+
+    Attributes:
+        kind: ``whole``: the layer as it was. ``narrow``: its first heads and units, with output
+            maps of its own. ``linear``: one map per token.
+        groups: Groups of heads; ``narrow`` only.
+        units: Feed-forward units; ``narrow`` only.
+    """
+
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
+
+    kind: Literal["whole", "narrow", "linear"]
+    groups: int = 0
+    units: int = 0
+
+
+@dataclass(frozen=True)
+class PrunedConfig:
+    """Everything that fixes the architecture; kept in the checkpoint's manifest.
+
+    Attributes:
+        family: Of the wrapped model.
+        model: Configuration of the wrapped model; only the size of its answer may be elastic.
+        keep: Value on the axis of each cut, ascending, the last 1: the whole model.
+        forms: Per layer, the forms it has; equal ones differ in their weights.
+        cuts: Per value of ``keep``, the number of each layer's form.
+        bits: Of the layers' linear weights: 32, or 8 and 32.
+    """
+
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
+
+    family: str
+    model: dict[str, Any]
+    keep: tuple[float, ...]
+    forms: tuple[tuple[LayerForm, ...], ...]
+    cuts: tuple[tuple[int, ...], ...]
+    bits: tuple[int, ...] = (32,)
+
+    def __post_init__(self) -> None:
+        """Refuse what does not fit together.
+
+        Raises:
+            ValueError: Naming the field, its value and what is allowed.
+        """
+        keep = list(self.keep)
+        if keep != sorted(set(keep)) or not keep or keep[0] <= 0 or keep[-1] != 1:
+            raise ValueError(f"keep={keep} must be positive, ascend and end at 1")
+        if self.family == "pruned":
+            raise ValueError("family='pruned' must be the family of a model that is not pruned")
+        if self.bits not in _BITS:
+            raise ValueError(f"bits={list(self.bits)} must be one of {list(map(list, _BITS))}")
+        if len(self.cuts) != len(keep):
+            raise ValueError(f"cuts has {len(self.cuts)} entries, keep {len(keep)}")
+        for cut in self.cuts:
+            if len(cut) != len(self.forms) or not all(
+                0 <= number < len(forms) for number, forms in zip(cut, self.forms, strict=True)
+            ):
+                raise ValueError(f"cuts: {list(cut)} must name a form of each layer")
+        if any(form.kind != "whole" for form in self.cut(keep[-1])):
+            raise ValueError(f"cuts: the last, {list(self.cuts[-1])}, must be of whole layers")
+
+    def cut(self, keep: float) -> list[LayerForm]:
+        """Return the form of each layer at a value of ``keep``."""
+        numbers = self.cuts[self.keep.index(keep)]
+        return [forms[number] for number, forms in zip(numbers, self.forms, strict=True)]
+
+
+class Pruned(nn.Module):
+    """The family as an `Elastic` model; see `models.elastic.Elastic` for the contract.
+
+    The wrapped model keeps its layers in order in ``layers``, runs each as a step of its own, and
+    says with ``tokens`` how many tokens they see.
+    """
+
+    base: Any  # an `Elastic` that is an nn.Module; Python cannot spell the intersection
+
+    def __init__(self, name: str, config: PrunedConfig) -> None:
+        super().__init__()
+        self.name = name
+        self.config = config
+        family = families.get(config.family)
+        own: Any = TypeAdapter(family.config).validate_python(config.model)
+        self.base = family.build(name, own)
+        layers = layers_of(self.base)
+        if len(layers) != len(config.forms):
+            raise ValueError(
+                f"forms are of {len(config.forms)} layers, the model has {len(layers)}"
+            )
+        for axis in self.base.space.axes:
+            if axis.kind != "output" and len(axis.values) > 1:
+                raise ValueError(f"model: axis {axis.name!r} must have one value to be wrapped")
+        self.forms = nn.ModuleList(
+            nn.ModuleList(_weights(form, layer) for form in forms)
+            for forms, layer in zip(config.forms, layers, strict=True)
+        )
+        self.bits = config.bits[-1]
+
+    @property
+    def assets(self) -> Sequence[str]:
+        """Files that the wrapped model reads besides its weights."""
+        found: Sequence[str] = getattr(self.base, "assets", ())
+        return found
+
+    def attach(self, folder: Path) -> None:
+        """Let the wrapped model read its files; ValueError if they do not fit."""
+        self.base.attach(folder)
+
+    def variant(self, choices: Mapping[str, Value]) -> Pruned:
+        """Return the model with its layers' weights in other bits; all others are shared."""
+        made = int8_copy(self)
+        made.bits = int(choices["bits"])
+        return made
+
+    @property
+    def inputs(self) -> Inputs:
+        """Those of the wrapped model."""
+        found: Inputs = self.base.inputs
+        return found
+
+    @property
+    def tasks(self) -> Mapping[str, Task]:
+        """Those of the wrapped model."""
+        found: Mapping[str, Task] = self.base.tasks
+        return found
+
+    @cached_property
+    def space(self) -> Space:
+        """Keep, and what sizes the answer. Bits where they are offered."""
+        config = self.config
+        bits = [Axis("bits", config.bits, when="load")] if len(config.bits) > 1 else []
+        outputs = [axis for axis in self.base.space.axes if axis.kind == "output"]
+        return Space((*bits, Axis("keep", config.keep), *outputs))
+
+    def plan(self, subnet: Subnet, shapes: Shapes, tasks: Collection[str] | None = None) -> Plan:
+        """Return the wrapped model's plan with other layers; see `models.elastic.Elastic`."""
+        subnet = self.space.check(subnet)
+        whole = self.base.space.largest
+        plan = self.base.plan(
+            whole | {axis: subnet[axis] for axis in subnet if axis in whole}, shapes, tasks
+        )
+        length, bits = self.base.tokens(shapes), int(subnet.get("bits", 32))
+        place = {id(layer): i for i, layer in enumerate(layers_of(self.base))}
+        numbers = self.config.cuts[self.config.keep.index(float(subnet["keep"]))]
+        made: dict[bytes, Step] = {}
+        for step in plan:
+            takes = tuple(made[t.identity] if isinstance(t, Step) else t for t in step.takes)
+            layer = step.run.func if isinstance(step.run, partial) else None
+            if isinstance(layer, Layer):
+                i = place[id(layer)]
+                made[step.identity] = self._step(i, numbers[i], layer, takes, length, bits)
+            else:
+                made[step.identity] = replace(step, takes=takes)
+        return Plan({task: made[step.identity] for task, step in plan.answers.items()})
+
+    def _step(
+        self,
+        i: int,
+        number: int,
+        layer: Layer,
+        takes: tuple[Step | str, ...],
+        length: int,
+        bits: int,
+    ) -> Step:
+        """Return the step of a layer in one of its forms."""
+        forms = self.forms[i]
+        assert isinstance(forms, nn.ModuleList)
+        form, own = self.config.forms[i][number], forms[number]
+        run: Callable[..., Any]
+        if isinstance(own, LinearLayer):
+            run, macs = partial(own, layer), own.macs(length)
+        else:
+            groups, units = _widths(form, layer)
+            run = partial(layer, groups, units, **dict(own.named_children()))
+            macs = layer.macs(groups, units, length)
+        rounded = bits != 32
+        return Step(
+            ("layer", i, number, *((bits,) if rounded else ())),
+            run if bits == self.bits else not_built,
+            takes,
+            Cost(macs),
+            tolerance=ROUNDED if rounded else EXACT,
+        )
+
+
+def layers_of(model: Any) -> list[Layer]:
+    """Return the layers of a model that can be wrapped.
+
+    Raises:
+        ValueError: If it has none.
+    """
+    found = [layer for layer in getattr(model, "layers", ()) if isinstance(layer, Layer)]
+    if not found:
+        raise ValueError(f"{type(model).__name__} has no transformer layers")
+    return found
+
+
+def _widths(form: LayerForm, layer: Layer) -> tuple[int, int]:
+    config = layer.attention.config
+    return (config.kv_heads, config.ffn) if form.kind == "whole" else (form.groups, form.units)
+
+
+def _weights(form: LayerForm, layer: Layer) -> nn.Module:
+    """Return the weights that a form has of its own; ValueError if the layer is too narrow."""
+    config = layer.attention.config
+    if form.kind == "linear":
+        return LinearLayer(config)
+    if form.kind == "whole":
+        return nn.Module()
+    for name, most in (("groups", config.kv_heads), ("units", config.ffn)):
+        if not 1 <= getattr(form, name) <= most:
+            raise ValueError(f"forms: {name}={getattr(form, name)} must be 1 to {most}")
+    inner = form.groups * config.group * config.head_dim
+    return nn.ModuleDict(
+        {"out": SlimLinear(inner, config.hidden), "down": SlimLinear(form.units, config.hidden)}
+    )
+
+
+FAMILY = Family(PrunedConfig, Pruned)
