@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -19,17 +19,31 @@ from models.export.parts import WEIGHTS, Folder
 from models.export.public import PUBLIC, Public
 from models.families.exits import Exits
 from models.formats.model_types import MODEL_TYPES
+from models.formats.sentence_transformers import ACTIVATIONS
 from models.inputs.text import TOKENIZER
 from models.nn.architecture import TransformerConfig
+from models.nn.head import HeadActivation
+from models.nn.pooling import Pooling, poolings_of
 from models.space import Subnet
 
 _TYPES = {
     "Transformer": "sentence_transformers.models.Transformer",
     "Pooling": "sentence_transformers.models.Pooling",
     "Dense": "sentence_transformers.models.Dense",
+    "LayerNorm": "sentence_transformers.models.LayerNorm",
     "Normalize": "sentence_transformers.models.Normalize",
 }
-_POOLINGS = {"mean": "mean_tokens", "cls": "cls_token", "last": "lasttoken"}
+_Module: TypeAlias = tuple[str, dict[str, Any], dict[str, Tensor]]
+"""Its kind, its configuration and its tensors."""
+_SEVERAL = {"mean_sqrt_len": "mean_sqrt_len_tokens"}
+_POOLINGS: dict[Pooling, str] = {
+    "cls": "cls_token",
+    "max": "max_tokens",
+    "mean": "mean_tokens",
+    "sqrt": "mean_sqrt_len_tokens",
+    "weighted": "weightedmean_tokens",
+    "last": "lasttoken",
+}
 _PADS = ("[PAD]", "<pad>", "<|pad|>", "<|endoftext|>")
 
 
@@ -77,9 +91,7 @@ def write(model: Exits, subnet: Subnet, folder: Folder) -> None:
     folder.card = [
         "## This folder",
         "",
-        "A folder of sentence-transformers: its tokenizer, encoder, pooling"
-        + (", projection" if _dense(model, depth, dim) else "")
-        + " and normalisation give the vector that the server gives.",
+        "A folder of sentence-transformers: its modules give the vector that the server gives.",
         "",
         "```python",
         "from sentence_transformers import SentenceTransformer",
@@ -125,48 +137,63 @@ def _exit_state(model: Exits, depth: int, dim: int) -> dict[str, Tensor]:
     return {k: v[:dim] if ".projection." in k else v for k, v in state.items()}
 
 
-def _dense(model: Exits, depth: int, dim: int) -> dict[str, Tensor] | None:
-    """Return the linear map after the pooling; None where the pooled vector is the answer."""
-    config, hidden = model.config, model.config.encoder.hidden
-    if not config.projection:
-        if dim == hidden:
-            return None
-        return {"weight": torch.eye(dim, hidden), "bias": torch.zeros(dim)}
-    projection = model.projection(depth)
-    weight, bias = projection.weight[:dim], projection.bias[:dim]
-    if config.condition:
-        # The exit's own embedding is the same for every text: a part of the bias.
-        condition = model.state_dict()[f"exits.{depth}.condition"]
-        bias = bias + weight[:, hidden:] @ condition
-    return {"weight": weight[:, :hidden], "bias": bias}
+def _after_pooling(model: Exits, depth: int, dim: int) -> list[_Module]:
+    """Return the modules between the pooling and the normalisation."""
+    config, state = model.config, model.state_dict()
+    inputs = config.encoder.hidden * len(poolings_of(config.pooling))
+    found = []
+    for i, layer in enumerate(config.head):
+        own = {kind: state[f"exits.{depth}.head.{i}.{kind}"] for kind in ("weight", "bias")}
+        if layer.kind == "linear":
+            found.append(_dense(own, layer.activation))
+        else:
+            named = {f"norm.{kind}": tensor for kind, tensor in own.items()}
+            found.append(("LayerNorm", {"dimension": layer.width}, named))
+        inputs = layer.width
+    if config.projection:
+        projection = model.projection(depth)
+        weight, bias = projection.weight[:dim], projection.bias[:dim]
+        if config.condition:
+            # The exit's own embedding is the same for every text: a part of the bias.
+            bias = bias + weight[:, inputs:] @ state[f"exits.{depth}.condition"]
+        own = {"weight": weight[:, :inputs], "bias": bias}
+        found.append(_dense(own, config.projection_activation))
+    elif dim < inputs:
+        found.append(_dense({"weight": torch.eye(dim, inputs), "bias": torch.zeros(dim)}))
+    return found
+
+
+def _dense(own: dict[str, Tensor], activation: HeadActivation = "identity") -> _Module:
+    outputs, inputs = own["weight"].shape
+    config = {
+        "in_features": inputs,
+        "out_features": outputs,
+        "bias": True,
+        "activation_function": {kind: name for name, kind in ACTIVATIONS.items()}[activation],
+    }
+    return "Dense", config, {f"linear.{kind}": tensor for kind, tensor in own.items()}
 
 
 def _write_modules(model: Exits, depth: int, dim: int, folder: Folder) -> None:
     config, kinds = model.config, ["Transformer", "Pooling"]
-    pooling = {flag: name == config.pooling for name, flag in _POOLINGS.items()}
+    ways = poolings_of(config.pooling)
+    flags = {f"pooling_mode_{flag}": name in ways for name, flag in _POOLINGS.items()}
+    # Flags are what every version reads; they do not say an order.
+    names = [_POOLINGS[way].removesuffix("_token").removesuffix("_tokens") for way in ways]
+    several = {"pooling_mode": [_SEVERAL.get(name, name) for name in names]}
     folder.write_json(
         "1_Pooling/config.json",
         {
             "word_embedding_dimension": config.encoder.hidden,
-            **{f"pooling_mode_{flag}": on for flag, on in pooling.items()},
+            **(flags if len(ways) == 1 else several),
             "include_prompt": True,
         },
     )
-    if dense := _dense(model, depth, dim):
-        kinds.append("Dense")
-        named = "Tanh" if config.projection_activation == "tanh" else "Identity"
-        module = "linear" if named == "Identity" else "activation"
-        folder.write_json(
-            "2_Dense/config.json",
-            {
-                "in_features": config.encoder.hidden,
-                "out_features": dim,
-                "bias": True,
-                "activation_function": f"torch.nn.modules.{module}.{named}",
-            },
-        )
-        tensors = {f"linear.{part}": tensor for part, tensor in dense.items()}
-        folder.write_tensors(tensors, f"2_Dense/{WEIGHTS}")
+    for kind, said, tensors in _after_pooling(model, depth, dim):
+        place = f"{len(kinds)}_{kind}"
+        folder.write_json(f"{place}/config.json", said)
+        folder.write_tensors(tensors, f"{place}/{WEIGHTS}")
+        kinds.append(kind)
     kinds.append("Normalize")
     folder.write_json(
         "modules.json",

@@ -28,7 +28,9 @@ from models.inputs import Inputs
 from models.inputs.text import TOKENIZER, TextInput
 from models.inputs.text_config import TextConfig
 from models.nn.architecture import TransformerConfig
-from models.nn.exit import Exit, pooled, unit_vectors
+from models.nn.exit import Exit, pooled, pooled_width, unit_vectors
+from models.nn.head import HeadActivation, HeadLayer
+from models.nn.pooling import Pooling, poolings_of
 from models.nn.quantized import ROUNDED, int8_copy
 from models.nn.ragged import Ragged
 from models.nn.transformer import Embedding, Layer, make_norm
@@ -52,11 +54,12 @@ class ExitsConfig:
         ffn: Shares of the feed-forward units, ascending, the last 1.
         bits: Of the layers' linear weights: 32, or 8 and 32.
         pairs: The only (depth, dim) that go together; None for any.
-        pooling: Of the tokens of a row into one vector.
+        pooling: Of the tokens of a row into one vector; several are joined.
         exit_norm: ``none``: the layer's output as it is. ``final``: the final norm at every exit.
             ``last``: the final norm after the last layer only, which is what a pre-norm model's
             public hidden states hold. ``own``: a norm per exit.
-        projection: Width of a linear map per exit; None for none.
+        head: Layers per exit after the pooling.
+        projection: Width of a linear map per exit, after the head; None for none.
         projection_activation: Of what was projected.
         condition: Width of a learned embedding of the exit, joined to what is projected.
     """
@@ -72,10 +75,11 @@ class ExitsConfig:
     ffn: tuple[float, ...] = (1.0,)
     bits: tuple[int, ...] = (32,)
     pairs: tuple[tuple[int, int], ...] | None = None
-    pooling: Literal["mean", "cls", "last"] = "mean"
+    pooling: Pooling | tuple[Pooling, ...] = "mean"
     exit_norm: Literal["none", "final", "last", "own"] = "none"
+    head: tuple[HeadLayer, ...] = ()
     projection: int | None = None
-    projection_activation: Literal["identity", "tanh"] = "identity"
+    projection_activation: HeadActivation = "identity"
     condition: int = 0
 
     def __post_init__(self) -> None:
@@ -84,7 +88,9 @@ class ExitsConfig:
         Raises:
             ValueError: Naming the field, its value and what is allowed.
         """
-        whole = self.projection or self.encoder.hidden
+        if not poolings_of(self.pooling):
+            raise ValueError("pooling is empty; at least one is needed")
+        whole = self.projection or pooled_width(self)
         _ascending("depths", self.depths, self.encoder.layers)
         _ascending("dims", self.dims, whole)
         for name, shares, units in (

@@ -18,6 +18,8 @@ from models.formats.model_types import MODEL_TYPES
 from models.formats.tokenizer import read_tokenizer
 from models.inputs.text import TextInput
 from models.inputs.text_config import TextConfig
+from models.nn.head import HeadActivation, HeadLayer
+from models.nn.pooling import Pooling, poolings_of
 from models.tasks import Metric
 
 CONFIG = "config.json"
@@ -57,7 +59,7 @@ class Choices(TypedDict, total=False):
     heads: tuple[float, ...]
     ffn: tuple[float, ...]
     pairs: tuple[tuple[int, int], ...]
-    pooling: Literal["mean", "cls", "last"]
+    pooling: Pooling | tuple[Pooling, ...]
     exit_norm: Literal["none", "final", "last"]
     tasks: Mapping[str, Metric]
     max_length: int
@@ -71,16 +73,22 @@ class ExitHead:
     """What follows the pooling.
 
     Attributes:
-        width: Dimensions of the vector.
+        width: Of the last linear map; None if the vector comes from ``layers`` alone.
         exits: Function of the exit layers to the tensors of all exits, under our names.
         activation: After the linear map.
         condition: Width of the embedding of the exit.
+        layers: Between the pooling and that linear map.
     """
 
-    width: int
+    width: int | None
     exits: Callable[[Sequence[int]], Mapping[str, Tensor]]
-    activation: Literal["identity", "tanh"] = "identity"
+    activation: HeadActivation = "identity"
     condition: int = 0
+    layers: tuple[HeadLayer, ...] = ()
+
+    def size(self, pooled: int) -> int:
+        """Return the dimensions of the vector; ``pooled`` is that of what is pooled."""
+        return self.width or (self.layers[-1].width if self.layers else pooled)
 
 
 def read(folder: Path, name: str, **choices: Unpack[Choices]) -> Exits:
@@ -142,7 +150,9 @@ def assemble(
     if encoder.positions == "rotary" and max_length < encoder.max_positions:
         # Nothing learned is lost, and the tables of angles stay small.
         encoder = replace(encoder, max_positions=max_length)
-    width = head.width if head else encoder.hidden
+    pooling = choices.get("pooling", "mean")
+    pooled = encoder.hidden * len(poolings_of(pooling))
+    width = head.size(pooled) if head else pooled
     pre = encoder.norm == "pre"
     config = ExitsConfig(
         encoder=encoder,
@@ -157,7 +167,8 @@ def assemble(
         heads=choices.get("heads", (1.0,)),
         ffn=choices.get("ffn", (1.0,)),
         pairs=choices.get("pairs"),
-        pooling=choices.get("pooling", "mean"),
+        pooling=pooling,
+        head=head.layers if head else (),
         exit_norm=choices.get("exit_norm", "final" if pre else "none"),
         projection=head.width if head else None,
         projection_activation=head.activation if head else "identity",

@@ -1,15 +1,16 @@
-"""Reads a folder of sentence-transformers: an encoder, a pooling, perhaps a projection.
+"""Reads a folder of sentence-transformers: an encoder, a pooling, what follows it.
 
-Source: UKPLab/sentence-transformers 6.2, modules ``Transformer``, ``Pooling``, ``Dense`` and
-``Normalize``. Our vectors always have unit length; a folder that says otherwise and compares by
-something else than the cosine is refused.
+Source: UKPLab/sentence-transformers 6.2, modules ``Transformer``, ``Pooling``, ``Dense``,
+``LayerNorm``, ``Dropout`` and ``Normalize``. Our vectors always have unit length; a folder that
+says otherwise and compares by something else than the cosine is refused.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Unpack
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
@@ -20,6 +21,8 @@ from models.formats.folder import Fields, FormatError, Tensors
 from models.formats.huggingface import CONFIG, Choices, ExitHead, assemble
 from models.formats.known import check_known
 from models.formats.model_types import MODEL_TYPES
+from models.nn.head import HeadActivation, HeadLayer
+from models.nn.pooling import Pooling
 
 MODULES = "modules.json"
 _SETTINGS = "config_sentence_transformers.json"
@@ -66,8 +69,14 @@ _KNOWN_DENSE = {
     "use_residual",
 }
 
-Pooling = Literal["mean", "cls", "last"]
-_POOLINGS: dict[str, Pooling] = {"mean": "mean", "cls": "cls", "lasttoken": "last"}
+_POOLINGS: dict[str, Pooling] = {
+    "mean": "mean",
+    "cls": "cls",
+    "lasttoken": "last",
+    "max": "max",
+    "mean_sqrt_len_tokens": "sqrt",
+    "weightedmean": "weighted",
+}
 _POOLING_FLAGS = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",
@@ -83,16 +92,27 @@ _KNOWN_POOLING = {
     "include_prompt",
     *_POOLING_FLAGS,
 }
-_ACTIVATIONS: dict[str, Literal["identity", "tanh"]] = {
+ACTIVATIONS: dict[str, HeadActivation] = {
     "torch.nn.modules.linear.Identity": "identity",
     "torch.nn.modules.activation.Tanh": "tanh",
+    "torch.nn.modules.activation.GELU": "gelu",
+    "torch.nn.modules.activation.ReLU": "relu",
+    "torch.nn.modules.activation.Sigmoid": "sigmoid",
+    "torch.nn.modules.activation.SiLU": "silu",
 }
-_ORDERS = (
-    ("Transformer", "Pooling"),
-    ("Transformer", "Pooling", "Normalize"),
-    ("Transformer", "Pooling", "Dense"),
-    ("Transformer", "Pooling", "Dense", "Normalize"),
-)
+_ORDER = re.compile(r"Transformer Pooling( Dense| LayerNorm| Dropout)*( Normalize)?")
+_ALLOWED = "Transformer, Pooling, then any of Dense, LayerNorm and Dropout, then perhaps Normalize"
+_NEEDED = {  # what would have to be built for modules of the library that are refused
+    "WordWeights": "a weight for each token of the vocabulary before the pooling",
+    "WeightedLayerPooling": "a sum over layers, which no exit has",
+    "CNN": "convolutions over tokens",
+    "LSTM": "a recurrent layer over tokens",
+    "StaticEmbedding": "an encoder without layers",
+    "BoW": "an encoder without layers",
+    "CLIPModel": "two towers, of text and of images",
+    "SpladePooling": "vectors over the vocabulary",
+    "Router": "one encoder for queries and one for documents",
+}
 
 
 def read(folder: Path, name: str, **choices: Unpack[Choices]) -> Exits:
@@ -107,18 +127,17 @@ def read(folder: Path, name: str, **choices: Unpack[Choices]) -> Exits:
         FormatError: If a file is missing, or says something that cannot be expressed exactly.
         ValueError: If the choices do not fit the model.
     """
-    modules = _modules(folder)
-    encoder = modules["Transformer"]
+    (_, encoder), (_, pooling_folder), *after = _modules(folder)
     settings = Fields.read_if_there(folder / _SETTINGS)
     check_known(settings, _KNOWN_SETTINGS)
     settings.require("model_type", "SentenceTransformer")
     settings.require("truncate_dim")
-    if "Normalize" in modules:
-        _check_normalize(Fields.read_if_there(modules["Normalize"] / CONFIG))
+    if after and after[-1][0] == "Normalize":
+        _check_normalize(Fields.read_if_there(after.pop()[1] / CONFIG))
     else:
         # Only the cosine is the same for vectors of unit length.
         settings.require("similarity_fn_name", "cosine")
-    pooling = Fields.read(modules["Pooling"] / CONFIG)
+    pooling = Fields.read(pooling_folder / CONFIG)
     check_known(pooling, _KNOWN_POOLING)
     prompts = _prompts(settings)
     if any(text != "{text}" for text in prompts.values()):
@@ -134,7 +153,7 @@ def read(folder: Path, name: str, **choices: Unpack[Choices]) -> Exits:
     lowers = limits.flag("do_lower_case", default=False)
     fields = Fields.read(encoder / CONFIG)
     architecture = fields.pick("model_type", MODEL_TYPES)
-    head = _head(modules["Dense"]) if "Dense" in modules else None
+    head = _head([(kind, part) for kind, part in after if kind != "Dropout"])
     both: Choices = {**said, **choices}
     tensors = Tensors.read(encoder)
     return assemble(encoder, name, fields, architecture, tensors, both, head, lowers)
@@ -171,8 +190,8 @@ def _default_prompt(settings: Fields) -> str | None:
     return name
 
 
-def _modules(folder: Path) -> dict[str, Path]:
-    """Return the folder of each module by its kind."""
+def _modules(folder: Path) -> list[tuple[str, Path]]:
+    """Return the kind and the folder of each module, in order."""
     path = folder / MODULES
     entries: list[dict[str, Any]] = read_json(path, FormatError)
     try:
@@ -195,25 +214,28 @@ def _modules(folder: Path) -> dict[str, Path]:
         if part.is_absolute() or ".." in part.parts:
             raise FormatError(f"{path}: path={str(part)!r} leads out of the folder")
     kinds = tuple(type_.rpartition(".")[2] for type_ in types)
-    if kinds not in _ORDERS:
-        allowed = "; ".join(", ".join(order) for order in _ORDERS)
-        raise FormatError(f"{path}: modules {', '.join(kinds)}; allowed: {allowed}")
-    return {kind: folder / part for kind, part in zip(kinds, parts, strict=True)}
+    if not _ORDER.fullmatch(" ".join(kinds)):
+        needed = [f"; {kind} needs {_NEEDED[kind]}" for kind in kinds if kind in _NEEDED]
+        raise FormatError(
+            f"{path}: modules {', '.join(kinds)}; allowed: {_ALLOWED}{''.join(needed)}"
+        )
+    return [(kind, folder / part) for kind, part in zip(kinds, parts, strict=True)]
 
 
-def _pooling(fields: Fields) -> Pooling:
-    """Read the pooling in either spelling: one name, or a flag for each."""
+def _pooling(fields: Fields) -> Pooling | tuple[Pooling, ...]:
+    """Read the pooling in either spelling: names, or a flag for each; several are joined."""
     mode = fields.values.get("pooling_mode")
     if mode is None:
         mode = [name for flag, name in _POOLING_FLAGS.items() if fields.flag(flag, default=False)]
         mode = mode or ["mean"]
     elif isinstance(mode, str):
         mode = [mode]
-    if not isinstance(mode, list) or len(mode) != 1 or mode[0] not in _POOLINGS:
+    if not isinstance(mode, list) or not mode or any(one not in _POOLINGS for one in mode):
         raise FormatError(
-            f"{fields.path}: pooling_mode={mode!r}; allowed: one of {list(_POOLINGS)}"
+            f"{fields.path}: pooling_mode={mode!r}; allowed: one or more of {list(_POOLINGS)}"
         )
-    return _POOLINGS[mode[0]]
+    found = tuple(_POOLINGS[one] for one in mode)
+    return found[0] if len(found) == 1 else found
 
 
 def _prompts(settings: Fields) -> dict[str, str]:
@@ -226,15 +248,34 @@ def _prompts(settings: Fields) -> dict[str, str]:
     return {name: f"{prefix}{{text}}" for name, prefix in prompts.items()}
 
 
-def _head(folder: Path) -> ExitHead:
-    """Read a Dense module; every exit gets a copy of it."""
+def _head(modules: Sequence[tuple[str, Path]]) -> ExitHead | None:
+    """Read what follows the pooling; every exit gets a copy of it.
+
+    A Dense that comes last is the projection, of which a shorter vector needs a part.
+    """
+    if not modules:
+        return None
+    read = [_dense(part) if kind == "Dense" else _norm(part) for kind, part in modules]
+    last = read.pop() if modules[-1][0] == "Dense" else None
+
+    def exits(depths: Sequence[int]) -> dict[str, Tensor]:
+        parts = {f"head.{i}.{k}": t for i, (_, own) in enumerate(read) for k, t in own.items()}
+        if last is not None:
+            parts |= {f"projection.{k}": t for k, t in last[1].items()}
+        return {f"exits.{d}.{name}": tensor for d in depths for name, tensor in parts.items()}
+
+    layers = tuple(layer for layer, _ in read)
+    if last is None:
+        return ExitHead(None, exits, layers=layers)
+    return ExitHead(last[0].width, exits, last[0].activation, layers=layers)
+
+
+def _dense(folder: Path) -> tuple[HeadLayer, dict[str, Tensor]]:
     fields = Fields.read(folder / CONFIG)
     check_known(fields, _KNOWN_DENSE)
     tensors = Tensors.read(folder)
     width, inputs = fields.integer("out_features"), fields.integer("in_features")
-    activation = fields.pick(
-        "activation_function", _ACTIVATIONS, "torch.nn.modules.activation.Tanh"
-    )
+    activation = fields.pick("activation_function", ACTIVATIONS, "torch.nn.modules.activation.Tanh")
     fields.require("use_residual", False)
     for end in ("module_input_name", "module_output_name"):
         fields.require(end, "sentence_embedding")
@@ -242,9 +283,13 @@ def _head(folder: Path) -> ExitHead:
     has_bias = fields.flag("bias", default=True)
     bias = tensors.take("linear.bias", width) if has_bias else torch.zeros(width)
     tensors.finish(())
+    return HeadLayer("linear", width, activation), {"weight": weight, "bias": bias}
 
-    def exits(depths: Sequence[int]) -> dict[str, Tensor]:
-        parts = {"weight": weight, "bias": bias}
-        return {f"exits.{d}.projection.{part}": t for d in depths for part, t in parts.items()}
 
-    return ExitHead(width, exits, activation)
+def _norm(folder: Path) -> tuple[HeadLayer, dict[str, Tensor]]:
+    fields = Fields.read(folder / CONFIG)
+    check_known(fields, ("dimension",))
+    width, tensors = fields.integer("dimension"), Tensors.read(folder)
+    state = {kind: tensors.take(f"norm.{kind}", width) for kind in ("weight", "bias")}
+    tensors.finish(())
+    return HeadLayer("norm", width), state

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.nn.architecture import TransformerConfig
+from models.nn.head import HEAD_ACTIVATIONS, Head, HeadActivation, HeadLayer
+from models.nn.pooling import Pooling, pooled_by, poolings_of
 from models.nn.ragged import Ragged
 from models.nn.transformer import make_norm
 
@@ -19,15 +21,24 @@ class ExitConfig(Protocol):
     @property
     def encoder(self) -> TransformerConfig: ...  # noqa: D102
     @property
-    def pooling(self) -> Literal["mean", "cls", "last"]: ...  # noqa: D102
+    def pooling(self) -> Pooling | tuple[Pooling, ...]: ...  # noqa: D102
     @property
     def exit_norm(self) -> str: ...  # noqa: D102
     @property
+    def head(self) -> tuple[HeadLayer, ...]: ...  # noqa: D102
+    @property
     def projection(self) -> int | None: ...  # noqa: D102
     @property
-    def projection_activation(self) -> str: ...  # noqa: D102
+    def projection_activation(self) -> HeadActivation: ...  # noqa: D102
     @property
     def condition(self) -> int: ...  # noqa: D102
+
+
+def pooled_width(config: ExitConfig) -> int:
+    """Return the width of what follows the pooling and the head, before any projection."""
+    if config.head:
+        return config.head[-1].width
+    return config.encoder.hidden * len(poolings_of(config.pooling))
 
 
 class Exit(nn.Module):
@@ -37,11 +48,15 @@ class Exit(nn.Module):
         super().__init__()
         self.pooling = config.pooling
         self.norm = make_norm(config.encoder) if config.exit_norm == "own" else None
+        self.head: Head | None = None
+        if config.head:
+            inputs = config.encoder.hidden * len(poolings_of(config.pooling))
+            self.head = Head(inputs, config.head)
         self.condition: nn.Parameter | None = None
         self.projection: nn.Linear | None = None
-        self.has_tanh = config.projection_activation == "tanh"
+        self.activation: HeadActivation = config.projection_activation
         if config.projection:
-            width = config.encoder.hidden + config.condition
+            width = pooled_width(config) + config.condition
             self.projection = nn.Linear(width, config.projection)
             if config.condition:
                 self.condition = nn.Parameter(torch.randn(config.condition))
@@ -55,18 +70,20 @@ class Exit(nn.Module):
         norm = self.norm or final_norm
         if norm is not None:
             values = norm(values)
-        pooled: Tensor = getattr(hidden.layout, _POOLING[self.pooling])(values)
+        pooled = pooled_by(self.pooling, hidden, values)
+        if self.head is not None:
+            pooled = self.head(pooled)
         if self.projection is not None:
             if self.condition is not None:
                 pooled = torch.cat((pooled, self.condition.expand(pooled.shape[0], -1)), dim=1)
             pooled = F.linear(pooled, self.projection.weight[:dim], self.projection.bias[:dim])
-            if self.has_tanh:
-                pooled = pooled.tanh()
+            pooled = HEAD_ACTIVATIONS[self.activation](pooled)
         return pooled[:, :dim]
 
     def macs(self, dim: int) -> int:
         """Return the multiply-accumulates of one row."""
-        return 0 if self.projection is None else dim * self.projection.in_features
+        macs = 0 if self.head is None else self.head.macs()
+        return macs if self.projection is None else macs + dim * self.projection.in_features
 
 
 def pooled(exit_: Exit, dim: int, final_norm: nn.Module | None, hidden: Ragged) -> Tensor:
@@ -78,6 +95,3 @@ def pooled(exit_: Exit, dim: int, final_norm: nn.Module | None, hidden: Ragged) 
 def unit_vectors(exit_: Exit, dim: int, final_norm: nn.Module | None, hidden: Ragged) -> Tensor:
     """Map the packed output of a layer to unit vectors, cut first, then normalised."""
     return F.normalize(pooled(exit_, dim, final_norm, hidden), dim=1)
-
-
-_POOLING = {"mean": "mean", "cls": "first", "last": "last"}

@@ -87,7 +87,8 @@ def routes(service: Service, settings: Settings) -> APIRouter:
     async def info(request: Request, model: str | None = None) -> TeiInfo:
         """Describe the model and the limits."""
         served, model_input = _text_model(service, request, model)
-        pooling = served.manifest.config.get("pooling")
+        said = served.manifest.config.get("pooling")
+        pooling = "+".join(said) if isinstance(said, list) else said
         return TeiInfo(
             model_id=served.name,
             model_sha=served.manifest.files[WEIGHTS].sha256,

@@ -19,6 +19,7 @@ from models.export.onnx_file import ONNX
 from models.families.exits import Exits, ExitsConfig
 from models.inputs.text import TOKENIZER, TextInput
 from models.inputs.text_config import TextConfig
+from models.nn.head import HeadLayer
 from tests.tiny_text import embed, exits_config, randomise, write_tokenizer
 
 pytest.importorskip("onnx")
@@ -87,11 +88,20 @@ def close(found: Tensor, expected: Tensor) -> None:
     [
         ("post", "bert", {"pooling": "cls"}),
         ("post", "bert", {"projection": 16, "projection_activation": "tanh", "condition": 4}),
+        (
+            "post",
+            "bert",
+            {
+                "pooling": ("max", "sqrt"),
+                "head": (HeadLayer("linear", 20, "gelu"), HeadLayer("norm", 20)),
+                "dims": (8, 20),
+            },
+        ),
         ("relative", "mpnet", {}),
         ("grouped", "starcoder2", {"pooling": "last"}),
         ("gated", "modernbert", {}),
     ],
-    ids=["bert", "projection", "mpnet", "starcoder2", "modernbert"],
+    ids=["bert", "projection", "head", "mpnet", "starcoder2", "modernbert"],
 )
 def test_a_subnet_equals_the_served_one_in_both_libraries(
     tmp_path: Path, architecture: str, public: str, fields: dict[str, Any]
