@@ -28,6 +28,7 @@ from models.train.ranking import Importance, first_order_importance
 Ranking: TypeAlias = Literal["contribution", "magnitude", "first-order", "trajectory", "random"]
 _TRAJECTORY_ROWS = 24
 _TRAJECTORY_UNITS = 48  # masked together, neighbours by contribution
+_FIRST_ORDER_ROWS, _FIRST_ORDER_BATCH = 128, 32
 _DIRECTIONS = 2  # random ones per batch
 
 
@@ -127,10 +128,11 @@ def first_order(
     total: list[Importance] = []
     for weight in weights:
         weight.requires_grad_(True)
-    for x in entry:
+    rows = _first_rows(entry, _FIRST_ORDER_ROWS)
+    for start in range(0, len(rows), _FIRST_ORDER_BATCH):
         for _ in range(_DIRECTIONS):
             with torch.enable_grad():
-                y = x
+                y = rows[start : start + _FIRST_ORDER_BATCH]
                 for layer in stack.layers:
                     y = layer(layer.attention.config.kv_heads, layer.attention.config.ffn, y)
                 answers = stack.leave(y)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydantic import TypeAdapter
 from tqdm import tqdm
 
-from models import checkpoint
+from models import checkpoint, families
 from models.backends.torch import TorchBackend
 from models.checkpoint import MANIFEST
-from models.families.exits import Exits
 from models.space import Subnet
 from search.quality.embeddings import Evaluation, Measured, scores
 from search.quality.table import TABLE, Cells, Table
@@ -21,7 +21,7 @@ _BITS = (8, 32)
 
 
 def quantize(folder: Path, evaluation: Evaluation) -> tuple[Measured, Measured]:
-    """Offer 8 bits beside 32 in a checkpoint of a text encoder.
+    """Offer 8 bits beside 32 in a checkpoint of a family that has them.
 
     The weights stay as they are: they are rounded when they are loaded. Every subnet is scored with
     rounded weights. It is not expected to be better than with whole ones: that would be chance.
@@ -34,21 +34,22 @@ def quantize(folder: Path, evaluation: Evaluation) -> tuple[Measured, Measured]:
         The scores of the largest subnet, with 32 and with 8 bits.
 
     Raises:
-        ValueError: If it is no text encoder, has no table or offers 8 bits already.
+        ValueError: If its family knows no bits, it has no table or offers 8 bits already.
     """
     loaded = checkpoint.load(folder)
     model = loaded.model
-    if not isinstance(model, Exits):
-        raise ValueError(f"{folder}: family {loaded.manifest.family!r} must be exits")
+    if not hasattr(model.config, "bits"):
+        raise ValueError(f"{folder}: family {loaded.manifest.family!r} has no axis of bits")
     if TABLE not in loaded.manifest.files:
         raise ValueError(f"{folder} has no {TABLE} in its manifest")
     if len(model.config.bits) > 1:
         raise ValueError(f"{folder}: bits={list(model.config.bits)} are on offer already")
     table = Table.load(folder / TABLE, model.space, model.tasks)
     config = replace(model.config, bits=_BITS)
-    both = Exits(model.name, config)
+    both: Any = families.get(loaded.manifest.family).build(model.name, config)
     both.load_state_dict(model.state_dict(), assign=True)
-    both.take(model.text, folder)
+    if getattr(both, "assets", ()):
+        both.attach(folder)
     both.eval().requires_grad_(False)
     few = [Subnet({"bits": _BITS[0], **row}) for row in table.rows]
     whole = [Subnet({"bits": _BITS[1], **row}) for row in table.rows]

@@ -112,7 +112,7 @@ def text(
     try:
         from search.offline import text_data, text_training
     except ModuleNotFoundError as error:
-        raise _without_extra(error) from None
+        raise without_extra(error) from None
     try:
         if strategy not in get_args(Strategy):
             raise ValueError(f"--strategy={strategy} must be one of {list(get_args(Strategy))}")
@@ -149,7 +149,8 @@ def _pairs(text: str) -> tuple[tuple[int, int], ...]:
         raise ValueError(f"--pairs={text} must be depth:dim, such as 2:32,4:64") from None
 
 
-def _without_extra(error: ModuleNotFoundError) -> typer.Exit:
+def without_extra(error: ModuleNotFoundError) -> typer.Exit:
+    """Say which extra has a module that is missing, and return what ends the command."""
     typer.echo(f"rheostat: {error.name} is missing: pip install 'rheostat[train]'", err=True)
     return typer.Exit(2)
 
@@ -174,7 +175,7 @@ def convert(
         # Rank correlation comes with the extra train, which serving does without.
         from search.offline import converting
     except ModuleNotFoundError as error:
-        raise _without_extra(error) from None
+        raise without_extra(error) from None
     choices: Choices = {}
     try:
         if depths is not None:
@@ -218,7 +219,7 @@ def quantize(
         from search.offline import converting, quantizing, text_data
         from search.quality.embeddings import SimilarityQuality
     except ModuleNotFoundError as error:
-        raise _without_extra(error) from None
+        raise without_extra(error) from None
     try:
         if (pairs is None) == (data is None):
             raise ValueError("one of --pairs and --data is needed")

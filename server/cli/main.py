@@ -21,6 +21,7 @@ from server.app import create_app
 from server.catalog import CatalogError, find_checkpoints
 from server.cli import calibrating
 from server.cli.commands import convert, ladder, quantize, train
+from server.cli.elasticizing import elasticize
 from server.cli.exporting import export
 from server.cli.keys import keys
 from server.engine.process.remote import RemoteCore
@@ -167,6 +168,7 @@ def calibrate(
 cli.add_typer(train, name="train")
 cli.add_typer(keys, name="keys")
 cli.command()(convert)
+cli.command()(elasticize)
 cli.command()(quantize)
 cli.command()(ladder)
 cli.command()(export)

@@ -29,8 +29,8 @@ def test_a_regression_is_the_ridge_solution_of_all_rows() -> None:
     x = torch.randn(50, 5, generator=generator) + 3
     y = torch.randn(50, 2, generator=generator)
     regression = Regression(5, 2)
-    for rows in (slice(0, 20), slice(20, 50)):
-        regression.add(x[rows], y[rows])
+    for part in (slice(0, 20), slice(20, 50)):
+        regression.add(x[part], y[part])
     found = regression.solve(0.1)
     centred = (x - x.mean(0)).double()
     penalty = 0.1 * centred.pow(2).sum(0).mean()
@@ -159,9 +159,9 @@ def test_an_assembled_model_answers_as_its_parts_and_shares_equal_starts(archite
             torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
     whole = made.plan(made.space.largest, shapes)
     base: Exits = model
-    expected = answers_of(base.plan(base.space.largest, shapes), {"text": parts.batches[0]})
-    found = answers_of(whole, {"text": parts.batches[0]})
-    torch.testing.assert_close(found["similarity"], expected["similarity"], atol=0, rtol=0)
+    plans = (whole, base.plan(base.space.largest, shapes))
+    one, other = (answers_of(p, {"text": parts.batches[0]})["similarity"] for p in plans)
+    torch.testing.assert_close(one, other, atol=0, rtol=0)
 
 
 def test_a_stack_needs_layers_in_a_row() -> None:

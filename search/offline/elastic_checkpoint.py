@@ -1,0 +1,244 @@
+"""What `rheostat elasticize` writes: a checkpoint, its measured table, a card and pictures."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from models import checkpoint, formats
+from models.backends.torch import TorchBackend
+from models.elasticize.assembling import write
+from models.elasticize.streams import Stack
+from models.families.exits import Exits
+from models.families.pruned import LayerForm, Pruned
+from models.space import Subnet
+from search.offline import front_page
+from search.offline.cuts import macs_of
+from search.offline.elasticizing import Run
+from search.offline.front_page import Point
+from search.offline.material import Embed, Material
+from search.offline.options import Found, RunOptions
+from search.offline.quantizing import quantize
+from search.offline.record import TRIALS, Record
+from search.offline.training import CARD, RUN
+from search.offline.trials import Batches, vectors
+from search.quality.embeddings import scores, table_of
+from search.quality.table import TABLE, Table
+
+
+def elasticize(
+    source: Path,
+    out: Path,
+    name: str,
+    read: Callable[[Embed], Material],
+    options: RunOptions,
+    about: Mapping[str, Any],
+    clock: Callable[[], float],
+    report: Callable[[str], None],
+) -> list[Point]:
+    """Make a public text encoder elastic on a user's data and write a checkpoint.
+
+    Args:
+        source: A folder that `models.formats.read` reads.
+        out: Folder of the checkpoint. A run goes on from the trials of an earlier one there.
+        name: What clients will ask for.
+        read: What `search.offline.material.read_material` gives.
+        options: See `RunOptions`.
+        about: What the data is; an earlier run in ``out`` must have had the same.
+        clock: In seconds.
+        report: Told what is being done, often.
+
+    Returns:
+        The front, cheapest first.
+
+    Raises:
+        FormatError: If the folder cannot be read exactly.
+        RecordError: If ``out`` holds a run of something else.
+        ValueError: If not even the cheapest forms fit the smallest budget.
+    """
+    started = clock()
+    report("reading the model")
+    base = whole_model(source, name)
+    report("embedding held-out texts")
+    material = read(lambda texts: embed(base, texts))
+    base = whole_model(source, name, {material.task: material.metric})
+    told = {
+        "model": digest_of(base),
+        "metric": material.metric,
+        "keep": list(options.keep),
+        **about,
+    }
+    record = Record(out / RUN / TRIALS, told)
+    left = replace(options, seconds=max(1.0, options.seconds - (clock() - started)))
+    found = Run(base, "exits", material, left, record, clock, report).run()
+    report("measuring the table")
+    write(found.model, out)
+    front = _measured(out, material, found)
+    _describe(out, name, source, front, material, found, clock() - started)
+    return front
+
+
+def whole_model(source: Path, name: str, tasks: Mapping[str, Any] | None = None) -> Exits:
+    """Read a public folder without anything elastic but the size of its vectors."""
+    model = formats.read(source, name)
+    depths = (model.config.depths[-1],)
+    if tasks is None:
+        return formats.read(source, name, depths=depths).requires_grad_(False)
+    return formats.read(source, name, depths=depths, tasks=tasks).requires_grad_(False)
+
+
+def embed(model: Any, texts: Any) -> Any:
+    """Return the whole model's unit vectors of texts, shape [texts, dim]."""
+    stack = Stack(model)
+    batches = Batches.of(model, texts)
+    ends = []
+    with torch.no_grad():
+        for batch in batches.values:
+            x = stack.enter(batch)
+            for layer in stack.layers:
+                config = layer.attention.config
+                x = layer(config.kv_heads, config.ffn, x)
+            ends.append(x)
+        return vectors(batches, stack.leave, ends)
+
+
+def digest_of(model: Exits) -> str:
+    """Return what is equal for equal weights."""
+    digest = hashlib.sha256()
+    for tensor in model.state_dict().values():
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _measured(out: Path, material: Material, found: Found) -> list[Point]:
+    """Measure every cut as stored, with weights of 32 and of 8 bits; return the front."""
+    stored: Pruned = checkpoint.load(out).model
+    backend = TorchBackend()
+    backend.prepare(stored)
+    subnets = list(stored.space)
+    measured = scores(stored, backend, material.report, subnets)
+    table_of(stored, subnets, {material.task: measured}).save(out / TABLE, stored.space)
+    checkpoint.cover(out, TABLE)
+    quantize(out, material.report)
+    model: Pruned = checkpoint.load(out).model
+    table = Table.load(out / TABLE, model.space, model.tasks)
+    return points(model, table, material.task, found.length)
+
+
+def points(model: Pruned, table: Table, task: str, length: int) -> list[Point]:
+    """Return the rows of a table with whole vectors."""
+    layers = list(model.base.layers)
+    whole = macs_of(tuple(model.config.cut(1.0)), layers, length)
+    best = float(table.cells[task].value[-1, 0])
+    found = []
+    for r, row in enumerate(table.rows):
+        if not _is_whole_answer(model, row):
+            continue
+        keep = float(row["keep"])
+        forms = model.config.cut(keep)
+        score = table.at(task, r, 0)
+        found.append(
+            Point(
+                keep,
+                int(row.get("bits", 32)),
+                macs_of(tuple(forms), layers, length) / whole,
+                score.value,
+                score.stderr,
+                score.n,
+                score.value / best,
+                " ".join(_spelled(form) for form in forms),
+            )
+        )
+    return sorted(found, key=lambda point: (point.keep, point.bits))
+
+
+def _is_whole_answer(model: Pruned, row: Subnet) -> bool:
+    outputs = [axis for axis in model.space.axes if axis.kind == "output"]
+    return all(row[axis.name] == axis.values[-1] for axis in outputs)
+
+
+def _spelled(form: LayerForm) -> str:
+    if form.kind == "narrow":
+        return f"{form.groups},{form.units}"
+    return form.kind
+
+
+def _describe(
+    out: Path,
+    name: str,
+    source: Path,
+    front: list[Point],
+    material: Material,
+    found: Found,
+    seconds: float,
+) -> None:
+    """Write the card and the pictures, and let the manifest cover them."""
+    n = front[-1].n
+    kinds = ", ".join(f"{part}: {size}" for part, size in material.sizes.items())
+    text = (
+        f"{material.metric} on {n} held-out examples that chose nothing. Heads and units are "
+        f"ranked by {found.ranking}. {seconds:.0f} s on {torch.get_num_threads()} threads."
+    )
+    (out / CARD).write_text(
+        _CARD.format(
+            name=name,
+            source=source.resolve().name,
+            rows=front_page.markdown(front),
+            metric=material.metric,
+            n=n,
+            sizes=kinds,
+            ranking=found.ranking,
+            rankings="\n".join(
+                f"| {ranking} | {score:.4f} |"
+                for ranking, score in sorted(found.rankings.items(), key=lambda r: -r[1])
+            )
+            or f"| {found.ranking} | not compared |",
+            trials=", ".join(f"{count} at {keep:g}" for keep, count in found.trials.items()),
+            tokens=found.fitted_on,
+            length=found.length,
+            seconds=round(seconds),
+            parts=", ".join(f"{part} {took:.0f} s" for part, took in found.seconds.items()),
+            threads=torch.get_num_threads(),
+            machine=platform.processor() or platform.machine(),
+            torch=torch.__version__,
+            picture=front_page.PICTURE,
+        )
+    )
+    front_page.write(out, f"{name}: what is kept", text, material.metric, front)
+    for file in (CARD, front_page.PICTURE, front_page.PAGE):
+        checkpoint.cover(out, file)
+
+
+_CARD = """# {name}
+
+{source} made elastic without training: in each layer the heads and feed-forward units that matter
+least are left out, or the whole layer becomes one linear map, and what is left is fitted by ridge
+regression to what the whole layers gave.
+
+{metric} on {n} held-out examples, which neither ranked, fitted nor chose anything:
+
+{rows}
+
+`keep` is the most of the layers' multiply-accumulates that a cut may take, `MACs` what it takes, at
+{length} tokens. `kept` is the share of the whole model's score.
+
+![front]({picture})
+
+- **Data**: {sizes}. The three parts share no text.
+- **Ranking**: {ranking}. Agreement with the whole model at one uniform cut, by ranking, on the
+  texts that choose:
+
+| ranking | agreement |
+|---|---|
+{rankings}
+
+- **Search**: cuts measured: {trials}.
+- **Fit**: on {tokens} tokens. Time: {seconds} s on {threads} threads ({parts}); {machine}, torch
+  {torch}.
+"""

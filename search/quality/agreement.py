@@ -1,0 +1,89 @@
+"""Measure vectors by what they keep of another model's, or by the classes they tell apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from search.quality.embeddings import Measured
+from search.quality.table import FloatArray
+
+_TINY = 1e-12
+_PENALTY = 1.0  # of the probe's ridge regression, on unit vectors
+
+
+class AgreementQuality:
+    """How far the texts lie as they do for the whole model.
+
+    Per text, the correlation between its similarities to all others by the two models; the score is
+    the mean over texts. Neighbours, and distances between what is far apart, both count.
+
+    Source: Kriegeskorte, Mur and Bandettini 2008, Representational Similarity Analysis, Frontiers
+    in Systems Neuroscience 2:4, for comparing models by their similarities.
+    """
+
+    def __init__(self, texts: Sequence[str], whole: FloatArray) -> None:
+        """Take the whole model's unit vectors, shape [texts, dim]; ValueError for under 3 texts."""
+        if len(texts) < 3:
+            raise ValueError(f"{len(texts)} texts: agreement needs three or more")
+        self.texts = texts
+        self._whole = _standard(whole @ whole.T)
+
+    def score(self, vectors: FloatArray) -> Measured:
+        """Return the mean correlation and its standard error over texts."""
+        found = (self._whole * _standard(vectors @ vectors.T)).sum(axis=1)
+        stderr = found.std(ddof=1) / np.sqrt(len(found))
+        return Measured(float(np.clip(found.mean(), 0, 1)), len(found), float(stderr))
+
+
+def _standard(similarities: FloatArray) -> FloatArray:
+    """Return rows without their diagonal entry, of mean 0 and length 1."""
+    n = len(similarities)
+    rows = similarities[~np.eye(n, dtype=np.bool_)].reshape(n, n - 1)
+    rows = rows - rows.mean(axis=1, keepdims=True)
+    scaled: FloatArray = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), _TINY)
+    return scaled
+
+
+class ProbeQuality:
+    """Accuracy of a linear classifier that is fitted to the vectors of labelled texts.
+
+    It is fitted anew for each model, by ridge regression onto one column per class, as whoever uses
+    the vectors would.
+    """
+
+    def __init__(
+        self,
+        examples: Sequence[tuple[str, str]],
+        held_out: Sequence[tuple[str, str]],
+    ) -> None:
+        """Take (text, label) pairs to fit on, and others to score.
+
+        Raises:
+            ValueError: If there are fewer than two classes or nothing to score.
+        """
+        self.labels = sorted({label for _, label in examples})
+        if len(self.labels) < 2 or not held_out:
+            raise ValueError("a probe needs examples of two classes or more, and some to score")
+        self.texts = list(dict.fromkeys(text for text, _ in (*examples, *held_out)))
+        place = {text: i for i, text in enumerate(self.texts)}
+        number = {label: i for i, label in enumerate(self.labels)}
+        self._fit_on = np.array([place[text] for text, _ in examples])
+        self._classes = np.eye(len(self.labels))[[number[label] for _, label in examples]]
+        self._scored = np.array([place[text] for text, _ in held_out])
+        # A class that no example has is never told.
+        self._truth = np.array([number.get(label, -1) for _, label in held_out])
+
+    def score(self, vectors: FloatArray) -> Measured:
+        """Return the accuracy on the held-out texts and its standard error."""
+        x = vectors[self._fit_on]
+        mean, aim = x.mean(axis=0), self._classes.mean(axis=0)
+        x = x - mean
+        gram = x.T @ x + _PENALTY * np.eye(x.shape[1])
+        weight = np.linalg.solve(gram, x.T @ (self._classes - aim))
+        told: NDArray[np.intp] = ((vectors[self._scored] - mean) @ weight + aim).argmax(axis=1)
+        right = told == self._truth
+        value, n = float(right.mean()), len(right)
+        return Measured(value, n, float(np.sqrt(value * (1 - value) / n)))

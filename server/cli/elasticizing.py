@@ -1,0 +1,109 @@
+"""The command `rheostat elasticize`."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from tqdm import tqdm
+
+from server.cli.commands import without_extra
+
+_KEEP = "0.25,0.4,0.5,0.6,0.8"
+
+
+class Progress:
+    """A bar of seconds: how many of those given are left, and what is being done."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._started = time.monotonic()
+        self._bar = tqdm(
+            total=round(seconds),
+            unit="s",
+            bar_format="{desc} {bar} {n_fmt}/{total_fmt} s",
+            disable=None if sys.stderr.isatty() else True,
+        )
+
+    def tell(self, what: str) -> None:
+        """Say what is being done, and move on to now."""
+        spent = time.monotonic() - self._started
+        left = max(0.0, self._seconds - spent)
+        self._bar.set_description(f"{what}, {left:.0f} s left", refresh=False)
+        self._bar.n = round(self._seconds - left)
+        self._bar.refresh()
+
+    def close(self) -> None:
+        """End the bar."""
+        self._bar.close()
+
+
+def elasticize(
+    source: Annotated[Path, typer.Argument(help="sentence-transformers or Hugging Face folder.")],
+    data: Annotated[
+        Path,
+        typer.Option(
+            help="Your data: .tsv of rated pairs (sentence1, sentence2, score), .csv of text and "
+            "label, or .txt of texts, one a line."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the checkpoint; reruns go on in it.")],
+    texts: Annotated[
+        list[Path] | None,
+        typer.Option(help="More texts to rank and refit on: .txt, one a line. May be repeated."),
+    ] = None,
+    minutes: Annotated[float, typer.Option(help="Ends with the best so far.")] = 5.0,
+    keep: Annotated[
+        str, typer.Option(help="Shares of the layers' multiply-accumulates to offer.")
+    ] = _KEEP,
+    rankings: Annotated[
+        str | None, typer.Option(help="Of heads and units, to be compared. Default: all.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="What clients will ask for.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the split and the search.")] = 0,
+) -> None:
+    """Make a trained text encoder elastic on your data, without training."""
+    try:
+        from search.offline import elastic_checkpoint, front_page, material, options
+    except ModuleNotFoundError as error:
+        raise without_extra(error) from None
+    progress = Progress(60 * minutes)
+    try:
+        chosen = options.RunOptions(
+            seconds=60 * minutes,
+            keep=_shares(keep),
+            rankings=options.named(rankings),
+            seed=seed,
+        )
+        files = [data, *(texts or [])]
+        digests = [hashlib.sha256(one.read_bytes()).hexdigest() for one in files]
+        read = material.read_material(data, texts or [], seed)
+        front = elastic_checkpoint.elasticize(
+            source,
+            out,
+            name or source.resolve().name,
+            read,
+            chosen,
+            {"seed": seed, "data": digests},
+            time.monotonic,
+            progress.tell,
+        )
+    except (ValueError, OSError) as error:
+        progress.close()
+        typer.echo(f"rheostat: {error}", err=True)
+        raise typer.Exit(2) from None
+    progress.close()
+    typer.echo(front_page.plain(front))
+    typer.echo(f"picture: {out / front_page.PICTURE}, page: {out / front_page.PAGE}")
+    typer.echo(f"done; serve it with: rheostat serve --models {out}")
+
+
+def _shares(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(f"--keep={text} must be shares, such as {_KEEP}") from None
