@@ -173,7 +173,8 @@ class Finder:
         if budget.latency_ms is not None and terms.timing is None:
             raise ValueError("a latency budget needs terms with a timing")
         asked, lasting = self.request(tasks, preferences), terms
-        if math.isinf(terms.max_seconds) and not terms.price:
+        is_cheapest_timed = budget.min_quality is not None and len(self.grid.loads) > 1
+        if math.isinf(terms.max_seconds) and not terms.price and not is_cheapest_timed:
             # Then predictions, which change, have no say.
             lasting = Terms(terms.price, resident=terms.resident)
         found = self._remembered(asked, budget, tolerance, lasting)

@@ -23,12 +23,12 @@ from search.lengths import IntArray
 from search.quality.table import BoolArray
 from search.request import Request
 from search.terms import Terms
+from search.timed import TimedViews
 from search.timing.timing import SHARED, Timing
 
 # Slack for sums of preference-weighted retentions, far below any difference worth serving.
 ROUNDING = 1e-9
 _ONE = 0.5  # MACs are whole, and microseconds fine enough: less than this apart is the same
-_MAX_TIMINGS = 8  # kept, two for each number of items; a megabyte each at most
 _TRIES = 32  # ceilings tried where two bind at once
 
 
@@ -37,23 +37,6 @@ class Chosen(NamedTuple):
 
     grid: Grid
     solution: Solution
-
-
-class _Timed:
-    """What a timing predicts.
-
-    Attributes:
-        microseconds: Of each function.
-    """
-
-    def __init__(self, grid: Grid, timing: Timing, lengths: Mapping[str, int]) -> None:
-        self._grid = grid
-        self.microseconds = grid.microseconds(timing, lengths)
-
-    @cached_property
-    def view(self) -> View:
-        """The rows priced in time."""
-        return View(self._grid, self._grid.times(self.microseconds))
 
 
 class Solver:
@@ -78,8 +61,7 @@ class Solver:
         self._basis = basis = whole.lengths.basis(lengths)
         self.by_macs = View(lean, lean.macs(basis))
         self._whole = whole
-        self._lengths = lengths
-        self._timed: dict[Timing, _Timed] = {}
+        self._timed = TimedViews(whole, lengths)
 
     @cached_property
     def _every_row(self) -> View:
@@ -93,13 +75,6 @@ class Solver:
         """Return the rows that can be the answer when MACs are limited."""
         is_loaded_there = terms.resident is None or self._whole.loaded in terms.resident
         return self.by_macs if is_loaded_there else self._every_row
-
-    def _at(self, timing: Timing) -> _Timed:
-        if timing not in self._timed:
-            if len(self._timed) >= _MAX_TIMINGS:
-                self._timed.clear()
-            self._timed[timing] = _Timed(self._whole, timing, self._lengths)
-        return self._timed[timing]
 
     def largest_macs(self, tasks: IntArray) -> int:
         """Return the MACs of the largest subnet for some tasks and the inputs that are there."""
@@ -118,7 +93,7 @@ class Solver:
     def microseconds(self, request: Request, chosen: Chosen, timing: Timing) -> float:
         """Predict how long a choice runs."""
         row, columns = chosen.solution.row, chosen.solution.columns
-        return chosen.grid.time(self._at(timing).microseconds, row, columns, request.tasks)
+        return chosen.grid.time(self._timed.at(timing).microseconds, row, columns, request.tasks)
 
     def shared_microseconds(self, request: Request, chosen: Chosen, timing: Timing) -> float:
         """Predict what a choice adds to a full batch."""
@@ -143,7 +118,7 @@ class Solver:
             return chosen
         if self.microseconds(request, chosen, terms.timing) <= terms.max_microseconds:
             return chosen
-        view = self._at(terms.timing).view
+        view = self._timed.at(terms.timing).view
         options = view.options(request)
         price = terms.price / float(options.highest_cost.max())
         in_time = Best(options, weights, terms.max_microseconds, price, _allowed(view, terms))
@@ -163,7 +138,7 @@ class Solver:
         """Maximise quality less the price of time; None if a ceiling may forbid the best choice."""
         assert terms.timing is not None
         ceiling, _ = budget.max_macs(request.largest_macs)
-        view = self._at(terms.timing.shared).view
+        view = self._timed.at(terms.timing.shared).view
         options = view.options(request)
         allowed = _allowed(view, terms)
         if math.isfinite(ceiling):
@@ -172,10 +147,32 @@ class Solver:
         price = terms.price / float(options.highest_cost.max())
         found = solve(Best(options, request.weights, math.inf, price, allowed), tolerance)
         chosen = None if found is None else Chosen(view.grid, found)
-        if chosen is None or self.cost(request, chosen).macs > ceiling:
+        is_kept = chosen is not None and self._keeps(request, budget, terms, chosen)
+        return chosen if is_kept else None
+
+    def _cheapest_by_time(
+        self, request: Request, budget: Budget, tolerance: float, terms: Terms
+    ) -> Chosen | None:
+        """Minimise time with quality at least the floor; None if a ceiling may forbid that."""
+        assert terms.timing is not None
+        assert budget.min_quality is not None
+        view = self._timed.at(terms.timing.shared).view
+        options, allowed = view.options(request), _allowed(view, terms)
+        most_us = float(options.highest_cost.max())
+        keeping = Cheapest(options, request.weights, budget.min_quality - ROUNDING, allowed)
+        found = solve(keeping, max(_ONE, tolerance * most_us))
+        if found is None:
             return None
+        chosen = Chosen(view.grid, found._replace(gap=found.gap / most_us))
+        return chosen if self._keeps(request, budget, terms, chosen) else None
+
+    def _keeps(self, request: Request, budget: Budget, terms: Terms, chosen: Chosen) -> bool:
+        """Return whether a choice is under both ceilings."""
+        assert terms.timing is not None
         run_us = self.microseconds(request, chosen, terms.timing)
-        return chosen if run_us <= terms.max_microseconds else None
+        macs = self.cost(request, chosen).macs
+        ceiling, _ = budget.max_macs(request.largest_macs)
+        return macs <= ceiling and run_us <= terms.max_microseconds
 
     def _cheapest_s(self, request: Request, terms: Terms) -> float:
         """Predict how long the subnet of fewest MACs runs."""
@@ -209,7 +206,7 @@ class Solver:
         """
         assert terms.timing is not None
         view, limit = self._every_row, terms.max_microseconds
-        is_fast = self._at(terms.timing).view.options(request).lowest_cost <= limit
+        is_fast = self._timed.at(terms.timing).view.options(request).lowest_cost <= limit
         if terms.resident is not None:
             is_fast &= view.grid.allowed(terms.resident)
         options = view.options(request)
@@ -230,9 +227,15 @@ class Solver:
         raise TooSlowError(_latency_ms(budget, terms), seconds, f" within budget.{field}")
 
     def cheapest(self, request: Request, budget: Budget, tolerance: float, terms: Terms) -> Chosen:
-        """Minimise MACs with quality at least the floor, and check the ceilings."""
+        """Minimise cost with quality at least the floor, and check the ceilings.
+
+        Cost is MACs. It is time where rows differ in their weights: fewer bits save that alone.
+        """
         floor = budget.min_quality
         assert floor is not None
+        is_timed = terms.timing is not None and len(self._whole.loads) > 1
+        if is_timed and (timed := self._cheapest_by_time(request, budget, tolerance, terms)):
+            return timed
         view, weights = self._by_macs(terms), request.weights
         keeping = Cheapest(view.options(request), weights, floor - ROUNDING, _allowed(view, terms))
         found = solve(keeping, max(_ONE, tolerance * request.largest_macs))
@@ -259,7 +262,7 @@ class Solver:
             return chosen
         if self.microseconds(request, chosen, terms.timing) <= limit:
             return chosen
-        view = self._at(terms.timing).view
+        view = self._timed.at(terms.timing).view
         fastest = solve(
             Cheapest(view.options(request), weights, floor - ROUNDING, _allowed(view, terms)), _ONE
         )

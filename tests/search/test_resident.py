@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from search.budget import Budget, InfeasibleBudgetError
-from search.find import Finder, NotResidentError
+from search.find import Finder, NotResidentError, Selection
 from search.finders import Finders
 from search.grid import Resident
+from search.quality.table import FloatArray
 from search.terms import Terms
-from search.timing.timing import Timing
+from search.timing.timing import SHARED, Timing
 from tests.search.brute import BruteForce
 from tests.search.toys import Necked, random_profile, random_table
 
@@ -85,9 +86,35 @@ def test_every_question_is_answered_from_what_is_built_as_by_brute_force(
         else:
             assert found.quality >= budget.min_quality - 1e-8
             assert expected[1] <= found.cost.macs
-            assert found.cost.macs - found.gap * built.largest_macs <= expected[1] + 1
+            least_macs = found.cost.macs - found.gap * built.largest_macs <= expected[1] + 1
+            # Of all that keep the quality the fastest, unless it breaks a ceiling.
+            assert is_fastest(found, built, weights, timing, budget.min_quality) or least_macs
     assert found_any > 40
     assert refused > 0
+
+
+def is_fastest(
+    found: Selection, built: BruteForce, weights: FloatArray, timing: Timing, floor: float
+) -> bool:
+    """Return whether nothing adds less to a full batch and keeps a quality."""
+    assert found.shared_seconds is not None
+    kept = built.retention @ weights >= floor - 1e-9
+    least = float(built.seconds_in(timing.shared)[kept].min())
+    return abs(SHARED * found.shared_seconds - least) <= 1e-6
+
+
+@pytest.mark.parametrize("resident", SETS, ids=str)
+def test_a_floor_on_quality_takes_the_fastest_where_weights_differ(
+    finders: Finders, finder: Finder, timing: Timing, resident: Resident
+) -> None:
+    built = reference_of(finders, finder, resident, timing)
+    weights = finder.request(None, None).weights
+    best = float((built.retention @ weights).max())
+    for floor in np.linspace(0.5, 1, 8) * best:
+        terms = Terms(timing=timing, resident=resident)
+        found = finder.find(budget=Budget(min_quality=floor), tolerance=0, terms=terms)
+        assert found.quality >= floor - 1e-8
+        assert is_fastest(found, built, weights, timing, floor)
 
 
 def test_what_all_could_do_and_nothing_that_is_built_says_which_weights_would(
