@@ -1,7 +1,7 @@
-"""Readers of public folders: each turns one layout of files into an `Exits` model.
+"""Readers of public folders: each turns one layout of files into a model.
 
 `read` recognises the layout. Starbucks checkpoints look like any BERT, so `starbucks.read` must be
-called by name.
+called by name. So must be `sequence_classifiers.read` and `vision.read`, whose models have heads.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import torch
 
 from models import checkpoint
 from models.families.exits import Exits
+from models.families.headed import Headed
 from models.files import reading, replacing
 from models.formats import huggingface, modular_star, sentence_transformers
 from models.formats.folder import Fields, FormatError
@@ -47,8 +48,10 @@ def _read(folder: Path, name: str, choices: Choices) -> Exits:
     return huggingface.read(folder, name, **choices)
 
 
-def write(model: Exits, out: Path, dtype: torch.dtype = torch.float16) -> checkpoint.Manifest:
-    """Save a model as our own checkpoint, with its tokenizer.
+def write(
+    model: Exits | Headed, out: Path, dtype: torch.dtype = torch.float16
+) -> checkpoint.Manifest:
+    """Save a model as our own checkpoint, with its tokenizer if it has one.
 
     Args:
         model: As read.
@@ -56,6 +59,8 @@ def write(model: Exits, out: Path, dtype: torch.dtype = torch.float16) -> checkp
         dtype: Floating-point type on disk.
     """
     out.mkdir(parents=True, exist_ok=True)
-    with replacing(out / TOKENIZER) as part:
-        part.write_text(model.text.to_json())
-    return checkpoint.save(out, model, "exits", dtype, files=(TOKENIZER,))
+    if model.assets:
+        with replacing(out / TOKENIZER) as part:
+            part.write_text(model.text.to_json())
+    family = "exits" if isinstance(model, Exits) else "headed"
+    return checkpoint.save(out, model, family, dtype, model.assets)

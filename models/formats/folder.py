@@ -176,6 +176,11 @@ class Tensors:
             )
         return tensor
 
+    def look(self, name: str) -> Tensor | None:
+        """Return a tensor without counting it as used, in float32; None if it is not there."""
+        tensor = self._tensors.get(self._prefix + name)
+        return None if tensor is None else tensor.to(torch.float32)
+
     def rows(self, name: str) -> int:
         """Return the length of a tensor, for a size that no field holds.
 

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from models.nn.ragged import Layout, Ragged
 
-Pooling = Literal["mean", "cls", "last", "max", "sqrt", "weighted"]
+Pooling = Literal["mean", "cls", "last", "max", "sqrt", "weighted", "rest"]
 """``cls`` and ``last``: the first and the last token. ``sqrt``: the sum over the root of the number
-of tokens. ``weighted``: a mean in which the n-th token counts n times."""
+of tokens. ``weighted``: a mean in which the n-th token counts n times. ``rest``: the mean
+of all but the first."""
 
 
 def poolings_of(pooling: Pooling | tuple[Pooling, ...]) -> tuple[Pooling, ...]:
@@ -50,5 +51,9 @@ def _pooled(way: Pooling, layout: Layout, values: Tensor) -> Tensor:
         return padded.masked_fill(~layout.present[..., None], -torch.inf).amax(1)
     if way == "sqrt":
         return layout.mean(values) * layout.counts[:, None].sqrt()
+    if way == "rest":
+        counts = layout.counts[:, None]
+        rest: Tensor = (layout.mean(values) * counts - layout.first(values)) / (counts - 1)
+        return rest
     weights = (layout.positions + 1)[:, None].to(values.dtype)
     return layout.mean(values * weights) / layout.mean(weights)
