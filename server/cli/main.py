@@ -1,4 +1,4 @@
-"""The command line: `rheostat serve`, `models`, `calibrate`, `train`, `convert`, `quantize`."""
+"""The command line: `rheostat serve`, `models`, `calibrate`, `train`, `convert`, `search` ..."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from server.catalog import CatalogError, find_checkpoints
 from server.cli import calibrating
 from server.cli.commands import convert, quantize, train
 from server.cli.keys import keys
+from server.cli.searching import search
 from server.engine.process.remote import RemoteCore
 from server.errors import DatabaseError
 from server.http import addresses, serving
@@ -167,6 +168,7 @@ cli.add_typer(train, name="train")
 cli.add_typer(keys, name="keys")
 cli.command()(convert)
 cli.command()(quantize)
+cli.command()(search)
 
 
 def _settings(options: dict[str, Any]) -> Settings:
