@@ -7,6 +7,7 @@ import sys
 
 BENCHMARKS = (
     "bench.search",
+    "bench.offline_search",
     "bench.ecmt",
     "bench.training",
     "bench.ladder",

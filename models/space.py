@@ -137,6 +137,11 @@ class Space:
         """The last value on every axis: the supernet itself."""
         return Subnet((axis.name, axis.values[-1]) for axis in self.axes)
 
+    @property
+    def is_product(self) -> bool:
+        """Whether all combinations of values are subnets."""
+        return self.valid is _everything and self.listed is None
+
     def has(self, subnet: Subnet) -> bool:
         """Return whether a subnet with a value on every axis is one of the model's."""
         return self.valid(subnet) and (self.listed is None or subnet in self._listed)
@@ -155,7 +160,7 @@ class Space:
     def select(self, tasks: Collection[str | None]) -> Space:
         """Return the space of the axes that belong to ``tasks`` (None: to no single task)."""
         key = frozenset(tasks)
-        if self.valid is not _everything or self.listed is not None:
+        if not self.is_product:
             own = [axis.task in key for axis in self.axes]
             if all(own):
                 return self

@@ -178,21 +178,22 @@ class Convnet(nn.Module):
             ValueError: As `models.space.Space.check`.
         """
         subnet = self.choices.check(choices)
-        used = {axis for block in self.config.blocks for axis in block.active.axes}
-        for block in self.config.blocks:
-            if self._size(block.active, subnet):
-                used |= {axis for _, size in block.sizes for axis in size.axes}
+        used = self.used(subnet)
         return Subnet(
             (axis.name, subnet[axis.name] if axis.name in used else axis.values[0])
             for axis in self.choices.axes
         )
 
-    def chosen(self, subnet: Mapping[str, Value]) -> list[BlockChoice]:
-        """Return the blocks that a subnet runs, without their statistics.
+    def used(self, subnet: Mapping[str, Value]) -> set[str]:
+        """Return the names of the axes that make a difference to a subnet."""
+        found = {axis for block in self.config.blocks for axis in block.active.axes}
+        for block in self.config.blocks:
+            if self._size(block.active, subnet):
+                found |= {axis for _, size in block.sizes for axis in size.axes}
+        return found
 
-        Raises:
-            ValueError: If an identity shortcut would join other numbers of channels.
-        """
+    def chosen(self, subnet: Mapping[str, Value]) -> list[BlockChoice]:
+        """Return the blocks that a subnet runs; ValueError if an identity shortcut cannot be."""
         found, channels = [], 3
         for i, block in enumerate(self.config.blocks):
             if not self._size(block.active, subnet):
@@ -212,8 +213,8 @@ class Convnet(nn.Module):
         """Return the parameters of a subnet cut out of the model."""
         total, channels = 0, 3
         for one in self.chosen(self.canonical(subnet)):
-            units = zip(self.config.blocks[one.block].normalised, one.choices, strict=True)
-            total += sum(unit_parameters(unit, choice) for unit, choice in units)
+            units = self.config.blocks[one.block].normalised
+            total += sum(map(unit_parameters, units, one.choices))
             channels = self._out(one)
         return total + self.head.parameters_of(channels)
 
@@ -264,7 +265,7 @@ class Convnet(nn.Module):
         return sets, paths
 
     def path(self, subnet: Subnet) -> Sequence[BlockChoice]:
-        """Return the blocks that a listed subnet runs, with the numbers of their statistics."""
+        """Return the blocks that a listed subnet runs, with their sets of statistics."""
         return self._paths[1][subnet]
 
     def block(self, i: int) -> ConvBlock:

@@ -116,14 +116,7 @@ def read(
         FormatError: If a tensor is missing, of another shape or not part of the model, or the
             widths are not those of the file.
     """
-    own = tuple(widths) if offered is None else tuple(offered)
-    for what, values in (("widths", tuple(widths)), ("offered", own)):
-        if list(values) != sorted(set(values)) or not values or values[0] <= 0 or values[-1] != 1:
-            raise FormatError(f"{path}: {what}={list(values)}; allowed: ascending, the last 1")
-    if universal and architecture == "resnet-50":
-        raise FormatError(f"{path}: resnet-50 with universal=True; allowed: the MobileNets")
-    if offered is not None and not universal:
-        raise FormatError(f"{path}: offered={list(own)}; allowed: none without universal=True")
+    own = _offered(path, architecture, widths, universal, offered)
     state = read_state(path)
     draft = _Draft(state, own)
     _READERS[architecture](draft)
@@ -151,6 +144,25 @@ def read(
         return {unit.kernel.values[0]: state.take(f"{names.conv}.weight", *shape)}
 
     return build(name, config, state, draft.names, kernels, norm.read, head)
+
+
+def _offered(
+    path: Path,
+    architecture: Architecture,
+    widths: Sequence[float],
+    universal: bool,
+    offered: Sequence[float] | None,
+) -> tuple[float, ...]:
+    """Return the widths on offer; FormatError if they cannot be."""
+    own = tuple(widths) if offered is None else tuple(offered)
+    for what, values in (("widths", tuple(widths)), ("offered", own)):
+        if list(values) != sorted(set(values)) or not values or values[0] <= 0 or values[-1] != 1:
+            raise FormatError(f"{path}: {what}={list(values)}; allowed: ascending, the last 1")
+    if universal and architecture == "resnet-50":
+        raise FormatError(f"{path}: resnet-50 with universal=True; allowed: the MobileNets")
+    if offered is not None and not universal:
+        raise FormatError(f"{path}: offered={list(own)}; allowed: none without universal=True")
+    return own
 
 
 @dataclass(frozen=True)

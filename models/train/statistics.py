@@ -55,7 +55,7 @@ def estimated(
     """
     if model.config.private_affine:
         raise ValueError(f"{model.name}: its scales belong to its statistics; none can be added")
-    made = _with_subnets(model, subnets)
+    made = _with_subnets(model, [*(model.space.listed or ()), *subnets])
     keeps = model.config.statistics == "path"
     tree, known = _tree(made), _tree(model) if keeps else _Node(-1)
     rows = 0
@@ -73,10 +73,28 @@ def estimated(
     return made.eval().requires_grad_(False)
 
 
+def only(model: Convnet, subnets: Sequence[Subnet]) -> Convnet:
+    """Return the model with the statistics of some subnets, and of its ends, alone.
+
+    Args:
+        model: With statistics for them, found by `estimated`.
+        subnets: To be kept.
+
+    Raises:
+        ValueError: If the model has none for one of them.
+    """
+    made = _with_subnets(model, subnets)
+    if missing := [subnet for subnet in made.space if subnet not in set(model.space.listed or ())]:
+        raise ValueError(f"{model.name} has no statistics for {missing[0]}")
+    with torch.inference_mode():
+        _copy(made, _tree(made), model, _tree(model))
+    return made.eval().requires_grad_(False)
+
+
 def _with_subnets(model: Convnet, subnets: Sequence[Subnet]) -> Convnet:
-    """Return a model with room for the statistics of more subnets; all other weights are shared."""
+    """Return a model with room for the statistics of subnets; all other weights are shared."""
     ends = (model.choices.smallest, model.choices.largest)
-    asked = [model.canonical(subnet) for subnet in (*(model.space.listed or ()), *subnets, *ends)]
+    asked = [model.canonical(subnet) for subnet in (*subnets, *ends)]
     listed = sorted(dict.fromkeys(asked), key=ends[1].__eq__)  # the largest last
     positions = tuple(
         tuple(axis.index(subnet[axis.name]) for axis in model.choices.axes) for subnet in listed
@@ -136,7 +154,8 @@ def _run(block: ConvBlock, choices: tuple[UnitChoice, ...], number: int, x: Tens
 def _copy(made: Convnet, node: _Node, model: Convnet, known: _Node) -> None:
     """Write the statistics that were known before."""
     for key, own in known.next.items():
-        after = node.next[key]
+        if (after := node.next.get(key)) is None:
+            continue
         blocks = (one.block(key[0]).all_units for one in (made, model))
         for unit, old in zip(*blocks, strict=True):
             unit.statistics[after.number] = old.statistics[own.number]

@@ -1,4 +1,4 @@
-"""The command line: `rheostat serve`, `models`, `calibrate`, `train`, `convert`, `export` ..."""
+"""The command line: `rheostat serve`, `models`, `train`, `convert`, `elasticize`, `search` ..."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from server.cli.commands import convert, ladder, quantize, train
 from server.cli.elasticizing import elasticize
 from server.cli.exporting import export
 from server.cli.keys import keys
+from server.cli.searching import search
 from server.engine.process.remote import RemoteCore
 from server.errors import DatabaseError
 from server.http import addresses, serving
@@ -172,6 +173,7 @@ cli.command()(elasticize)
 cli.command()(quantize)
 cli.command()(ladder)
 cli.command()(export)
+cli.command()(search)
 
 
 def _settings(options: dict[str, Any]) -> Settings:

@@ -1,0 +1,192 @@
+"""What is measured of a subnet in a search: its score, MACs, milliseconds and bytes."""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from models.backends.torch import TorchBackend
+from models.files import reading
+from models.inputs.content import Encoded
+from models.inputs.image import ImageInput
+from models.run.weights import weight_bytes
+from models.space import Subnet
+from models.variants import build, choices_of
+from search.quality.embeddings import Evaluation, Measured, scores
+
+OBJECTIVES = ("quality", "macs", "ms", "bytes")
+_BATCH = 64
+_RUNS = 5  # of which the median counts
+
+
+class DataError(ValueError):
+    """A file does not hold what is needed. The message names it."""
+
+
+class Scores(Protocol):
+    """Scores subnets of a model."""
+
+    def __call__(self, model: Any, subnets: Sequence[Subnet]) -> list[Measured]:
+        """Return the score of each."""
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Images with their classes.
+
+    Attributes:
+        images: Normalised, shape [rows, 3, height, width].
+        labels: Positions among the model's, shape [rows].
+    """
+
+    images: Tensor
+    labels: Tensor
+
+    def __call__(self, model: Any, subnets: Sequence[Subnet]) -> list[Measured]:
+        """Return the accuracy of each subnet."""
+        (task,), (name,) = model.tasks, model.inputs
+        shapes = {name: tuple(self.images.shape[1:])}
+        backend = TorchBackend()
+        plans = [model.plan(subnet, shapes) for subnet in subnets]
+        right = [0] * len(plans)
+        with torch.inference_mode():
+            for images, labels in self.batches():
+                for i, found in enumerate(backend.run_all(plans, {name: images})):
+                    right[i] += int((found[task].argmax(1) == labels).sum())
+        n = len(self.labels)
+        shares = [count / n for count in right]
+        return [Measured(p, n, float((p * (1 - p) / n) ** 0.5)) for p in shares]
+
+    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield parts of the images with their labels."""
+        for start in range(0, len(self.labels), _BATCH):
+            part = slice(start, start + _BATCH)
+            yield self.images[part], self.labels[part]
+
+    def split(self, first: int) -> tuple[Labelled, Labelled]:
+        """Return the first images and the others."""
+        images, labels = self.images, self.labels
+        return Labelled(images[:first], labels[:first]), Labelled(images[first:], labels[first:])
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Texts, and what their vectors are worth."""
+
+    evaluation: Evaluation
+
+    def __call__(self, model: Any, subnets: Sequence[Subnet]) -> list[Measured]:
+        """Return the score of each subnet."""
+        return scores(model, TorchBackend(), self.evaluation, subnets)
+
+
+def read_labelled(path: Path, image: ImageInput, labels: Sequence[str], seed: int) -> Labelled:
+    """Read images in a random order: a CSV with the columns file and label.
+
+    Args:
+        path: Files are named relative to its folder.
+        image: What they become.
+        labels: Of the model; what the column may hold.
+        seed: Of the order.
+
+    Raises:
+        ValueError: Naming the file, and the column or line at fault.
+    """
+    positions = {label: i for i, label in enumerate(labels)}
+    images, found = [], []
+    with reading(path, DataError), path.open(encoding="utf-8", newline="") as file:
+        rows = csv.DictReader(file)
+        for column in ("file", "label"):
+            if column not in (rows.fieldnames or ()):
+                raise DataError(f"{path} has no column {column!r}; needed: file, label")
+        for row in rows:
+            at = f"{path}, line {rows.line_num}"
+            if row["label"] not in positions:
+                raise DataError(f"{at}: label={row['label']!r} is none of the model's")
+            where = path.parent / (row["file"] or "")
+            if not where.is_file():
+                raise DataError(f"{at}: {where} does not exist")
+            try:
+                images.append(image.decode(Encoded(where.read_bytes())))
+            except ValueError as error:
+                raise DataError(f"{at}: {where}: {error}") from None
+            found.append(positions[row["label"]])
+    if not images:
+        raise DataError(f"{path} names no image")
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
+    return Labelled(torch.stack(images)[order], torch.tensor(found)[order])
+
+
+def measured(
+    model: Any,
+    subnets: Sequence[Subnet],
+    score: Scores,
+    objectives: Sequence[str],
+    clock: Callable[[], float] = time.perf_counter,
+) -> list[tuple[Measured, tuple[float, ...]]]:
+    """Return the score of each subnet and its objectives, all to be small.
+
+    Args:
+        model: With the weights or statistics of all of them.
+        subnets: To be measured.
+        score: On the user's data.
+        objectives: Of `OBJECTIVES`.
+        clock: In seconds.
+    """
+    of_score = score(model, subnets)
+    variants = {choices_of(model.space, subnet) for subnet in subnets}
+    built = {choices: build(model, choices) for choices in variants}
+    found = []
+    for subnet, own in zip(subnets, of_score, strict=True):
+        variant = built[choices_of(model.space, subnet)]
+        values = []
+        for name in objectives:
+            if name == "quality":
+                better = next(iter(model.tasks.values())).lower_is_better
+                values.append(own.value if better else -own.value)
+            else:
+                values.append(_COSTS[name](variant, subnet, clock))
+        found.append((own, tuple(values)))
+    return found
+
+
+def macs_of(model: Any, subnet: Subnet, clock: Callable[[], float] = time.perf_counter) -> float:
+    """Return the multiply-accumulates for an item of the model's usual shapes."""
+    return float(model.plan(subnet, model.inputs.plan_shapes()).cost.macs)
+
+
+def _milliseconds(model: Any, subnet: Subnet, clock: Callable[[], float]) -> float:
+    """Return the median time of one item alone, of the greatest length, in milliseconds."""
+    plan, inputs = _example(model, subnet)
+    backend, taken = TorchBackend(), []
+    with torch.inference_mode():
+        for _ in range(_RUNS):
+            start = clock()
+            backend.run(plan, inputs)
+            taken.append(1000 * (clock() - start))
+    return median(taken)
+
+
+def _bytes(model: Any, subnet: Subnet, clock: Callable[[], float]) -> float:
+    plan, inputs = _example(model, subnet)
+    return float(weight_bytes(model, plan, inputs))
+
+
+def _example(model: Any, subnet: Subnet) -> tuple[Any, Any]:
+    shapes = model.inputs.plan_shapes()
+    return model.plan(subnet, shapes), model.inputs.batch([model.inputs.longest()])
+
+
+_COSTS: Mapping[str, Callable[[Any, Subnet, Callable[[], float]], float]] = {
+    "macs": macs_of,
+    "ms": _milliseconds,
+    "bytes": _bytes,
+}
