@@ -20,18 +20,14 @@ def even(model: Any, share: float, length: int) -> Forms:
     layers = list(model.layers)
     config = layers[0].attention.config
     whole = macs_of((LayerForm("whole"),) * len(layers), layers, length)
-    best: tuple[float, Forms] | None = None
+    found: dict[tuple[float, float], Forms] = {}
     for groups in range(1, config.kv_heads + 1):
         for units in range(16, config.ffn + 1, 16):
             forms = (LayerForm("narrow", groups, units),) * len(layers)
             if macs_of(forms, layers, length) <= share * whole:
-                # Heads and units in like shares; of the cuts that fit, the largest such.
-                gap = abs(groups / config.kv_heads - max(share, units / config.ffn))
-                rank = units / config.ffn + groups / config.kv_heads - gap
-                if best is None or rank > best[0]:
-                    best = (rank, forms)
-    assert best is not None
-    return best[1]
+                shares = groups / config.kv_heads, units / config.ffn
+                found[min(shares), sum(shares)] = forms  # in like shares, as large as fits
+    return found[max(found)]
 
 
 def repaired(repair: str, model: Any, streams: Streams, forms: Forms) -> Sequence[Maps]:

@@ -55,7 +55,7 @@ def main() -> None:
     options.add_argument("--seeds", default="0,1,2", help="such as 0,1,2")
     options.add_argument("--seconds", type=float, default=200, help="of each search")
     options.add_argument("--only", choices=("uniform", "search"), help="one of the two parts")
-    options.add_argument("--rankings", help=f"of uniform cuts; default {','.join(RANKINGS)}")
+    options.add_argument("--rankings", help=f"default {','.join(RANKINGS)}")
     for name, default in asdict(Sizes()).items():
         options.add_argument(f"--{name.replace('_', '-')}", type=int, default=default)
     options.add_argument("--join", type=Path, nargs="+", help="print the rows of earlier files")
@@ -80,7 +80,7 @@ def main() -> None:
             found += uniform(model, read, whole, rankings, shares, seed, sizes)
         if chosen.only != "uniform":
             seconds = 8 if chosen.quick else chosen.seconds
-            found += searched(model, read, whole, shares, seed, seconds)
+            found += searched(model, read, whole, shares, seed, seconds, rankings)
     show(found)
     report.finish({"rows": found, "sizes": asdict(sizes)}, chosen.json)
 
@@ -150,11 +150,12 @@ def searched(
     shares: Sequence[float],
     seed: int,
     seconds: float,
+    rankings: Sequence[Ranking],
 ) -> list[dict[str, Any]]:
     """Score what `rheostat elasticize` finds in some seconds."""
     choose = AgreementQuality(read.choose, embed(model, read.choose))
     material = Material(read.fit, choose, choose, "similarity", "agreement", {})
-    options = RunOptions(seconds, tuple(sorted(shares)), seed=seed)
+    options = RunOptions(seconds, tuple(sorted(shares)), tuple(rankings), seed)
     started = time.monotonic()
     run = Run(
         model,

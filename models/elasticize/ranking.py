@@ -26,8 +26,8 @@ from models.nn.transformer import Layer
 from models.train.ranking import Importance, first_order_importance
 
 Ranking: TypeAlias = Literal["contribution", "magnitude", "first-order", "trajectory", "random"]
-_TRAJECTORY_ROWS = 24
-_TRAJECTORY_UNITS = 48  # masked together, neighbours by contribution
+_TRAJECTORY_ROWS = 12
+_TRAJECTORY_UNITS = 96  # masked together, neighbours by contribution
 _FIRST_ORDER_ROWS, _FIRST_ORDER_BATCH = 128, 32
 _DIRECTIONS = 2  # random ones per batch
 
@@ -132,7 +132,7 @@ def first_order(
     for start in range(0, len(rows), _FIRST_ORDER_BATCH):
         for _ in range(_DIRECTIONS):
             with torch.enable_grad():
-                y = rows[start : start + _FIRST_ORDER_BATCH]
+                y = rows[start : min(start + _FIRST_ORDER_BATCH, len(rows))]
                 for layer in stack.layers:
                     y = layer(layer.attention.config.kv_heads, layer.attention.config.ffn, y)
                 answers = stack.leave(y)

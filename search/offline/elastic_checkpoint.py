@@ -31,6 +31,8 @@ from search.offline.trials import Batches, vectors
 from search.quality.embeddings import scores, table_of
 from search.quality.table import TABLE, Table
 
+_TABLE_PART = 0.15  # of the time, for the table
+
 
 def elasticize(
     source: Path,
@@ -75,7 +77,8 @@ def elasticize(
         **about,
     }
     record = Record(out / RUN / TRIALS, told)
-    left = replace(options, seconds=max(1.0, options.seconds - (clock() - started)))
+    seconds = (1 - _TABLE_PART) * options.seconds - (clock() - started)
+    left = replace(options, seconds=max(1.0, seconds))
     found = Run(base, "exits", material, left, record, clock, report).run()
     report("measuring the table")
     write(found.model, out)

@@ -1,4 +1,4 @@
-"""The command line: `rheostat serve`, `models`, `train`, `convert`, `elasticize`, `search` ..."""
+"""The command line: `rheostat serve`, `models`, `train`, `convert`, `elasticize` and others."""
 
 from __future__ import annotations
 
