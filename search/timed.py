@@ -23,18 +23,18 @@ class TimedViews:
             lengths: Of each input that has one.
         """
         self._grid, self._lengths = grid, lengths
-        self._timed: dict[Timing, Timed] = {}
+        self._timed: dict[Timing, TimedGrid] = {}
 
-    def at(self, timing: Timing) -> Timed:
+    def at(self, timing: Timing) -> TimedGrid:
         """Return what a timing predicts."""
         if timing not in self._timed:
             if len(self._timed) >= _MAX_TIMINGS:
                 self._timed.clear()
-            self._timed[timing] = Timed(self._grid, timing, self._lengths)
+            self._timed[timing] = TimedGrid(self._grid, timing, self._lengths)
         return self._timed[timing]
 
 
-class Timed:
+class TimedGrid:
     """What one timing predicts.
 
     Attributes:

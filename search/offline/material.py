@@ -17,6 +17,7 @@ from models.files import reading
 from models.tasks import Metric
 from models.train.texts import normal
 from search.offline.converting import read_pairs
+from search.offline.errors import DataError
 from search.quality.agreement import AgreementQuality, ProbeQuality
 from search.quality.embeddings import Evaluation, SimilarityQuality
 from search.quality.table import FloatArray
@@ -30,10 +31,6 @@ MOST_MEASURED = 1000  # pairs or texts of the part that reports
 MOST_CHOOSING = 600
 _SHARES = (0.6, 0.8)  # ends of the parts that fit and choose
 _KINDS = "a .tsv of rated pairs, a .csv of labels or a .txt of texts"
-
-
-class DataError(ValueError):
-    """A file does not hold what is needed. The message names it."""
 
 
 @dataclass(frozen=True)

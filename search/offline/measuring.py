@@ -20,15 +20,12 @@ from models.inputs.image import ImageInput
 from models.run.weights import weight_bytes
 from models.space import Subnet
 from models.variants import build, choices_of
+from search.offline.errors import DataError
 from search.quality.embeddings import Evaluation, Measured, scores
 
 OBJECTIVES = ("quality", "macs", "ms", "bytes")
 _BATCH = 64
 _RUNS = 5  # of which the median counts
-
-
-class DataError(ValueError):
-    """A file does not hold what is needed. The message names it."""
 
 
 class Scores(Protocol):

@@ -12,12 +12,9 @@ from models.elasticize.ranking import Ranking
 from models.families.pruned import LayerForm
 from models.files import reading
 from search.offline.cuts import Forms
+from search.offline.errors import RecordError
 
 TRIALS = "trials.jsonl"
-
-
-class RecordError(ValueError):
-    """What an earlier run has kept is damaged, or of another run. The message names the file."""
 
 
 @dataclass

@@ -26,6 +26,7 @@ from models.files import reading, replacing
 from models.space import Space
 from models.train.statistics import estimated, only
 from search.offline.converting import read_pairs
+from search.offline.errors import RecordError
 from search.offline.front_chart import chart
 from search.offline.genes import gene_space, genes_of, needs_statistics, subnet_of
 from search.offline.linas import POPULATION, Genes, linas, not_beaten
@@ -36,10 +37,6 @@ from search.quality.table import TABLE
 
 RECORD = "search.jsonl"
 MEASURED = "measured"  # folder of the statistics of everything that was measured
-
-
-class RecordError(ValueError):
-    """What an earlier search wrote does not belong to this one. The message names the file."""
 
 
 @dataclass(frozen=True)

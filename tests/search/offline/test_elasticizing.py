@@ -13,10 +13,11 @@ from typer.testing import CliRunner
 from models import formats
 from search.offline.elastic_checkpoint import embed, whole_model
 from search.offline.elasticizing import Run
+from search.offline.errors import RecordError
 from search.offline.front_page import PAGE, PICTURE
 from search.offline.material import Material, read_material
 from search.offline.options import RunOptions, named
-from search.offline.record import Record, RecordError
+from search.offline.record import Record
 from server import catalog
 from server.cli.main import cli
 from tests.models.formats.public import write_folder

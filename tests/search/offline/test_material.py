@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from models.train.texts import normal
-from search.offline.material import DataError, parts, read_labels, read_material, read_texts
+from search.offline.errors import DataError
+from search.offline.material import parts, read_labels, read_material, read_texts
 from search.quality.table import FloatArray
 
 
