@@ -235,7 +235,7 @@ def joint_bits(quick: bool) -> list[list[object]]:
                 max((scores[(own <= most) & fits]), default=float("nan"))
                 for fits in (bits > 0, bits == 32, bits == 8)
             ]
-            result.append([name, f"{share:.0%}", most / unit, *map(float, best)])
+            result.append([name, f"{share:.0%}", *map(float, (most / unit, *best))])
     return result
 
 
