@@ -173,10 +173,11 @@ class Finder:
         if budget.latency_ms is not None and terms.timing is None:
             raise ValueError("a latency budget needs terms with a timing")
         asked, lasting = self.request(tasks, preferences), terms
-        is_cheapest_timed = budget.min_quality is not None and len(self.grid.loads) > 1
-        if math.isinf(terms.max_seconds) and not terms.price and not is_cheapest_timed:
+        if math.isinf(terms.max_seconds) and not terms.price:
             # Then predictions, which change, have no say.
-            lasting = Terms(terms.price, resident=terms.resident)
+            timing = None if terms.timing is None else terms.timing.calibrated
+            is_timed = budget.min_quality is not None and len(self.grid.loads) > 1
+            lasting = Terms(terms.price, timing if is_timed else None, resident=terms.resident)
         found = self._remembered(asked, budget, tolerance, lasting)
         if terms.timing is None:
             return found.selection

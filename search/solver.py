@@ -153,10 +153,14 @@ class Solver:
     def _cheapest_by_time(
         self, request: Request, budget: Budget, tolerance: float, terms: Terms
     ) -> Chosen | None:
-        """Minimise time with quality at least the floor; None if a ceiling may forbid that."""
+        """Minimise time with quality at least the floor; None if a ceiling may forbid that.
+
+        Time is as calibrated. Corrections follow what has run: a subnet that runs slowly because it
+        is new would be left for another new one, again and again.
+        """
         assert terms.timing is not None
         assert budget.min_quality is not None
-        view = self._timed.at(terms.timing.shared).view
+        view = self._timed.at(terms.timing.calibrated.shared).view
         options, allowed = view.options(request), _allowed(view, terms)
         most_us = float(options.highest_cost.max())
         keeping = Cheapest(options, request.weights, budget.min_quality - ROUNDING, allowed)

@@ -82,7 +82,7 @@ def rheostat(checkpoint: Path, models: Path, name: str, num_threads: int) -> lis
     own = {"model": CONVERTED}
     same = (
         Way(SAME_WEIGHTS, own),
-        Way(f"{SAME_WEIGHTS}, {_REDUCED}", own | {"budget": _KEPT}, is_reduced=True),
+        Way(f"{SAME_WEIGHTS}, {_REDUCED}", own | {"budget": _KEPT} | _CUT, is_reduced=True),
     )
     elastic = tuple(
         Way(f"{name}, {what}", {"model": name, "budget": budget} | _CUT, name, is_reduced)

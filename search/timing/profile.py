@@ -2,16 +2,15 @@
 
 Milliseconds never follow from MACs. A step's time depends on what it computes, on how many rows
 it is given and on how long they are, so each function has a curve over both
-(`search.timing.calibrate` measures them). What is seen of real batches corrects a
-curve by a ratio for each size of batches, as back ends decide for each size what runs it: torch
-until there is something faster.
+(`search.timing.calibrate` measures them). What is seen of real batches corrects a curve by a ratio
+for each size of batches, as back ends decide for each size what runs it: torch at first.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass, field, fields
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -134,8 +133,12 @@ class LatencyProfile:
     @property
     def measured(self) -> dict[str, Any]:
         """The arguments that make the same profile, without its corrections."""
-        names = ("curves", "rows", "lengths", "seconds", "sequences")
-        return {name: getattr(self, name) for name in names}
+        return {one.name: getattr(self, one.name) for one in fields(self) if one.init}
+
+    @cached_property
+    def calibrated(self) -> LatencyProfile:
+        """The same curves, whatever was seen since."""
+        return LatencyProfile(**self.measured)
 
     def adopt(self, corrections: Corrections, drift: float) -> None:
         """Predict as another profile of the same curves, which observes."""

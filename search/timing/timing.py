@@ -37,6 +37,11 @@ class Timing:
         """The timing of a full batch, of which each item takes its part."""
         return Timing(self.profile, SHARED * self.rows, self.version)
 
+    @property
+    def calibrated(self) -> Timing:
+        """The timing of the same batch by what was measured at first."""
+        return Timing(self.profile.calibrated, self.rows, 0)
+
     def microseconds(self, numbers: NDArray[np.int64], lengths: FloatArray) -> FloatArray:
         """Predict functions.
 

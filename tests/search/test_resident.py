@@ -7,12 +7,14 @@ from random import Random
 import numpy as np
 import pytest
 
+from models.space import Subnet
 from search.budget import Budget, InfeasibleBudgetError
 from search.find import Finder, NotResidentError, Selection
 from search.finders import Finders
 from search.grid import Resident
 from search.quality.table import FloatArray
 from search.terms import Terms
+from search.timing.profile import Corrections
 from search.timing.timing import SHARED, Timing
 from tests.search.brute import BruteForce
 from tests.search.toys import Necked, random_profile, random_table
@@ -115,6 +117,23 @@ def test_a_floor_on_quality_takes_the_fastest_where_weights_differ(
         found = finder.find(budget=Budget(min_quality=floor), tolerance=0, terms=terms)
         assert found.quality >= floor - 1e-8
         assert is_fastest(found, built, weights, timing, floor)
+
+
+def test_the_fastest_that_keeps_a_floor_stays_the_same_whatever_was_slow(
+    finders: Finders, finder: Finder
+) -> None:
+    profile = random_profile(finders.functions)
+    asked = Budget(min_quality=0.6)
+
+    def chosen() -> Subnet:
+        return finder.find(budget=asked, terms=Terms(timing=Timing.of(profile, 1))).subnet
+
+    first = chosen()
+    ratios = np.where(np.arange(len(profile.seconds)) % 2, 100.0, 0.01)
+    for corrections in (ratios, 1 / ratios):
+        each = np.repeat(corrections[:, None], profile.corrections.ratios.shape[1], axis=1)
+        profile.adopt(Corrections(each, profile.corrections.version + 1), 1.0)
+        assert chosen() == first
 
 
 def test_what_all_could_do_and_nothing_that_is_built_says_which_weights_would(
