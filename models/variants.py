@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from itertools import product
 from typing import NoReturn, Protocol, TypeAlias, runtime_checkable
 
+import torch
 from torch import nn
 
 from models.elastic import Elastic
@@ -86,6 +87,13 @@ def added_bytes(model: nn.Module, base: nn.Module) -> int:
         for tensor in _tensors(model)
     }
     return sum(size for where, size in own.items() if where not in known)
+
+
+def exact_dtype(model: nn.Module) -> torch.dtype:
+    """Return the smallest floating-point type that holds every weight exactly, half or single."""
+    floats = [own for own in model.state_dict().values() if own.is_floating_point()]
+    halves = all(torch.equal(own, own.half().to(own.dtype)) for own in floats)
+    return torch.float16 if halves else torch.float32
 
 
 def _tensors(model: nn.Module) -> list[nn.Parameter]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from statistics import median
 from typing import Any, Protocol
@@ -187,3 +188,11 @@ _COSTS: Mapping[str, Callable[[Any, Subnet, Callable[[], float]], float]] = {
     "ms": _milliseconds,
     "bytes": _bytes,
 }
+
+
+def digest(parts: Iterable[Any]) -> str:
+    """Return a digest of arrays or bytes, one after the other."""
+    found = sha256()
+    for part in parts:
+        found.update(part if isinstance(part, bytes) else part.tobytes())
+    return found.hexdigest()

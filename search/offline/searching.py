@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +24,22 @@ from models.families.convnet import Convnet
 from models.files import reading, replacing
 from models.space import Space
 from models.train.statistics import estimated, only
+from models.variants import exact_dtype, loaded
 from search.offline.converting import read_pairs
 from search.offline.errors import RecordError
 from search.offline.front_chart import chart
 from search.offline.genes import gene_space, genes_of, needs_statistics, subnet_of
 from search.offline.linas import POPULATION, Genes, linas, not_beaten
 from search.offline.linas import Measured as Found
-from search.offline.measuring import OBJECTIVES, Scores, Texts, macs_of, measured, read_labelled
+from search.offline.measuring import (
+    OBJECTIVES,
+    Scores,
+    Texts,
+    digest,
+    macs_of,
+    measured,
+    read_labelled,
+)
 from search.quality.embeddings import Measured, SimilarityQuality, table_of
 from search.quality.table import TABLE
 
@@ -118,6 +126,13 @@ class Search:
         return own
 
     @property
+    def ends(self) -> list[Genes]:
+        """What every server runs first: the smallest subnets and the largest, which is the last."""
+        smallest, largest = self.space.smallest, self.space.largest
+        every = (smallest, smallest | loaded(self.space), largest)
+        return list(dict.fromkeys(genes_of(self.space, end) for end in every))
+
+    @property
     def exact(self) -> list[bool]:
         """Of each objective, whether it follows from the subnet alone."""
         return [name == "macs" for name in self.plan.objectives]
@@ -150,15 +165,15 @@ class Search:
         return [values for _, values in results]
 
     def run(self, is_over: Callable[[], bool] = lambda: False) -> None:
-        """Measure the two ends, then search.
+        """Measure the ends, then search.
 
         Raises:
             ValueError: If the largest subnet scores nothing on the data.
         """
-        ends = [genes_of(self.space, end) for end in (self.space.smallest, self.space.largest)]
-        if missing := [genes for genes in dict.fromkeys(ends) if genes not in self.found]:
+        ends = self.ends
+        if missing := [genes for genes in ends if genes not in self.found]:
             self.found.update(zip(missing, self.measured(missing), strict=True))
-        if (score := self.scores[ends[1]]).value <= 0:
+        if (score := self.scores[ends[-1]]).value <= 0:
             raise ValueError(
                 f"{self.model.name} scores {score.value:.3g} with its largest subnet; a search "
                 "needs data on which that is above 0"
@@ -171,10 +186,10 @@ class Search:
         """Return what nothing measured beats, and the two ends; the largest last."""
         rows = list(self.found)
         kept = {rows[i] for i in not_beaten(np.array(list(self.found.values())))}
-        ends = [genes_of(self.space, end) for end in (self.space.smallest, self.space.largest)]
+        ends = self.ends
         macs = {genes: macs_of(self._planner, subnet_of(self.space, genes)) for genes in kept}
         inner = sorted(kept - set(ends), key=lambda genes: macs[genes])
-        return list(dict.fromkeys([ends[0], *inner, ends[1]]))
+        return [*ends[:-1], *inner, ends[-1]]
 
     @cached_property
     def _planner(self) -> Any:
@@ -190,7 +205,7 @@ class Search:
         path = self.out / RECORD
         model = self.model
         head = {
-            "model": _digest(tensor.numpy() for tensor in model.state_dict().values()),
+            "model": digest(tensor.numpy() for tensor in model.state_dict().values()),
             "data": data,
             "objectives": list(self.plan.objectives),
             "axes": [[axis.name, list(axis.values)] for axis in self.space.axes],
@@ -240,25 +255,17 @@ def prepared(model: Any, plan: SearchPlan, data: Path, out: Path, images: int) -
         raise ValueError(f"{model.name}: one input, an image or a text, is needed to search")
     if kind == "text":
         score = Texts(SimilarityQuality(read_pairs(data)))
-        return Search(model, out, plan, score, data=_digest([data.read_bytes()]))
+        return Search(model, out, plan, score, data=digest([data.read_bytes()]))
     if len(model.tasks) != 1:
         raise ValueError(f"{model.name} has {len(model.tasks)} tasks; one is needed to search")
     (task,) = model.tasks.values()
     labelled = read_labelled(data, model.inputs[name].type, task.labels, plan.seed)
-    digest = _digest(part.numpy() for part in (labelled.images, labelled.labels))
+    own = digest(part.numpy() for part in (labelled.images, labelled.labels))
     batches: Sequence[Tensor] = ()
     if needs_statistics(model):
         known, labelled = labelled.split(min(images, len(labelled.labels) // 2))
         batches = [part for part, _ in known.batches()]
-    return Search(model, out, plan, labelled, batches, f"{digest}-{images}")
-
-
-def _digest(parts: Iterable[Any]) -> str:
-    """Return a digest of arrays or bytes, one after the other."""
-    digest = sha256()
-    for part in parts:
-        digest.update(part if isinstance(part, bytes) else part.tobytes())
-    return digest.hexdigest()
+    return Search(model, out, plan, labelled, batches, f"{own}-{images}")
 
 
 def write(search: Search, family: str, files: Sequence[str] = ()) -> list[Genes]:
@@ -279,17 +286,10 @@ def write(search: Search, family: str, files: Sequence[str] = ()) -> list[Genes]
     found = [search.scores[genes] for genes in front]
     table = table_of(model, subnets, dict.fromkeys(model.tasks, found))
     table.save(out / TABLE, model.space)
-    checkpoint.save(out, model, family, _stored_as(model), files=[TABLE, *files])
+    checkpoint.save(out, model, family, exact_dtype(model), files=[TABLE, *files])
     for i, name in enumerate(search.plan.objectives[1:], 1):
         points = [(values[i], search.scores[genes].value) for genes, values in search.found.items()]
         best = [(search.found[genes][i], search.scores[genes].value) for genes in front]
         title = f"{model.name}: {task} over {name}, {len(points)} subnets measured"
         (out / f"front-{name}.svg").write_text(chart(title, name, task, points, best))
     return front
-
-
-def _stored_as(model: Any) -> torch.dtype:
-    """Return the smaller type that holds every weight exactly."""
-    floats = [own for own in model.state_dict().values() if own.is_floating_point()]
-    halves = all(torch.equal(own, own.half().to(own.dtype)) for own in floats)
-    return torch.float16 if halves else torch.float32
