@@ -94,9 +94,10 @@ def run(folder: Path, file: File, batch: Mapping[str, Value]) -> dict[str, Tenso
     """Run the file in ONNX Runtime; returns its outputs by name."""
     import onnxruntime as ort
 
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    session = ort.InferenceSession(str(folder / ONNX), options, ["CPUExecutionProvider"])
+    from models.backends.onnx.sessions import options_beside
+
+    path = str(folder / ONNX)
+    session = ort.InferenceSession(path, options_beside(), ["CPUExecutionProvider"])
     given = [tensor.numpy() for tensor in tensors_of(batch)]
     names = [one.name for one in session.get_outputs()]
     if [one.name for one in session.get_inputs()] != list(file.inputs):

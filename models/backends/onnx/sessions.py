@@ -62,6 +62,18 @@ def share_pools(threads: int) -> None:
         raise ValueError(f"threads={threads}: this process has a pool of {_pool_size} already")
 
 
+def options_beside() -> ort.SessionOptions:
+    """Return options of a session for a moment, which is in no cache; it uses a pool that is there.
+
+    The runtime refuses a session with threads of its own in a process that has a pool.
+    """
+    options = ort.SessionOptions()
+    options.log_severity_level = 3  # errors
+    with _pool_lock:
+        options.use_per_session_threads = _pool_size is None
+    return options
+
+
 class Session:
     """A graph ready to run.
 

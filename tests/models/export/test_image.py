@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
+from models.backends.onnx.sessions import options_beside
 from models.backends.torch import TorchBackend
 from models.export import Facts, write
 from models.export.image import PREPROCESSOR
@@ -57,7 +58,8 @@ def rebuilt(folder: Path, images: Tensor) -> dict[str, Tensor]:
 
 
 def by_onnx(folder: Path, images: Tensor) -> Mapping[str, Tensor]:
-    session = runtime.InferenceSession(str(folder / ONNX), providers=["CPUExecutionProvider"])
+    path = str(folder / ONNX)
+    session = runtime.InferenceSession(path, options_beside(), ["CPUExecutionProvider"])
     names = [one.name for one in session.get_outputs()]
     found = session.run(names, {"pixel_values": images.numpy()})
     return {name: torch.from_numpy(value) for name, value in zip(names, found, strict=True)}

@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from models import formats
+from models.backends.onnx.sessions import options_beside
 from models.export import ExportError, Facts, write
 from models.export.onnx_file import ONNX
 from models.families.exits import Exits, ExitsConfig
@@ -68,7 +69,8 @@ def by_onnx(folder: Path, texts: Sequence[str]) -> Tensor:
         "input_ids": np.array([one.ids for one in found]),
         "attention_mask": np.array([one.attention_mask for one in found]),
     }
-    session = runtime.InferenceSession(str(folder / ONNX), providers=["CPUExecutionProvider"])
+    path = str(folder / ONNX)
+    session = runtime.InferenceSession(path, options_beside(), ["CPUExecutionProvider"])
     (vectors,) = session.run(["sentence_embedding"], given)
     return torch.from_numpy(vectors)
 

@@ -315,7 +315,7 @@ REFUSED: list[tuple[str, str, dict[str, Any], str]] = [
     ("bert", MAIN, {"truncate_dim": 8}, "truncate_dim=8; allowed: no such field"),
     ("bert", MAIN, {"temperature": 8}, "temperature=8; allowed: no such field"),
     ("bert", MAIN, {"default_prompt_name": 5}, "default_prompt_name=5; allowed: a text"),
-    ("bert", POOLING, {"pooling_mode": "max"}, r"pooling_mode=\['max'\]; allowed"),
+    ("bert", POOLING, {"pooling_mode": "sum"}, r"pooling_mode=\['sum'\]; allowed"),
     ("bert", POOLING, {"alpha": 1}, "alpha=1; allowed: no such field"),
     ("bert", NORM, {"module_input_name": "token_embeddings"}, "module_input_name='token_embeddi"),
 ]
