@@ -175,9 +175,10 @@ class Finder:
         asked, lasting = self.request(tasks, preferences), terms
         if math.isinf(terms.max_seconds) and not terms.price:
             # Then predictions, which change, have no say.
-            timing = None if terms.timing is None else terms.timing.calibrated
+            lasting = Terms(resident=terms.resident)
             is_timed = budget.min_quality is not None and len(self.grid.loads) > 1
-            lasting = Terms(terms.price, timing if is_timed else None, resident=terms.resident)
+            if is_timed and terms.timing is not None:
+                lasting = lasting._replace(timing=terms.timing.calibrated)
         found = self._remembered(asked, budget, tolerance, lasting)
         if terms.timing is None:
             return found.selection

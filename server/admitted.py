@@ -12,7 +12,7 @@ from models.inputs import Item
 from models.nn.ragged import Value
 from search.find import Selection
 from server.choose import Choice, Question
-from server.engine.item import ItemResult, PreparedPlan, QueueItem
+from server.engine.item import ItemResult, PreparedPlan, QueueItem, shared_part
 from server.engine.reservation import Reservation
 from server.items import macs_of
 from server.observe.metrics import Stage
@@ -106,9 +106,7 @@ class Admitted:
         items = [self.queued(prepared, self.items[i], kept) for i, kept in known.items()]
         results = await self.room.submit(items)
         whole = macs_of(prepared, [item.inputs for item in items])
-        # Equal parts of a value may add up to a hair more than it.
-        done = sum(result.macs for result in results)
-        self.shared = max(0.0, 1 - done / whole) if whole else 0.0
+        self.shared = shared_part(sum(result.macs for result in results), whole)
         slowest = max(results, key=lambda result: result.queue_s + result.run_s)
         self.seconds[Stage.QUEUE] += slowest.queue_s
         self.seconds[Stage.RUN] += slowest.run_s

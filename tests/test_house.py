@@ -27,7 +27,6 @@ LONG_FUNCTIONS = {
     "server/api/tei/tokens.py:routes": "likewise",
     "server/app.py:create_app": "wiring, in order",
     "server/cli/commands.py:text": "the options of one command",
-    "server/cli/searching.py:search": "the options of one command",
     "server/observe/metrics.py:__init__": "one metric after the other",
 }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
-from models.backends.onnx.export import compute_weights, quiet
+from models.backends.onnx.export import traced
 from models.core import Plan
 from models.export.padded import PaddedLayout
 from models.export.parts import ExportError
@@ -24,7 +23,6 @@ from models.run.chain import Chain
 ONNX = "model.onnx"
 OPSET = 18  # old enough for most runtimes
 _LENGTHS = ((5, 2, 9), (3,))  # of sample rows
-_EXPORTING = threading.Lock()  # tracing patches classes of the whole process
 
 
 @dataclass(frozen=True)
@@ -59,21 +57,14 @@ def export(plan: Plan, inputs: Inputs) -> File:
     dynamic = tuple({0: Dim.DYNAMIC, **({1: Dim.DYNAMIC} if text else {})} for text in texts)
     function = _Function(plan, {name: len(kinds) == 2 for name, kinds in names.items()}).eval()
     flat = {one: what for kinds in names.values() for one, what in kinds.items()}
-    with _EXPORTING, torch.no_grad():
-        quiet()
-        program = torch.export.export(
-            function, tuple(tensors), dynamic_shapes=(dynamic,), strict=False
-        )
-        compute_weights(program)
-        made = torch.onnx.export(
-            program,
-            dynamo=True,
-            verbose=False,
-            opset_version=OPSET,
-            input_names=list(flat),
-            output_names=list(dict.fromkeys(outputs.values())),
-        )
-    assert made is not None
+    made = traced(
+        function,
+        tensors,
+        dynamic,
+        OPSET,
+        input_names=list(flat),
+        output_names=list(dict.fromkeys(outputs.values())),
+    )
     return File(made, flat, outputs)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import platform
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -23,6 +22,7 @@ from search.offline.cuts import macs_of
 from search.offline.elasticizing import Run
 from search.offline.front_page import Point
 from search.offline.material import Embed, Material
+from search.offline.measuring import digest
 from search.offline.options import Found, RunOptions
 from search.offline.quantizing import quantize
 from search.offline.record import TRIALS, Record
@@ -71,7 +71,7 @@ def elasticize(
     material = read(lambda texts: embed(base, texts))
     base = whole_model(source, name, {material.task: material.metric})
     told = {
-        "model": digest_of(base),
+        "model": digest(tensor.numpy() for tensor in base.state_dict().values()),
         "metric": material.metric,
         "keep": list(options.keep),
         **about,
@@ -109,14 +109,6 @@ def embed(model: Any, texts: Any) -> Any:
                 x = layer(config.kv_heads, config.ffn, x)
             ends.append(x)
         return vectors(batches, stack.leave, ends)
-
-
-def digest_of(model: Exits) -> str:
-    """Return what is equal for equal weights."""
-    digest = hashlib.sha256()
-    for tensor in model.state_dict().values():
-        digest.update(tensor.numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _measured(out: Path, material: Material, found: Found) -> list[Point]:

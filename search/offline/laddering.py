@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from models import checkpoint
 from models.checkpoint import Checkpoint, Manifest
 from models.families.ladder import AXIS, Ladder, LadderConfig, Member
 from models.files import replacing
 from models.space import Subnet
+from models.variants import exact_dtype
 from search.quality.table import TABLE, Cells, Score, Table
 
 
@@ -69,9 +67,7 @@ def ladder(folders: Sequence[Path], out: Path, name: str) -> Manifest:
     _ = made.inputs  # refused here if they do not take the same
     table = _table(made, rungs)
     table.save(out / TABLE, made.space)
-    return checkpoint.save(
-        out, made.eval(), "ladder", _lossless(made.state_dict()), (TABLE, *made.assets)
-    )
+    return checkpoint.save(out, made.eval(), "ladder", exact_dtype(made), (TABLE, *made.assets))
 
 
 def _rung(folder: Path) -> _Rung:
@@ -113,12 +109,3 @@ def _copy_shared(file: str, folders: Sequence[Path], out: Path) -> None:
             raise ValueError(f"{folder / file} differs from {holders[0] / file}; it must not")
     with replacing(out / file) as part:
         part.write_bytes(first)
-
-
-def _lossless(state: dict[str, Any]) -> torch.dtype:
-    """Return the smaller type that holds every weight exactly."""
-
-    def fits(tensor: Tensor) -> bool:
-        return not tensor.is_floating_point() or torch.equal(tensor.half().float(), tensor.float())
-
-    return torch.float16 if all(map(fits, state.values())) else torch.float32

@@ -6,7 +6,6 @@ decided nothing.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from models.files import reading
 from models.tasks import Metric
 from models.train.texts import normal
 from search.offline.converting import read_pairs
+from search.offline.csv_rows import rows_of
 from search.offline.errors import DataError
 from search.quality.agreement import AgreementQuality, ProbeQuality
 from search.quality.embeddings import Evaluation, SimilarityQuality
@@ -94,18 +94,14 @@ def read_labels(path: Path) -> list[tuple[str, str]]:
     Raises:
         ValueError: Naming the file, and the column or line at fault.
     """
-    with reading(path, DataError), path.open(encoding="utf-8", newline="") as file:
-        rows = csv.DictReader(file)
-        for column in ("text", "label"):
-            if column not in (rows.fieldnames or ()):
-                raise DataError(f"{path} has no column {column!r}; needed: text, label")
-        found: dict[str, str] = {}
-        for row in rows:
+    found: dict[str, str] = {}
+    with reading(path, DataError):
+        for at, row in rows_of(path, ("text", "label")):
             text, label = (row["text"] or "").strip(), (row["label"] or "").strip()
             if not text or not label:
-                raise DataError(f"{path}, line {rows.line_num}: text and label must not be empty")
+                raise DataError(f"{at}: text and label must not be empty")
             if found.setdefault(text, label) != label:
-                raise DataError(f"{path}, line {rows.line_num}: {text!r} has another label above")
+                raise DataError(f"{at}: {text!r} has another label above")
         return list(_enough(found, path).items())
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from models.inputs.image import ImageInput
 from models.run.weights import weight_bytes
 from models.space import Subnet
 from models.variants import build, choices_of
+from search.offline.csv_rows import rows_of
 from search.offline.errors import DataError
 from search.quality.embeddings import Evaluation, Measured, scores
 
@@ -100,15 +100,11 @@ def read_labelled(path: Path, image: ImageInput, labels: Sequence[str], seed: in
     """
     positions = {label: i for i, label in enumerate(labels)}
     images, found = [], []
-    with reading(path, DataError), path.open(encoding="utf-8", newline="") as file:
-        rows = csv.DictReader(file)
-        for column in ("file", "label"):
-            if column not in (rows.fieldnames or ()):
-                raise DataError(f"{path} has no column {column!r}; needed: file, label")
-        for row in rows:
-            at = f"{path}, line {rows.line_num}"
-            if row["label"] not in positions:
-                raise DataError(f"{at}: label={row['label']!r} is none of the model's")
+    with reading(path, DataError):
+        for at, row in rows_of(path, ("file", "label")):
+            label = row["label"]
+            if label is None or label not in positions:
+                raise DataError(f"{at}: label={label!r} is none of the model's")
             where = path.parent / (row["file"] or "")
             if not where.is_file():
                 raise DataError(f"{at}: {where} does not exist")
@@ -116,7 +112,7 @@ def read_labelled(path: Path, image: ImageInput, labels: Sequence[str], seed: in
                 images.append(image.decode(Encoded(where.read_bytes())))
             except ValueError as error:
                 raise DataError(f"{at}: {where}: {error}") from None
-            found.append(positions[row["label"]])
+            found.append(positions[label])
     if not images:
         raise DataError(f"{path} names no image")
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))

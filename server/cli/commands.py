@@ -14,12 +14,14 @@ from models.train.slimmable import Recipe
 from models.train.text import Strategy, TextRecipe
 from search.offline import laddering
 from search.offline.training import train_slimmable
+from server.cli.failing import failing, missing, numbers
 from server.settings import data_folder
 
 train = typer.Typer(help="Train an elastic model.", no_args_is_help=True)
 
 _DEFAULT = Recipe()
 _TEXT_DEFAULT = TextRecipe()
+_WHOLE = "whole numbers, such as 2,4,6"
 
 
 @train.callback()
@@ -112,8 +114,8 @@ def text(
     try:
         from search.offline import text_data, text_training
     except ModuleNotFoundError as error:
-        raise without_extra(error) from None
-    try:
+        raise missing(error.name) from None
+    with failing():
         if strategy not in get_args(Strategy):
             raise ValueError(f"--strategy={strategy} must be one of {list(get_args(Strategy))}")
         if (strategy == "pairs") != (pairs is not None):
@@ -135,9 +137,6 @@ def text(
             raise ValueError(f"--data={data} must be one of {list(text_data.DATA)}")
         read = text_data.DATA[data]
         text_training.train_text(source, read(data_folder()), out, name, recipe, init)
-    except (ValueError, OSError) as error:
-        typer.echo(f"rheostat: {error}", err=True)
-        raise typer.Exit(2) from None
     typer.echo(f"done; serve it with: rheostat serve --models {out}")
 
 
@@ -147,12 +146,6 @@ def _pairs(text: str) -> tuple[tuple[int, int], ...]:
         return tuple((int(depth), int(dim)) for depth, dim in found)
     except ValueError:
         raise ValueError(f"--pairs={text} must be depth:dim, such as 2:32,4:64") from None
-
-
-def without_extra(error: ModuleNotFoundError) -> typer.Exit:
-    """Say which extra has a module that is missing, and return what ends the command."""
-    typer.echo(f"rheostat: {error.name} is missing: pip install 'rheostat[train]'", err=True)
-    return typer.Exit(2)
 
 
 def convert(
@@ -175,18 +168,15 @@ def convert(
         # Rank correlation comes with the extra train, which serving does without.
         from search.offline import converting
     except ModuleNotFoundError as error:
-        raise without_extra(error) from None
+        raise missing(error.name) from None
     choices: Choices = {}
-    try:
+    with failing():
         if depths is not None:
-            choices["depths"] = _numbers("depths", depths)
+            choices["depths"] = numbers("depths", depths, int, _WHOLE)
         if dims is not None:
-            choices["dims"] = _numbers("dims", dims)
+            choices["dims"] = numbers("dims", dims, int, _WHOLE)
         rated = converting.read_pairs(pairs)
         converting.convert(source, out, name or source.resolve().name, rated, **choices)
-    except (ValueError, OSError) as error:
-        typer.echo(f"rheostat: {error}", err=True)
-        raise typer.Exit(2) from None
     typer.echo(f"done; serve it with: rheostat serve --models {out}")
 
 
@@ -196,11 +186,8 @@ def ladder(
     name: Annotated[str, typer.Option(help="What clients will ask for.")],
 ) -> None:
     """Put models that were trained apart behind one name: the budget chooses which one answers."""
-    try:
+    with failing():
         laddering.ladder(members, out, name)
-    except (ValueError, OSError) as error:
-        typer.echo(f"rheostat: {error}", err=True)
-        raise typer.Exit(2) from None
     typer.echo(f"done; serve it with: rheostat serve --models {out}")
 
 
@@ -219,8 +206,8 @@ def quantize(
         from search.offline import converting, quantizing, text_data
         from search.quality.embeddings import SimilarityQuality
     except ModuleNotFoundError as error:
-        raise without_extra(error) from None
-    try:
+        raise missing(error.name) from None
+    with failing():
         if (pairs is None) == (data is None):
             raise ValueError("one of --pairs and --data is needed")
         if data is not None and data not in text_data.DATA:
@@ -231,16 +218,6 @@ def quantize(
             else SimilarityQuality(converting.read_pairs(cast(Path, pairs)))
         )
         before, after = quantizing.quantize(folder, evaluation)
-    except (ValueError, OSError) as error:
-        typer.echo(f"rheostat: {error}", err=True)
-        raise typer.Exit(2) from None
     typer.echo(
         f"done; whole model, n {after.n}: {before.value:.4f} with 32 bits, {after.value:.4f} with 8"
     )
-
-
-def _numbers(option: str, text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise ValueError(f"--{option}={text} must be whole numbers, such as 2,4,6") from None

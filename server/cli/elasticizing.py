@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from tqdm import tqdm
 
-from server.cli.commands import without_extra
+from server.cli.failing import failing, missing, numbers
 
 _KEEP = "0.25,0.4,0.5,0.6,0.8"
 
@@ -70,12 +71,12 @@ def elasticize(
     try:
         from search.offline import elastic_checkpoint, front_page, material, options
     except ModuleNotFoundError as error:
-        raise without_extra(error) from None
+        raise missing(error.name) from None
     progress = Progress(60 * minutes)
-    try:
+    with failing(), closing(progress):
         chosen = options.RunOptions(
             seconds=60 * minutes,
-            keep=_shares(keep),
+            keep=numbers("keep", keep, float, f"shares, such as {_KEEP}"),
             rankings=options.named(rankings),
             seed=seed,
         )
@@ -92,18 +93,6 @@ def elasticize(
             time.monotonic,
             progress.tell,
         )
-    except (ValueError, OSError) as error:
-        progress.close()
-        typer.echo(f"rheostat: {error}", err=True)
-        raise typer.Exit(2) from None
-    progress.close()
     typer.echo(front_page.plain(front))
     typer.echo(f"picture: {out / front_page.PICTURE}, page: {out / front_page.PAGE}")
     typer.echo(f"done; serve it with: rheostat serve --models {out}")
-
-
-def _shares(text: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise ValueError(f"--keep={text} must be shares, such as {_KEEP}") from None

@@ -14,6 +14,7 @@ from models.space import Subnet
 from models.variants import loaded
 from search.budget import Budget, InfeasibleBudgetError
 from server.catalog import CatalogError, find_checkpoints, load_one
+from server.cli.failing import failing, missing
 from server.served import Served
 from server.settings import Settings
 
@@ -41,18 +42,15 @@ def export(
 ) -> None:
     """Write one subnet as plain ONNX and as a folder of its public library, to be run elsewhere."""
     try:
-        served = _served(model)
-        asked = None if tasks is None else tasks.split(",")
-        chosen = _chosen(served, subnet, budget, asked)
-        remarks = write(served, chosen, out, asked)
+        with failing():
+            served = _served(model)
+            asked = None if tasks is None else tasks.split(",")
+            chosen = _chosen(served, subnet, budget, asked)
+            remarks = write(served, chosen, out, asked)
     except ModuleNotFoundError as error:
         if error.name not in _EXTRA:
             raise
-        typer.echo(f"rheostat: {error.name} is missing: pip install 'rheostat[cpu]'", err=True)
-        raise typer.Exit(2) from None
-    except (ValueError, OSError) as error:
-        typer.echo(f"rheostat: {error}", err=True)
-        raise typer.Exit(2) from None
+        raise missing(error.name, "cpu") from None
     for remark in remarks:
         typer.echo(f"note: {remark}")
     typer.echo(f"done: {chosen} in {out}")

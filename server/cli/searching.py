@@ -13,7 +13,9 @@ from tqdm import tqdm
 
 from models import checkpoint
 from models.formats.supernets import FORMATS, read
+from server.cli.failing import failing, missing, numbers
 
+_WIDTHS = "numbers, such as 0.25,0.5,1"
 _STATISTICS = 512  # images, at most half of those there are
 
 
@@ -45,11 +47,10 @@ def search(
     """Search a model's subnets and write a checkpoint with those that nothing measured beats."""
     for needed in ("pymoo", "scipy", "sklearn"):  # before anything is measured
         if find_spec(needed) is None:
-            typer.echo(f"rheostat: {needed} is missing: pip install 'rheostat[search]'", err=True)
-            raise typer.Exit(2)
+            raise missing(needed, "search")
     from search.offline import searching
 
-    try:
+    with failing():
         plan = searching.SearchPlan(
             tuple(objectives.split(",")), evaluations, population, seed, minutes
         )
@@ -59,7 +60,8 @@ def search(
             found.name = name or found.name
         else:
             family = "convnet"
-            found = read(model, name or model.stem, format, _numbers(widths))
+            listed = None if widths is None else numbers("widths", widths, float, _WIDTHS)
+            found = read(model, name or model.stem, format, listed)
         started = time.monotonic()
         made = searching.prepared(found, plan, data, out, statistics)
         with tqdm(desc="search", unit="subnet", total=evaluations, initial=len(made.found)) as bar:
@@ -70,19 +72,9 @@ def search(
             if model.resolve() != out.resolve():
                 shutil.copyfile(model / file, out / file)
         front = searching.write(made, family, files)
-    except (ValueError, OSError) as error:
-        typer.echo(f"rheostat: {error}", err=True)
-        raise typer.Exit(2) from None
     typer.echo("  ".join(["score", "±", *plan.objectives[1:]]))
     for genes in front:
         score, values = made.scores[genes], made.found[genes][1:]
         costs = (f"{value:,.0f}" if value > 1000 else f"{value:.3g}" for value in values)
         typer.echo("  ".join([f"{score.value:.4f}", f"{score.stderr:.4f}", *costs]))
     typer.echo(f"{len(made.found)} measured, {len(front)} kept; rheostat serve --models {out}")
-
-
-def _numbers(text: str | None) -> tuple[float, ...] | None:
-    try:
-        return None if text is None else tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise ValueError(f"--widths={text} must be numbers, such as 0.25,0.5,1") from None

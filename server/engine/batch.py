@@ -8,7 +8,7 @@ from typing import Protocol
 
 from models.nn.ragged import Value
 from models.run.jobs import Done, Job
-from server.engine.item import ItemResult, QueueItem
+from server.engine.item import ItemResult, QueueItem, shared_part
 from server.engine.predict import Share
 
 
@@ -52,7 +52,7 @@ class Waiting:
         kept = {i: value for i, value in done.kept.items() if i in self.item.prepared.keep}
         for identity in self.item.prepared.keep & self.cached.keys():
             kept[identity] = self.cached[identity]
-        shared = max(0.0, 1 - done.macs / macs) if macs else 0.0  # sums of parts are rounded
+        shared = shared_part(done.macs, macs)
         return ItemResult(done.outputs, kept, queue_s, run_s, batch_size, done.macs, shared)
 
     @property

@@ -135,6 +135,14 @@ class QueueItem:
         )
 
 
+def shared_part(computed: float, whole: float) -> float:
+    """Return the part of an amount, 0..1, that was not computed for it alone.
+
+    Equal parts of what several share may add up to a hair more than the whole.
+    """
+    return max(0.0, 1 - computed / whole) if whole else 0.0
+
+
 class ItemResult(NamedTuple):
     """The answer to one item.
 

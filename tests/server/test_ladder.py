@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from fastapi.testclient import TestClient
 
 from search.offline.laddering import ladder
@@ -27,6 +28,11 @@ def write_ladder(folder: Path, *seeds: int) -> None:
     ladder(members, folder, "ladder")
 
 
+@pytest.fixture(autouse=True)
+def torch_keeps_its_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)  # for this process's other tests
+
+
 @pytest.fixture(params=["torch", "onnx"])
 def client(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[TestClient]:
     """A server of a ladder."""
@@ -38,6 +44,7 @@ def client(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[TestClien
         policy="fixed",
         backend=request.param,
         profiles=tmp_path / "kept",
+        num_threads=1,  # as all tests: the runtime's pool is the process's
     )
     with TestClient(create_app(settings)) as client:
         yield client
@@ -95,7 +102,11 @@ def test_sessions_take_the_members_steps_over(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     write_ladder(tmp_path / "models" / "ladder", 2, 3, 4)
     settings = Settings(
-        models=tmp_path / "models", policy="fixed", backend="onnx", profiles=tmp_path / "kept"
+        models=tmp_path / "models",
+        policy="fixed",
+        backend="onnx",
+        profiles=tmp_path / "kept",
+        num_threads=1,
     )
     with TestClient(create_app(settings)) as client:
         end, held = time.monotonic() + 100, [""]

@@ -84,22 +84,15 @@ def export(run: Run, args: Sequence[Value]) -> Exported:
         for tensor in tensors[len(args) :]
     ]
     function = _Function(run, shared_layouts(args), given, packed).eval()
-    with _EXPORTING, torch.no_grad():
-        quiet()
-        program = torch.export.export(
-            function, tuple(tensors), dynamic_shapes=(tuple(dynamic),), strict=False
-        )
-        compute_weights(program)
-        exported = torch.onnx.export(
-            program,
-            dynamo=True,
-            verbose=False,
-            opset_version=OPSET,
-            custom_translation_table=dict(FORMS),
-            input_names=[*map(input_name, range(len(args))), *(one.full_name for one in given)],
-            output_names=[OUTPUT],
-        )
-    assert exported is not None
+    exported = traced(
+        function,
+        tensors,
+        dynamic,
+        OPSET,
+        custom_translation_table=dict(FORMS),
+        input_names=[*map(input_name, range(len(args))), *(one.full_name for one in given)],
+        output_names=[OUTPUT],
+    )
     constants = exported.model.graph.initializers
     weights: dict[str, Tensor] = {}
     for name, constant in list(constants.items()):
@@ -108,6 +101,38 @@ def export(run: Run, args: Sequence[Value]) -> Exported:
             weights[name] = weight.detach()
             del constants[name]
     return _tidy(exported.model_proto, weights, given, packed)
+
+
+def traced(
+    function: nn.Module,
+    tensors: Sequence[Tensor],
+    dynamic: Sequence[Mapping[int, Any]],
+    opset: int,
+    **options: Any,
+) -> Any:
+    """Return a function of tensors as torch's exporter gives it, with weights computed ahead.
+
+    Args:
+        function: To trace; one is traced at a time in a process.
+        tensors: Examples of what it takes.
+        dynamic: Of each, what is known of its axes that are not fixed.
+        opset: Version of the operators.
+        options: Further ones of `torch.onnx.export`.
+
+    Raises:
+        Exception: Of any type, if it cannot be traced for all sizes at once.
+    """
+    with _EXPORTING, torch.no_grad():
+        _quiet()
+        program = torch.export.export(
+            function, tuple(tensors), dynamic_shapes=(tuple(dynamic),), strict=False
+        )
+        _compute_weights(program)
+        made = torch.onnx.export(
+            program, dynamo=True, verbose=False, opset_version=opset, **options
+        )
+    assert made is not None
+    return made
 
 
 def _probed(run: Run, args: Sequence[Value]) -> tuple[list[LayoutInput], int]:
@@ -171,7 +196,7 @@ class _Function(nn.Module):
         raise TypeError(f"{type(result)} with a layout of its own, or no batch at all")
 
 
-def quiet() -> None:
+def _quiet() -> None:
     """Silence what the exporter says about itself.
 
     The filter is not taken away afterwards: that would put back a list of filters which other
@@ -182,7 +207,7 @@ def quiet() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def compute_weights(program: ExportedProgram) -> None:
+def _compute_weights(program: ExportedProgram) -> None:
     """Replace what is computed from weights alone (slices, reshapes) by its value.
 
     The value is mostly a view of a parameter, and free. Left in the graph, it would be computed in
