@@ -19,6 +19,7 @@ HOST = "127.0.0.1"
 PATH = "/v1/embeddings"
 _START_S = 300
 _STOP_S = 10
+_REST_S = 0.1  # of CPU time in a second: as much as a server that is not asked may use
 
 
 class ServerError(RuntimeError):
@@ -65,6 +66,19 @@ class Running:
                 if int(fields[3]) == self.session:
                     ticks += int(fields[11]) + int(fields[12])
         return ticks / os.sysconf("SC_CLK_TCK")
+
+    def rest(self, longest_s: float = 120.0) -> None:
+        """Return once the server, which nobody asks, has done what it builds beside requests.
+
+        Args:
+            longest_s: After which this returns in any case.
+        """
+        until = time.perf_counter() + longest_s
+        used_s = -1.0
+        while used_s < 0 or (used_s > _REST_S and time.perf_counter() < until):
+            before_s = self.cpu_s()
+            time.sleep(1.0)
+            used_s = self.cpu_s() - before_s
 
 
 @contextmanager

@@ -134,12 +134,16 @@ class _Stand:
     servers: dict[str, Running] = field(default_factory=dict)
 
     def start(self, name: str, stack: ExitStack) -> None:
-        """Start a policy's server and warm it up."""
+        """Start a policy's server, warm it up, and let it build what it builds ahead.
+
+        Of the servers here only one is asked at a time, and all share the cores.
+        """
         _note(f"starting {name}")
         bodies = self._bodies(name, _CONNECTIONS)
         launch = self.policies[name].launch(self.settings.model, self.profiles)
         self.servers[name] = stack.enter_context(running(launch, 1, bodies[0]))
         closed_loop(self.servers[name], bodies, 8, self.settings.closed_s / 3)
+        self.servers[name].rest()
 
     def machine(self) -> Results:
         """Measure the full model alone and under load, and draw the arrivals for it."""

@@ -41,17 +41,19 @@ def front(finder: Finder, profile: LatencyProfile, rows: Sequence[int] = SIZES) 
     return found
 
 
-def ahead(space: Space, points: Sequence[Selection]) -> dict[Choices, Subnet]:
+def ahead(space: Space, points: Sequence[Selection]) -> dict[Choices, tuple[Subnet, ...]]:
     """Return the choices on load axes that a front has, those of most points first.
 
     Returns:
-        Of each, its best subnet.
+        Of each, its subnets, the best first.
     """
     counts: dict[Choices, int] = {}
-    best: dict[Choices, Selection] = {}
+    quality: dict[Choices, dict[Subnet, float]] = {}
     for point in points:
         choices = choices_of(space, point.subnet)
         counts[choices] = counts.get(choices, 0) + 1
-        if choices not in best or point.quality > best[choices].quality:
-            best[choices] = point
-    return {one: best[one].subnet for one in sorted(counts, key=counts.__getitem__, reverse=True)}
+        quality.setdefault(choices, {})[point.subnet] = point.quality
+    return {
+        one: tuple(sorted(quality[one], key=quality[one].__getitem__, reverse=True))
+        for one in sorted(counts, key=counts.__getitem__, reverse=True)
+    }
