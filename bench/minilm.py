@@ -18,6 +18,7 @@ from search.offline.elastic_checkpoint import whole_model
 from search.quality.embeddings import Evaluation, RankingQuality, SimilarityQuality
 
 _SENTENCE = re.compile(r"(?<=[.!?])\s")
+_PER_PASSAGE = 6  # sentences have about a sixth of the tokens of a passage
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,16 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Texts:
-    """What one seed reads."""
+    """What one seed reads.
+
+    Attributes:
+        fit: Texts that rank and fit.
+        choose: Texts that choose, by what they are like.
+        reported: What is reported.
+    """
 
     fit: list[str]
-    choose: list[str]
+    choose: dict[str, list[str]]
     reported: dict[str, Evaluation]
 
 
@@ -59,7 +66,7 @@ def minilm(length: int) -> Exits:
         )
         sys.exit(2)
     source = Path(spec.origin).parent / "model"
-    model = whole_model(source, "minilm", {"similarity": "agreement"})
+    model: Exits = whole_model(source, "minilm", ("similarity", "agreement"))
     model.take(TextInput.load(replace(model.config.text, max_length=length), source), source)
     return model
 
@@ -80,17 +87,18 @@ def texts_of(root: Path, seed: int, sizes: Sizes) -> Texts:
     ]
     plain = list(dict.fromkeys(plain))
     rng.shuffle(plain)
-    abstracts = others[sizes.documents : sizes.documents + 1500]
-    sentences = [
-        s for i in abstracts for s in _SENTENCE.split(dev.documents[i]) if 30 < len(s) < 400
-    ]
+    abstracts = [dev.documents[i] for i in others[sizes.documents :]]
+    own, passages = abstracts[: sizes.choose // 4], abstracts[sizes.choose // 4 :]
+    sentences = [s for text in own for s in _SENTENCE.split(text) if 30 < len(s) < 400]
     rng.shuffle(sentences)
     half = sizes.choose // 2
-    fit = [t for two in zip(plain[half:], sentences[half:], strict=False) for t in two]
+    chosen = {"STS-B": plain[:half], "SciFact": [*own, *sentences[: half - len(own)]]}
+    parts = [iter(plain[half:])] * _PER_PASSAGE + [iter(passages)]
+    fit = [text for texts in zip(*parts, strict=False) for text in texts]
     collection = reduced(dev, others[: sizes.documents], sizes.claims)
     return Texts(
         fit,
-        [*plain[:half], *sentences[:half]],
+        chosen,
         {
             "STS-B": SimilarityQuality(pairs),
             "SciFact": RankingQuality(collection, "ndcg@10"),
