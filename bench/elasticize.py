@@ -56,7 +56,7 @@ def main() -> None:
     """Measure, print and write."""
     options = report.parser(__doc__)
     options.add_argument("--seeds", default="0,1,2", help="such as 0,1,2")
-    options.add_argument("--seconds", type=float, default=200, help="of each search")
+    options.add_argument("--seconds", type=float, default=250, help="of each search")
     options.add_argument("--only", choices=PARTS, help="one of the parts")
     options.add_argument(
         "--models", type=Path, help="keeps what searches find; what is there is not searched again"
