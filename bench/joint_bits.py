@@ -86,18 +86,24 @@ def hypervolume(every: FloatArray, found: FloatArray) -> float:
     return float(measure(part) / measure(whole))
 
 
-def searches(model: Any, every: Sequence[Subnet], values: FloatArray, seeds: int) -> dict[str, Any]:
-    """Return per kind the hypervolumes after `EVALUATIONS`, one a seed, and that of all of it."""
+def searches(
+    model: Any,
+    every: Sequence[Subnet],
+    values: FloatArray,
+    seeds: int,
+    evaluations: Sequence[int] = EVALUATIONS,
+) -> dict[str, Any]:
+    """Return per kind the hypervolumes after some evaluations, one a seed, and of all of it."""
     result: dict[str, Any] = {}
     for kind, bits in KINDS.items():
         data = LookUps(model, every, values, bits)
-        shares: dict[int, list[float]] = {count: [] for count in EVALUATIONS}
+        shares: dict[int, list[float]] = {count: [] for count in evaluations}
         for seed in range(seeds):
             known: Known = {}
             rng = np.random.default_rng(seed)
-            linas(data.space, data, rng, max(EVALUATIONS), known, _POPULATION)
+            linas(data.space, data, rng, max(evaluations), known, _POPULATION)
             found = np.array(list(known.values()))
-            for count in EVALUATIONS:
+            for count in evaluations:
                 shares[count].append(100 * hypervolume(values, found[:count]))
         most = 100 * hypervolume(values, np.array(list(data.values.values())))
         result[kind] = {"after": shares, "all": most, "subnets": len(data.values)}
@@ -119,6 +125,11 @@ def under_budgets(
     return rows
 
 
+def _spread(values: Sequence[float]) -> str:
+    mean = f"{np.mean(values):.1f}"
+    return mean if len(values) == 1 else f"{mean} ± {np.std(values, ddof=1):.1f}"
+
+
 def joint_bits(quick: bool, seeds: int) -> dict[str, Any]:
     """Measure, search and print; return the figures."""
     served = catalog.load_one(report.ZOO_TEXT)
@@ -129,6 +140,7 @@ def joint_bits(quick: bool, seeds: int) -> dict[str, Any]:
     rows = list(dict.fromkeys(rows))
     every = [served.table.rows[r] for r in rows]
     scores = served.table.cells[task].value[rows, 0]
+    evaluations, seeds = (EVALUATIONS[:2], 1) if quick else (EVALUATIONS, seeds)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
 
@@ -146,13 +158,13 @@ def joint_bits(quick: bool, seeds: int) -> dict[str, Any]:
         for share, *others in under_budgets(own, scores, bits):
             figures["budgets"].append([name, f"{share:.0%}", *others])
         values = np.stack([-scores, own], axis=1)
-        figures["searches"][name] = searches(model, every, values, seeds)
+        figures["searches"][name] = searches(model, every, values, seeds, evaluations)
         for kind, of in figures["searches"][name].items():
-            after = (f"{np.mean(v):.1f} ± {np.std(v, ddof=1):.1f}" for v in of["after"].values())
+            after = map(_spread, of["after"].values())
             volumes.append([name, kind, *after, f"{of['all']:.1f} ({of['subnets']})"])
     titles = ["cost", "budget", "MB or ms", *KINDS]
     report.show("Best Spearman of minilm-2d's table under a budget", titles, figures["budgets"])
-    titles = ["cost", "search over", *(f"after {n}" for n in EVALUATIONS), "all of them"]
+    titles = ["cost", "search over", *(f"after {n}" for n in evaluations), "all of them"]
     report.show(
         f"Hypervolume of (Spearman, cost), % of all {len(every)} subnets', {seeds} seeds",
         titles,
@@ -166,7 +178,7 @@ def main() -> None:
     options = report.parser(__doc__)
     options.add_argument("--seeds", type=int, default=5)
     chosen = options.parse_args()
-    report.finish(joint_bits(chosen.quick, 2 if chosen.quick else chosen.seeds), chosen.json)
+    report.finish(joint_bits(chosen.quick, chosen.seeds), chosen.json)
 
 
 if __name__ == "__main__":
