@@ -6,11 +6,11 @@ read that one permuted model. Repairs: none (the weights that are left), bias (t
 left out is put into the bias) and ridge (the output maps are fitted anew). The row "low rank" has
 factors in every layer in place of fewer heads and units (`bench.low_rank`).
 
-Texts that rank and fit: sentences of STS-Benchmark's train split and SciFact abstracts that no
-claim cites, with about as many tokens. Texts that choose: others of the same and sentences of such
-abstracts, each kind by agreement with the whole model among its own. Reported, and never chosen by:
-STS-Benchmark's test split (Spearman) and SciFact's dev claims (nDCG@10) over the abstracts that any
-of them cites and --documents others, cut at --length tokens.
+Texts that rank and fit: sentences of STS-Benchmark's train split, SciFact abstracts that no claim
+cites, and sentences of others of these, each with about as many tokens. Texts that choose: others
+of the three, similarity's and retrieval's each by agreement with the whole model among its own.
+Reported, and never chosen by: STS-Benchmark's test split (Spearman) and SciFact's dev claims
+(nDCG@10) over the abstracts that any of them cites and --documents others, cut at --length tokens.
 Seeds draw the texts, the others and what is random.
 
 With --quick, one seed, two rankings, two cuts, few texts.

@@ -18,7 +18,7 @@ from search.offline.elastic_checkpoint import whole_model
 from search.quality.embeddings import Evaluation, RankingQuality, SimilarityQuality
 
 _SENTENCE = re.compile(r"(?<=[.!?])\s")
-_PER_PASSAGE = 6  # sentences have about a sixth of the tokens of a passage
+_PER_PASSAGE = 6  # have about the tokens of one passage; of abstracts half as many do
 
 
 @dataclass(frozen=True)
@@ -88,12 +88,15 @@ def texts_of(root: Path, seed: int, sizes: Sizes) -> Texts:
     plain = list(dict.fromkeys(plain))
     rng.shuffle(plain)
     abstracts = [dev.documents[i] for i in others[sizes.documents :]]
-    own, passages = abstracts[: sizes.choose // 4], abstracts[sizes.choose // 4 :]
-    sentences = [s for text in own for s in _SENTENCE.split(text) if 30 < len(s) < 400]
-    rng.shuffle(sentences)
+    quarter = sizes.choose // 4
+    own, passages, split = abstracts[:quarter], abstracts[quarter::2], abstracts[quarter + 1 :: 2]
     half = sizes.choose // 2
-    chosen = {"STS-B": plain[:half], "SciFact": [*own, *sentences[: half - len(own)]]}
-    parts = [iter(plain[half:])] * _PER_PASSAGE + [iter(passages)]
+    chosen = {
+        "STS-B": plain[:half],
+        "SciFact": [*own, *sentences_of(own, rng)[: half - quarter]],
+    }
+    parts = [iter(plain[half:])] * _PER_PASSAGE
+    parts += [iter(sentences_of(split, rng))] * (_PER_PASSAGE // 2) + [iter(passages)]
     fit = [text for texts in zip(*parts, strict=False) for text in texts]
     collection = reduced(dev, others[: sizes.documents], sizes.claims)
     return Texts(
@@ -104,6 +107,13 @@ def texts_of(root: Path, seed: int, sizes: Sizes) -> Texts:
             "SciFact": RankingQuality(collection, "ndcg@10"),
         },
     )
+
+
+def sentences_of(documents: Sequence[str], rng: Random) -> list[str]:
+    """Return the sentences of some documents in a random order."""
+    found = [s for text in documents for s in _SENTENCE.split(text) if 30 < len(s) < 400]
+    rng.shuffle(found)
+    return found
 
 
 def reduced(data: Retrieval, others: Sequence[int], claims: int) -> Retrieval:
