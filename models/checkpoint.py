@@ -8,8 +8,6 @@ its name.
 from __future__ import annotations
 
 import hashlib
-import json
-import struct
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,18 +21,15 @@ from torch.overrides import TorchFunctionMode
 
 from models import families
 from models.files import read_json, reading, replacing
+from models.safetensors_files import CheckpointError as CheckpointError
+from models.safetensors_files import check_complete, header, is_safetensors
 
 MANIFEST = "manifest.json"
 WEIGHTS = "model.safetensors"
 _PICKLE_SUFFIXES = {".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt"}
 _PICKLE_STARTS = (b"\x80", b"PK\x03\x04")  # bare pickle; zip, as written by torch.save
-_MAX_HEADER_BYTES = 100_000_000
 
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
-
-
-class CheckpointError(ValueError):
-    """A checkpoint cannot be trusted or does not fit. The message names the file or the tensor."""
 
 
 class FileRecord(BaseModel):
@@ -57,11 +52,17 @@ class Manifest(BaseModel):
     version: str = "1"
     config: dict[str, Any]
     files: dict[FileName, FileRecord]
+    origin: str | None = None  # digest of the weights that first gave these vectors
+
+    @property
+    def vectors(self) -> str:
+        """Digest of the weights that first gave the largest subnet's vectors."""
+        return self.origin or self.files[WEIGHTS].sha256
 
     @property
     def digest(self) -> str:
         """What is equal for equal checkpoints: the manifest has the digests of all files."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+        return hashlib.sha256(self.model_dump_json(exclude_none=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +99,7 @@ def save(
     family: str,
     dtype: torch.dtype = torch.float16,
     files: Iterable[str] = (),
+    before: Manifest | None = None,
 ) -> Manifest:
     """Write a model's weights and manifest.
 
@@ -107,6 +109,7 @@ def save(
         family: Name of the family.
         dtype: Floating-point type on disk.
         files: Names of files already in the folder that the manifest shall cover as well.
+        before: Of the same model, whose vectors stay what they are; None for a new model.
     """
     folder.mkdir(parents=True, exist_ok=True)
     state = {
@@ -118,10 +121,12 @@ def save(
     manifest = Manifest(
         name=model.name,
         family=family,
+        version=before.version if before else "1",
         config=TypeAdapter(type(model.config)).dump_python(model.config, mode="json"),
         files={name: _record(folder / name) for name in (WEIGHTS, *files)},
+        origin=before.vectors if before else None,
     )
-    (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n")
+    (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1, exclude_none=True) + "\n")
     return manifest
 
 
@@ -130,7 +135,7 @@ def cover(folder: Path, name: str) -> Manifest:
     manifest = read_manifest(folder)
     files = {**manifest.files, name: _record(folder / name)}
     manifest = manifest.model_copy(update={"files": files})
-    (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n")
+    (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1, exclude_none=True) + "\n")
     return manifest
 
 
@@ -216,9 +221,9 @@ def _verify(path: Path, expected: FileRecord) -> None:
     with path.open("rb") as file:
         start = file.read(8)
     if path.suffix == ".safetensors":
-        if start.startswith(_PICKLE_STARTS) and not _is_safetensors(path):
+        if start.startswith(_PICKLE_STARTS) and not is_safetensors(path):
             raise CheckpointError(f"{path}: a pickle under another name; pickles are refused")
-        _check_complete(path)
+        check_complete(path)
     found = _record(path)
     if found != expected:
         raise CheckpointError(
@@ -227,57 +232,18 @@ def _verify(path: Path, expected: FileRecord) -> None:
         )
 
 
-def _is_safetensors(path: Path) -> bool:
-    try:
-        _header(path)
-    except CheckpointError:
-        return False
-    return True
-
-
-def _header(path: Path) -> tuple[dict[str, Any], int]:
-    """Return a safetensors file's header and the position where its data starts."""
-    with path.open("rb") as file:
-        prefix = file.read(8)
-        length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
-        if not 2 <= length <= min(_MAX_HEADER_BYTES, path.stat().st_size):
-            raise CheckpointError(f"{path}: not a safetensors file")
-        try:
-            header = json.loads(file.read(length))
-        except (ValueError, RecursionError):
-            raise CheckpointError(f"{path}: not a safetensors file") from None
-    if not isinstance(header, dict):
-        raise CheckpointError(f"{path}: not a safetensors file")
-    header.pop("__metadata__", None)
-    return header, 8 + length
-
-
-def _check_complete(path: Path) -> None:
-    header, data_start = _header(path)
-    size = path.stat().st_size - data_start
-    for name, entry in header.items():
-        try:
-            end = int(entry["data_offsets"][1])
-        except (TypeError, KeyError, IndexError, ValueError, OverflowError):
-            raise CheckpointError(f"{path}: tensor {name!r} has no valid data_offsets") from None
-        if end > size:
-            raise CheckpointError(
-                f"{path}: truncated; tensor {name!r} ends at byte {end} of {size} there are"
-            )
-
-
 def _check_shapes(expected: Mapping[str, Tensor], path: Path) -> None:
     """Compare the tensors that the configuration needs with what the file says it holds."""
-    header, _ = _header(path)
+    found, _ = header(path)
     for name, tensor in expected.items():
-        if name not in header:
+        if name not in found:
             raise CheckpointError(f"{path}: tensor {name!r} is missing")
-        if (shape := header[name].get("shape")) != list(tensor.shape):
+        if (shape := found[name].get("shape")) != list(tensor.shape):
             raise CheckpointError(
                 f"{path}: tensor {name!r} has shape {shape}, the configuration needs "
                 f"{list(tensor.shape)}"
             )
-    if extra := sorted(header.keys() - expected.keys()):
+    if extra := sorted(found.keys() - expected.keys()):
         raise CheckpointError(f"{path}: tensor {extra[0]!r} is not part of the model")
 
 

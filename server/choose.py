@@ -11,6 +11,7 @@ from models.space import Value
 from models.variants import Choices
 from search.budget import Budget, InfeasibleBudgetError, TooSlowError
 from search.find import TOLERANCE, Selection
+from search.quality.sides import Side
 from search.terms import Terms
 from server.answers import Answers, AnswersAtPrices, Asked
 from server.clients.caller import ANYONE, Caller
@@ -45,6 +46,8 @@ class Question:
             chooses no subnet. None for no end.
         raw: Whether vectors keep the length that they had before they became unit vectors.
         resident: Choices on load axes whose weights are built; only these may run. None for all.
+        side: Of a search that the texts are, whose other side is of the whole model; None for
+            either.
     """
 
     tasks: Sequence[str] | None
@@ -56,6 +59,7 @@ class Question:
     timeout_s: float | None = None
     raw: bool = False
     resident: frozenset[Choices] | None = None
+    side: Side | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,10 @@ from models.elastic import Elastic, nesting_axis
 from models.inputs import Inputs
 from models.space import Axis, Subnet, Value
 from models.variants import loaded
+from models.vectors import space_id
 from search.find import Finder, Selection
 from search.finders import Finders
+from search.quality.sides import default_tasks
 from search.quality.table import Table, inputs_of
 from search.timing.profile import LatencyProfile
 from server.engine.item import PreparedPlan
@@ -68,8 +70,13 @@ class Served:
 
     @cached_property
     def front(self) -> tuple[Selection, ...]:
-        """The Pareto front for all tasks weighing the same, cheapest first."""
-        return tuple(self.finder.front())
+        """The Pareto front for the default tasks weighing the same, cheapest first."""
+        return tuple(self.finder.front(self.default_tasks))
+
+    @cached_property
+    def default_tasks(self) -> tuple[str, ...]:
+        """The tasks that a request means that names none."""
+        return default_tasks(self.elastic.tasks)
 
     @cached_property
     def whole_outputs(self) -> Mapping[str, Value]:
@@ -84,6 +91,10 @@ class Served:
             if axis.kind == "output" and all(Subnet(row) in self._rows for row in rest):
                 found[axis.name] = axis.values[-1]
         return found
+
+    def space_of(self, subnet: Subnet) -> str | None:
+        """Return the id of the space of a subnet's vectors; None where it gives none."""
+        return space_id(self.elastic, self.manifest.vectors, subnet)
 
     @cached_property
     def exits(self) -> Axis | None:

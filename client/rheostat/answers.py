@@ -93,6 +93,7 @@ class PlanReceipt:
         model: Its own name.
         version: Of the model.
         subnet: The value chosen on each axis.
+        space: Vectors may be compared where this id is equal; None where the answer is no vector.
         macs: Multiply-accumulates per input.
         flops: Per input, 2 x MACs.
         fraction: Of the MACs of the largest subnet for these tasks.
@@ -106,6 +107,7 @@ class PlanReceipt:
     model: str
     version: str
     subnet: dict[str, Value]
+    space: str | None
     macs: int
     flops: int
     fraction: float

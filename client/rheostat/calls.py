@@ -29,6 +29,7 @@ from rheostat.reading import from_json
 
 T = TypeVar("T")
 Side = Literal["left", "right"]
+SearchSide = Literal["query", "document"]
 Item: TypeAlias = Mapping[str, Any]
 """Inputs by name."""
 
@@ -42,6 +43,7 @@ def infer(
     preferences: Mapping[str, float] | None = None,
     budget: Budget | None = None,
     priority: int | None = None,
+    side: SearchSide | None = None,
 ) -> Call[InferAnswer]:
     """Run the best subnet that the budget allows, on images or on inputs by name.
 
@@ -54,6 +56,7 @@ def infer(
         preferences: Weight of each task; None for equal weights.
         budget: For each item; None for the largest subnet.
         priority: 0 is the highest.
+        side: Of a search that texts are, whose other side is of the whole model.
 
     Raises:
         TypeError: If an image is no file's bytes, or images and inputs are both given, or neither.
@@ -69,6 +72,7 @@ def infer(
             preferences=preferences,
             budget=budget,
             priority=priority,
+            side=side,
         )
         return Call("POST", "/v1/infer", _reader(InferAnswer), _json(asked))
     assert image is not None
@@ -77,7 +81,12 @@ def infer(
         if not isinstance(one, bytes):
             raise TypeError(f"image[{i}] is {one!r}; an image is the bytes of its file")
     asked = _given(
-        model=model, tasks=tasks, preferences=preferences, budget=budget, priority=priority
+        model=model,
+        tasks=tasks,
+        preferences=preferences,
+        budget=budget,
+        priority=priority,
+        side=side,
     )
     parts: list[tuple[str, tuple[str | None, str | bytes]]] = [
         ("request", (None, json.dumps(asked))),
@@ -98,6 +107,7 @@ def plan(
     preferences: Mapping[str, float] | None = None,
     budget: Budget | None = None,
     tokens: int | None = None,
+    side: SearchSide | None = None,
 ) -> Call[PlanReceipt]:
     """Return the subnet that would run, as if nobody waited, without running it.
 
@@ -107,8 +117,16 @@ def plan(
         preferences: Likewise.
         budget: Likewise.
         tokens: Length of a text.
+        side: As in `infer`.
     """
-    asked = _given(model=model, tasks=tasks, preferences=preferences, budget=budget, tokens=tokens)
+    asked = _given(
+        model=model,
+        tasks=tasks,
+        preferences=preferences,
+        budget=budget,
+        tokens=tokens,
+        side=side,
+    )
     read = _reader(PlanAnswer)
     return Call("POST", "/v1/plan", lambda response: read(response).receipt, _json(asked))
 
@@ -123,6 +141,7 @@ def embed(
     priority: int | None = None,
     prompt: str | None = None,
     truncate: Side | None = None,
+    side: SearchSide | None = None,
 ) -> Call[Embeddings]:
     """Embed texts with the best subnet that the budget allows.
 
@@ -135,6 +154,7 @@ def embed(
         priority: 0 is the highest.
         prompt: Name of one of the model's templates.
         truncate: Which end to cut of a text that is too long; None to refuse it.
+        side: Of a search that the texts are, whose other side is of the whole model.
     """
     asked = _given(
         model=model,
@@ -146,6 +166,7 @@ def embed(
         priority=priority,
         prompt=prompt,
         truncate=truncate,
+        side=side,
     )
     return Call("POST", "/v1/embeddings", _read_embeddings, _json(asked))
 

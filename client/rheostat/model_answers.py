@@ -171,11 +171,28 @@ class FrontEntry(CostEntry):
         fraction: Of the MACs of the largest subnet.
         quality: Mean of the tasks' retention.
         subnet: The value on each axis.
+        space: Vectors may be compared where this id is equal; None where the answer is no vector.
     """
 
     fraction: float
     quality: float
     subnet: dict[str, Value]
+    space: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpaceEntry:
+    """Vectors that may be compared with one another.
+
+    Attributes:
+        space: Id.
+        choices: What subnets of this space agree on; they may differ in all other axes.
+        num_subnets: Of the table.
+    """
+
+    space: str
+    choices: dict[str, Value]
+    num_subnets: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,6 +205,7 @@ class ModelDetail(ModelEntry):
         inputs: What it takes, by name.
         cheapest: The cost of the cheapest subnet.
         largest: The cost of the largest subnet.
+        spaces: Of vectors; empty where there are none.
         front: The best subnets for equal weights, cheapest first.
     """
 
@@ -196,4 +214,5 @@ class ModelDetail(ModelEntry):
     inputs: dict[str, ImageEntry | TextEntry | TensorEntry]
     cheapest: CostEntry
     largest: CostEntry
+    spaces: list[SpaceEntry]
     front: list[FrontEntry]

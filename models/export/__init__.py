@@ -22,6 +22,7 @@ from models.families.exits import Exits
 from models.families.ladder import AXIS, Ladder
 from models.families.slimmable import Slimmable
 from models.nn.ragged import Value
+from models.nn.static import is_static
 from models.space import Subnet
 from models.variants import choices_of, loaded
 
@@ -88,7 +89,9 @@ def write(
 
 def _write_layout(model: nn.Module, subnet: Subnet, plan: Plan, folder: Folder) -> None:
     """Write the weights of a subnet as the family's writer does."""
-    if isinstance(model, Exits):
+    if isinstance(model, Exits) and is_static(plan):
+        text.write_static(model, folder)
+    elif isinstance(model, Exits):
         text.write(model, subnet, folder)
     elif isinstance(model, Ladder):
         member: Any = model.member(str(subnet[AXIS]))

@@ -7,7 +7,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from models.nn.ragged import Layout
+from models.nn.ragged import Layout, padded_sum
 
 
 class PaddedLayout(Layout):
@@ -68,6 +68,10 @@ class PaddedLayout(Layout):
         """Average each row: [cells, width] to [rows, width]."""
         padded = torch.where(self._present[..., None], self.pad(values), 0)
         return padded.sum(1) / self.counts[:, None]
+
+    def weighted_sum(self, ids: Tensor, table: Tensor, weights: Tensor) -> Tensor:
+        """Sum each row's vectors, each times its weight: ids of [cells] to [rows, width]."""
+        return padded_sum(self, ids, table, weights)
 
     def first(self, values: Tensor) -> Tensor:
         """Return each row's first token: [cells, width] to [rows, width]."""

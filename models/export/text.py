@@ -47,6 +47,12 @@ _POOLINGS: dict[Pooling, str] = {
 _PADS = ("[PAD]", "<pad>", "<|pad|>", "<|endoftext|>")
 
 
+def write_static(model: Exits, folder: Folder) -> None:
+    """Write the tokenizer alone: public static embeddings leave its special tokens out."""
+    (folder.path / TOKENIZER).write_text(model.text.to_json())
+    folder.remark("the static exit has no layout of safetensors; the ONNX file has all weights")
+
+
 def write(model: Exits, subnet: Subnet, folder: Folder) -> None:
     """Write the subnet's encoder, pooling, projection and tokenizer.
 

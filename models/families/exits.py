@@ -1,9 +1,9 @@
 """Multi-exit transformer encoder: any depth, any share of heads and units, any leading dimensions.
 
-Axes: ``depth`` (layers run before the exit), ``heads`` and ``ffn`` (share of each layer's heads and
-feed-forward units, most important first) and ``dim`` (leading dimensions of the vector, cut and
-then normalised). A deeper plan extends a shallower one's path, so an answer can be deepened. Where
-the configuration offers it, ``bits``: whether the layers' products are of floats or of int8.
+Axes: ``depth`` (layers run before the exit; 0 for the static exit), ``heads`` and ``ffn`` (share of
+each layer's heads and feed-forward units, most important first) and ``dim`` (leading dimensions of
+the vector, cut and then normalised). A deeper plan extends a shallower one's path, so an answer can
+be deepened. Where it is offered, ``bits``: whether the layers' products are of floats or of int8.
 
 Sources: Li et al. 2024, 2D Matryoshka Sentence Embeddings, arXiv 2402.14776, for depth and
 dimensions; Wang et al. 2024, Starbucks, arXiv 2410.13230, for fixed pairs of both; Gurioli et al.
@@ -13,11 +13,12 @@ arXiv 2004.04037, for ranked heads and units.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+import itertools
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import ConfigDict
 from torch import Tensor, nn
@@ -33,6 +34,7 @@ from models.nn.head import HeadActivation, HeadLayer
 from models.nn.pooling import Pooling, poolings_of
 from models.nn.quantized import ROUNDED, int8_copy
 from models.nn.ragged import Ragged
+from models.nn.static import Static
 from models.nn.transformer import Embedding, Layer, make_norm
 from models.space import Axis, Space, Subnet, Value
 from models.tasks import Metric, Task, wanted_tasks
@@ -48,7 +50,7 @@ class ExitsConfig:
         text: How text becomes tokens.
         tasks: Metric of each task. All tasks are answered by the same vector; they differ in what
             the table says of a subnet.
-        depths: Exit layers, ascending; the last is the number of layers.
+        depths: Exit layers, ascending; the last is the number of layers, 0 the static exit.
         dims: Leading dimensions that may be asked for, ascending; the last is the whole vector.
         heads: Shares of the heads, ascending, the last 1.
         ffn: Shares of the feed-forward units, ascending, the last 1.
@@ -90,9 +92,8 @@ class ExitsConfig:
         """
         if not poolings_of(self.pooling):
             raise ValueError("pooling is empty; at least one is needed")
-        whole = self.projection or pooled_width(self)
-        _ascending("depths", self.depths, self.encoder.layers)
-        _ascending("dims", self.dims, whole)
+        _ascending("depths", self.depths, self.encoder.layers, "0 or more")
+        _ascending("dims", self.dims, self.projection or pooled_width(self))
         for name, shares, units in (
             ("heads", self.heads, self.encoder.kv_heads),
             ("ffn", self.ffn, self.encoder.ffn),
@@ -126,9 +127,10 @@ class ExitsConfig:
 _BITS = ((32,), (8, 32))
 
 
-def _ascending(name: str, values: tuple[float, ...], last: float) -> None:
-    if list(values) != sorted(set(values)) or not values or values[0] <= 0 or values[-1] != last:
-        raise ValueError(f"{name}={list(values)} must be positive, ascend and end at {last}")
+def _ascending(name: str, values: tuple[float, ...], last: float, first: str = "positive") -> None:
+    is_low = bool(values) and (values[0] < 0 or (first == "positive" and values[0] == 0))
+    if list(values) != sorted(set(values)) or not values or is_low or values[-1] != last:
+        raise ValueError(f"{name}={list(values)} must be {first}, ascend and end at {last}")
 
 
 class Exits(nn.Module):
@@ -145,7 +147,8 @@ class Exits(nn.Module):
         self.layers = nn.ModuleList(Layer(encoder, i) for i in range(encoder.layers))
         has_final = encoder.norm == "pre" and config.exit_norm in ("final", "last")
         self.final_norm = make_norm(encoder) if has_final else None
-        self.exits = nn.ModuleDict({str(depth): Exit(config) for depth in config.depths})
+        self.exits = nn.ModuleDict({str(depth): Exit(config) for depth in config.depths if depth})
+        self.static = self.make_static() if config.depths[0] == 0 else None
         self.bits = config.bits[-1]
         self._text: TextInput | None = None
 
@@ -192,26 +195,41 @@ class Exits(nn.Module):
 
     @cached_property
     def space(self) -> Space:
-        """Depth, heads, ffn and dim; pairs restrict depth and dim. Bits where they are offered."""
+        """Bits where they are offered, depth, heads, ffn and dim; pairs tie depth and dim."""
         config = self.config
-        bits = Axis("bits", config.bits, when="load")
         axes = (
-            *([bits] if len(config.bits) > 1 else []),
+            *([Axis("bits", config.bits, when="load")] if len(config.bits) > 1 else []),
             Axis("depth", config.depths),
             Axis("heads", config.heads),
             Axis("ffn", config.ffn),
             Axis("dim", config.dims, kind="output"),
         )
-        if config.pairs is None:
+        if config.pairs is None and self.static is None:
             return Space(axes)
-        allowed = frozenset(config.pairs)
-        return Space(axes, lambda subnet: (subnet["depth"], subnet["dim"]) in allowed)
+        pairs = frozenset(config.pairs or itertools.product(config.depths, config.dims))
+        least = (config.heads[0], config.ffn[0])  # of the static exit, which has no layers
+
+        def go_together(of: Subnet) -> bool:
+            is_least = (of["heads"], of["ffn"]) == least
+            return (of["depth"], of["dim"]) in pairs and (is_least or of["depth"] != 0)
+
+        return Space(axes, go_together)
+
+    def make_static(self) -> Static:
+        """Return a static exit of the model's sizes, with weights to be fitted."""
+        config = self.config
+        return Static(config.encoder.vocab_size, config.projection or pooled_width(config))
 
     def widths(self, subnet: Mapping[str, Value]) -> tuple[int, int]:
         """Return the groups of heads and the feed-forward units of every layer."""
         encoder = self.config.encoder
         heads, ffn = float(subnet["heads"]), float(subnet["ffn"])
         return round(heads * encoder.kv_heads), round(ffn * encoder.ffn)
+
+    def vector_space(self, subnet: Mapping[str, Value]) -> Mapping[str, Value]:
+        """Return all but bits; the static exit is fitted to the largest; see `models.vectors`."""
+        of = subnet if subnet["depth"] else {**self.space.largest, "dim": subnet["dim"]}
+        return {name: of[name] for name in ("depth", "heads", "ffn", "dim")}
 
     def pool(self, depth: int, dim: int, hidden: Ragged) -> Tensor:
         """Map the packed output of layer ``depth`` to vectors, shape [rows, dim]."""
@@ -238,39 +256,36 @@ class Exits(nn.Module):
         """Return the embedding, one step per layer and an exit; see `models.elastic.Elastic`."""
         subnet = self.space.check(subnet)
         length = self.tokens(shapes)
+        depth, dim = int(subnet["depth"]), int(subnet["dim"])
+        if depth == 0 and self.static is not None:
+            answer = self.static.answer("text", dim, length)
+            return Plan(dict.fromkeys(wanted_tasks(self.tasks, tasks), answer))
         step = Step(("embed",), self.embedding, ("text",))
         groups, units = self.widths(subnet)
-        depth, dim = int(subnet["depth"]), int(subnet["dim"])
         bits, cost = int(subnet.get("bits", 32)), Cost()
         own: tuple[int, ...] = () if bits == 32 else (bits,)
-        tolerance = ROUNDED if own else EXACT
         for i in range(depth):
             if i < 2:  # from the second on all alike; the first may lack a norm
-                cost = self._cost(self._layer_cost, i, groups, units, length)
+                cost = self._layer_cost(i, groups, units, length)
             run = partial(self.layers[i], groups, units) if bits == self.bits else not_built
             key = ("layer", i, groups, units, *own)
-            step = Step(key, run, (step,), cost, tolerance=tolerance)
+            step = Step(key, run, (step,), cost, tolerance=ROUNDED if own else EXACT)
         parts = (self._exit(depth), dim, self._final_norm(depth))
         run, raw = partial(unit_vectors, *parts), partial(pooled, *parts)
-        cost = Cost(self._exit(depth).macs(dim))
-        answer = Step(("exit", depth, dim), run, (step,), cost, raw)
+        answer = Step(("exit", depth, dim), run, (step,), Cost(parts[0].macs(dim)), raw)
         return Plan(dict.fromkeys(wanted_tasks(self.tasks, tasks), answer))
 
     @cached_property
-    def _costs(self) -> dict[tuple[object, ...], Cost]:
+    def _costs(self) -> dict[tuple[int, ...], Cost]:
         """Costs known so far: planning is on the path of requests, and sizes are few."""
         return {}
 
-    def _cost(self, count: Callable[..., Cost], *where: int) -> Cost:
-        key = (count.__name__, *where)
-        if key not in self._costs:
-            self._costs[key] = count(*where)
-        return self._costs[key]
-
-    def _layer_cost(self, i: int, groups: int, units: int, length: int) -> Cost:
-        layer = self.layers[i]
-        assert isinstance(layer, Layer)
-        return Cost(layer.macs(groups, units, length))
+    def _layer_cost(self, *where: int) -> Cost:
+        if where not in self._costs:
+            i, *sizes = where
+            layer: Any = self.layers[i]
+            self._costs[where] = Cost(layer.macs(*sizes))
+        return self._costs[where]
 
     def _exit(self, depth: int) -> Exit:
         exit_ = self.exits[str(depth)]

@@ -4,8 +4,9 @@ It wraps a model of another family, whose layers are `models.nn.transformer.Laye
 lie most important first, so a narrower layer reads leading slices of the layer's weights; only its
 two output maps are its own, fitted to what the whole layer gave. A linear layer is one map.
 
-Axes: ``keep`` (share of the layers' multiply-accumulates; each value is one form per layer), those
-of the wrapped model that size its answer, and, where they are offered, ``bits``.
+Axes: ``keep`` (share of the layers' multiply-accumulates; each value is one form per layer, and 0
+the static exit, which has no layer), those of the wrapped model that size its answer, and, where
+they are offered, ``bits``.
 
 Sources: Khaki and Plataniotis 2024, OPTIN, arXiv 2403.17921, for pruning in one shot without a
 gradient; He, Zhang and Sun 2017, Channel Pruning, arXiv 1707.06168, for fitting what is left by
@@ -29,9 +30,10 @@ from models.families import Family
 from models.inputs import Inputs
 from models.nn.layers import SlimLinear
 from models.nn.quantized import ROUNDED, int8_copy
+from models.nn.static import Static
 from models.nn.transformer import Layer, LinearLayer
 from models.space import Axis, Space, Subnet, Value
-from models.tasks import Task
+from models.tasks import Task, wanted_tasks
 from models.variants import not_built
 
 _BITS = ((32,), (8, 32))
@@ -62,9 +64,10 @@ class PrunedConfig:
     Attributes:
         family: Of the wrapped model.
         model: Configuration of the wrapped model; only the size of its answer may be elastic.
-        keep: Value on the axis of each cut, ascending, the last 1: the whole model.
+        keep: Value on the axis of each cut, ascending, the last 1: the whole model. A first value
+            of 0 is the static exit (`models.nn.static`).
         forms: Per layer, the forms it has; equal ones differ in their weights.
-        cuts: Per value of ``keep``, the number of each layer's form.
+        cuts: Per value of ``keep`` but 0, the number of each layer's form.
         bits: Of the layers' linear weights: 32, or 8 and 32.
     """
 
@@ -84,14 +87,14 @@ class PrunedConfig:
             ValueError: Naming the field, its value and what is allowed.
         """
         keep = list(self.keep)
-        if keep != sorted(set(keep)) or not keep or keep[0] <= 0 or keep[-1] != 1:
-            raise ValueError(f"keep={keep} must be positive, ascend and end at 1")
+        if keep != sorted(set(keep)) or not keep or keep[0] < 0 or keep[-1] != 1:
+            raise ValueError(f"keep={keep} must be 0 or more, ascend and end at 1")
         if self.family == "pruned":
             raise ValueError("family='pruned' must be the family of a model that is not pruned")
         if self.bits not in _BITS:
             raise ValueError(f"bits={list(self.bits)} must be one of {list(map(list, _BITS))}")
-        if len(self.cuts) != len(keep):
-            raise ValueError(f"cuts has {len(self.cuts)} entries, keep {len(keep)}")
+        if len(self.cuts) != len(keep) - self.has_static:
+            raise ValueError(f"cuts has {len(self.cuts)} entries, keep {len(keep)}; 0 has none")
         for cut in self.cuts:
             if len(cut) != len(self.forms) or not all(
                 0 <= number < len(forms) for number, forms in zip(cut, self.forms, strict=True)
@@ -100,9 +103,18 @@ class PrunedConfig:
         if any(form.kind != "whole" for form in self.cut(keep[-1])):
             raise ValueError(f"cuts: the last, {list(self.cuts[-1])}, must be of whole layers")
 
+    @property
+    def has_static(self) -> bool:
+        """Whether one value of ``keep`` is the static exit."""
+        return self.keep[0] == 0
+
+    def numbers(self, keep: float) -> tuple[int, ...]:
+        """Return the number of each layer's form at a value of ``keep`` above 0."""
+        return self.cuts[self.keep.index(keep) - self.has_static]
+
     def cut(self, keep: float) -> list[LayerForm]:
-        """Return the form of each layer at a value of ``keep``."""
-        numbers = self.cuts[self.keep.index(keep)]
+        """Return the form of each layer at a value of ``keep`` above 0."""
+        numbers = self.numbers(keep)
         return [forms[number] for number, forms in zip(numbers, self.forms, strict=True)]
 
 
@@ -134,7 +146,15 @@ class Pruned(nn.Module):
             nn.ModuleList(_weights(form, layer) for form in forms)
             for forms, layer in zip(config.forms, layers, strict=True)
         )
+        self.static = self._make_static() if config.has_static else None
         self.bits = config.bits[-1]
+
+    def _make_static(self) -> Static:
+        """Return a static exit to be fitted; ValueError if the wrapped model can have none."""
+        if not hasattr(self.base, "make_static"):
+            raise ValueError(f"keep=0: a model of family {self.config.family!r} has no static exit")
+        made: Static = self.base.make_static()
+        return made
 
     @property
     def assets(self) -> Sequence[str]:
@@ -172,16 +192,23 @@ class Pruned(nn.Module):
         outputs = [axis for axis in self.base.space.axes if axis.kind == "output"]
         return Space((*bits, Axis("keep", config.keep), *outputs))
 
+    def vector_space(self, subnet: Mapping[str, Value]) -> Mapping[str, Value]:
+        """Return what sizes the answer: all cuts are fitted to one whole; see `models.vectors`."""
+        return {axis.name: subnet[axis.name] for axis in self.space.axes if axis.kind == "output"}
+
     def plan(self, subnet: Subnet, shapes: Shapes, tasks: Collection[str] | None = None) -> Plan:
         """Return the wrapped model's plan with other layers; see `models.elastic.Elastic`."""
         subnet = self.space.check(subnet)
+        if self.static is not None and not subnet["keep"]:
+            static = self.static.answer("text", int(subnet["dim"]), self.base.tokens(shapes))
+            return Plan(dict.fromkeys(wanted_tasks(self.tasks, tasks), static))
         whole = self.base.space.largest
         plan = self.base.plan(
             whole | {axis: subnet[axis] for axis in subnet if axis in whole}, shapes, tasks
         )
         length, bits = self.base.tokens(shapes), int(subnet.get("bits", 32))
         place = {id(layer): i for i, layer in enumerate(layers_of(self.base))}
-        numbers = self.config.cuts[self.config.keep.index(float(subnet["keep"]))]
+        numbers = self.config.numbers(float(subnet["keep"]))
         made: dict[bytes, Step] = {}
         for step in plan:
             takes = tuple(made[t.identity] if isinstance(t, Step) else t for t in step.takes)

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -172,6 +173,19 @@ class Layout:
         sums = values.new_zeros(len(self.lengths), values.shape[1])
         return sums.index_add_(0, self.rows, values) / self.counts[:, None]
 
+    def weighted_sum(self, ids: Tensor, table: Tensor, weights: Tensor) -> Tensor:
+        """Sum each row's vectors, each times its weight, without writing them out.
+
+        Args:
+            ids: Rows of the table, int64, shape [tokens].
+            table: Shape [ids, width].
+            weights: Shape [ids].
+
+        Returns:
+            Shape [rows, width].
+        """
+        return F.embedding_bag(ids, table, self.starts, mode="sum", per_sample_weights=weights[ids])
+
     def first(self, values: Tensor) -> Tensor:
         """Return each row's first token: [tokens, width] to [rows, width]."""
         return values[self.starts]
@@ -179,6 +193,16 @@ class Layout:
     def last(self, values: Tensor) -> Tensor:
         """Return each row's last token: [tokens, width] to [rows, width]."""
         return values[self.starts + self.counts - 1]
+
+
+def padded_sum(layout: Layout, ids: Tensor, table: Tensor, weights: Tensor) -> Tensor:
+    """Return what `Layout.weighted_sum` does by a product of padded rows, as graphs can.
+
+    ONNX has no sum over parts of different length.
+    """
+    padded = layout.pad(ids)
+    shares = torch.where(layout.present, weights[padded], 0)
+    return torch.bmm(shares[:, None], table[padded])[:, 0]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

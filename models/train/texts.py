@@ -85,8 +85,17 @@ def scifact(root: Path, split: str) -> Retrieval:
 
 def trecqa(root: Path, split: str) -> Retrieval:
     """Read TREC QA: each question ranks its own answers; questions without a right one are left."""
+    return answer_groups(_tsv(root / "trecqa" / f"{split}.tsv.gz"))
+
+
+def answer_groups(rows: Iterable[Mapping[str, str]]) -> Retrieval:
+    """Return questions that rank their own answers, those alone that have right and wrong ones.
+
+    Args:
+        rows: With ``question``, ``answer`` and ``label``, 1 for a right answer.
+    """
     groups: dict[str, list[tuple[str, bool]]] = {}
-    for row in _tsv(root / "trecqa" / f"{split}.tsv.gz"):
+    for row in rows:
         groups.setdefault(row["question"], []).append((row["answer"], row["label"] == "1"))
     documents: list[str] = []
     queries, relevant, candidates = [], [], []
@@ -99,6 +108,28 @@ def trecqa(root: Path, split: str) -> Retrieval:
             relevant.append(right)
             candidates.append(tuple(own))
     return Retrieval(tuple(queries), tuple(documents), tuple(relevant), tuple(candidates))
+
+
+def cranfield(root: Path) -> Retrieval:
+    """Read Cranfield 1400: judged 1 to 4 is right; what is judged otherwise, or empty, is not."""
+    documents = [d for d in _jsonl(root / "cranfield" / "docs.jsonl.gz") if d["text"].strip()]
+    index = {str(record["doc_id"]): i for i, record in enumerate(documents)}
+    relevant: dict[str, set[int]] = {}
+    for row in _tsv(root / "cranfield" / "qrels.tsv.gz"):
+        if int(row["code"]) >= 1 and row["doc_id"] in index:
+            relevant.setdefault(row["query_no"], set()).add(index[row["doc_id"]])
+    queries = {r["query_no"]: r["text"] for r in _tsv(root / "cranfield" / "queries.tsv.gz")}
+    return Retrieval(
+        tuple(queries[number] for number in relevant),
+        tuple(record["text"] for record in documents),
+        tuple(frozenset(own) for own in relevant.values()),
+    )
+
+
+def intents(root: Path, name: str, split: str) -> list[tuple[str, str]]:
+    """Read texts with their intents, each text once: BANKING77 or CLINC150."""
+    rows = _tsv(root / name / f"{split}.tsv.gz")
+    return list({row["text"]: row["label"] for row in rows}.items())
 
 
 def pydoc_code(root: Path, split: str) -> list[tuple[str, str]]:

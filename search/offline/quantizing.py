@@ -58,7 +58,7 @@ def quantize(folder: Path, evaluation: Evaluation) -> tuple[Measured, Measured]:
     cells = {task: _joined(own, found) for task, own in table.cells.items()}
     dumped = TypeAdapter(type(config)).dump_python(config, mode="json")
     manifest = loaded.manifest.model_copy(update={"config": dumped})
-    (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n")
+    (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1, exclude_none=True) + "\n")
     Table((*few, *whole), cells, table.given).save(folder / TABLE, both.space)
     checkpoint.cover(folder, TABLE)
     own = next(iter(table.cells.values()))

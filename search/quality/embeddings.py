@@ -74,7 +74,13 @@ class SimilarityQuality:
 
 
 class RankingQuality:
-    """The mean over queries of how well the right documents rank by cosine."""
+    """The mean over queries of how well the right documents rank by cosine.
+
+    Attributes:
+        texts: Queries and documents, each once.
+        query_rows: Position of each query among the texts.
+        document_rows: Position of each document.
+    """
 
     def __init__(self, retrieval: Retrieval, metric: str) -> None:
         """Index the texts.
@@ -92,21 +98,33 @@ class RankingQuality:
         self._per_query = _PER_QUERY[metric]
         self.texts = list(dict.fromkeys((*retrieval.queries, *retrieval.documents)))
         position = {text: i for i, text in enumerate(self.texts)}
-        self._queries = np.array([position[text] for text in retrieval.queries])
-        self._documents = np.array([position[text] for text in retrieval.documents])
+        self.query_rows = np.array([position[text] for text in retrieval.queries])
+        self.document_rows = np.array([position[text] for text in retrieval.documents])
 
     def score(self, vectors: FloatArray) -> Measured:
         """Return the mean and its standard error over queries."""
-        documents = vectors[self._documents]
+        return self.mean(self.each(vectors[self.query_rows], vectors[self.document_rows]))
+
+    def each(self, queries: FloatArray, documents: FloatArray) -> FloatArray:
+        """Score each query.
+
+        Args:
+            queries: Unit vectors of the queries, shape [queries, dim].
+            documents: Of the documents, shape [documents, dim].
+        """
         found = []
-        for q, query in enumerate(self._queries):
+        for q, query in enumerate(queries):
             own = self._data.candidates
             candidates = np.arange(len(documents)) if own is None else np.array(own[q])
-            order = candidates[np.argsort(-(documents[candidates] @ vectors[query]), kind="stable")]
+            order = candidates[np.argsort(-(documents[candidates] @ query), kind="stable")]
             found.append(self._per_query(np.isin(order, list(self._data.relevant[q]))))
-        values = np.array(found)
-        stderr = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else 0.0
-        return Measured(float(values.mean()), len(values), float(stderr))
+        return np.array(found)
+
+    @staticmethod
+    def mean(each: FloatArray) -> Measured:
+        """Return the mean of queries' scores and its standard error."""
+        stderr = each.std(ddof=1) / np.sqrt(len(each)) if len(each) > 1 else 0.0
+        return Measured(float(each.mean()), len(each), float(stderr))
 
 
 def _reciprocal_rank(right: NDArray[np.bool_]) -> float:

@@ -128,6 +128,7 @@ def _chosen(served: Served, selection: Selection) -> JsonObject:
         "model": served.name,
         "version": served.manifest.version,
         "subnet": dict(selection.subnet),
+        "space": served.space_of(selection.subnet),
         "macs": selection.cost.macs,
         "flops": selection.cost.flops,
         "fraction": float(selection.fraction),

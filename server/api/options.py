@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from models.space import Value
 from search.budget import Budget
+from search.quality.sides import Side
 from server.api.rheostat.schema import MAX_PRIORITY, BudgetBody
 from server.choose import Question
 from server.clients.caller import Caller
@@ -79,6 +80,7 @@ class Options:
         priority: int | None = None,
         timeout_s: float | None = None,
         raw: bool = False,
+        side: Side | None = None,
     ) -> Question:
         """Return what a request asks; a value in its body goes before the same one in a header.
 
@@ -91,6 +93,7 @@ class Options:
             priority: Of the body.
             timeout_s: What the protocol itself says of it; the shorter time holds.
             raw: As in `Question`.
+            side: Likewise.
         """
         limits = {} if budget is None else budget.model_dump(exclude_unset=True)
         if self.limits:
@@ -105,6 +108,7 @@ class Options:
             priority=self.priority if priority is None else priority,
             timeout_s=min(times, default=None),
             raw=raw,
+            side=side,
         )
 
 

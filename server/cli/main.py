@@ -20,10 +20,12 @@ from models.checkpoint import CheckpointError, read_manifest
 from server.app import create_app
 from server.catalog import CatalogError, find_checkpoints
 from server.cli import calibrating
+from server.cli.adding_static import static
 from server.cli.commands import convert, ladder, quantize, train
 from server.cli.elasticizing import elasticize
 from server.cli.exporting import export
 from server.cli.keys import keys
+from server.cli.measuring import measure
 from server.cli.searching import search
 from server.engine.process.remote import RemoteCore
 from server.errors import DatabaseError
@@ -170,6 +172,8 @@ cli.add_typer(train, name="train")
 cli.add_typer(keys, name="keys")
 cli.command()(convert)
 cli.command()(elasticize)
+cli.command()(static)
+cli.command()(measure)
 cli.command()(quantize)
 cli.command()(ladder)
 cli.command()(export)

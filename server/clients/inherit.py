@@ -6,6 +6,7 @@ merge the first two into a `Question`; this file merges in the third:
 - **Ceilings** are the strictest of the request's and the client's maximum. One that the request
   sets above the maximum is refused, never lowered in silence. A request that sets none gets the
   client's default ceilings.
+- A **side** (query or document) of a search turns each task into what was measured of that side.
 - **Preferences** and the floor ``min_quality`` are the request's, else the client's.
 - ``strict`` holds if either says so. If neither says anything, load may make the subnet smaller
   only where the request or the client's default budget sets a limit, or the server's setting says
@@ -24,9 +25,10 @@ from dataclasses import replace
 from functools import lru_cache
 
 from search.budget import Budget
+from search.quality.sides import as_side, side_of
 from server.choose import Question
 from server.clients.profile import CEILINGS, ClientProfile, check_ceilings
-from server.errors import UnknownModelError
+from server.errors import InvalidRequestError, UnknownModelError
 from server.served import Served
 
 _MAX_BUDGETS = 128  # decided, that are kept: most requests have one of a few
@@ -44,6 +46,7 @@ def inherited(question: Question, served: Served, slims_all: bool = False) -> Qu
         InvalidRequestError: If a ceiling is above the client's maximum.
         UnknownModelError: If there is no such model for the client.
     """
+    question = _of_side(question, served)
     profile = question.caller.profile
     if profile is None:
         budget = question.budget
@@ -60,6 +63,29 @@ def inherited(question: Question, served: Served, slims_all: bool = False) -> Qu
     )
 
 
+def _of_side(question: Question, served: Served) -> Question:
+    """Return the question with the tasks that the model has for the side of its texts."""
+    tasks, side = served.elastic.tasks, question.side
+    if len(served.default_tasks) == len(tasks):  # nothing was measured by side
+        return question
+    preferences = question.preferences
+    named = [*served.default_tasks, *(task for task in preferences or () if side_of(task)[1])]
+    named = named if question.tasks is None else list(question.tasks)
+    if preferences is not None:
+        preferences = {as_side(task, side, tasks): w for task, w in preferences.items()}
+        if len(preferences) < len(question.preferences or ()):
+            raise InvalidRequestError(
+                f"preferences={list(question.preferences or ())} name a task twice for "
+                f"side={side!r}",
+                "preferences",
+            )
+    return replace(
+        question,
+        tasks=list(dict.fromkeys(as_side(task, side, tasks) for task in named)),
+        preferences=preferences,
+    )
+
+
 def _within(question: Question, budget: Budget) -> Question:
     # Half the time of `replace`, which looks up every field by name.
     return Question(
@@ -72,6 +98,7 @@ def _within(question: Question, budget: Budget) -> Question:
         question.timeout_s,
         question.raw,
         question.resident,
+        question.side,
     )
 
 
@@ -101,7 +128,10 @@ def _preferences(
 ) -> Mapping[str, float] | None:
     if question.preferences is not None:
         return question.preferences
-    stored = profile.preferences.get(served.name, {})
+    stored = {
+        as_side(task, question.side, served.elastic.tasks): weight
+        for task, weight in profile.preferences.get(served.name, {}).items()
+    }
     tasks = served.elastic.tasks if question.tasks is None else question.tasks
     # A request may ask for some of the tasks, and a model may have lost one since.
     found = {task: weight for task, weight in stored.items() if task in tasks}

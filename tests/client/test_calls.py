@@ -21,9 +21,17 @@ COMMON = {"model": "m", "preferences": {"a": 2.0}, "budget": BUDGET}
 TEXT = {**COMMON, "priority": 3, "truncate": "left"}
 
 FULL: list[tuple[Callable[..., Call[Any]], dict[str, Any], type[BaseModel]]] = [
-    (calls.infer, {**COMMON, "image": b"png", "tasks": ["a"], "priority": 3}, PlanBody),
-    (calls.plan, {**COMMON, "tasks": ["a"], "tokens": 7}, FullPlanBody),
-    (calls.embed, {**TEXT, "texts": ["x"], "dimensions": 8, "prompt": "query"}, EmbeddingsBody),
+    (
+        calls.infer,
+        {**COMMON, "image": b"png", "tasks": ["a"], "priority": 3, "side": "query"},
+        PlanBody,
+    ),
+    (calls.plan, {**COMMON, "tasks": ["a"], "tokens": 7, "side": "query"}, FullPlanBody),
+    (
+        calls.embed,
+        {**TEXT, "texts": ["x"], "dimensions": 8, "prompt": "query", "side": "query"},
+        EmbeddingsBody,
+    ),
     (
         calls.rerank,
         {

@@ -22,7 +22,11 @@ from tests.conformance.subjects import of_family
 from tests.walking import answers_of
 
 MOST_SUBNETS = 48
-INT8_FLOPS = {torch.ops.rheostat.int8_linear: lambda x, w, *_, **__: 2 * x[0] * x[1] * w[1]}
+COUNTED = {  # by the shapes of what they take
+    torch.ops.rheostat.int8_linear: lambda x, w, *_, **__: 2 * x[0] * x[1] * w[1],
+    torch.ops.aten._embedding_bag_forward_only: lambda w, ids, *_, **__: 2 * ids[0] * w[1],
+    torch.ops.aten._embedding_bag: lambda w, ids, *_, **__: 2 * ids[0] * w[1],
+}
 
 
 def close(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], tolerance: float) -> None:
@@ -71,7 +75,7 @@ def test_counted_macs_of_every_step_equal_its_cost(made: Made) -> None:
             # The counter cannot see into the fused kernels; the plain one is made of products.
             with (
                 sdpa_kernel(SDPBackend.MATH),
-                FlopCounterMode(display=False, custom_mapping=INT8_FLOPS) as counter,
+                FlopCounterMode(display=False, custom_mapping=COUNTED) as counter,
             ):
                 values[step.identity] = step.run(*taken)
             assert counter.get_total_flops() == step.cost.flops, (subnet, step)

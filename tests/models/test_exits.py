@@ -154,7 +154,7 @@ def test_what_the_model_does_not_have_is_refused(
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"depths": (1, 2)}, r"depths=\[1, 2\] must be positive, ascend and end at 4"),
+        ({"depths": (1, 2)}, r"depths=\[1, 2\] must be 0 or more, ascend and end at 4"),
         ({"depths": (2, 1, 4)}, "depths"),
         ({"dims": (4,)}, r"dims=\[4\] must be positive, ascend and end at 16"),
         ({"projection": 12}, r"dims=\[4, 8, 16\] must be positive, ascend and end at 12"),

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.nn.ragged import Layout
+from models.nn.ragged import Layout, padded_sum
 
 OfLayout: TypeAlias = Callable[[Layout], Tensor]
 
@@ -151,6 +151,10 @@ class TracedLayout(Layout):
         """Sum padded rows; `Layout.mean` scatters, which is slow in ONNX Runtime."""
         padded = torch.where(self.present[..., None], self.pad(values), 0)
         return padded.sum(1) / self.counts[:, None]
+
+    def weighted_sum(self, ids: Tensor, table: Tensor, weights: Tensor) -> Tensor:
+        """Multiply padded rows."""
+        return padded_sum(self, ids, table, weights)
 
 
 class LayoutTensors:

@@ -7,6 +7,7 @@ the body goes before the same one in a header. The receipt goes back in both.
 from __future__ import annotations
 
 from binascii import b2a_base64
+from itertools import islice
 
 import numpy as np
 from fastapi import APIRouter, Request
@@ -19,6 +20,7 @@ from server.api.documentation import errors, inlined, request_docs
 from server.api.openai.form import OPENAI, form
 from server.api.options import options_of
 from server.api.rheostat.text_schema import EmbeddingsAnswer, EmbeddingsBody
+from server.api.sides import side_prompt
 from server.api.texts import passages
 from server.clients.caller import caller_of
 from server.inputs.sources import Passage
@@ -45,7 +47,7 @@ def routes(service: Service, max_texts: int) -> APIRouter:
             caller = caller_of(request)
             served = service.models_of(caller).choose(body.model, "text")
             tally.model = served.name
-            texts = _passages(body, max_texts)
+            texts = _passages(body, max_texts, side_prompt(served, body.side, body.prompt))
             question = options_of(request).question(
                 caller,
                 body.budget,
@@ -53,6 +55,7 @@ def routes(service: Service, max_texts: int) -> APIRouter:
                 fixed=fixed_dimensions(served, body.dimensions or None),
                 priority=body.priority,
                 raw=not body.normalize,
+                side=body.side,
             )
             items = served.named("text", texts)
             answer = await unless_gone(request, service.infer(served, question, items))
@@ -62,7 +65,7 @@ def routes(service: Service, max_texts: int) -> APIRouter:
             "data": [
                 {"object": "embedding", "index": i, "embedding": _encoded(vector, form)}
                 for i, outputs in enumerate(answer.outputs)
-                for vector in outputs.values()
+                for vector in islice(outputs.values(), 1)  # one answers every task
             ],
             "model": served.name,
             "usage": {"prompt_tokens": num_tokens, "total_tokens": num_tokens},
@@ -82,12 +85,12 @@ def routes(service: Service, max_texts: int) -> APIRouter:
     return router
 
 
-def _passages(body: EmbeddingsBody, max_texts: int) -> list[Passage]:
+def _passages(body: EmbeddingsBody, max_texts: int, prompt: str | None) -> list[Passage]:
     side, most = body.truncate, body.truncate_prompt_tokens
     if most is not None:
         side = side or "right"
         most = None if most == -1 else most
-    return passages("input", body.input, max_texts, body.prompt, side, most)
+    return passages("input", body.input, max_texts, prompt, side, most)
 
 
 def _encoded(vector: Tensor, form: str) -> list[float] | str:

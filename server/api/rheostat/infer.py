@@ -126,6 +126,7 @@ def _question(served: Served, body: PlanBody, request: Request) -> Question:
         preferences=body.preferences,
         fixed=served.whole_outputs,
         priority=body.priority,
+        side=body.side,
     )
 
 

@@ -9,6 +9,7 @@ from pydantic import TypeAdapter
 
 from models.core import Cost
 from models.space import Subnet
+from models.vectors import space_choices
 from server.api.dimensions import allowed_dimensions
 from server.api.documentation import errors
 from server.api.openai.form import OPENAI, form
@@ -20,6 +21,7 @@ from server.api.rheostat.models_schema import (
     ModelDetail,
     ModelEntry,
     ModelList,
+    SpaceEntry,
     TaskEntry,
 )
 from server.clients.caller import caller_of
@@ -86,6 +88,7 @@ def _detail(served: Served, name: str) -> ModelDetail:
         },
         cheapest=_cost_entry(_cost(served, space.smallest)),
         largest=_cost_entry(_cost(served, space.largest)),
+        spaces=_spaces(served),
         front=[
             FrontEntry(
                 macs=point.cost.macs,
@@ -93,10 +96,25 @@ def _detail(served: Served, name: str) -> ModelDetail:
                 fraction=point.fraction,
                 quality=point.quality,
                 subnet=dict(point.subnet),
+                space=served.space_of(point.subnet),
             )
             for point in served.front
         ],
     )
+
+
+def _spaces(served: Served) -> list[SpaceEntry]:
+    """Return the spaces of the table's subnets, in the table's order."""
+    found: dict[str, SpaceEntry] = {}
+    for row in served.table.rows:
+        space = served.space_of(row)
+        if space is None:
+            continue
+        if space not in found:
+            choices = dict(space_choices(served.elastic, row))
+            found[space] = SpaceEntry(space=space, choices=choices, num_subnets=0)
+        found[space].num_subnets += 1
+    return list(found.values())
 
 
 def _cost(served: Served, subnet: Subnet) -> Cost:

@@ -104,6 +104,19 @@ class FrontEntry(CostEntry):
     fraction: float
     quality: float
     subnet: dict[str, Value]
+    space: str | None = Field(
+        description="Vectors may be compared where this id is equal; null: the answer is no vector."
+    )
+
+
+class SpaceEntry(BaseModel):
+    """Vectors that may be compared with one another."""
+
+    space: str
+    choices: dict[str, Value] = Field(
+        description="What subnets of this space agree on; they may differ in all other axes."
+    )
+    num_subnets: int = Field(description="Of the table.")
 
 
 class ModelDetail(ModelEntry):
@@ -114,4 +127,5 @@ class ModelDetail(ModelEntry):
     inputs: dict[str, InputEntry] = Field(description="By name.")
     cheapest: CostEntry
     largest: CostEntry
+    spaces: list[SpaceEntry] = Field(description="Of vectors; empty where there are none.")
     front: list[FrontEntry] = Field(description="Equal weights, cheapest first.")

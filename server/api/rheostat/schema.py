@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from models.space import Value
 from server.api.request_body import RequestBody
+from server.api.sides import SideOfSearch
 
 MAX_PRIORITY = 999
 
@@ -85,7 +86,7 @@ class PlanBody(_StrictBody):
         default=None,
         min_length=1,
         max_length=_MAX_NAMES,
-        description="Default: every task of the model.",
+        description="Default: every task of the model, none that is of one side of a search.",
     )
     preferences: dict[Name, Annotated[float, Field(ge=0)]] | None = Field(
         default=None,
@@ -97,6 +98,7 @@ class PlanBody(_StrictBody):
     budget: BudgetBody | None = Field(
         default=None, description="Default: the largest subnet may run."
     )
+    side: SideOfSearch = None
     priority: Priority = None
 
 
@@ -211,6 +213,9 @@ class PlanReceipt(BaseModel):
     model: str
     version: str
     subnet: dict[str, Value] = Field(description="The value chosen on each axis.")
+    space: str | None = Field(
+        description="Vectors may be compared where this id is equal; null: the answer is no vector."
+    )
     macs: int = Field(description="Per item.")
     flops: int = Field(description="Per item, 2 x MACs.")
     fraction: float = Field(description="Of the MACs of the largest subnet for these tasks.")

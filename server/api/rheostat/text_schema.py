@@ -25,6 +25,7 @@ from server.api.rheostat.schema import (
     Priority,
     Receipt,
 )
+from server.api.sides import SideOfSearch
 
 _MAX_FIELDS = 100
 
@@ -120,11 +121,11 @@ class EmbeddingsBody(RequestBody):
         default=None,
         ge=-1,
         strict=True,
-        description="vLLM's: cut texts to so many tokens, at the end unless `truncate` says "
-        "otherwise; -1 for what the model takes.",
+        description="vLLM's: cut texts to so many tokens, by `truncate` or at the end; -1: all.",
     )
     budget: BudgetBody | None = Field(default=None, description="For each text.")
     preferences: Preferences = None
+    side: SideOfSearch = None
     priority: Priority = None
     prompt: Name | None = Field(
         default=None,

@@ -119,6 +119,15 @@ def test_a_subnet_equals_the_served_one_in_both_libraries(
     close(served(again, TEXTS, whole), expected)
 
 
+def test_a_static_exit_is_one_onnx_file_and_no_public_folder(tmp_path: Path) -> None:
+    model = made(tmp_path / "model", exits_config("post", depths=(0, 4)))
+    static = {"depth": 0, "heads": 0.5, "ffn": 0.25, "dim": 8}
+    remarks = write(model, model.space.check(static), tmp_path / "out", FACTS)
+    close(by_onnx(tmp_path / "out", TEXTS), served(model, TEXTS, static))
+    assert any("no layout of safetensors" in remark for remark in remarks)
+    assert not (tmp_path / "out" / "modules.json").exists()
+
+
 def test_absent_heads_are_zeros_only_where_the_library_has_no_size_for_them(tmp_path: Path) -> None:
     for architecture, heads, says_so in (("post", 4, True), ("grouped", 2, False)):
         model = made(tmp_path / f"m-{architecture}", exits_config(architecture))

@@ -240,7 +240,7 @@ def test_choices_are_followed_and_unknown_ones_refused(tmp_path: Path) -> None:
     assert model.config.text.max_length == 12
     with pytest.raises(TypeError, match="unknown choice 'depth'"):
         read(tmp_path, "tiny", depth=2)  # type: ignore[call-arg]
-    with pytest.raises(ValueError, match=r"depths=\[2\] must be positive, ascend and end at 4"):
+    with pytest.raises(ValueError, match=r"depths=\[2\] must be 0 or more, ascend and end at 4"):
         read(tmp_path, "tiny", depths=(2,))
 
 

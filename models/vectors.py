@@ -1,0 +1,39 @@
+"""Which vectors may be compared: those of one space, which has an id."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from hashlib import blake2b
+from typing import Any
+
+from models.space import Subnet, Value
+
+_ID_BYTES = 8
+
+
+def space_choices(model: Any, subnet: Subnet) -> Mapping[str, Value]:
+    """Return the choices that tell a subnet's space of vectors from others.
+
+    Subnets that agree on these give vectors that may be compared. A family says so with its method
+    ``vector_space``; without one only equal subnets agree.
+
+    Args:
+        model: An `Elastic`.
+        subnet: Of it.
+    """
+    found: Mapping[str, Value] = getattr(model, "vector_space", dict)(subnet)
+    return found
+
+
+def space_id(model: Any, origin: str, subnet: Subnet) -> str | None:
+    """Return the id of the space that a subnet's vectors are of; None if it gives no vectors.
+
+    Args:
+        model: An `Elastic`.
+        origin: What is equal for checkpoints whose largest subnets give equal vectors.
+        subnet: Of it; axes of single tasks may be missing.
+    """
+    if all(task.kind != "embedding" for task in model.tasks.values()):
+        return None
+    choices = sorted(space_choices(model, subnet).items())
+    return blake2b(repr((origin, choices)).encode(), digest_size=_ID_BYTES).hexdigest()
