@@ -66,13 +66,13 @@ def main() -> None:
     options.add_argument("--texts-file", type=Path, help="more general texts, one a line")
     chosen = options.parse_args()
     if chosen.quick:
-        chosen.texts, chosen.sentences, chosen.documents, chosen.length = 1500, 400, 50, 32
+        chosen.texts, chosen.sentences, chosen.documents, chosen.length = 500, 150, 20, 32
     model, root = minilm(chosen.length), data_folder()
     embedder, whole = Embedder(model), model.space.largest
-    pairs = texts.stsb(root, "test")[: 200 if chosen.quick else None]
+    pairs = texts.stsb(root, "test")[: 100 if chosen.quick else None]
     searched = {
         name: Searched(data, embedder, whole)
-        for name, data in collections(root, chosen.documents, 40 if chosen.quick else None).items()
+        for name, data in collections(root, chosen.documents, 25 if chosen.quick else None).items()
     }
     held_out = {texts.normal(text) for pair in pairs for text in pair[:2]}
     held_out |= {texts.normal(q) for one in searched.values() for q in one.data.queries}

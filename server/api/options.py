@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from models.space import Value
 from search.budget import Budget
-from search.quality.sides import Side
+from search.quality.sides import SIDES, Side
 from server.api.rheostat.schema import MAX_PRIORITY, BudgetBody
 from server.choose import Question
 from server.clients.caller import Caller
@@ -27,11 +27,15 @@ from server.http.routed import route_path
 
 PREFIX = "x-rheostat-"
 PRIORITY = f"{PREFIX}priority"
+SIDE = f"{PREFIX}side"
+PREFERENCES = f"{PREFIX}preferences"
 READ_TIMEOUT = "x-stainless-read-timeout"  # sent unasked by SDKs such as OpenAI's
 LIMITS = {PREFIX + name.replace("_", "-"): name for name in BudgetBody.model_fields}
 
 _OURS = PREFIX.removesuffix("-")
 _READ = (_OURS.encode(), READ_TIMEOUT.encode())
+_OTHERS = (PRIORITY, SIDE, PREFERENCES)
+_MAX_WEIGHTS = 100  # tasks
 _ANY = Budget()
 _FLAGS = {"true": True, "false": False}
 # Python's own conversion takes more: "1_000", "infinity".
@@ -63,11 +67,15 @@ class Options:
         limits: Of the budget, by field.
         priority: As the body's field of the same name; None if it is not there.
         timeout_s: After how many seconds the client stops waiting; None if it does not say.
+        side: As the body's field of the same name; None if it is not there.
+        preferences: Likewise.
     """
 
     limits: Mapping[str, float | bool] = field(default_factory=lambda: MappingProxyType({}))
     priority: int | None = None
     timeout_s: float | None = None
+    side: Side | None = None
+    preferences: Mapping[str, float] | None = None
 
     def question(
         self,
@@ -101,14 +109,14 @@ class Options:
         times = [s for s in (self.timeout_s, timeout_s) if s is not None]
         return Question(
             tasks=tasks,
-            preferences=preferences,
+            preferences=self.preferences if preferences is None else preferences,
             budget=Budget(**limits) if limits else _ANY,
             fixed=fixed or {},
             caller=caller,
             priority=self.priority if priority is None else priority,
             timeout_s=min(times, default=None),
             raw=raw,
-            side=side,
+            side=side or self.side,
         )
 
 
@@ -136,12 +144,12 @@ def read_options(headers: Iterable[tuple[str, str]], runs_model: bool) -> Option
     if not given:
         return NONE
     limits: dict[str, float | bool] = {}
-    priority = timeout_s = None
+    priority = timeout_s = side = preferences = None
     for name, value in given.items():
         if name == READ_TIMEOUT:
             timeout_s = _seconds(value)
-        elif name not in LIMITS and name != PRIORITY:
-            allowed = ", ".join([*LIMITS, PRIORITY])
+        elif name not in LIMITS and name not in _OTHERS:
+            allowed = ", ".join([*LIMITS, *_OTHERS])
             raise InvalidRequestError(f"header {shown(name)} is not known; one of {allowed}")
         elif not runs_model:
             raise InvalidRequestError(
@@ -149,9 +157,13 @@ def read_options(headers: Iterable[tuple[str, str]], runs_model: bool) -> Option
             )
         elif name == PRIORITY:
             priority = _class(value)
+        elif name == SIDE:
+            side = _side(value)
+        elif name == PREFERENCES:
+            preferences = _weights(value)
         else:
             limits[LIMITS[name]] = _limit(name, value)
-    return Options(limits, priority, timeout_s)
+    return Options(limits, priority, timeout_s, side, preferences)
 
 
 class ReadOptions:
@@ -214,6 +226,29 @@ def _class(value: str) -> int:
             "priority",
         )
     return int(value)
+
+
+def _side(value: str) -> Side:
+    for side in SIDES:
+        if value == side:
+            return side
+    raise InvalidRequestError(f"header {SIDE}={shown(value)} must be one of {list(SIDES)}", "side")
+
+
+def _weights(value: str) -> dict[str, float]:
+    """Read ``task=weight,task=weight``."""
+    found: dict[str, float] = {}
+    for part in value.split(","):
+        task, _, weight = part.strip().rpartition("=")
+        is_wrong = not task or task in found or len(found) == _MAX_WEIGHTS
+        if is_wrong or not _NUMBER.fullmatch(weight):
+            raise InvalidRequestError(
+                f"header {PREFERENCES}={shown(value)} must be task=weight,task=weight: each task "
+                f"once, {_MAX_WEIGHTS} at most, weights of 0 or more",
+                "preferences",
+            )
+        found[task] = _number(weight)
+    return found
 
 
 def _seconds(value: str) -> float:

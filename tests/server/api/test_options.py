@@ -182,3 +182,29 @@ def test_requests_without_such_headers_share_one_object() -> None:
     assert Options() == NONE
     with pytest.raises(InvalidRequestError, match="cannot be used here"):
         read_options([("x-rheostat-macs", "1")], False)
+
+
+def test_a_side_and_preferences_ride_in_headers_of_any_protocol() -> None:
+    headers = [("x-rheostat-side", "query"), ("x-rheostat-preferences", "retrieval=2, b:query=0.5")]
+    question = read_options(headers, True).question(ANYONE, None)
+    assert question.side == "query"
+    assert question.preferences == {"retrieval": 2.0, "b:query": 0.5}
+    own = read_options(headers, True).question(ANYONE, None, preferences={"a": 1}, side="document")
+    assert (own.side, own.preferences) == ("document", {"a": 1})
+
+
+@pytest.mark.parametrize(
+    ("header", "value", "message"),
+    [
+        ("x-rheostat-side", "both", "must be one of"),
+        ("x-rheostat-preferences", "a", "must be task=weight"),
+        ("x-rheostat-preferences", "a=1,a=2", "each task once"),
+        ("x-rheostat-preferences", "a=inf", "must be task=weight"),
+        ("x-rheostat-preferences", ",".join(f"t{i}=1" for i in range(102)), "100 at most"),
+    ],
+)
+def test_a_side_or_preference_that_makes_no_sense_is_refused_by_name(
+    header: str, value: str, message: str
+) -> None:
+    with pytest.raises(InvalidRequestError, match=message):
+        read_options([(header, value)], True)
