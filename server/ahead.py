@@ -1,8 +1,13 @@
-"""What is made ready before requests ask for it."""
+"""What is made ready before requests ask for it, and what may stay."""
 
 from __future__ import annotations
 
-from search.timing.front import ahead, front
+import asyncio
+from collections.abc import Sequence
+
+from models.variants import choices_of
+from search.find import Selection
+from search.timing.front import ahead, front, hopeful
 from server.engine.engine import Engine
 from server.errors import ModelNotReadyError
 from server.served import Served
@@ -13,16 +18,43 @@ async def make_ready(served: Served, engine: Engine, variants: Variants) -> None
     """Have that built which is to be fast first: what requests without a budget run, then the rest.
 
     The rest is weights that are on the front of quality over time here, as the profile has it, and
-    of each the best subnet. No search would take other weights, so they are not built.
+    of each the best subnet. No search would take other weights, so they are not built. What the
+    other subnets of the front need is kept, once it is called for, before all that is not on it.
     """
     await engine.core.expect(served, served.elastic.space.largest)
-    if variants.resident(served) is None or served.profile is None:
+    if served.profile is None:
         return
-    finder = served.finders.at(served.inputs.shapes(served.inputs.example()))
-    points = front(finder, served.profile)
-    for choices, subnet in ahead(served.elastic.space, points).items():
+    points = await _points(served, compiles=engine.core.stats.backend is not None)
+    if variants.resident(served) is not None:
+        await _build(served, engine, variants, points)
+    there = variants.resident(served)
+    for subnet in dict.fromkeys(point.subnet for point in points):
+        if there is None or choices_of(served.elastic.space, subnet) in there:
+            await engine.core.expect(served, subnet, build=False)
+
+
+async def _build(
+    served: Served, engine: Engine, variants: Variants, points: Sequence[Selection]
+) -> None:
+    """Build the weights of a front and what of them is best."""
+    best = ahead(served.elastic.space, points)
+    variants.prefer(served, best)
+    for choices, subnet in best.items():
         try:
             await variants.build(served, choices)
         except ModelNotReadyError:
             continue  # which has been logged
         await engine.core.expect(served, subnet)
+
+
+async def _points(served: Served, compiles: bool) -> Sequence[Selection]:
+    """Return the front, and what may be on it once it is compiled; the loop goes on meanwhile."""
+    assert served.profile is not None
+    finder = served.finders.at(served.inputs.shapes(served.inputs.example()))
+    points = []
+    for point in front(finder, served.profile):
+        points.append(point)
+        await asyncio.sleep(0)
+    if compiles:
+        points += hopeful(finder, served.elastic.space, served.profile, points)
+    return points
