@@ -95,6 +95,7 @@ class PlanReceipt:
         subnet: The value chosen on each axis.
         macs: Multiply-accumulates per input.
         flops: Per input, 2 x MACs.
+        bytes: Of the weights that the subnet computes with.
         fraction: Of the MACs of the largest subnet for these tasks.
         quality: Preference-weighted mean of the tasks' retention.
         gap: Bound on what was lost to the optimum; 0 is proven optimal.
@@ -108,6 +109,7 @@ class PlanReceipt:
     subnet: dict[str, Value]
     macs: int
     flops: int
+    bytes: int
     fraction: float
     quality: float
     gap: float

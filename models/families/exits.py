@@ -22,7 +22,8 @@ from typing import ClassVar, Literal
 from pydantic import ConfigDict
 from torch import Tensor, nn
 
-from models.core import EXACT, Cost, Plan, Shapes, Step
+from models.bits import axis_of, bits_of, check_bits, step_of, variant_of
+from models.core import Cost, Plan, Shapes, Step
 from models.families import Family
 from models.inputs import Inputs
 from models.inputs.text import TOKENIZER, TextInput
@@ -31,12 +32,11 @@ from models.nn.architecture import TransformerConfig
 from models.nn.exit import Exit, pooled, pooled_width, unit_vectors
 from models.nn.head import HeadActivation, HeadLayer
 from models.nn.pooling import Pooling, poolings_of
-from models.nn.quantized import ROUNDED, int8_copy
+from models.nn.quantized import bytes_of
 from models.nn.ragged import Ragged
 from models.nn.transformer import Embedding, Layer, make_norm
 from models.space import Axis, Space, Subnet, Value
 from models.tasks import Metric, Task, wanted_tasks
-from models.variants import not_built
 
 
 @dataclass(frozen=True)
@@ -101,8 +101,7 @@ class ExitsConfig:
             for share in shares:
                 if abs(share * units - round(share * units)) > 1e-6:
                     raise ValueError(f"{name}={share} of {units} is not a whole number")
-        if self.bits not in _BITS:
-            raise ValueError(f"bits={list(self.bits)} must be one of {list(map(list, _BITS))}")
+        check_bits(self.bits)
         if not self.tasks:
             raise ValueError("tasks is empty; at least one is needed")
         for depth, dim in self.pairs or ():
@@ -121,9 +120,6 @@ class ExitsConfig:
                 f"text.max_length={self.text.max_length} exceeds "
                 f"encoder.max_positions={self.encoder.max_positions}"
             )
-
-
-_BITS = ((32,), (8, 32))
 
 
 def _ascending(name: str, values: tuple[float, ...], last: float) -> None:
@@ -151,9 +147,7 @@ class Exits(nn.Module):
 
     def variant(self, choices: Mapping[str, Value]) -> Exits:
         """Return the model with its layers' weights in other bits; all others are shared."""
-        made = int8_copy(self)
-        made.bits = int(choices["bits"])
-        return made
+        return variant_of(self, choices)
 
     def attach(self, folder: Path) -> None:
         """Read the tokenizer from the checkpoint's folder.
@@ -194,9 +188,8 @@ class Exits(nn.Module):
     def space(self) -> Space:
         """Depth, heads, ffn and dim; pairs restrict depth and dim. Bits where they are offered."""
         config = self.config
-        bits = Axis("bits", config.bits, when="load")
         axes = (
-            *([bits] if len(config.bits) > 1 else []),
+            *axis_of(config.bits),
             Axis("depth", config.depths),
             Axis("heads", config.heads),
             Axis("ffn", config.ffn),
@@ -238,21 +231,20 @@ class Exits(nn.Module):
         """Return the embedding, one step per layer and an exit; see `models.elastic.Elastic`."""
         subnet = self.space.check(subnet)
         length = self.tokens(shapes)
-        step = Step(("embed",), self.embedding, ("text",))
+        cost = self._cost(self._embedding_cost)
+        step = Step(("embed",), self.embedding, ("text",), cost)
         groups, units = self.widths(subnet)
         depth, dim = int(subnet["depth"]), int(subnet["dim"])
-        bits, cost = int(subnet.get("bits", 32)), Cost()
-        own: tuple[int, ...] = () if bits == 32 else (bits,)
-        tolerance = ROUNDED if own else EXACT
+        bits = bits_of(subnet)
         for i in range(depth):
             if i < 2:  # from the second on all alike; the first may lack a norm
-                cost = self._cost(self._layer_cost, i, groups, units, length)
-            run = partial(self.layers[i], groups, units) if bits == self.bits else not_built
-            key = ("layer", i, groups, units, *own)
-            step = Step(key, run, (step,), cost, tolerance=tolerance)
+                cost = self._cost(self._layer_cost, i, groups, units, length, bits)
+            key = ("layer", i, groups, units)
+            run = partial(self.layers[i], groups, units)
+            step = step_of(bits, self.bits, key, run, (step,), cost)
         parts = (self._exit(depth), dim, self._final_norm(depth))
         run, raw = partial(unit_vectors, *parts), partial(pooled, *parts)
-        cost = Cost(self._exit(depth).macs(dim))
+        cost = self._cost(self._exit_cost, depth, dim)
         answer = Step(("exit", depth, dim), run, (step,), cost, raw)
         return Plan(dict.fromkeys(wanted_tasks(self.tasks, tasks), answer))
 
@@ -267,10 +259,17 @@ class Exits(nn.Module):
             self._costs[key] = count(*where)
         return self._costs[key]
 
-    def _layer_cost(self, i: int, groups: int, units: int, length: int) -> Cost:
+    def _embedding_cost(self) -> Cost:
+        return Cost(bytes=bytes_of(self.embedding))
+
+    def _layer_cost(self, i: int, groups: int, units: int, length: int, bits: int) -> Cost:
         layer = self.layers[i]
         assert isinstance(layer, Layer)
-        return Cost(layer.macs(groups, units, length))
+        return Cost(layer.macs(groups, units, length), layer.bytes(groups, units, bits))
+
+    def _exit_cost(self, depth: int, dim: int) -> Cost:
+        exit_ = self._exit(depth)
+        return Cost(exit_.macs(dim), exit_.bytes(dim, self._final_norm(depth)))
 
     def _exit(self, depth: int) -> Exit:
         exit_ = self.exits[str(depth)]
