@@ -18,9 +18,10 @@ import numpy as np
 from bench import report
 from bench.curves import hypervolume, spearman
 from models.backends.torch import TorchBackend
-from models.families.slimmable import Slimmable, axis_of_stage
+from models.families.slimmable import Slimmable, axis_of_stage, axis_of_task
 from models.space import Subnet
 from models.train.cifar100 import Images
+from models.variants import loaded
 from search.budget import Budget, InfeasibleBudgetError
 from search.ecmt import find_by_rule
 from search.find import Finder, Selection
@@ -104,11 +105,13 @@ def _global_width(model: Slimmable, finder: Finder) -> Find:
     request = finder.request(None, None)
     uniform = []
     for i, width in enumerate(model.config.widths):
-        row = Subnet((axis_of_stage(s + 1), width) for s in range(len(model.config.channels)))
+        stages = range(1, len(model.config.channels) + 1)
+        row = Subnet({**dict.fromkeys(map(axis_of_stage, stages), width), **loaded(model.space)})
+        row = model.space.select({None}).check(row)
         if row in grid.rows:
             found = Solution(grid.rows.index(row), np.full(len(tasks), i), 0.0, 0.0)
             fraction = finder.selection(request, found).fraction
-            uniform.append((fraction, Subnet(dict.fromkeys(model.space.largest, width))))
+            uniform.append((fraction, row | dict.fromkeys(map(axis_of_task, tasks), width)))
 
     def answer(_: Mapping[str, float], budget: Budget) -> Subnet | None:
         assert budget.fraction is not None

@@ -32,9 +32,12 @@ class Cost:
     Attributes:
         macs: Multiply-accumulates of convolutions, linear layers and attention products; not
             element-wise work, norms and pooling. One MAC is two FLOPs.
+        bytes: Of the weights that it computes with, in the bits that they have in memory; the same
+            for any number of items.
     """
 
     macs: int = 0
+    bytes: int = 0
 
     @property
     def flops(self) -> int:
@@ -42,7 +45,7 @@ class Cost:
         return 2 * self.macs
 
     def __add__(self, other: Cost) -> Cost:
-        return Cost(self.macs + other.macs)
+        return Cost(self.macs + other.macs, self.bytes + other.bytes)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -224,7 +227,11 @@ def distinct(ends: Iterable[Step], known: Collection[bytes] = ()) -> list[Step]:
 
 def plan_cost(steps: Iterable[Step]) -> Cost:
     """Return the summed cost of steps."""
-    return Cost(sum(step.cost.macs for step in steps))
+    macs = held = 0
+    for step in steps:
+        macs += step.cost.macs
+        held += step.cost.bytes
+    return Cost(macs, held)
 
 
 def shared_cost(items: Iterable[tuple[Plan, Mapping[str, Hashable]]]) -> Cost:
@@ -234,8 +241,10 @@ def shared_cost(items: Iterable[tuple[Plan, Mapping[str, Hashable]]]) -> Cost:
         items: Of each its plan, for its own shapes, and by input what is equal for equal contents.
     """
     values: dict[tuple[bytes, tuple[Hashable, ...]], int] = {}
+    weights: dict[bytes, int] = {}
     for plan, contents in items:
         for step in plan:
             key = (step.identity, tuple(contents[name] for name in step.inputs))
             values[key] = step.cost.macs
-    return Cost(sum(values.values()))
+            weights[step.identity] = step.cost.bytes
+    return Cost(sum(values.values()), sum(weights.values()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-_LIMITS = ("flops", "macs", "fraction", "min_quality", "latency_ms")
+_LIMITS = ("flops", "macs", "fraction", "min_quality", "latency_ms", "bytes")
 
 
 class InfeasibleBudgetError(ValueError):
@@ -52,8 +52,8 @@ class Budget:
     """Limits on one request; all that are set hold at once.
 
     The ceilings ``flops``, ``macs`` and ``fraction`` limit compute for one input, ``latency_ms``
-    the time of the whole request. Within them the search takes the best subnet; with
-    ``min_quality`` it takes the cheapest that keeps that quality.
+    the time of the whole request, ``bytes`` the weights. Within them the search takes the best
+    subnet; with ``min_quality`` it takes the cheapest that keeps that quality.
 
     Attributes:
         flops: Floating-point operations, 2 x MACs.
@@ -62,6 +62,8 @@ class Budget:
         min_quality: Least preference-weighted mean of the tasks' retention (score over the largest
             subnet's score). 1 is the largest subnet's quality; a subnet may exceed it.
         latency_ms: Milliseconds from the request read to its answer ready, waiting included.
+        bytes: Of the weights that the subnet computes with, in the bits that they have in memory:
+            what a model of this subnet alone would hold.
         strict: True: the answer is never made smaller because others wait; False: it may be. None:
             it may be if a limit is set, since who sets one has said what may be given up.
 
@@ -74,6 +76,7 @@ class Budget:
     fraction: float | None = None
     min_quality: float | None = None
     latency_ms: float | None = None
+    bytes: float | None = None
     strict: bool | None = None
 
     def __post_init__(self) -> None:
@@ -94,6 +97,7 @@ class Budget:
             and self.fraction is None
             and self.min_quality is None
             and self.latency_ms is None
+            and self.bytes is None
         )
 
     def max_macs(self, largest_macs: int) -> tuple[float, str | None]:
@@ -120,21 +124,22 @@ class Budget:
 
 
 def too_small(
-    field: str, budget: Budget, cheapest_macs: int, largest_macs: int, suffix: str = ""
+    field: str, budget: Budget, least: int, largest_macs: int, suffix: str = ""
 ) -> InfeasibleBudgetError:
     """Return the error that says what would be enough.
 
     Args:
         field: The ceiling that is too low.
         budget: That it belongs to.
-        cheapest_macs: What would be enough.
+        least: What would be enough, in MACs; of ``bytes`` in bytes.
         largest_macs: MACs of the largest subnet for the same tasks.
         suffix: What else the cheapest subnet keeps, for the message.
     """
     feasible = {
-        "flops": 2 * cheapest_macs,
-        "macs": cheapest_macs,
-        "fraction": cheapest_macs / largest_macs,
+        "flops": 2 * least,
+        "macs": least,
+        "fraction": least / largest_macs,
+        "bytes": least,
     }[field]
     # Rounded up, so that the figure given is itself accepted.
     shown = f"{feasible:,}" if field != "fraction" else f"{math.ceil(feasible * 1e6) / 1e6:.6f}"

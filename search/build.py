@@ -29,10 +29,12 @@ class _Cell(NamedTuple):
     Attributes:
         steps: Of each set that needs any.
         macs: Of the same steps together, at each of the shapes planned for.
+        bytes: Of their weights together.
     """
 
     steps: dict[int, list[Step]]
     macs: dict[int, list[int]]
+    bytes: dict[int, int]
 
 
 def build_grid(model: Elastic, table: Table, names: Sequence[str] | None = None) -> Grid:
@@ -101,6 +103,8 @@ class _Sums(NamedTuple):
     sets: BoolArray
     shared: IntArray
     own: IntArray
+    shared_bytes: IntArray
+    own_bytes: IntArray
     functions: tuple[Function, ...]
     depends: FloatArray
     shared_functions: IntArray
@@ -125,6 +129,8 @@ def _sums(
         sets=np.array(sets, dtype=np.bool_).reshape(-1, num_tasks),
         shared=lengths.coefficients(_macs(first, together, points)[:, 0]),
         own=lengths.coefficients(_macs(cells, alone, points)),
+        shared_bytes=_bytes(first, together)[:, 0],
+        own_bytes=_bytes(cells, alone),
         functions=tuple(function for function, _ in timed),
         depends=np.array(depends, dtype=np.float64),
         shared_functions=shared_functions,
@@ -154,15 +160,17 @@ def _cell(
     needed = _needed(plan, tasks)
     steps: dict[int, list[Step]] = {}
     macs: dict[int, list[int]] = {}
+    held: dict[int, int] = {}
     for step, *again in zip(plan, *others, strict=True):
         if any(one.identity != step.identity for one in again):
             raise ValueError(f"step {step.key}: what it is depends on the lengths of inputs")
         mask = needed[step.identity]
         steps.setdefault(mask, []).append(step)
+        held[mask] = held.get(mask, 0) + step.cost.bytes
         known = macs.setdefault(mask, [0] * len(planned))
         for point, one in enumerate((step, *again)):
             known[point] += one.cost.macs
-    return _Cell(steps, macs)
+    return _Cell(steps, macs, held)
 
 
 def _needed(plan: Plan, tasks: Sequence[str]) -> dict[bytes, int]:
@@ -219,6 +227,12 @@ def _macs(cells: Sequence[Sequence[_Cell]], masks: Sequence[int], points: int) -
     found = [[[cell.macs.get(mask, nothing) for mask in masks] for cell in row] for row in cells]
     shape = (len(cells), len(cells[0]), len(masks), points)
     return np.array(found, dtype=np.int64).reshape(shape)
+
+
+def _bytes(cells: Sequence[Sequence[_Cell]], masks: Sequence[int]) -> IntArray:
+    """Return the bytes of weights of each set of tasks; shape [rows, columns, sets]."""
+    found = [[[cell.bytes.get(mask, 0) for mask in masks] for cell in row] for row in cells]
+    return np.array(found, dtype=np.int64).reshape(len(cells), len(cells[0]), len(masks))
 
 
 def _numbered(

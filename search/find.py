@@ -15,9 +15,10 @@ from search.budget import Budget, InfeasibleBudgetError
 from search.grid import Grid
 from search.knapsack.solve import Solution
 from search.knapsack.view import View
+from search.pricing import Chosen
 from search.quality.table import Score
 from search.request import Request, RequestError, RequestReader, TaskSet
-from search.solver import ROUNDING, Chosen, Solver
+from search.solver import ROUNDING, Solver
 from search.terms import Terms
 from search.timing.timing import Timing
 

@@ -24,6 +24,16 @@ from search.quality.table import BoolArray, FloatArray, Score
 from search.timing.profile import Function, LatencyProfile
 from search.timing.timing import Timing
 
+_OF_ROWS = (
+    "shared",
+    "own",
+    "shared_bytes",
+    "own_bytes",
+    "retention",
+    "load",
+    "shared_functions",
+    "own_functions",
+)
 _MAX_PROFILES = 4  # a model has one; while it is reloaded two
 _MAX_TASK_SETS = 32  # of which is kept what they share
 _MAX_RESIDENT = 16  # sets of built weights whose rows are kept
@@ -34,7 +44,7 @@ Resident: TypeAlias = frozenset[Choices]
 
 
 class Priced(NamedTuple):
-    """Every cell in one resource: MACs, or microseconds.
+    """Every cell in one resource: MACs, microseconds, or bytes of weights.
 
     Attributes:
         shared: Of the steps that a set of tasks shares, shape [rows, sets].
@@ -60,6 +70,8 @@ class Grid:
         sets: Sets of tasks that share steps, shape [sets, tasks].
         shared: MACs of the steps that each set shares, shape [rows, sets, terms].
         own: MACs of a task's own steps, shape [rows, columns, tasks, terms].
+        shared_bytes: Of the weights of the steps that each set shares, shape [rows, sets].
+        own_bytes: Of those of a task's own steps, shape [rows, columns, tasks].
         retention: Expected, shape [rows, columns, tasks].
         scores: What the table says, by row, task and column.
         load_axes: Names of the axes whose weights must be built.
@@ -82,6 +94,8 @@ class Grid:
     sets: BoolArray
     shared: IntArray
     own: IntArray
+    shared_bytes: IntArray
+    own_bytes: IntArray
     retention: FloatArray
     scores: tuple[tuple[tuple[Score, ...], ...], ...]
     load_axes: tuple[str, ...]
@@ -111,8 +125,16 @@ class Grid:
 
     def cost(self, basis: IntArray, row: int, columns: IntArray, tasks: IntArray) -> Cost:
         """Return the cost of one subnet for the asked tasks, one column each."""
-        shared = self.shared[row][self.sharing(tasks)].sum(axis=0)
-        return Cost(int((shared + self.own[row][columns, tasks].sum(axis=0)) @ basis))
+        sharing = self.sharing(tasks)
+        shared = self.shared[row][sharing].sum(axis=0)
+        macs = int((shared + self.own[row][columns, tasks].sum(axis=0)) @ basis)
+        held = self.shared_bytes[row][sharing].sum() + self.own_bytes[row][columns, tasks].sum()
+        return Cost(macs, int(held))
+
+    @property
+    def weights(self) -> Priced:
+        """The cells in bytes of weights."""
+        return Priced(self.shared_bytes.astype(np.float64), self.own_bytes.astype(np.float64))
 
     def largest_macs(self, tasks: IntArray, basis: IntArray) -> int:
         """Return the MACs of the largest subnet for some tasks."""
@@ -143,12 +165,11 @@ class Grid:
 
     def part(self, rows: IntArray) -> Grid:
         """Return some of the rows."""
-        of_rows = ("shared", "own", "retention", "load", "shared_functions", "own_functions")
         return replace(
             self,
             rows=tuple(self.rows[r] for r in rows),
             scores=tuple(self.scores[r] for r in rows),
-            **{name: getattr(self, name)[rows] for name in of_rows},
+            **{name: getattr(self, name)[rows] for name in _OF_ROWS},
         )
 
     def without_dominated(self, with_loaded: bool = False) -> Grid:

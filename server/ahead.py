@@ -1,36 +1,63 @@
-"""What is made ready before requests ask for it."""
+"""What is made ready before requests ask for it, and what may stay."""
 
 from __future__ import annotations
 
-from models.space import Subnet
-from search.timing.front import ahead, front
+import asyncio
+from collections.abc import Sequence
+
+from models.variants import choices_of
+from search.find import Selection
+from search.timing.front import ahead, front, hopeful
 from server.engine.engine import Engine
 from server.errors import ModelNotReadyError
 from server.served import Served
 from server.variants import Variants
 
-_MOST = 24  # subnets beside the best: sessions take memory, and building them time
+_MOST = 24  # subnets that are built beside the best: they take memory, and building them time
 
 
 async def make_ready(served: Served, engine: Engine, variants: Variants) -> None:
     """Have that built which is to be fast first: what requests without a budget run, then the rest.
 
     The rest is what is on the front of quality over time here, as the profile has it: weights, of
-    each the best subnet, then the other subnets. No search would take other weights, so they are
-    not built. Without the other subnets, a first burst would be slimmed to subnets that torch runs.
+    each the best subnet, then the other subnets, or a first burst would be slimmed to subnets that
+    torch runs. No search would take other weights, so they are not built. What the front needs is
+    kept before all that is not on it.
     """
     await engine.core.expect(served, served.elastic.space.largest)
     if served.profile is None:
         return
-    finder = served.finders.at(served.inputs.shapes(served.inputs.example()))
-    found = ahead(served.elastic.space, front(finder, served.profile))
-    others: list[Subnet] = []
-    for choices, (best, *rest) in found.items():
+    points = await _points(served, compiles=engine.core.stats.backend is not None)
+    if variants.resident(served) is not None:
+        await _build(served, engine, variants, points)
+    there = variants.resident(served)
+    for number, subnet in enumerate(dict.fromkeys(point.subnet for point in points)):
+        if there is None or choices_of(served.elastic.space, subnet) in there:
+            await engine.core.expect(served, subnet, build=number < _MOST)
+
+
+async def _build(
+    served: Served, engine: Engine, variants: Variants, points: Sequence[Selection]
+) -> None:
+    """Build the weights of a front and what of them is best."""
+    best = ahead(served.elastic.space, points)
+    variants.prefer(served, best)
+    for choices, subnet in best.items():
         try:
             await variants.build(served, choices)
         except ModelNotReadyError:
             continue  # which has been logged
-        await engine.core.expect(served, best)
-        others += rest
-    for subnet in others[:_MOST]:
         await engine.core.expect(served, subnet)
+
+
+async def _points(served: Served, compiles: bool) -> Sequence[Selection]:
+    """Return the front, and what may be on it once it is compiled; the loop goes on meanwhile."""
+    assert served.profile is not None
+    finder = served.finders.at(served.inputs.shapes(served.inputs.example()))
+    points = []
+    for point in front(finder, served.profile):
+        points.append(point)
+        await asyncio.sleep(0)
+    if compiles:
+        points += hopeful(finder, served.elastic.space, served.profile, points)
+    return points

@@ -156,6 +156,7 @@ def create_app(
     app.state.models = tuple(served)
     app.state.drain = service.drain
     app.state.core, app.state.engine = core, engine
+    app.state.service = service
     changes = Lifecycle(service, engine, settings.models_folder, settings.max_text_chars)
     routers = (
         infer.routes(service, settings.max_images, settings.max_texts),

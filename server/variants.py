@@ -25,6 +25,7 @@ from server.served import Served
 log = logging.getLogger(__name__)
 
 _MAX_PLANS = 1024  # per variant
+_MAX_OTHERS = 1  # variants that are on no front and stay: the one that was asked for last
 _FIRST_S = 1.0  # that building is taken to take before one has been built
 
 
@@ -82,6 +83,7 @@ class Variants:
         self._built: OrderedDict[tuple[int, Choices], _Variant] = OrderedDict()
         self._building: dict[tuple[int, Choices], asyncio.Task[None]] = {}
         self._refused: set[tuple[int, Choices]] = set()  # too large, or the build failed
+        self._preferred: dict[int, frozenset[Choices]] = {}  # by model
         self._seconds: dict[int, float] = {}  # of the last build, by model
         self._alone = asyncio.Lock()
         self._stats = VariantStats()
@@ -104,6 +106,10 @@ class Variants:
         """Return all choices but those whose weights cannot be had."""
         every = all_choices(served.elastic.space)
         return frozenset(one for one in every if (id(served.model), one) not in self._refused)
+
+    def prefer(self, served: Served, choices: Collection[Choices]) -> None:
+        """Keep some choices of a model before others, of which one variant in all is kept."""
+        self._preferred[id(served.model)] = frozenset(choices)
 
     def predicted_s(self, served: Served) -> float:
         """Return how long building a variant of a model is predicted to take."""
@@ -182,14 +188,24 @@ class Variants:
             del self._built[key]
             await self._engine.core.drop(served, key[1])
         self._seconds.pop(id(served.model), None)
+        self._preferred.pop(id(served.model), None)
         self._refused = {key for key in self._refused if key[0] != id(served.model)}
 
     async def _evict(self) -> None:
         """Give up variants until the rest fits; the one built last is waited for, and fits."""
-        while self.stats.bytes > self._max_bytes:
-            _, given_up = self._built.popitem(last=False)
+        while True:
+            *others, _ = self._built
+            first = [key for key in others if not self._is_preferred(key)]
+            num_others = sum(not self._is_preferred(key) for key in self._built)
+            if self.stats.bytes <= self._max_bytes and num_others <= _MAX_OTHERS:
+                return
+            given_up = self._built.pop(first[0] if first else others[0])
             self._stats = self._stats._replace(evictions=self._stats.evictions + 1)
             await self._engine.core.drop(given_up.served, given_up.choices)
+
+    def _is_preferred(self, key: tuple[int, Choices]) -> bool:
+        # Where nobody has said what is preferred, all is.
+        return key[1] in self._preferred.get(key[0], (key[1],))
 
 
 def _observed(task: asyncio.Task[None]) -> None:

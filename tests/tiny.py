@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,18 @@ def tiny_model(seed: int = 0, num_stages: int = 2, name: str = "tiny") -> Slimma
         if parameter.ndim == 1:  # norms and biases start alike; make every slice distinct
             torch.nn.init.uniform_(parameter, 0.5, 1.5)
     return model.eval().requires_grad_(False)
+
+
+def tiny_rounded(seed: int = 0) -> Slimmable:
+    """Return the same model with 8 bits on offer, calibrated on noise."""
+    from search.offline.quantizing import ranges_of
+
+    model = tiny_model(seed)
+    generator = torch.Generator().manual_seed(seed)
+    ranges = ranges_of(model, torch.randn(64, 3, 16, 16, generator=generator))
+    both = Slimmable(model.name, replace(model.config, bits=(8, 32), ranges=ranges))
+    both.load_state_dict(model.state_dict())
+    return both.eval().requires_grad_(False)
 
 
 def tiny_table(model: Slimmable, seed: int = 0) -> Table:

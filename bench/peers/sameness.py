@@ -23,6 +23,7 @@ from models.backends.torch import TorchBackend
 from models.train import texts
 from models.train.texts import Retrieval, ScoredPair
 from search.offline.converting import convert
+from search.offline.measuring import Texts
 from search.offline.quantizing import quantize
 from search.quality.embeddings import (
     Evaluation,
@@ -109,7 +110,7 @@ def converted(source: Path, out: Path, rated: Sequence[ScoredPair]) -> Path:
     """
     spread = sorted(rated, key=lambda pair: pair.score)[:: len(rated) // _NUM_PAIRS]
     convert(source, out, CONVERTED, spread, depths=(6,))
-    quantize(out, SimilarityQuality(spread))
+    quantize(out, Texts(SimilarityQuality(spread)))
     return out
 
 

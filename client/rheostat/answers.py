@@ -96,6 +96,7 @@ class PlanReceipt:
         space: Vectors may be compared where this id is equal; None where the answer is no vector.
         macs: Multiply-accumulates per input.
         flops: Per input, 2 x MACs.
+        bytes: Of the weights that the subnet computes with.
         fraction: Of the MACs of the largest subnet for these tasks.
         quality: Preference-weighted mean of the tasks' retention.
         gap: Bound on what was lost to the optimum; 0 is proven optimal.
@@ -110,6 +111,7 @@ class PlanReceipt:
     space: str | None
     macs: int
     flops: int
+    bytes: int
     fraction: float
     quality: float
     gap: float

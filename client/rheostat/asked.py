@@ -19,6 +19,7 @@ class Budget:
             1 is the largest subnet.
         latency_ms: Milliseconds of the whole request, waiting included. The best subnet that is
             predicted to keep it runs; past it, what has not run yet is given up.
+        bytes: Of the weights that the subnet computes with: what a model of it alone would hold.
         strict: True: never run a smaller subnet because others wait; refuse instead. False: load
             may make the subnet smaller. None: False with a limit, True without one.
     """
@@ -28,6 +29,7 @@ class Budget:
     fraction: float | None = None
     min_quality: float | None = None
     latency_ms: float | None = None
+    bytes: float | None = None
     strict: bool | None = None
 
 

@@ -157,10 +157,12 @@ class CostEntry:
     Attributes:
         macs: Multiply-accumulates.
         flops: 2 x MACs.
+        bytes: Of weights.
     """
 
     macs: int
     flops: int
+    bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -235,11 +235,12 @@ class Convnet(nn.Module):
                 key=(*key, one.number),
                 run=not_estimated if one.number < 0 else partial(block, one.choices, one.number),
                 takes=(step,),
-                cost=Cost(macs),
+                cost=Cost(macs, block.bytes(one.choices)),
                 timed_as=key,
             )
             channels = self._out(one)
-        answer = Step(("head", channels), self.head, (step,), Cost(self.head.macs(channels)))
+        cost = Cost(self.head.macs(channels), 4 * self.head.parameters_of(channels))
+        answer = Step(("head", channels), self.head, (step,), cost)
         return Plan(dict.fromkeys(wanted, answer))
 
     @cached_property

@@ -14,16 +14,17 @@ arXiv 2004.04037, for ranked heads and units.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import ConfigDict
 from torch import Tensor, nn
 
-from models.core import EXACT, Cost, Plan, Shapes, Step
+from models.bits import axis_of, bits_of, check_bits, step_of, variant_of
+from models.core import Cost, Plan, Shapes, Step
 from models.families import Family
 from models.inputs import Inputs
 from models.inputs.text import TOKENIZER, TextInput
@@ -32,13 +33,12 @@ from models.nn.architecture import TransformerConfig
 from models.nn.exit import Exit, pooled, pooled_width, unit_vectors
 from models.nn.head import HeadActivation, HeadLayer
 from models.nn.pooling import Pooling, poolings_of
-from models.nn.quantized import ROUNDED, int8_copy
+from models.nn.quantized import bytes_of
 from models.nn.ragged import Ragged
 from models.nn.static import Static
 from models.nn.transformer import Embedding, Layer, make_norm
 from models.space import Axis, Space, Subnet, Value
 from models.tasks import Metric, Task, wanted_tasks
-from models.variants import not_built
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,7 @@ class ExitsConfig:
             for share in shares:
                 if abs(share * units - round(share * units)) > 1e-6:
                     raise ValueError(f"{name}={share} of {units} is not a whole number")
-        if self.bits not in _BITS:
-            raise ValueError(f"bits={list(self.bits)} must be one of {list(map(list, _BITS))}")
+        check_bits(self.bits)
         if not self.tasks:
             raise ValueError("tasks is empty; at least one is needed")
         for depth, dim in self.pairs or ():
@@ -122,9 +121,6 @@ class ExitsConfig:
                 f"text.max_length={self.text.max_length} exceeds "
                 f"encoder.max_positions={self.encoder.max_positions}"
             )
-
-
-_BITS = ((32,), (8, 32))
 
 
 def _ascending(name: str, values: tuple[float, ...], last: float, first: str = "positive") -> None:
@@ -154,9 +150,7 @@ class Exits(nn.Module):
 
     def variant(self, choices: Mapping[str, Value]) -> Exits:
         """Return the model with its layers' weights in other bits; all others are shared."""
-        made = int8_copy(self)
-        made.bits = int(choices["bits"])
-        return made
+        return variant_of(self, choices)
 
     def attach(self, folder: Path) -> None:
         """Read the tokenizer from the checkpoint's folder.
@@ -198,7 +192,7 @@ class Exits(nn.Module):
         """Bits where they are offered, depth, heads, ffn and dim; pairs tie depth and dim."""
         config = self.config
         axes = (
-            *([Axis("bits", config.bits, when="load")] if len(config.bits) > 1 else []),
+            *axis_of(config.bits),
             Axis("depth", config.depths),
             Axis("heads", config.heads),
             Axis("ffn", config.ffn),
@@ -256,36 +250,47 @@ class Exits(nn.Module):
         """Return the embedding, one step per layer and an exit; see `models.elastic.Elastic`."""
         subnet = self.space.check(subnet)
         length = self.tokens(shapes)
-        depth, dim = int(subnet["depth"]), int(subnet["dim"])
+        depth, dim, bits = int(subnet["depth"]), int(subnet["dim"]), bits_of(subnet)
         if depth == 0 and self.static is not None:
             answer = self.static.answer("text", dim, length)
             return Plan(dict.fromkeys(wanted_tasks(self.tasks, tasks), answer))
-        step = Step(("embed",), self.embedding, ("text",))
+        cost = self._cost(self._embedding_cost)
+        step = Step(("embed",), self.embedding, ("text",), cost)
         groups, units = self.widths(subnet)
-        bits, cost = int(subnet.get("bits", 32)), Cost()
-        own: tuple[int, ...] = () if bits == 32 else (bits,)
         for i in range(depth):
             if i < 2:  # from the second on all alike; the first may lack a norm
-                cost = self._layer_cost(i, groups, units, length)
-            run = partial(self.layers[i], groups, units) if bits == self.bits else not_built
-            key = ("layer", i, groups, units, *own)
-            step = Step(key, run, (step,), cost, tolerance=ROUNDED if own else EXACT)
+                cost = self._cost(self._layer_cost, i, groups, units, length, bits)
+            key = ("layer", i, groups, units)
+            run = partial(self.layers[i], groups, units)
+            step = step_of(bits, self.bits, key, run, (step,), cost)
         parts = (self._exit(depth), dim, self._final_norm(depth))
         run, raw = partial(unit_vectors, *parts), partial(pooled, *parts)
-        answer = Step(("exit", depth, dim), run, (step,), Cost(parts[0].macs(dim)), raw)
+        cost = self._cost(self._exit_cost, depth, dim)
+        answer = Step(("exit", depth, dim), run, (step,), cost, raw)
         return Plan(dict.fromkeys(wanted_tasks(self.tasks, tasks), answer))
 
     @cached_property
-    def _costs(self) -> dict[tuple[int, ...], Cost]:
+    def _costs(self) -> dict[tuple[object, ...], Cost]:
         """Costs known so far: planning is on the path of requests, and sizes are few."""
         return {}
 
-    def _layer_cost(self, *where: int) -> Cost:
-        if where not in self._costs:
-            i, *sizes = where
-            layer: Any = self.layers[i]
-            self._costs[where] = Cost(layer.macs(*sizes))
-        return self._costs[where]
+    def _cost(self, count: Callable[..., Cost], *where: int) -> Cost:
+        key = (count.__name__, *where)
+        if key not in self._costs:
+            self._costs[key] = count(*where)
+        return self._costs[key]
+
+    def _embedding_cost(self) -> Cost:
+        return Cost(bytes=bytes_of(self.embedding))
+
+    def _layer_cost(self, i: int, groups: int, units: int, length: int, bits: int) -> Cost:
+        layer = self.layers[i]
+        assert isinstance(layer, Layer)
+        return Cost(layer.macs(groups, units, length), layer.bytes(groups, units, bits))
+
+    def _exit_cost(self, depth: int, dim: int) -> Cost:
+        exit_ = self._exit(depth)
+        return Cost(exit_.macs(dim), exit_.bytes(dim, self._final_norm(depth)))
 
     def _exit(self, depth: int) -> Exit:
         exit_ = self.exits[str(depth)]

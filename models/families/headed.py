@@ -1,7 +1,8 @@
 """Encoders with a head: classes, a score or a vector of a text, of a pair of texts or of an image.
 
 Axes: ``depth`` (layers run before the head), ``heads`` and ``ffn`` (share of each layer's heads and
-feed-forward units, most important first). A model that was read from a public folder has one value
+feed-forward units, most important first). Where the configuration offers it, ``bits``: whether the
+layers' products are of floats or of int8. A model that was read from a public folder has one value
 on each until it is made elastic.
 
 Sources: Devlin et al. 2019, BERT, arXiv 1810.04805, for heads and pairs; Dosovitskiy et al. 2021,
@@ -19,6 +20,7 @@ from typing import ClassVar, Literal
 from pydantic import ConfigDict
 from torch import Tensor, nn
 
+from models.bits import axis_of, bits_of, check_bits, step_of, variant_of
 from models.core import Cost, Plan, Shapes, Step
 from models.families import Family
 from models.inputs import Inputs, Slot
@@ -30,9 +32,10 @@ from models.nn.head import HeadActivation, HeadLayer
 from models.nn.joined import JoinedEmbedding
 from models.nn.patches import PatchConfig, PatchEmbedding
 from models.nn.pooling import Pooling
+from models.nn.quantized import bytes_of
 from models.nn.ragged import Ragged
 from models.nn.transformer import Embedding, Layer, make_norm
-from models.space import Axis, Space, Subnet
+from models.space import Axis, Space, Subnet, Value
 from models.tasks import Kind, Metric, Task, wanted_tasks
 
 
@@ -54,6 +57,7 @@ class HeadedConfig:
         depths: Layers after which the head may come, ascending; the last is their number.
         heads: Shares of the heads, ascending, the last 1.
         ffn: Shares of the feed-forward units, ascending, the last 1.
+        bits: Of the layers' linear weights: 32, or 8 and 32.
         pooling: Of the tokens of a row into one vector; several are joined.
         exit_norm: ``none``: the layer's output as it is. ``final``: the final norm at every exit.
         head: Layers after the pooling.
@@ -73,6 +77,7 @@ class HeadedConfig:
     image: PatchConfig | None = None
     heads: tuple[float, ...] = (1.0,)
     ffn: tuple[float, ...] = (1.0,)
+    bits: tuple[int, ...] = (32,)
     pooling: Pooling | tuple[Pooling, ...] = "cls"
     exit_norm: Literal["none", "final"] = "none"
     head: tuple[HeadLayer, ...] = ()
@@ -98,6 +103,7 @@ class HeadedConfig:
             told = list(values)
             if not told or told != sorted(set(told)) or told[0] <= 0 or told[-1] != last:
                 raise ValueError(f"{name}={told} must be positive, ascend and end at {last}")
+        check_bits(self.bits)
         if (self.exit_norm == "final") != (self.encoder.norm == "pre"):
             raise ValueError(f"exit_norm={self.exit_norm!r} does not go with the encoder's norm")
         if self.kind == "map":
@@ -140,10 +146,15 @@ class Headed(nn.Module):
         self.layers = nn.ModuleList(Layer(encoder, i) for i in range(encoder.layers))
         self.final_norm = make_norm(encoder) if config.exit_norm == "final" else None
         self.exits = nn.ModuleDict({str(depth): Exit(config) for depth in config.depths})
+        self.bits = config.bits[-1]
         self._inputs: Inputs | None = None
         self._text: TextInput | None = None
         if config.image is not None:
             self._inputs = Inputs.of("image", config.image.input)
+
+    def variant(self, choices: Mapping[str, Value]) -> Headed:
+        """Return the model with its layers' weights in other bits; all others are shared."""
+        return variant_of(self, choices)
 
     def attach(self, folder: Path) -> None:
         """Read the tokenizer from the checkpoint's folder.
@@ -190,10 +201,11 @@ class Headed(nn.Module):
 
     @cached_property
     def space(self) -> Space:
-        """Depth, heads and ffn."""
+        """Depth, heads and ffn. Bits where they are offered."""
         config = self.config
         return Space(
             (
+                *axis_of(config.bits),
                 Axis("depth", config.depths),
                 Axis("heads", config.heads),
                 Axis("ffn", config.ffn),
@@ -226,13 +238,13 @@ class Headed(nn.Module):
         step = self._embed()
         groups = round(float(subnet["heads"]) * encoder.kv_heads)
         units = round(float(subnet["ffn"]) * encoder.ffn)
-        depth = int(subnet["depth"])
+        depth, bits = int(subnet["depth"]), bits_of(subnet)
         for i in range(depth):
             layer = self.layers[i]
             assert isinstance(layer, Layer)
-            cost = Cost(layer.macs(groups, units, length))
+            cost = Cost(layer.macs(groups, units, length), layer.bytes(groups, units, bits))
             run = partial(layer, groups, units)
-            step = Step(("layer", i, groups, units), run, (step,), cost)
+            step = step_of(bits, self.bits, ("layer", i, groups, units), run, (step,), cost)
         exit_ = self.exits[str(depth)]
         assert isinstance(exit_, Exit)
         width = pooled_width(self.config)
@@ -240,15 +252,19 @@ class Headed(nn.Module):
         run, raw = partial(_ANSWERS[self.config.kind], *parts), None
         if self.config.kind == "embedding":
             raw = partial(pooled, *parts)
-        answer = Step(("head", depth), run, (step,), Cost(exit_.macs(width)), raw)
+        cost = Cost(exit_.macs(width), exit_.bytes(width, self.final_norm))
+        answer = Step(("head", depth), run, (step,), cost, raw)
         return Plan(dict.fromkeys(wanted_tasks(self.tasks, tasks), answer))
 
     def _embed(self) -> Step:
+        held = bytes_of(self.embedding)
         if isinstance(self.embedding, PatchEmbedding):
-            return Step(("embed",), self.embedding, ("image",), Cost(self.embedding.macs()))
+            cost = Cost(self.embedding.macs(), held)
+            return Step(("embed",), self.embedding, ("image",), cost)
         if isinstance(self.embedding, JoinedEmbedding):
-            return Step(("embed",), self.embedding.join, ("query", "document"))
-        return Step(("embed",), self.embedding, ("text",))
+            run, takes = self.embedding.join, ("query", "document")
+            return Step(("embed",), run, takes, Cost(bytes=held))
+        return Step(("embed",), self.embedding, ("text",), Cost(bytes=held))
 
 
 def _score(exit_: Exit, dim: int, final_norm: nn.Module | None, hidden: Ragged) -> Tensor:

@@ -25,18 +25,15 @@ from pydantic import ConfigDict, TypeAdapter
 from torch import nn
 
 from models import families
-from models.core import EXACT, Cost, Plan, Shapes, Step
+from models.bits import axis_of, bits_of, check_bits, step_of, variant_of
+from models.core import Cost, Plan, Shapes, Step
 from models.families import Family
 from models.inputs import Inputs
 from models.nn.layers import SlimLinear
-from models.nn.quantized import ROUNDED, int8_copy
 from models.nn.static import Static
 from models.nn.transformer import Layer, LinearLayer
 from models.space import Axis, Space, Subnet, Value
 from models.tasks import Task, wanted_tasks
-from models.variants import not_built
-
-_BITS = ((32,), (8, 32))
 
 
 @dataclass(frozen=True)
@@ -91,8 +88,7 @@ class PrunedConfig:
             raise ValueError(f"keep={keep} must be 0 or more, ascend and end at 1")
         if self.family == "pruned":
             raise ValueError("family='pruned' must be the family of a model that is not pruned")
-        if self.bits not in _BITS:
-            raise ValueError(f"bits={list(self.bits)} must be one of {list(map(list, _BITS))}")
+        check_bits(self.bits)
         if len(self.cuts) != len(keep) - self.has_static:
             raise ValueError(f"cuts has {len(self.cuts)} entries, keep {len(keep)}; 0 has none")
         for cut in self.cuts:
@@ -168,9 +164,7 @@ class Pruned(nn.Module):
 
     def variant(self, choices: Mapping[str, Value]) -> Pruned:
         """Return the model with its layers' weights in other bits; all others are shared."""
-        made = int8_copy(self)
-        made.bits = int(choices["bits"])
-        return made
+        return variant_of(self, choices)
 
     @property
     def inputs(self) -> Inputs:
@@ -188,9 +182,8 @@ class Pruned(nn.Module):
     def space(self) -> Space:
         """Keep, and what sizes the answer. Bits where they are offered."""
         config = self.config
-        bits = [Axis("bits", config.bits, when="load")] if len(config.bits) > 1 else []
         outputs = [axis for axis in self.base.space.axes if axis.kind == "output"]
-        return Space((*bits, Axis("keep", config.keep), *outputs))
+        return Space((*axis_of(config.bits), Axis("keep", config.keep), *outputs))
 
     def vector_space(self, subnet: Mapping[str, Value]) -> Mapping[str, Value]:
         """Return what sizes the answer: all cuts are fitted to one whole; see `models.vectors`."""
@@ -206,7 +199,7 @@ class Pruned(nn.Module):
         plan = self.base.plan(
             whole | {axis: subnet[axis] for axis in subnet if axis in whole}, shapes, tasks
         )
-        length, bits = self.base.tokens(shapes), int(subnet.get("bits", 32))
+        length, bits = self.base.tokens(shapes), bits_of(subnet)
         place = {id(layer): i for i, layer in enumerate(layers_of(self.base))}
         numbers = self.config.numbers(float(subnet["keep"]))
         made: dict[bytes, Step] = {}
@@ -235,19 +228,15 @@ class Pruned(nn.Module):
         form, own = self.config.forms[i][number], forms[number]
         run: Callable[..., Any]
         if isinstance(own, LinearLayer):
-            run, macs = partial(own, layer), own.macs(length)
+            run = partial(own, layer)
+            cost = Cost(own.macs(length), own.bytes(layer, bits))
         else:
             groups, units = _widths(form, layer)
-            run = partial(layer, groups, units, **dict(own.named_children()))
-            macs = layer.macs(groups, units, length)
-        rounded = bits != 32
-        return Step(
-            ("layer", i, number, *((bits,) if rounded else ())),
-            run if bits == self.bits else not_built,
-            takes,
-            Cost(macs),
-            tolerance=ROUNDED if rounded else EXACT,
-        )
+            maps: dict[str, Any] = dict(own.named_children())
+            run = partial(layer, groups, units, **maps)
+            held = layer.bytes(groups, units, bits, **maps)
+            cost = Cost(layer.macs(groups, units, length), held)
+        return step_of(bits, self.bits, ("layer", i, number), run, takes, cost)
 
 
 def layers_of(model: Any) -> list[Layer]:

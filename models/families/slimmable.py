@@ -9,8 +9,9 @@ shared slimmable encoder with slimmable task decoders.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import ClassVar
 
@@ -18,12 +19,15 @@ import torch.nn.functional as F
 from pydantic import ConfigDict
 from torch import Tensor, nn
 
+from models.bits import axis_of, bits_of, check_bits, step_of, variant_of
 from models.core import Cost, Plan, Shapes, Step
 from models.families import Family
 from models.inputs import Inputs
 from models.inputs.image import ImageInput
-from models.nn.layers import GROUP_SIZE, SlimConv2d, SlimGroupNorm, SlimLinear
-from models.space import Axis, Space, Subnet
+from models.nn.layers import GROUP_SIZE, SlimConv2d, SlimGroupNorm, bytes_of_norm
+from models.nn.quantized import Ranges
+from models.nn.residual import Block, TaskDecoder
+from models.space import Axis, Space, Subnet, Value
 from models.tasks import Task, wanted_tasks
 
 _MAX_BLOCKS, _MAX_STRIDE = 1000, 64
@@ -41,6 +45,9 @@ class SlimmableConfig:
         strides: Stride of the first convolution of each stage; the first is the stem's.
         decoder_channels: Full width of each decoder.
         widths: Width multipliers, ascending, the last 1.
+        bits: Of the weights of convolutions and classifiers: 32, or 8 and 32.
+        ranges: Of what each convolution takes and gives, by its name in the model: its least and
+            greatest value taken, and the greatest magnitude given. For 8 bits.
     """
 
     __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
@@ -52,6 +59,8 @@ class SlimmableConfig:
     strides: tuple[int, ...] = (2, 2, 2, 1)
     decoder_channels: int = 64
     widths: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
+    bits: tuple[int, ...] = (32,)
+    ranges: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse an architecture that cannot be built.
@@ -70,6 +79,10 @@ class SlimmableConfig:
                     raise ValueError(f"{name}={value} must be 1 to {most}")
         if list(self.widths) != sorted(set(self.widths)) or self.widths[-1] != 1:
             raise ValueError(f"widths={self.widths} must ascend and end at 1")
+        check_bits(self.bits)
+        for name, (low, high, given) in self.ranges.items():
+            if not (-math.inf < low <= 0 <= high < math.inf and 0 <= given < math.inf):
+                raise ValueError(f"ranges.{name}={[low, high, given]} must enclose 0 and be finite")
         if not self.tasks:
             raise ValueError("tasks is empty; at least one is needed")
         for task, labels in self.tasks.items():
@@ -93,59 +106,6 @@ def axis_of_task(task: str) -> str:
     return f"decoder.{task}"
 
 
-class Block(nn.Module):
-    """Residual block of two 3x3 convolutions whose widths follow from the call."""
-
-    def __init__(self, in_max: int, out_max: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = SlimConv2d(in_max, out_max, 3, stride)
-        self.norm1 = SlimGroupNorm(out_max)
-        self.conv2 = SlimConv2d(out_max, out_max, 3)
-        self.norm2 = SlimGroupNorm(out_max)
-        projects = in_max != out_max or stride != 1
-        self.shortcut = SlimConv2d(in_max, out_max, 1, stride) if projects else None
-        # Each block starts as its shortcut; without this the first epochs learn next to nothing.
-        nn.init.zeros_(self.norm2.weight)
-
-    def forward(self, x: Tensor, width: int) -> Tensor:
-        """Map [batch, in, h, w] to [batch, width, h / stride, w / stride]."""
-        h = F.relu(self.norm1(self.conv1(x, width)))
-        h = self.norm2(self.conv2(h, width))
-        return F.relu(h + (self.shortcut(x, width) if self.shortcut else x))
-
-    def macs(self, in_channels: int, width: int, out_pixels: int) -> int:
-        """Return the multiply-accumulates for one image."""
-        convs = self.conv1.macs(in_channels, width, out_pixels)
-        convs += self.conv2.macs(width, width, out_pixels)
-        if self.shortcut:
-            convs += self.shortcut.macs(in_channels, width, out_pixels)
-        return convs
-
-
-class TaskDecoder(nn.Module):
-    """Two convolutions, global average pooling and a linear classifier."""
-
-    def __init__(self, in_max: int, hidden_max: int, num_classes: int) -> None:
-        super().__init__()
-        self.conv1 = SlimConv2d(in_max, hidden_max, 1)
-        self.norm1 = SlimGroupNorm(hidden_max)
-        self.conv2 = SlimConv2d(hidden_max, hidden_max, 3)
-        self.norm2 = SlimGroupNorm(hidden_max)
-        self.head = SlimLinear(hidden_max, num_classes)
-
-    def forward(self, feature: Tensor, width: int) -> Tensor:
-        """Map features [batch, in, h, w] to logits [batch, classes]."""
-        h = F.relu(self.norm1(self.conv1(feature, width)))
-        h = F.relu(self.norm2(self.conv2(h, width)))
-        logits: Tensor = self.head(h.mean(dim=(2, 3)))
-        return logits
-
-    def macs(self, in_channels: int, width: int, pixels: int) -> int:
-        """Return the multiply-accumulates for one image."""
-        convs = self.conv1.macs(in_channels, width, pixels) + self.conv2.macs(width, width, pixels)
-        return convs + width * self.head.out_features
-
-
 class Slimmable(nn.Module):
     """The family as an `Elastic` model; see `models.elastic.Elastic` for the contract."""
 
@@ -167,6 +127,21 @@ class Slimmable(nn.Module):
             for labels in config.tasks.values()
         )
         self._position = {task: i for i, task in enumerate(config.tasks)}
+        self.bits = config.bits[-1]
+        for part, conv in self.convolutions.items():
+            if part in config.ranges:
+                conv.ranges = Ranges(*config.ranges[part])
+            elif len(config.bits) > 1:
+                raise ValueError(f"ranges lacks {part!r}, which bits={list(config.bits)} needs")
+
+    @property
+    def convolutions(self) -> dict[str, SlimConv2d]:
+        """All of them, by name."""
+        return {n: part for n, part in self.named_modules() if isinstance(part, SlimConv2d)}
+
+    def variant(self, choices: Mapping[str, Value]) -> Slimmable:
+        """Return the model with its weights in other bits; its norms are shared."""
+        return variant_of(self, choices)
 
     @cached_property
     def inputs(self) -> Inputs:
@@ -182,11 +157,12 @@ class Slimmable(nn.Module):
 
     @cached_property
     def space(self) -> Space:
-        """One width axis per encoder stage, one per task."""
+        """One width axis per encoder stage, one per task. Bits where they are offered."""
         widths = self.config.widths
         stages = range(1, len(self.config.channels) + 1)
         return Space(
-            tuple(Axis(axis_of_stage(stage), widths) for stage in stages)
+            axis_of(self.config.bits)
+            + tuple(Axis(axis_of_stage(stage), widths) for stage in stages)
             + tuple(Axis(axis_of_task(task), widths, task=task) for task in self.config.tasks)
         )
 
@@ -228,25 +204,31 @@ class Slimmable(nn.Module):
         if dict(shapes) != expected:
             raise ValueError(f"shapes={dict(shapes)} must be {expected}")
         feature: Step | str = "image"
-        in_channels, (_, height, width) = 3, shapes["image"]
+        in_channels, (_, height, width), bits = 3, shapes["image"], bits_of(subnet)
         for stage, channels in enumerate(self.stage_widths(subnet), start=1):
             stride = self.config.strides[stage - 1]
             height, width = -(-height // stride), -(-width // stride)
-            feature = Step(
+            where = (stage, in_channels, channels, height * width, bits)
+            feature = step_of(
+                bits,
+                self.bits,
                 key=("stage", stage, channels),
                 run=partial(self.run_stage, stage, channels),
                 takes=(feature,),
-                cost=self._cost(self._stage_cost, stage, in_channels, channels, height * width),
+                cost=self._cost(self._stage_cost, *where),
             )
             in_channels = channels
         answers = {}
         for task in wanted:
             channels = self.decoder_width(task, subnet)
-            answers[task] = Step(
+            at = (task, in_channels, channels, height * width, bits)
+            answers[task] = step_of(
+                bits,
+                self.bits,
                 key=("decoder", task, channels),
                 run=partial(self.decoder(task), width=channels),
                 takes=(feature,),
-                cost=self._cost(self._decoder_cost, task, in_channels, channels, height * width),
+                cost=self._cost(self._decoder_cost, *at),
             )
         return Plan(answers)
 
@@ -272,21 +254,27 @@ class Slimmable(nn.Module):
             self._costs[key] = count(*where)
         return self._costs[key]
 
-    def _stage_cost(self, stage: int, in_channels: int, width: int, pixels: int) -> Cost:
-        macs = 0
+    def _stage_cost(self, stage: int, in_channels: int, width: int, pixels: int, bits: int) -> Cost:
+        macs = held = 0
         if stage == 1:
             macs += self.stem.macs(in_channels, width, pixels)
+            held += self.stem.bytes(in_channels, width, bits) + bytes_of_norm(width)
             in_channels = width
         blocks = self.stages[stage - 1]
         assert isinstance(blocks, nn.ModuleList)
         for block in blocks:
             assert isinstance(block, Block)
             macs += block.macs(in_channels, width, pixels)
+            held += block.bytes(in_channels, width, bits)
             in_channels = width
-        return Cost(macs)
+        return Cost(macs, held)
 
-    def _decoder_cost(self, task: str, in_channels: int, width: int, pixels: int) -> Cost:
-        return Cost(self.decoder(task).macs(in_channels, width, pixels))
+    def _decoder_cost(
+        self, task: str, in_channels: int, width: int, pixels: int, bits: int
+    ) -> Cost:
+        decoder = self.decoder(task)
+        macs = decoder.macs(in_channels, width, pixels)
+        return Cost(macs, decoder.bytes(in_channels, width, bits))
 
 
 FAMILY = Family(SlimmableConfig, Slimmable)

@@ -20,7 +20,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.nn.blocks import Activation, BlockConfig, UnitChoice, UnitConfig, unit_macs
+from models.nn.blocks import (
+    Activation,
+    BlockConfig,
+    UnitChoice,
+    UnitConfig,
+    unit_macs,
+    unit_parameters,
+)
 
 Normalise: TypeAlias = Callable[[int, Tensor], Tensor]
 """Of a unit's number in its block and its convolution's output."""
@@ -147,6 +154,11 @@ class ConvBlock(nn.Module):
         if self.config.pool:
             height, width = -(-height // 2), -(-width // 2)
         return macs, height, width
+
+    def bytes(self, choices: Sequence[UnitChoice]) -> int:
+        """Return the bytes of the weights of a call, with one set of statistics."""
+        units = zip(self.config.normalised, choices, strict=True)
+        return 4 * sum(unit_parameters(unit, own) + 2 * own.out for unit, own in units)
 
     @property
     def all_units(self) -> list[ConvUnit]:

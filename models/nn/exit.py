@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from models.nn.architecture import TransformerConfig
 from models.nn.head import HEAD_ACTIVATIONS, Head, HeadActivation, HeadLayer
 from models.nn.pooling import Pooling, pooled_by, poolings_of
+from models.nn.quantized import bytes_of
 from models.nn.ragged import Ragged
 from models.nn.transformer import make_norm
 
@@ -84,6 +85,14 @@ class Exit(nn.Module):
         """Return the multiply-accumulates of one row."""
         macs = 0 if self.head is None else self.head.macs()
         return macs if self.projection is None else macs + dim * self.projection.in_features
+
+    def bytes(self, dim: int, final_norm: nn.Module | None) -> int:
+        """Return the bytes of the weights of a call with ``dim`` and the norm."""
+        total = bytes_of(self, None if self.norm is not None else final_norm)
+        if self.projection is None:
+            return total
+        left_out = self.projection.out_features - dim
+        return total - 4 * left_out * (self.projection.in_features + 1)
 
 
 def pooled(exit_: Exit, dim: int, final_norm: nn.Module | None, hidden: Ragged) -> Tensor:

@@ -14,19 +14,29 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.nn.quantized import Roundable, linear
+from models.nn.quantized import Ranges, Roundable, int8_conv, linear, linear_bytes
 
 GROUP_SIZE = 8  # channels a normalisation group, at every width
 
 
-class SlimConv2d(nn.Module):
-    """Convolution without bias whose input and output channels can be narrowed."""
+class SlimConv2d(Roundable):
+    """Convolution without bias whose input and output channels can be narrowed.
+
+    Attributes:
+        ranges: Of what it takes and gives; None until they are known, which 8 bits need.
+    """
+
+    linears: ClassVar[dict[str, str]] = {"weight": "steps"}
+    inner: ClassVar[int] = 3
+    steps: nn.Parameter | None
 
     def __init__(self, in_max: int, out_max: int, kernel_size: int, stride: int = 1) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(out_max, in_max, kernel_size, kernel_size))
         nn.init.kaiming_uniform_(self.weight, a=5**0.5)
+        self.register_parameter("steps", None)
         self.stride, self.padding = stride, kernel_size // 2
+        self.ranges: Ranges | None = None
 
     def forward(self, x: Tensor, out_channels: int) -> Tensor:
         """Convolve with the leading channels of the weight.
@@ -39,12 +49,27 @@ class SlimConv2d(nn.Module):
             Shape [batch, out_channels, height / stride, width / stride], rounded up.
         """
         weight = self.weight[:out_channels, : x.shape[1]]
-        return F.conv2d(x, weight, stride=self.stride, padding=self.padding)
+        if self.steps is None:
+            return F.conv2d(x, weight, stride=self.stride, padding=self.padding)
+        assert self.ranges is not None, "or no weights are rounded"
+        steps = self.steps[:out_channels]
+        found: Tensor = int8_conv(x, weight, steps, *self.ranges, self.stride, self.padding)
+        return found
 
     def macs(self, in_channels: int, out_channels: int, out_pixels: int) -> int:
         """Return the multiply-accumulates for one image."""
         taps = self.weight.shape[2] * self.weight.shape[3]
         return taps * in_channels * out_channels * out_pixels
+
+    def bytes(self, in_channels: int, out_channels: int, bits: int) -> int:
+        """Return the bytes of the weights of a call, in 8 or 32 bits."""
+        taps = self.weight.shape[2] * self.weight.shape[3]
+        return linear_bytes(taps * in_channels, out_channels, bits)
+
+
+def bytes_of_norm(channels: int) -> int:
+    """Return the bytes of a group normalisation's scales and shifts."""
+    return 8 * channels
 
 
 class SlimGroupNorm(nn.Module):
@@ -89,3 +114,8 @@ class SlimLinear(nn.Linear, Roundable):
             bias if bias is None else bias[out],
             self.steps if self.steps is None else self.steps[out],
         )
+
+    def bytes(self, inputs: int, outputs: int, bits: int) -> int:
+        """Return the bytes of the weights that a call reads, in 8 or 32 bits."""
+        bias: Tensor | None = self.bias
+        return linear_bytes(inputs, outputs, bits) + (0 if bias is None else 4 * outputs)

@@ -1,20 +1,23 @@
-"""Linear layers in int8: weights are rounded by a step per output, values by a step per row.
+"""Linear layers and convolutions in int8: weights are rounded by a step per output.
 
-The steps of weights are found once, the step of a row from the row. So an answer depends on nothing
-else in its batch, slices of the weights are slices of the rounded ones, and nothing has to be
-calibrated. Sums of products are whole numbers, exact on every back end.
+Values of a linear layer are rounded by a step per row, found from the row: nothing is calibrated.
+Values of a convolution are rounded by one step and its results by another, both from calibration
+(`Ranges`): integer kernels that are given both are twice as fast as others. Either way an answer
+depends on nothing else in its batch, slices of the weights are slices of the rounded ones, and
+sums of products are whole numbers, exact on every back end.
 
 A value near the middle between two whole numbers may be rounded to either side, as back ends differ
 in the last bits of what comes before. `ROUNDED` bounds what may come of that.
 
 Source: Dettmers et al. 2022, LLM.int8(), arXiv 2208.07339, for steps per row and per output channel
-(vector-wise quantisation).
+(vector-wise quantisation); Jacob et al. 2018, Quantization and Training of Neural Networks for
+Efficient Integer-Arithmetic-Only Inference, arXiv 1712.05877, for calibrated ranges.
 """
 
 from __future__ import annotations
 
 import copy
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +25,7 @@ from torch import Tensor, nn
 
 ROUNDED = 0.04  # of a layer's rows, as `models.core.Step` counts; the most that was seen: 0.013
 MOST = 127.0
+_MOST_UNSIGNED, _MIDDLE = 255, 128
 LEAST_STEP = 1e-12  # of a row of zeros
 
 M = TypeVar("M", bound=nn.Module)
@@ -64,6 +68,106 @@ _LIBRARY.impl("int8_linear", _shaped, "Meta")
 int8_linear = torch.ops.rheostat.int8_linear.default
 
 
+class Ranges(NamedTuple):
+    """What a convolution takes and gives, as seen on calibration images.
+
+    Attributes:
+        low: Least value taken, at most 0.
+        high: Greatest.
+        most: Greatest magnitude given.
+    """
+
+    low: float
+    high: float
+    most: float
+
+    @property
+    def steps(self) -> tuple[float, int, float]:
+        """The step of what is taken, the whole number that is its 0, and the step of what comes."""
+        step = max(self.high - self.low, LEAST_STEP) / _MOST_UNSIGNED
+        return step, round(-self.low / step), max(self.most, LEAST_STEP) / MOST
+
+
+def _int8_conv(
+    x: Tensor,
+    weight: Tensor,
+    steps: Tensor,
+    low: float,
+    high: float,
+    most: float,
+    stride: int,
+    padding: int,
+) -> Tensor:
+    """Round what is taken, convolve it with rounded weights, and round what comes.
+
+    Args:
+        x: Shape [batch, in, height, width].
+        weight: int8, shape [out, in, kernel, kernel].
+        steps: Of each output's weights, shape [out].
+        low: See `Ranges`.
+        high: Likewise.
+        most: Likewise.
+        stride: Of the convolution.
+        padding: With zeros on each side.
+
+    Returns:
+        Shape [batch, out, height / stride, width / stride], rounded up.
+    """
+    step, zero, out_step = Ranges(low, high, most).steps
+    whole = (x / step).round_().add_(zero).clamp_(0, _MOST_UNSIGNED)
+    if x.device.type == "cpu":
+        sums = _convolved(
+            whole.sub_(_MIDDLE).to(torch.int8), zero - _MIDDLE, weight, stride, padding
+        )
+    else:
+        sums = F.conv2d(whole.sub_(zero), weight.to(x.dtype), stride=stride, padding=padding)
+    sums = sums * (steps * (step / out_step))[:, None, None]
+    return sums.round_().clamp_(-MOST - 1, MOST).mul_(out_step)
+
+
+def _convolved(x: Tensor, zero: int, weight: Tensor, stride: int, padding: int) -> Tensor:
+    """Convolve whole numbers by one product of what each pixel sees, which is padded with zeros.
+
+    Args:
+        x: int8, shape [batch, in, height, width].
+        zero: The number that stands for 0.
+        weight: int8, shape [out, in, kernel, kernel].
+        stride: As for `_int8_conv`.
+        padding: Likewise.
+
+    Returns:
+        int32, shape [batch, out, height, width].
+    """
+    x = F.pad(x.permute(0, 2, 3, 1), (0, 0, *(padding,) * 4), value=zero)
+    kernel = weight.shape[2]
+    height, width = ((side - kernel) // stride + 1 for side in x.shape[1:3])
+    seen = [
+        x[:, i : i + (height - 1) * stride + 1 : stride, j : j + (width - 1) * stride + 1 : stride]
+        for i in range(kernel)
+        for j in range(kernel)
+    ]
+    rows = torch.cat(seen, dim=3).flatten(0, 2)
+    sums = torch._int_mm(rows, weight.permute(2, 3, 1, 0).flatten(0, 2))
+    sums -= zero * weight.sum((1, 2, 3), dtype=torch.int32)
+    return sums.view(len(x), height, width, -1).permute(0, 3, 1, 2)
+
+
+def _conv_shaped(x: Tensor, weight: Tensor, *rest: Any) -> Tensor:
+    stride, padding = rest[-2:]
+    sides = ((side + 2 * padding - weight.shape[2]) // stride + 1 for side in x.shape[2:])
+    return x.new_empty(x.shape[0], weight.shape[0], *sides)
+
+
+_LIBRARY.define(
+    "int8_conv(Tensor x, Tensor weight, Tensor steps, float low, float high, float most, "
+    "int stride, int padding) -> Tensor"
+)
+_LIBRARY.impl("int8_conv", _int8_conv, "CPU")
+_LIBRARY.impl("int8_conv", _int8_conv, "CUDA")
+_LIBRARY.impl("int8_conv", _conv_shaped, "Meta")
+int8_conv = torch.ops.rheostat.int8_conv.default
+
+
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None, steps: Tensor | None) -> Tensor:
     """Apply a linear layer.
 
@@ -79,32 +183,52 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, steps: Tensor | None)
     return product
 
 
-def rounded(weight: Tensor) -> tuple[Tensor, Tensor]:
+def rounded(weight: Tensor, inner: int = 1) -> tuple[Tensor, Tensor]:
     """Round a weight to int8.
 
     Args:
-        weight: Shape [..., in]; each index before the last is an output.
+        weight: Shape [..., in]; each index before the last dimensions is an output.
+        inner: How many these are.
 
     Returns:
-        The whole numbers, int8, of the same shape, and the step of each output, shape [...].
+        The whole numbers, int8, of the same shape, and the step of each output.
     """
-    steps = (weight.abs().amax(-1) / MOST).clamp_min(LEAST_STEP)
-    return (weight / steps[..., None]).round().to(torch.int8), steps
+    last = tuple(range(-inner, 0))
+    steps = (weight.abs().amax(last, keepdim=True) / MOST).clamp_min(LEAST_STEP)
+    return (weight / steps).round().to(torch.int8), steps.flatten(-inner - 1)
+
+
+def linear_bytes(inputs: int, outputs: int, bits: int) -> int:
+    """Return the bytes of a linear layer's weights, without a bias."""
+    return 4 * inputs * outputs if bits == 32 else (inputs + 4) * outputs
+
+
+def bytes_of(*modules: nn.Module | None) -> int:
+    """Return the bytes of all parameters and buffers of some modules."""
+    return sum(
+        tensor.nbytes
+        for module in modules
+        if module is not None
+        for tensor in (*module.parameters(), *module.buffers())
+    )
 
 
 class Roundable(nn.Module):
-    """A module with weights of linear layers that can be rounded.
+    """A module with weights that can be rounded.
 
     Attributes:
         linears: Names of these, each with that of its steps, which is None until it is rounded.
+        inner: Last dimensions of a weight that are no outputs.
     """
 
     linears: ClassVar[dict[str, str]]
+    inner: ClassVar[int] = 1
 
     def round_(self) -> None:
         """Replace the weights by rounded ones, of the module's own."""
         for name, steps in self.linears.items():
-            for part, tensor in zip((name, steps), rounded(getattr(self, name)), strict=True):
+            made = rounded(getattr(self, name), self.inner)
+            for part, tensor in zip((name, steps), made, strict=True):
                 self.register_parameter(part, nn.Parameter(tensor, requires_grad=False))
 
 

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.core import Cost, Plan, Step
+from models.nn.quantized import bytes_of
 from models.nn.ragged import Ragged
 
 _KEY = "static"
@@ -48,7 +49,7 @@ class Static(nn.Module):
             dim: Leading dimensions of the vector, cut and then normalised.
             length: Tokens of the row.
         """
-        total = Step((_KEY,), self, (name,), Cost(self.macs(length)))
+        total = Step((_KEY,), self, (name,), Cost(self.macs(length), bytes_of(self)))
         run, raw = partial(_unit_vectors, dim), partial(_cut, dim)
         return Step((_KEY, dim), run, (total,), raw=raw)
 

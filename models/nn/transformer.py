@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from models.nn.architecture import Activation, TransformerConfig
 from models.nn.layers import SlimLinear
 from models.nn.positions import relative_buckets, rotary_tables, rotate
-from models.nn.quantized import Roundable, linear
+from models.nn.quantized import Roundable, bytes_of, linear, linear_bytes
 from models.nn.ragged import Layout, Ragged
 
 _ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
@@ -145,6 +145,15 @@ class Attention(Roundable):
         products = 2 * length * inner
         return length * (rows * config.hidden + products + inner * config.hidden)
 
+    def bytes(self, groups: int, bits: int) -> int:
+        """Return the bytes of the weights up to the output map, in 8 or 32 bits."""
+        config = self.config
+        rows = groups * (config.group + 2) * config.head_dim
+        biases = 0 if self.qkv_bias is None else 4 * rows
+        places = (self.relative_bias, *self.buffers())
+        tables = sum(one.nbytes for one in places if one is not None)
+        return linear_bytes(config.hidden, rows, bits) + biases + tables
+
 
 class FeedForward(nn.Module):
     """Two linear layers around an activation, with the leading units."""
@@ -169,6 +178,11 @@ class FeedForward(nn.Module):
     def macs(self, units: int, length: int) -> int:
         """Return the multiply-accumulates of one row."""
         return length * units * self.up.in_features * (2 if self.gate is None else 3)
+
+    def bytes(self, units: int, bits: int) -> int:
+        """Return the bytes of the weights up to ``down``, in 8 or 32 bits."""
+        maps = 1 if self.gate is None else 2
+        return maps * self.up.bytes(self.up.in_features, units, bits)
 
 
 class Layer(nn.Module):
@@ -214,6 +228,33 @@ class Layer(nn.Module):
         """Return the multiply-accumulates of one row."""
         return self.attention.macs(groups, length) + self.ffn.macs(units, length)
 
+    def bytes(
+        self,
+        groups: int,
+        units: int,
+        bits: int,
+        out: SlimLinear | None = None,
+        down: SlimLinear | None = None,
+    ) -> int:
+        """Return the bytes of the weights of the first groups of heads and units.
+
+        Args:
+            groups: As for a call.
+            units: Likewise.
+            bits: Of the linear weights, 8 or 32.
+            out: As for a call.
+            down: Likewise.
+        """
+        config = self.attention.config
+        inner = groups * config.group * config.head_dim
+        return (
+            self.attention.bytes(groups, bits)
+            + (out or self.attention.out).bytes(inner, config.hidden, bits)
+            + self.ffn.bytes(units, bits)
+            + (down or self.ffn.down).bytes(units, config.hidden, bits)
+            + bytes_of(self.attention_norm, self.ffn_norm)
+        )
+
 
 class LinearLayer(nn.Module):
     """In place of a layer: one linear map per token, and the layer's own norm."""
@@ -231,3 +272,9 @@ class LinearLayer(nn.Module):
     def macs(self, length: int) -> int:
         """Return the multiply-accumulates of one row."""
         return length * self.linear.weight.numel()
+
+    def bytes(self, layer: Layer, bits: int) -> int:
+        """Return the bytes of the map and of the layer's norm, in 8 or 32 bits."""
+        hidden = self.linear.in_features
+        norm = layer.ffn_norm if layer.is_post else layer.attention_norm
+        return self.linear.bytes(hidden, hidden, bits) + bytes_of(norm)

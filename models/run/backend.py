@@ -91,12 +91,17 @@ class Backend(ABC):
     def wait(self) -> None:  # noqa: B027  # on the CPU a call is done when it returns
         """Return once everything asked of the device is done."""
 
-    def expect(self, plan: Plan, inputs: Mapping[str, Value]) -> None:  # noqa: B027
+    def expect(  # noqa: B027
+        self, plan: Plan, inputs: Mapping[str, Value], build: bool = True
+    ) -> None:
         """Make ready for a plan that will be run often; nothing where nothing is built ahead.
+
+        What is built for plans that were not expected is given up first, and little of it is kept.
 
         Args:
             plan: Of a prepared model.
             inputs: As for `run_all`, any small batch.
+            build: Whether to build now, not only once it is called for.
         """
 
     def take_built(self, model: nn.Module) -> Sequence[Built]:

@@ -22,7 +22,7 @@ from search.offline.cuts import macs_of
 from search.offline.elasticizing import Run
 from search.offline.front_page import Point
 from search.offline.material import Material, Reading
-from search.offline.measuring import digest
+from search.offline.measuring import Texts, digest
 from search.offline.options import Found, RunOptions
 from search.offline.quantizing import quantize
 from search.offline.record import TRIALS, Record
@@ -117,7 +117,7 @@ def _measured(out: Path, material: Material, found: Found) -> list[Point]:
     measured = scores(stored, backend, material.report, subnets)
     table_of(stored, subnets, {material.task: measured}).save(out / TABLE, stored.space)
     checkpoint.cover(out, TABLE)
-    quantize(out, material.report)
+    quantize(out, Texts(material.report))
     model: Pruned = checkpoint.load(out).model
     table = Table.load(out / TABLE, model.space, model.tasks)
     return points(model, table, material.task, found.length)

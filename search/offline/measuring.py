@@ -19,7 +19,7 @@ from models.inputs.content import Encoded
 from models.inputs.image import ImageInput
 from models.run.weights import weight_bytes
 from models.space import Subnet
-from models.variants import build, choices_of
+from models.variants import Choices, build, choices_of
 from search.offline.csv_rows import rows_of
 from search.offline.errors import DataError
 from search.quality.embeddings import Evaluation, Measured, scores
@@ -53,7 +53,9 @@ class Labelled:
         (task,), (name,) = model.tasks, model.inputs
         shapes = {name: tuple(self.images.shape[1:])}
         backend = TorchBackend()
-        plans = [model.plan(subnet, shapes) for subnet in subnets]
+        loads = {choices_of(model.space, subnet) for subnet in subnets}
+        built: dict[Choices, Any] = {choices: build(model, choices) for choices in loads}
+        plans = [built[choices_of(model.space, one)].plan(one, shapes) for one in subnets]
         right = [0] * len(plans)
         with torch.inference_mode():
             for images, labels in self.batches():

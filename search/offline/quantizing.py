@@ -4,31 +4,43 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
+import torch
 from pydantic import TypeAdapter
+from torch import Tensor
 from tqdm import tqdm
 
 from models import checkpoint, families
 from models.backends.torch import TorchBackend
-from models.checkpoint import MANIFEST
+from models.checkpoint import MANIFEST, Checkpoint
+from models.inputs.image import ImageInput
+from models.nn.quantized import Ranges
 from models.space import Subnet
-from search.quality.embeddings import Evaluation, Measured, scores
+from models.train.cifar100 import Cifar100
+from models.variants import build
+from search.offline.measuring import Scores, read_labelled
+from search.offline.training import by_task
+from search.quality.embeddings import Measured
+from search.quality.measure import measure
 from search.quality.table import TABLE, Cells, Table
 
 _BITS = (8, 32)
+_CALIBRATED = 512  # images
+_SUBNETS = 6  # beside the smallest and the largest
 
 
-def quantize(folder: Path, evaluation: Evaluation) -> tuple[Measured, Measured]:
-    """Offer 8 bits beside 32 in a checkpoint of a family that has them.
+def quantize(folder: Path, score: Scores) -> tuple[Measured, Measured]:
+    """Offer 8 bits beside 32 in the checkpoint of a model with one score for each subnet.
 
     The weights stay as they are: they are rounded when they are loaded. Every subnet is scored with
     rounded weights. It is not expected to be better than with whole ones: that would be chance.
 
     Args:
         folder: Of the checkpoint; its manifest and its table are written anew.
-        evaluation: What the table was measured on.
+        score: Measures as the table was measured.
 
     Returns:
         The scores of the largest subnet, with 32 and with 8 bits.
@@ -36,6 +48,97 @@ def quantize(folder: Path, evaluation: Evaluation) -> tuple[Measured, Measured]:
     Raises:
         ValueError: If its family knows no bits, it has no table or offers 8 bits already.
     """
+    loaded, table = _opened(folder)
+    both = _offering(loaded)
+    few = [Subnet({"bits": _BITS[0], **row}) for row in table.rows]
+    found = score(both, few)
+    cells = {task: _joined(own, _measured(own, found)) for task, own in table.cells.items()}
+    _write(loaded, both, Table((*few, *_whole(table)), cells, table.given))
+    own = next(iter(table.cells.values()))
+    best = Measured(float(own.value[-1, -1]), int(own.n[-1, -1]), float(own.stderr[-1, -1]))
+    return best, found[-1]
+
+
+def labelled(folder: Path, path: Path) -> Scores:
+    """Return what scores a checkpoint of images with one task by images and their classes.
+
+    Args:
+        folder: Of the checkpoint.
+        path: A CSV with the columns file and label.
+
+    Raises:
+        ValueError: If the model takes no images or has several tasks, or as `read_labelled`.
+    """
+    model = checkpoint.load(folder, with_weights=False).model
+    inputs = list(model.inputs.values())
+    if len(model.tasks) != 1 or not isinstance(inputs[0].type, ImageInput):
+        raise ValueError(f"{folder}: --images needs a model of images with one task")
+    (task,) = model.tasks.values()
+    return read_labelled(path, inputs[0].type, task.labels, 0)
+
+
+def quantize_images(folder: Path, splits: Cifar100) -> tuple[float, float]:
+    """Do the same for a slimmable classifier; what convolutions see is calibrated first.
+
+    Args:
+        folder: Of the checkpoint; its manifest and its table are written anew.
+        splits: What it was trained and its table was measured on.
+
+    Returns:
+        The mean score of the largest subnet over its tasks, with 32 and with 8 bits.
+
+    Raises:
+        ValueError: As for `quantize`.
+    """
+    loaded, table = _opened(folder)
+    order = torch.randperm(len(splits.train), generator=torch.Generator().manual_seed(0))
+    images = splits.train.pixels[order[:_CALIBRATED]]
+    ranges = ranges_of(loaded.model, loaded.model.config.input.normalise(images))
+    both = _offering(loaded, ranges=ranges)
+    few: Any = build(both, (_BITS[0],))
+    with tqdm(total=len(both.tasks), desc="table", unit="task") as progress:
+        examples = by_task(both, splits.validation)
+        found = measure(few, TorchBackend(), examples, progress.update, {"bits": _BITS[0]})
+    cells = {task: _joined(own, found.cells[task]) for task, own in table.cells.items()}
+    _write(loaded, both, Table((*found.rows, *_whole(table)), cells, table.given))
+    before, after = (
+        sum(float(own.value[-1, -1]) for own in one.cells.values()) / len(one.cells)
+        for one in (table, found)
+    )
+    return before, after
+
+
+def ranges_of(model: Any, images: Tensor) -> dict[str, Ranges]:
+    """Return what each convolution of a model takes and gives, over subnets of every width.
+
+    Args:
+        model: Of the family slimmable.
+        images: Normalised, shape [images, 3, height, width].
+    """
+    seen: dict[str, Ranges] = {}
+
+    def note(name: str, x: Tensor, y: Tensor) -> None:
+        low, high, most = seen.get(name, Ranges(0.0, 0.0, 0.0))
+        least, greatest = x.aminmax()
+        seen[name] = Ranges(
+            min(low, float(least)), max(high, float(greatest)), max(most, float(y.abs().max()))
+        )
+
+    hooks = [
+        conv.register_forward_hook(lambda _, x, y, name=name: note(name, x[0], y))
+        for name, conv in model.convolutions.items()
+    ]
+    rng, backend = Random(0), TorchBackend()
+    subnets = [model.space.smallest, model.space.largest]
+    subnets += [model.space.sample(rng) for _ in range(_SUBNETS)]
+    for subnet in subnets:
+        backend.run(model.plan(subnet, model.inputs.plan_shapes()), {"image": images})
+    for hook in hooks:
+        hook.remove()
+    return seen
+
+
+def _opened(folder: Path) -> tuple[Checkpoint, Table]:
     loaded = checkpoint.load(folder)
     model = loaded.model
     if not hasattr(model.config, "bits"):
@@ -44,37 +147,55 @@ def quantize(folder: Path, evaluation: Evaluation) -> tuple[Measured, Measured]:
         raise ValueError(f"{folder} has no {TABLE} in its manifest")
     if len(model.config.bits) > 1:
         raise ValueError(f"{folder}: bits={list(model.config.bits)} are on offer already")
-    table = Table.load(folder / TABLE, model.space, model.tasks)
-    config = replace(model.config, bits=_BITS)
+    return loaded, Table.load(folder / TABLE, model.space, model.tasks)
+
+
+def _offering(loaded: Checkpoint, **calibrated: object) -> Any:
+    """Return the model of a checkpoint with both bits on offer."""
+    model = loaded.model
+    config = replace(model.config, bits=_BITS, **calibrated)
     both: Any = families.get(loaded.manifest.family).build(model.name, config)
     both.load_state_dict(model.state_dict(), assign=True)
     if getattr(both, "assets", ()):
-        both.attach(folder)
-    both.eval().requires_grad_(False)
-    few = [Subnet({"bits": _BITS[0], **row}) for row in table.rows]
-    whole = [Subnet({"bits": _BITS[1], **row}) for row in table.rows]
-    with tqdm(desc="table", unit="batch") as progress:
-        found = scores(both, TorchBackend(), evaluation, few, progress.update)
-    cells = {task: _joined(own, found) for task, own in table.cells.items()}
-    dumped = TypeAdapter(type(config)).dump_python(config, mode="json")
+        both.attach(loaded.folder)
+    return both.eval().requires_grad_(False)
+
+
+def _whole(table: Table) -> list[Subnet]:
+    return [Subnet({"bits": _BITS[1], **row}) for row in table.rows]
+
+
+def _write(loaded: Checkpoint, both: Any, table: Table) -> None:
+    folder = loaded.folder
+    dumped = TypeAdapter(type(both.config)).dump_python(both.config, mode="json")
     manifest = loaded.manifest.model_copy(update={"config": dumped})
     (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1, exclude_none=True) + "\n")
-    Table((*few, *whole), cells, table.given).save(folder / TABLE, both.space)
+    table.save(folder / TABLE, both.space)
     checkpoint.cover(folder, TABLE)
-    own = next(iter(table.cells.values()))
-    best = Measured(float(own.value[-1, -1]), int(own.n[-1, -1]), float(own.stderr[-1, -1]))
-    return best, found[-1]
 
 
-def _joined(whole: Cells, found: list[Measured]) -> Cells:
-    """Return the scores with 8 bits above those with 32."""
+def _measured(whole: Cells, found: list[Measured]) -> Cells:
+    """Return scores with 8 bits as cells."""
     value = np.array([[one.value] for one in found])
-    bound = np.maximum if whole.lower_is_better else np.minimum
     return replace(
         whole,
-        value=np.concatenate([value, whole.value]),
-        n=np.concatenate([[[one.n] for one in found], whole.n]),
-        stderr=np.concatenate([[[one.stderr] for one in found], whole.stderr]),
-        measured=np.concatenate([np.ones_like(value, dtype=np.bool_), whole.measured]),
-        smoothed=np.concatenate([bound(value, whole.expected), whole.expected]),
+        value=value,
+        n=np.array([[one.n] for one in found]),
+        stderr=np.array([[one.stderr] for one in found]),
+        measured=np.ones_like(value, dtype=np.bool_),
+        smoothed=None,
+    )
+
+
+def _joined(whole: Cells, few: Cells) -> Cells:
+    """Return the scores with 8 bits above those with 32."""
+    bound = np.maximum if whole.lower_is_better else np.minimum
+    parts = (few, whole)
+    return replace(
+        whole,
+        value=np.concatenate([one.value for one in parts]),
+        n=np.concatenate([one.n for one in parts]),
+        stderr=np.concatenate([one.stderr for one in parts]),
+        measured=np.concatenate([one.measured for one in parts]),
+        smoothed=np.concatenate([bound(few.expected, whole.expected), whole.expected]),
     )

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from models.backends.torch import TorchBackend
 from models.elastic import Elastic
-from models.space import Subnet
+from models.space import Subnet, Value
 from models.tasks import Task
 from search.quality.smooth import smooth
 from search.quality.table import Cells, FloatArray, Table
@@ -22,6 +22,7 @@ def measure(
     backend: TorchBackend,
     examples: Mapping[str, tuple[Tensor, Tensor]],
     report: Callable[[], object] = lambda: None,
+    within: Mapping[str, Value] | None = None,
 ) -> Table:
     """Score every subnet of a model that takes one input, computing each value once.
 
@@ -31,6 +32,8 @@ def measure(
         examples: Per task, inputs of shape [n, ...] and what is right: labels, int64, shape [n], or
             the numbers that the answers should be, of their shape.
         report: Called after each task.
+        within: Values on axes that no task has alone: only subnets that have them. The model has
+            the weights that they name.
 
     Returns:
         Of every cell: the score with its standard error, and the expected score.
@@ -38,7 +41,9 @@ def measure(
     Raises:
         ValueError: If a task has another metric, or what is right is of another shape.
     """
-    rows = tuple(model.space.select({None}))
+    within = within or {}
+    shared = model.space.select({None})
+    rows = tuple(r for r in shared if all(r[axis] == value for axis, value in within.items()))
     (only,) = model.inputs
     gains: dict[str, FloatArray] = {}
     for task_name, task in model.tasks.items():
@@ -50,8 +55,9 @@ def measure(
         answers = backend.run_all(plans, {only: inputs})
         found = np.stack([gain_of(answer[task_name], truth) for answer in answers], axis=1)
         # Rows and columns are products of axes: give each axis of the task its own.
-        axes = (*model.space.select({None}).axes, *model.space.select({task_name}).axes)
-        gains[task_name] = found.reshape(len(truth), *(len(axis.values) for axis in axes))
+        axes = (*shared.axes, *model.space.select({task_name}).axes)
+        sizes = (1 if axis.name in within else len(axis.values) for axis in axes)
+        gains[task_name] = found.reshape(len(truth), *sizes)
         report()
     accuracies = {name: own for name, own in gains.items() if not model.tasks[name].lower_is_better}
     expected = smooth(accuracies) if accuracies else {}

@@ -131,6 +131,7 @@ def _chosen(served: Served, selection: Selection) -> JsonObject:
         "space": served.space_of(selection.subnet),
         "macs": selection.cost.macs,
         "flops": selection.cost.flops,
+        "bytes": selection.cost.bytes,
         "fraction": float(selection.fraction),
         "quality": float(selection.quality),
         "gap": float(selection.gap),

@@ -12,6 +12,7 @@ import torch
 
 from models.inputs import num_tokens
 from models.run.backend import Backend
+from models.variants import loaded
 from search.timing.profile import LatencyProfile, Workload
 from server import catalog
 from server.backends import make_backend
@@ -60,7 +61,8 @@ def _errors(served: Served, profile: LatencyProfile, backend: Backend, rng: Rand
     longest = min(_LONGEST, served.inputs.num_tokens(shapes))
     errors = []
     for _ in range(_SUBNETS):
-        plan = served.elastic.plan(served.elastic.space.sample(rng), shapes)
+        subnet = served.elastic.space.sample(rng) | loaded(served.elastic.space)
+        plan = served.elastic.plan(subnet, shapes)
         for rows in _ROWS:
             lengths: list[int | None] = [None] * rows
             if served.inputs.has_length:

@@ -9,7 +9,7 @@ from enum import StrEnum
 from search.budget import Budget
 from server.errors import InvalidRequestError, shown
 
-CEILINGS = ("flops", "macs", "fraction", "latency_ms")
+CEILINGS = ("flops", "macs", "fraction", "latency_ms", "bytes")
 LEASE_S = 0.1  # of a rate's tokens that a replica takes from the database at a time
 # Quotas are counted in floats: with more than this, what one request takes is lost by rounding.
 MOST_REQUESTS, MOST_FLOPS = 1e9, 1e21

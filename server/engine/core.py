@@ -136,8 +136,14 @@ class Core(Protocol):
     async def prepare(self, served: Served) -> LatencyProfile:
         """Make a model ready to run, and return how long its steps take."""
 
-    async def expect(self, served: Served, subnet: Subnet) -> None:
-        """Be fast first at a subnet, whose weights are there."""
+    async def expect(self, served: Served, subnet: Subnet, build: bool = True) -> None:
+        """Be fast first at a subnet, whose weights are there.
+
+        Args:
+            served: The model.
+            subnet: Chosen often, or likely to be.
+            build: Whether to build now, not only once it is called for.
+        """
 
     async def build(self, served: Served, choices: Choices) -> tuple[Any, int]:
         """Build a variant; return what makes plans of it, and the bytes of its own weights."""

@@ -113,11 +113,11 @@ class LocalCore(WorkerCore):
         """As `Core.prepare`; errors as for `call`."""
         return await self.call(lambda: self.load(served))
 
-    async def expect(self, served: Served, subnet: Subnet) -> None:
+    async def expect(self, served: Served, subnet: Subnet, build: bool = True) -> None:
         """As `Core.expect`; errors as for `call`."""
         choices = choices_of(served.elastic.space, subnet)
         model: Any = self._variants.get((id(served.model), choices), served.model)
-        await self.call(lambda: self.expect_plan(served, model, subnet))
+        await self.call(lambda: self.expect_plan(served, model, subnet, build))
 
     async def build(self, served: Served, choices: Choices) -> tuple[Any, int]:
         """As `Core.build`."""

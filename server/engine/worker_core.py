@@ -82,11 +82,11 @@ class WorkerCore(ABC):
         self.backend.prepare(served.model)
         return self.measure(served)
 
-    def expect_plan(self, served: Served, model: Elastic, subnet: Subnet) -> None:
+    def expect_plan(self, served: Served, model: Elastic, subnet: Subnet, build: bool) -> None:
         """As `Core.expect`, of a variant; on the worker's thread."""
         prepared = served.prepare_with(model, subnet, list(served.elastic.tasks), raw=False)
         item = served.inputs.example(names=served.names(subnet))
-        self.backend.expect(prepared.plan, served.inputs.batch([item]))
+        self.backend.expect(prepared.plan, served.inputs.batch([item]), build)
 
     def forget(self, model: nn.Module, beside: nn.Module | None = None) -> None:
         """Give up what is kept for a model, less what one that stays shares; worker's thread."""

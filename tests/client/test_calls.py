@@ -15,7 +15,14 @@ from rheostat.call import Call
 from server.api.rheostat.schema import FullPlanBody, PlanBody
 from server.api.rheostat.text_schema import EmbeddingsBody, RerankBody, SimilarityBody
 
-LIMITS = {"flops": 1e6, "macs": 5e5, "fraction": 0.5, "min_quality": 0.9, "latency_ms": 20.0}
+LIMITS = {
+    "flops": 1e6,
+    "macs": 5e5,
+    "fraction": 0.5,
+    "min_quality": 0.9,
+    "latency_ms": 20.0,
+    "bytes": 4e6,
+}
 BUDGET = Budget(**LIMITS, strict=False)
 COMMON = {"model": "m", "preferences": {"a": 2.0}, "budget": BUDGET}
 TEXT = {**COMMON, "priority": 3, "truncate": "left"}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from fractions import Fraction
+from math import prod
 from pathlib import Path
 from random import Random
 
@@ -14,8 +16,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from models import checkpoint, families
-from models.core import Shapes
+from models.core import Plan, Shapes, Step
 from models.nn.ragged import Value
+from models.run.weights import weight_bytes
 from models.space import Subnet
 from tests.conformance.subject import LONGEST, Made, cut_to, spoil
 from tests.conformance.subjects import of_family
@@ -24,6 +27,9 @@ from tests.walking import answers_of
 MOST_SUBNETS = 48
 COUNTED = {  # by the shapes of what they take
     torch.ops.rheostat.int8_linear: lambda x, w, *_, **__: 2 * x[0] * x[1] * w[1],
+    torch.ops.rheostat.int8_conv: lambda x, w, *_, out_shape, **__: (
+        2 * prod(out_shape) * prod(w[1:])
+    ),
     torch.ops.aten._embedding_bag_forward_only: lambda w, ids, *_, **__: 2 * ids[0] * w[1],
     torch.ops.aten._embedding_bag: lambda w, ids, *_, **__: 2 * ids[0] * w[1],
 }
@@ -80,6 +86,22 @@ def test_counted_macs_of_every_step_equal_its_cost(made: Made) -> None:
                 values[step.identity] = step.run(*taken)
             assert counter.get_total_flops() == step.cost.flops, (subnet, step)
         assert plan.cost.macs == sum(step.cost.macs for step in plan)
+
+
+def test_bytes_of_every_step_are_those_of_the_weights_that_it_computes_with(made: Made) -> None:
+    if made.subject.family not in families.names():
+        pytest.skip("a toy does not say")
+    for subnet, shapes, batch in cases(made, 12):
+        plan, values = made.plan(subnet, shapes), dict(batch)
+        for step in plan:
+            taken = {f"{i}": values[one] for i, one in enumerate(map(_name, step.takes))}
+            alone = Plan({"": replace(step, takes=tuple(taken))})
+            assert weight_bytes(made.of(subnet), alone, taken) == step.cost.bytes, (subnet, step)
+            values[_name(step)] = step.run(*taken.values())
+
+
+def _name(value: Step | str) -> str:
+    return value if isinstance(value, str) else value.identity.hex()
 
 
 def test_costs_are_polynomials_of_degree_two_in_each_length_and_functions_know_no_length(

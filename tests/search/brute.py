@@ -30,6 +30,7 @@ class BruteForce:
         lengths = lengths or {}
         self._grid, self._lengths = grid, lengths
         self.macs = self._sums(grid, *grid.macs(grid.lengths.basis(lengths)))
+        self.bytes = self._sums(grid, *grid.weights)
         self.retention = grid.retention[:, self.choices, self._tasks[None, :]]
         self.largest_macs = request.largest_macs
         self.seconds = np.zeros(self.macs.shape)
@@ -61,6 +62,8 @@ class BruteForce:
         quality = self.retention @ weights
         ceiling, _ = budget.max_macs(self.largest_macs)
         feasible = (self.macs <= ceiling) & (self.seconds <= max_seconds)
+        if budget.bytes is not None:
+            feasible &= self.bytes <= budget.bytes
         if budget.min_quality is not None:
             feasible &= quality >= budget.min_quality - 1e-9
         if not feasible.any():

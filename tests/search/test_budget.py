@@ -21,7 +21,9 @@ def test_strictness_and_nothing_else_is_no_limit() -> None:
     assert Budget(latency_ms=1.0).names_limit
 
 
-@pytest.mark.parametrize("field", ["flops", "macs", "fraction", "min_quality", "latency_ms"])
+@pytest.mark.parametrize(
+    "field", ["flops", "macs", "fraction", "min_quality", "latency_ms", "bytes"]
+)
 @pytest.mark.parametrize("value", [0.0, -1.0, math.nan, math.inf])
 def test_limits_that_make_no_sense_are_refused(field: str, value: float) -> None:
     limits: dict[str, Any] = {field: value}

@@ -284,7 +284,7 @@ def test_few_timings_are_kept_and_the_others_found_again(finders: Finders) -> No
         for rows in (1, 2, 4, 8, 16, 32)
     ]
     assert seconds == again
-    assert len(finder._solver._timed._timed) <= 4
+    assert len(finder._solver.timed._timed) <= 4
 
 
 def test_where_all_that_is_cheap_enough_is_too_slow_the_time_of_the_cheapest_is_named(

@@ -83,6 +83,7 @@ class Necked(nn.Module):
         wanted = wanted_tasks(self.tasks, tasks)
         chosen = self.space.select({None, *wanted}).check(subnet)
         bits = chosen.get("bits")
+        encoder_bytes = 10 * int(chosen["encoder"]) * int(bits or 32)
         width, neck = int(chosen["encoder"]), int(chosen["neck"])
         lengths = {name: shape[0] for name, shape in shapes.items()}
         encoded = [
@@ -90,7 +91,7 @@ class Necked(nn.Module):
                 ("encode", width, bits, n if self.is_keyed_by_length else None),
                 first,
                 (name,),
-                Cost(width * n * (7 + n) + min(n, self.window) * n),
+                Cost(width * n * (7 + n) + min(n, self.window) * n, encoder_bytes),
             )
             for name, n in lengths.items()
         ]
@@ -98,16 +99,22 @@ class Necked(nn.Module):
         if len(encoded) == 2:
             n, m = lengths["query"], lengths["document"]
             mixed = Step(
-                ("cross", width), first, tuple(encoded), Cost(5 * self.scale * width * n * m + n)
+                ("cross", width),
+                first,
+                tuple(encoded),
+                Cost(5 * self.scale * width * n * m + n, 70),
             )
         by_task = chosen.get("head.title") if self.has_neck_by_task else None
         total = sum(lengths.values())
-        shared = Step(("neck", neck, by_task), first, (mixed,), Cost(9 * neck * width * total))
+        shared = Step(
+            ("neck", neck, by_task), first, (mixed,), Cost(9 * neck * width * total, 90 * neck)
+        )
         answers = {}
         for task in wanted:
             source = mixed if task == "distance" else shared
             head = int(chosen[f"head.{task}"])
-            cost = Cost(head * (100 * width + (total if task == "title" else 0)))
+            macs = head * (100 * width + (total if task == "title" else 0))
+            cost = Cost(macs, (40 if task == "topic" else 160) * head)
             answers[task] = Step(("head", task, head), first, (source,), cost)
         return Plan(answers)
 

@@ -251,7 +251,9 @@ def test_kserve_names_the_tensors_of_each_input_and_shares_single_rows(
 @pytest.fixture
 def bits(folder: Path) -> Iterator[TestClient]:
     """A server on which nothing has been built yet."""
-    with TestClient(create_app(Settings(models=folder / "bits", policy="fixed"))) as client:
+    with TestClient(
+        create_app(Settings(models=folder / "bits", backend="torch", policy="fixed"))
+    ) as client:
         yield client
 
 
@@ -302,7 +304,9 @@ def test_what_only_a_build_could_answer_in_time_is_refused_until_it_is_done(
 
 
 def test_a_variant_that_is_larger_than_its_room_is_not_kept(folder: Path) -> None:
-    settings = Settings(models=folder / "bits", policy="fixed", max_variant_bytes=100)
+    settings = Settings(
+        models=folder / "bits", backend="torch", policy="fixed", max_variant_bytes=100
+    )
     with TestClient(create_app(settings)) as client:
         body = {"inputs": {"features": FEATURES}, "budget": {"fraction": 0.5}}
         response = client.post("/v1/infer", json=body)
@@ -314,7 +318,9 @@ def test_a_variant_that_is_larger_than_its_room_is_not_kept(folder: Path) -> Non
 
 def test_variants_make_room_for_others(folder: Path) -> None:
     # Of the hidden layer: 16 rows of 5 weights and a bias, 384 bytes for each variant.
-    settings = Settings(models=folder / "bits", policy="fixed", max_variant_bytes=500)
+    settings = Settings(
+        models=folder / "bits", backend="torch", policy="fixed", max_variant_bytes=500
+    )
     app = create_app(settings)
     with TestClient(app) as client:
         body: dict[str, Any] = {"inputs": {"features": FEATURES}, "model": "bits"}
@@ -322,3 +328,26 @@ def test_variants_make_room_for_others(folder: Path) -> None:
         text = client.get("/metrics").text
         assert "rheostat_variants_resident 1.0" in text
         assert "rheostat_variants_bytes 384.0" in text
+
+
+def test_of_variants_that_are_on_no_front_the_one_asked_for_last_stays(folder: Path) -> None:
+    app = create_app(Settings(models=folder / "bits", backend="torch", policy="fixed"))
+    with TestClient(app) as client:
+        assert client.portal is not None
+        served = app.state.service.catalog.choose("bits")
+        variants = app.state.service.variants
+
+        def resident(*built: int) -> list[int]:
+            for bits in built:
+                client.portal.call(variants.build, served, (bits,))  # type: ignore[union-attr]
+            return sorted(bits for (bits,) in variants.resident(served))
+
+        variants.prefer(served, [(32,), (5,)])
+        assert resident(3, 5) == [3, 5, 32]
+        variants.prefer(served, [(32,)])
+        assert resident(5) == [3, 5, 32]
+        client.portal.call(variants.forget, served)
+        variants.prefer(served, [(32,)])
+        assert resident(5, 3) == [3, 32]
+        assert resident(5) == [5, 32]
+        assert infer(client, inputs={"features": FEATURES}, budget={"fraction": 0.5})

@@ -32,7 +32,7 @@ from models.backends.onnx.records import Records, SessionPolicy, SessionStats
 from models.backends.onnx.sessions import Held, Session, share_pools
 from models.backends.timing import SIZES, Clock, lengths, size_of
 from models.backends.torch import TorchBackend
-from models.core import Plan
+from models.core import Plan, Step
 from models.nn.ragged import Value, tokens_of
 from models.run.backend import Built
 from models.run.chain import Chain, Sample, bound_to
@@ -51,7 +51,7 @@ class _Wanted(NamedTuple):
 
 
 class _Expecting:
-    """Runs chains on torch and tells which."""
+    """Runs chains on torch, step by step, and tells which."""
 
     is_synchronous = True
 
@@ -64,8 +64,13 @@ class _Expecting:
     def run_chain(
         self, chain: Chain, inputs: Sequence[Value], stop: Callable[[], bool] = never
     ) -> Value:
-        self._tell(chain, inputs)
-        return chain.run(inputs)
+        def told(link: Chain, own: Sequence[Value]) -> Value:
+            self._tell(link, own)
+            return link.run(own)
+
+        if len(chain.steps) > 1:
+            self._tell(chain, inputs)
+        return chain.run_each(inputs, told)
 
 
 class OnnxBackend(TorchBackend):
@@ -165,14 +170,19 @@ class OnnxBackend(TorchBackend):
         if self._records.want(key):
             self._build(_Wanted(key, chain, Sample(inputs)))
 
-    def expect(self, plan: Plan, inputs: Mapping[str, Value]) -> None:
-        """Have sessions of a plan's chains built, as if they had been called often."""
-        run_plans(_Expecting(self._expect, self.place), [plan], inputs)
+    def expect(self, plan: Plan, inputs: Mapping[str, Value], build: bool = True) -> None:
+        """Have sessions of a plan's chains built, as if they had been called often; keep them."""
+        whole: set[Step] = set()
 
-    def _expect(self, chain: Chain, inputs: Sequence[Value]) -> None:
-        key = chain.key(inputs)
-        if self._records.want(key):
-            self._put(_Wanted(key, chain, Sample(inputs)))
+        def tell(chain: Chain, given: Sequence[Value]) -> None:
+            key = chain.key(given)
+            self._records.expect(key)
+            # The steps of a chain that has a session get theirs when they are called alone.
+            if build and not whole.issuperset(chain.steps) and self._records.want(key):
+                self._put(_Wanted(key, chain, Sample(given)))
+            whole.update(chain.steps)
+
+        run_plans(_Expecting(tell, self.place), [plan], inputs)
 
     def take_built(self, model: nn.Module) -> list[Built]:
         """Return the chains of a model that have got sessions, and the times of these."""

@@ -38,6 +38,27 @@ def _int8_linear(x: Any, weight: Any, steps: Any, bias: Any = None) -> Any:
     return scaled if bias is None else op.Add(scaled, bias)
 
 
+def _int8_conv(
+    x: Any,
+    weight: Any,
+    steps: Any,
+    low: float,
+    high: float,
+    most: float,
+    stride: int,
+    padding: int,
+) -> Any:
+    """Return what `models.nn.quantized` computes, in the form of which kernels are made."""
+    step, zero, out_step = quantized.Ranges(low, high, most).steps
+    given = _number(step), _constant(np.uint8(zero))
+    values: Any = op.DequantizeLinear(op.QuantizeLinear(x, *given), *given)
+    weights: Any = op.DequantizeLinear(weight, steps, axis=0)
+    sums = op.Conv(values, weights, strides=[stride] * 2, pads=[padding] * 4)
+    comes = _number(out_step), _constant(_MIDDLE)
+    found: Any = op.DequantizeLinear(op.QuantizeLinear(sums, *comes), *comes)
+    return found
+
+
 def _number(value: float) -> Any:
     return _constant(np.float32(value))
 
@@ -46,4 +67,7 @@ def _constant(value: Any) -> Any:
     return op.Constant(value=numpy_helper.from_array(np.asarray(value)))
 
 
-FORMS: Mapping[Callable[..., Any], Callable[..., Any]] = {quantized.int8_linear: _int8_linear}
+FORMS: Mapping[Callable[..., Any], Callable[..., Any]] = {
+    quantized.int8_linear: _int8_linear,
+    quantized.int8_conv: _int8_conv,
+}

@@ -25,10 +25,12 @@ class SessionPolicy:
     Attributes:
         step_after: Calls of a step; more than those by which a server warms up.
         fuse_after: Calls of a chain of several steps. Its session comes on top of its steps'.
+        max_others: Sessions kept of chains that were not expected, but called for often enough.
     """
 
     step_after: int = 3
     fuse_after: int = 50
+    max_others: int = 128
 
 
 class SessionStats(NamedTuple):
@@ -63,7 +65,7 @@ class Records:
     def __init__(self, max_bytes: int, policy: SessionPolicy) -> None:
         self._policy = policy
         self._lock = threading.Lock()
-        self._sessions = SessionCache(max_bytes)
+        self._sessions = SessionCache(max_bytes, policy.max_others)
         self._hits = self._misses = self._builds = 0
         self._calls: OrderedDict[Hashable, int] = OrderedDict()
         self._refused: OrderedDict[Hashable, None] = OrderedDict()
@@ -125,6 +127,11 @@ class Records:
             if is_open:
                 self._waiting[key] = 0
             return is_open
+
+    def expect(self, key: Hashable) -> None:
+        """Keep the session of a chain, once it has one, before those of chains not expected."""
+        with self._lock:
+            self._sessions.expected.add(key)
 
     def is_waiting(self, key: Hashable) -> bool:
         """Return whether a session is still waited for."""

@@ -207,12 +207,16 @@ class SessionCache:
 
     Attributes:
         max_bytes: What they may hold together.
+        max_others: How many there may be that are not expected.
+        expected: Keys of those that may well be used again; others go first.
         num_bytes: What they do.
         evictions: Sessions given up so far.
     """
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, max_others: int) -> None:
         self.max_bytes = max_bytes
+        self.max_others = max_others
+        self.expected: set[Hashable] = set()
         self.num_bytes = 0
         self.evictions = 0
         self._held: OrderedDict[Hashable, Held] = OrderedDict()
@@ -234,8 +238,9 @@ class SessionCache:
         """Add a session, and give up those unused for longest until the rest fits."""
         self._held[key] = held
         self._count()
-        while self.num_bytes > self.max_bytes:
-            self._held.popitem(last=False)
+        others = [key for key in self._held if key not in self.expected]
+        while self.num_bytes > self.max_bytes or len(others) > self.max_others:
+            del self._held[others.pop(0) if others else next(iter(self._held))]
             self.evictions += 1
             self._count()
 
@@ -243,6 +248,7 @@ class SessionCache:
         """Let go of sessions by their keys."""
         for key in filter(is_unwanted, list(self._held)):
             del self._held[key]
+        self.expected = {key for key in self.expected if not is_unwanted(key)}
         self._count()
 
     def _count(self) -> None:

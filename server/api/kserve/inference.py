@@ -2,9 +2,10 @@
 
 A request's ``parameters`` hold what other protocols have fields for: ``budget_flops``,
 ``budget_macs``, ``budget_fraction``, ``budget_min_quality``, ``budget_latency_ms``,
-``budget_strict``, ``preference_<task>``, ``prompt``, ``truncate`` and ``dimensions``; and the
-protocol's own ``timeout`` in microseconds and ``priority``, 1 the highest. The answer's hold the
-receipt, flat. Only the tasks of the outputs that are asked for are run and paid for.
+``budget_bytes``, ``budget_strict``, ``preference_<task>``, ``prompt``, ``truncate`` and
+``dimensions``; and the protocol's own ``timeout`` in microseconds and ``priority``, 1 the highest.
+The answer's hold the receipt, flat. Only the tasks of the outputs that are asked for are run and
+paid for.
 """
 
 from __future__ import annotations

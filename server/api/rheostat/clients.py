@@ -42,6 +42,7 @@ class MaximumBody(_Stored):
     macs: float | None = Field(default=None, gt=0)
     fraction: float | None = Field(default=None, gt=0, le=1)
     latency_ms: float | None = Field(default=None, gt=0)
+    bytes: float | None = Field(default=None, gt=0)
 
 
 class QuotaBody(_Stored):

@@ -93,6 +93,7 @@ def _detail(served: Served, name: str) -> ModelDetail:
             FrontEntry(
                 macs=point.cost.macs,
                 flops=point.cost.flops,
+                bytes=point.cost.bytes,
                 fraction=point.fraction,
                 quality=point.quality,
                 subnet=dict(point.subnet),
@@ -122,4 +123,4 @@ def _cost(served: Served, subnet: Subnet) -> Cost:
 
 
 def _cost_entry(cost: Cost) -> CostEntry:
-    return CostEntry(macs=cost.macs, flops=cost.flops)
+    return CostEntry(macs=cost.macs, flops=cost.flops, bytes=cost.bytes)

@@ -92,10 +92,11 @@ InputEntry: TypeAlias = Annotated[ImageEntry | TextEntry | TensorEntry, Field(di
 
 
 class CostEntry(BaseModel):
-    """Compute for one input, all tasks; for text, of the greatest length."""
+    """Compute for one input, all tasks; for text, of the greatest length. Bytes of weights."""
 
     macs: int
     flops: int
+    bytes: int
 
 
 class FrontEntry(CostEntry):

@@ -42,7 +42,7 @@ class _StrictBody(RequestBody):
 
 
 class BudgetBody(_StrictBody):
-    """Limits for each input, the latency for all together; all that are given hold at once."""
+    """Limits for each input, latency and weights for all together; all that are given hold."""
 
     flops: float | None = Field(
         default=None, gt=0, description="Floating-point operations, 2 x MACs."
@@ -65,6 +65,12 @@ class BudgetBody(_StrictBody):
         gt=0,
         description="Milliseconds of the whole request, waiting included. The best subnet that is "
         "predicted to keep it runs; past it, what has not run yet is given up with 504.",
+    )
+    bytes: float | None = Field(
+        default=None,
+        gt=0,
+        description="Of the weights that the subnet computes with: what a model of it alone would "
+        "hold.",
     )
     strict: bool | None = Field(
         default=None,
@@ -218,6 +224,7 @@ class PlanReceipt(BaseModel):
     )
     macs: int = Field(description="Per item.")
     flops: int = Field(description="Per item, 2 x MACs.")
+    bytes: int = Field(description="Of the weights that the subnet computes with.")
     fraction: float = Field(description="Of the MACs of the largest subnet for these tasks.")
     quality: float = Field(description="Preference-weighted mean of the tasks' retention.")
     gap: float = Field(description="Bound on what was lost to the optimum; 0 is proven optimal.")

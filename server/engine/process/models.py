@@ -132,11 +132,13 @@ class Models:
             held.builders.setdefault(holder, set()).discard(choices)
             self._drop(held, choices)
 
-    def expect(self, holder: object, number: int, subnet: tuple[tuple[str, Any], ...]) -> None:
-        """Have the back end be fast first at a subnet."""
+    def expect(
+        self, holder: object, number: int, subnet: tuple[tuple[str, Any], ...], build: bool
+    ) -> None:
+        """Have the back end be fast first at a subnet; see `server.engine.core.Core.expect`."""
         held, wanted = self._held[number], Subnet(subnet)
         model = self._model_of(held, wanted)
-        call = partial(self._core.expect_plan, held.served, model, wanted)
+        call = partial(self._core.expect_plan, held.served, model, wanted, build)
         self._core.worker.call(call).result()
 
     def number_of(self, owner: object) -> int | None:

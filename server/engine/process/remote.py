@@ -176,9 +176,9 @@ class RemoteCore:
         """As `Core.prepare`; errors as for `RemoteModels.load`."""
         return await self.models.load(served)
 
-    async def expect(self, served: Served, subnet: Subnet) -> None:
+    async def expect(self, served: Served, subnet: Subnet, build: bool = True) -> None:
         """As `Core.expect`."""
-        await self.models.expect(served, subnet)
+        await self.models.expect(served, subnet, build)
 
     async def build(self, served: Served, choices: Choices) -> tuple[Any, int]:
         """As `Core.build`: the model itself makes plans for all choices, which it cannot run."""

@@ -28,14 +28,14 @@ class RemoteModel:
         number: Names it in the process that runs at the moment.
         profile: What searches predict by.
         variants: Choices whose weights have been built.
-        expected: Subnets that it is fast at first.
+        expected: Subnets that it is fast at first, and whether that is built ahead.
     """
 
     served: Served
     number: int
     profile: LatencyProfile
     variants: set[Choices] = field(default_factory=set)
-    expected: list[Subnet] = field(default_factory=list)
+    expected: list[tuple[Subnet, bool]] = field(default_factory=list)
 
 
 class RemoteModels:
@@ -68,11 +68,11 @@ class RemoteModels:
         self._known[id(served.model)] = RemoteModel(served, found.number, profile)
         return profile
 
-    async def expect(self, served: Served, subnet: Subnet) -> None:
+    async def expect(self, served: Served, subnet: Subnet, build: bool) -> None:
         """As `server.engine.core.Core.expect`."""
         known = self._known[id(served.model)]
-        await self._call("expect", known.number, tuple(subnet.items()))
-        known.expected.append(subnet)
+        await self._call("expect", known.number, tuple(subnet.items()), build)
+        known.expected.append((subnet, build))
 
     async def build(self, served: Served, choices: Choices) -> int:
         """Have a variant built; return the bytes of its own weights."""
@@ -146,5 +146,5 @@ class RemoteModels:
         known.profile.adopt(found.corrections, 1.0)
         for choices in known.variants:
             await self._call("build", found.number, choices)
-        for subnet in known.expected:
-            await self._call("expect", found.number, tuple(subnet.items()))
+        for subnet, build in known.expected:
+            await self._call("expect", found.number, tuple(subnet.items()), build)

@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from models.families.exits import ExitsConfig
-from models.nn.layers import SlimLinear
-from models.nn.quantized import ROUNDED, int8_copy, linear, rounded
+from models.families.slimmable import Slimmable
+from models.nn.layers import SlimConv2d, SlimLinear
+from models.nn.quantized import ROUNDED, Ranges, int8_conv, int8_copy, linear, rounded
 from models.run.agreement import check_agreement
 from models.run.chain import bound_to
 from models.variants import added_bytes, build
+from tests.tiny import tiny_model
 from tests.tiny_text import exits_config, tiny_exits
 
 
@@ -88,3 +93,63 @@ def test_results_agree_within_the_tolerance_of_their_steps() -> None:
     for wrong in (x * torch.nan, x[:2]):
         with pytest.raises(AssertionError):
             check_agreement(wrong, x, ROUNDED)
+
+
+def calibrated(x: torch.Tensor, weight: torch.Tensor, stride: int) -> tuple[Ranges, torch.Tensor]:
+    expected = F.conv2d(x, weight, stride=stride, padding=weight.shape[2] // 2)
+    low, high = x.aminmax()
+    return Ranges(min(0.0, float(low)), float(high), float(expected.abs().max())), expected
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (1, 1), (1, 2)])
+@pytest.mark.parametrize("is_positive", [True, False])
+def test_a_convolution_of_rounded_values_is_that_of_the_whole_numbers(
+    kernel: int, stride: int, is_positive: bool
+) -> None:
+    x, weight = random(3, 8, 5, 7), random(16, 8, kernel, kernel)
+    x = x.relu() if is_positive else x
+    whole, steps = rounded(weight, inner=3)
+    ranges, expected = calibrated(x, weight, stride)
+    step, zero, out_step = ranges.steps
+    assert zero == 0 or not is_positive
+    numbers = ((x / step).round() + zero).clamp(0, 255) - zero
+    sums = F.conv2d(numbers.double(), whole.double(), stride=stride, padding=kernel // 2)
+    levels = (sums * (steps.double() * step / out_step)[:, None, None]).round().clamp(-128, 127)
+    found = int8_conv(x, whole, steps, *ranges, stride, kernel // 2)
+    # A sum in the middle between two levels may go to either.
+    assert float((found / out_step - levels).abs().max()) <= 1 + 1e-4
+    assert float((found / out_step - levels).abs().mean()) < 1e-3
+    assert float((found - expected).norm() / expected.norm()) < 0.03
+    assert (
+        torch.empty_like(found).shape
+        == int8_conv(
+            *(one.to("meta") for one in (x, whole, steps)), *ranges, stride, kernel // 2
+        ).shape
+    )
+
+
+def test_an_image_is_rounded_by_itself_and_what_is_out_of_range_stays_at_its_end() -> None:
+    x, weight = random(3, 8, 5, 5), random(16, 8, 3, 3)
+    whole, steps = rounded(weight, inner=3)
+    ranges, _ = calibrated(x, weight, 1)
+    alone = int8_conv(x, whole, steps, *ranges, 1, 1)
+    together = int8_conv(torch.cat((1000 * x, x)), whole, steps, *ranges, 1, 1)
+    assert torch.equal(together[3:], alone)
+    assert float(together.abs().max()) <= 129 / 127 * ranges.most
+
+
+def test_a_rounded_convolution_is_sliced_like_the_whole_one() -> None:
+    x, conv = random(2, 8, 5, 5), SlimConv2d(16, 24, 3).requires_grad_(False)
+    conv.ranges, _ = calibrated(x, conv.weight[:, :8], 1)
+    small = int8_copy(conv)
+    assert small.weight.nbytes * 4 == conv.weight.nbytes
+    assert conv.steps is None
+    assert torch.equal(small(x, 16), small(x, 24)[:, :16])
+
+
+def test_an_image_model_needs_ranges_for_its_fewer_bits() -> None:
+    config = tiny_model().config
+    with pytest.raises(ValueError, match=r"ranges lacks 'stem', which bits=\[8, 32\] needs"):
+        Slimmable("tiny", replace(config, bits=(8, 32)))
+    with pytest.raises(ValueError, match=r"ranges\.stem=\[1\.0, 2\.0, 3\.0\] must enclose 0"):
+        replace(config, ranges={"stem": (1.0, 2.0, 3.0)})

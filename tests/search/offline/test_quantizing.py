@@ -1,16 +1,31 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from models import checkpoint
+from models.backends.torch import TorchBackend
+from models.checkpoint import WEIGHTS
+from models.families.headed import Headed, HeadedConfig
+from models.inputs.image import ImageInput
+from models.nn.head import HeadLayer
+from models.nn.patches import PatchConfig
+from models.train.cifar100 import Cifar100
 from models.train.texts import ScoredPair
-from search.offline.quantizing import quantize
-from search.quality.embeddings import SimilarityQuality
+from search.offline.measuring import Texts, read_labelled
+from search.offline.quantizing import labelled, quantize, quantize_images
+from search.offline.training import by_task
+from search.quality.embeddings import SimilarityQuality, table_of
+from search.quality.measure import measure
 from search.quality.table import TABLE, Table
-from tests.tiny_text import write_text_checkpoint
+from tests.models.train.test_slimmable import made_up_images
+from tests.tiny import write_checkpoint
+from tests.tiny_text import exits_config, randomise, write_text_checkpoint
 
 PAIRS = [ScoredPair(f"w{i} w{i + 1} w3", f"w{i + 2} w5 w{i}", i % 5) for i in range(12)]
 
@@ -21,7 +36,7 @@ def test_a_checkpoint_gains_measured_rows_of_8_bits_and_keeps_weights_and_rows(
     folder = write_text_checkpoint(tmp_path)
     before = checkpoint.load(folder)
     old = Table.load(folder / TABLE, before.model.space, before.model.tasks)
-    quantize(folder, SimilarityQuality(PAIRS))
+    quantize(folder, Texts(SimilarityQuality(PAIRS)))
     after = checkpoint.load(folder)
     name = "model.safetensors"
     assert after.manifest.files[name] == before.manifest.files[name]
@@ -33,4 +48,76 @@ def test_a_checkpoint_gains_measured_rows_of_8_bits_and_keeps_weights_and_rows(
     assert (cells.n[:count] == len(PAIRS)).all()
     assert (cells.expected[:count] <= cells.expected[count:]).all()
     with pytest.raises(ValueError, match=r"bits=\[8, 32\] are on offer already"):
-        quantize(folder, SimilarityQuality(PAIRS))
+        quantize(folder, Texts(SimilarityQuality(PAIRS)))
+
+
+def test_an_image_model_gains_calibrated_rows_of_8_bits(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path)
+    before = checkpoint.load(folder)
+    old = Table.load(folder / TABLE, before.model.space, before.model.tasks)
+    images = made_up_images(48)
+    splits = Cifar100(before.model.config.tasks, images, images, images)
+    whole, few = quantize_images(folder, splits)
+    after = checkpoint.load(folder)
+    assert after.manifest.files[WEIGHTS] == before.manifest.files[WEIGHTS]
+    assert after.model.config.ranges.keys() == after.model.convolutions.keys()
+    table = Table.load(folder / TABLE, after.model.space, after.model.tasks)
+    count = len(old.rows)
+    assert [row["bits"] for row in table.rows] == [8] * count + [32] * count
+    assert [row | {"bits": 32} for row in table.rows[:count]] == list(table.rows[count:])
+    for task, cells in table.cells.items():
+        own = old.cells[task]
+        np.testing.assert_array_equal(cells.value[count:], own.value)
+        assert (cells.expected[:count] <= cells.expected[count:]).all()
+        assert (cells.n[:count] == int((images.task == list(table.cells).index(task)).sum())).all()
+    assert whole == pytest.approx(np.mean([own.value[-1, -1] for own in old.cells.values()]))
+    # What rounding changes of the largest subnet is little.
+    found = measure(after.model, TorchBackend(), by_task(after.model, images), within={"bits": 32})
+    largest = np.mean([own.value[-1, -1] for own in found.cells.values()])
+    assert few == pytest.approx(largest, abs=0.1)
+    with pytest.raises(ValueError, match=r"bits=\[8, 32\] are on offer already"):
+        quantize_images(folder, splits)
+
+
+def write_classifier(folder: Path) -> Path:
+    """Write a vision transformer of two classes, and images with theirs; return their list."""
+    encoder = replace(exits_config("post").encoder, norm="pre", embedding_norm=False, vocab_size=1)
+    image = ImageInput(8, 8, (0.5,) * 3, (0.5,) * 3)
+    config = HeadedConfig(
+        encoder,
+        "label",
+        "classes",
+        depths=(2, 4),
+        labels=("dark", "light"),
+        image=PatchConfig(image, 4),
+        exit_norm="final",
+        head=(HeadLayer("linear", 2),),
+    )
+    model = Headed("seen", config)
+    randomise(model)
+    lines = ["file,label"]
+    for i in range(8):
+        Image.new("RGB", (8, 8), (30 * i,) * 3).save(folder / f"{i}.png")
+        lines.append(f"{i}.png,{config.labels[i // 4]}")
+    listed = folder / "labels.csv"
+    listed.write_text("\n".join(lines))
+    subnets = list(model.space)
+    found = read_labelled(listed, image, config.labels, 0)(model, subnets)
+    found = [one._replace(value=max(one.value, 0.1)) for one in found]  # scores are above 0
+    table_of(model, subnets, {"label": found}).save(folder / TABLE, model.space)
+    checkpoint.save(folder, model, "headed", torch.float32, files=[TABLE])
+    return listed
+
+
+def test_a_vision_transformer_is_measured_on_images_with_their_classes(tmp_path: Path) -> None:
+    listed = write_classifier(tmp_path)
+    before, after = quantize(tmp_path, labelled(tmp_path, listed))
+    assert (before.n, after.n) == (8, 8)
+    loaded = checkpoint.load(tmp_path)
+    table = Table.load(tmp_path / TABLE, loaded.model.space, loaded.model.tasks)
+    assert [row["bits"] for row in table.rows] == [8, 8, 32, 32]
+    found = read_labelled(listed, loaded.model.config.image.input, ("dark", "light"), 0)
+    own = found(loaded.model, list(table.rows[:2]))
+    assert table.cells["label"].value[:2, 0].tolist() == pytest.approx([one.value for one in own])
+    with pytest.raises(ValueError, match="--images needs a model of images with one task"):
+        labelled(write_checkpoint(tmp_path / "several"), listed)

@@ -19,7 +19,7 @@ from search.offline import searching
 from search.offline.converting import read_pairs
 from search.offline.front_chart import chart
 from search.offline.genes import gene_space, genes_of
-from search.offline.measuring import Labelled, measured, read_labelled
+from search.offline.measuring import Labelled, Texts, measured, read_labelled
 from search.offline.quantizing import quantize
 from search.offline.searching import MEASURED, RECORD, Search, SearchPlan, prepared
 from search.quality.embeddings import SimilarityQuality
@@ -175,7 +175,7 @@ def test_subnets_and_bits_of_a_text_encoder_are_searched_together(tmp_path: Path
         tmp_path / "pairs.tsv",
         [(f"w{i} w{i + 1} w3", f"w{i + 2} w5 w{i}", 5 - i % 5) for i in range(12)],
     )
-    quantize(source, SimilarityQuality(read_pairs(data)))
+    quantize(source, Texts(SimilarityQuality(read_pairs(data))))
     options = ["--out", str(tmp_path / "out"), "--data", str(data), "--evaluations", "12"]
     options += ["--population", "6", "--objectives", "quality,macs,ms,bytes"]
     result = CliRunner().invoke(cli, ["search", str(source), *options])

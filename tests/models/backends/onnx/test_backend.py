@@ -168,6 +168,37 @@ def test_sessions_stay_within_their_bytes_and_the_unused_go_first() -> None:
     backend.close()
 
 
+def test_after_mixed_traffic_sessions_are_those_expected_and_a_few_others() -> None:
+    backend = make(policy=SessionPolicy(step_after=2, fuse_after=3, max_others=2))
+    x = torch.randn(1, WIDTH)
+    ahead, later = linear_chain(2), linear_chain(2)
+    others = [[linear_step(name)] for name in "abcdef"]
+    backend.expect(Plan({"task": ahead[-1]}), {"x": x})
+    wait_for_builds(backend, 1)  # of the whole chain; its steps get theirs when they are called
+    backend.expect(Plan({"task": later[-1]}), {"x": x}, build=False)
+    assert backend.stats.waiting == 0
+    builds = 1
+    for step in others:
+        for _ in range(2):
+            run(backend, step)
+        builds += 1
+        wait_for_builds(backend, builds)
+        assert backend.stats.sessions <= 1 + 2
+    for _ in range(3):
+        run(backend, later)
+    wait_for_builds(backend, builds + 3)
+    expected, most = 1 + 3, 2  # one chain; another and each of its steps
+    stats = backend.stats
+    assert (stats.sessions, stats.evictions) == (expected + most, len(others) - most)
+    before = stats.hits
+    for steps in (ahead, later, *others[-most:]):
+        run(backend, steps)
+    assert backend.stats.hits == before + 4
+    run(backend, others[0])
+    assert backend.stats.hits == before + 4
+    backend.close()
+
+
 @pytest.mark.parametrize("pack", [True, False])
 def test_a_session_counts_what_it_does_not_share(pack: bool) -> None:
     backend = make(pack=pack)

@@ -62,11 +62,12 @@ def error(response: httpx2.Response, status: int) -> dict[str, Any]:
 def test_a_client_is_created_read_replaced_listed_and_deleted(app_client: TestClient) -> None:
     created = app_client.put("/v1/clients/shop", json=SHOP)
     assert created.status_code == 201
+    unlimited = dict.fromkeys(("flops", "macs", "latency_ms", "bytes"))
     expected = {
         "id": "shop",
         **SHOP,
-        "budget": {"flops": None, "macs": None, "latency_ms": None, **SHOP["budget"]},  # type: ignore[dict-item]
-        "maximum": {"flops": None, "macs": None, "latency_ms": None, "fraction": 0.8},
+        "budget": {**unlimited, **SHOP["budget"]},  # type: ignore[dict-item]
+        "maximum": {**unlimited, "fraction": 0.8},
         "quota": {
             "requests_per_s": 50,
             "request_burst": None,

@@ -79,12 +79,18 @@ def test_cheapest_and_largest_bound_what_can_be_asked(
 ) -> None:
     space, shape = served.elastic.space, {"image": served.model.config.input.shape}
     for name, subnet in (("cheapest", space.smallest), ("largest", space.largest)):
-        macs = plan_cost(served.elastic.plan(subnet, shape)).macs
-        assert detail[name] == {"macs": macs, "flops": 2 * macs}
-    cheapest = detail["cheapest"]["macs"]
-    for macs, status in ((cheapest, 200), (cheapest - 1, 422)):
-        response = client.post("/v1/plan", json={"budget": {"macs": macs}})
-        assert response.status_code == status
+        cost = plan_cost(served.elastic.plan(subnet, shape))
+        assert detail[name] == {"macs": cost.macs, "flops": cost.flops, "bytes": cost.bytes}
+    for field in ("macs", "bytes"):
+        cheapest = detail["cheapest"][field]
+        for most, status in ((cheapest, 200), (cheapest - 1, 422)):
+            response = client.post("/v1/plan", json={"budget": {field: most}})
+            assert response.status_code == status
+            if status == 200:
+                assert response.json()["receipt"][field] == cheapest
+            else:
+                error = response.json()["error"]
+                assert (error["field"], error["feasible"]) == (f"budget.{field}", cheapest)
 
 
 def test_each_point_of_the_front_is_the_plan_for_its_cost(
