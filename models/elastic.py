@@ -16,7 +16,8 @@ class Elastic(Protocol):
 
     Immutable once loaded: the subnet is an argument of every call, so that overlapping requests
     cannot disturb one another. Clients ask for its name; its space has the axes of every task. A
-    model with axes of ``when="load"`` has a method ``variant`` besides (`models.variants`).
+    model with axes of ``when="load"`` has a method ``variant`` besides (`models.variants`), and one
+    whose different subnets give vectors that may be compared ``vector_space`` (`models.vectors`).
     """
 
     @property
