@@ -10,7 +10,7 @@ ViT, arXiv 2010.11929, for patches.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -54,6 +54,8 @@ class HeadedConfig:
         depths: Layers after which the head may come, ascending; the last is their number.
         heads: Shares of the heads, ascending, the last 1.
         ffn: Shares of the feed-forward units, ascending, the last 1.
+        tied: Whether ``heads`` and ``ffn`` have values in common order only: each with its like.
+        kept: Per depth, the layers that are run, ascending; None: the first.
         pooling: Of the tokens of a row into one vector; several are joined.
         exit_norm: ``none``: the layer's output as it is. ``final``: the final norm at every exit.
         head: Layers after the pooling.
@@ -73,6 +75,8 @@ class HeadedConfig:
     image: PatchConfig | None = None
     heads: tuple[float, ...] = (1.0,)
     ffn: tuple[float, ...] = (1.0,)
+    tied: bool = False
+    kept: tuple[tuple[int, ...], ...] | None = None
     pooling: Pooling | tuple[Pooling, ...] = "cls"
     exit_norm: Literal["none", "final"] = "none"
     head: tuple[HeadLayer, ...] = ()
@@ -98,6 +102,12 @@ class HeadedConfig:
             told = list(values)
             if not told or told != sorted(set(told)) or told[0] <= 0 or told[-1] != last:
                 raise ValueError(f"{name}={told} must be positive, ascend and end at {last}")
+        if self.tied and len(self.heads) != len(self.ffn):
+            raise ValueError(f"tied: heads={list(self.heads)} and ffn={list(self.ffn)} do not pair")
+        every = list(range(self.encoder.layers))
+        for depth, own in zip(self.depths, self.kept or (), strict=self.kept is not None):
+            if len(own) != depth or list(own) != sorted(set(own)) or not set(own) <= set(every):
+                raise ValueError(f"kept={list(own)} must be {depth} of the layers {every}")
         if (self.exit_norm == "final") != (self.encoder.norm == "pre"):
             raise ValueError(f"exit_norm={self.exit_norm!r} does not go with the encoder's norm")
         if self.kind == "map":
@@ -192,13 +202,15 @@ class Headed(nn.Module):
     def space(self) -> Space:
         """Depth, heads and ffn."""
         config = self.config
-        return Space(
-            (
-                Axis("depth", config.depths),
-                Axis("heads", config.heads),
-                Axis("ffn", config.ffn),
-            )
+        axes = (
+            Axis("depth", config.depths),
+            Axis("heads", config.heads),
+            Axis("ffn", config.ffn),
         )
+        if not config.tied:
+            return Space(axes)
+        allowed = frozenset(zip(config.heads, config.ffn, strict=True))
+        return Space(axes, lambda subnet: (subnet["heads"], subnet["ffn"]) in allowed)
 
     def tokens(self, shapes: Shapes) -> int:
         """Return the tokens that the layers see; ValueError if the shapes are not the model's."""
@@ -227,7 +239,7 @@ class Headed(nn.Module):
         groups = round(float(subnet["heads"]) * encoder.kv_heads)
         units = round(float(subnet["ffn"]) * encoder.ffn)
         depth = int(subnet["depth"])
-        for i in range(depth):
+        for i in self._kept(depth):
             layer = self.layers[i]
             assert isinstance(layer, Layer)
             cost = Cost(layer.macs(groups, units, length))
@@ -242,6 +254,10 @@ class Headed(nn.Module):
             raw = partial(pooled, *parts)
         answer = Step(("head", depth), run, (step,), Cost(exit_.macs(width)), raw)
         return Plan(dict.fromkeys(wanted_tasks(self.tasks, tasks), answer))
+
+    def _kept(self, depth: int) -> Sequence[int]:
+        kept = self.config.kept
+        return range(depth) if kept is None else kept[self.config.depths.index(depth)]
 
     def _embed(self) -> Step:
         if isinstance(self.embedding, PatchEmbedding):

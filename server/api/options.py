@@ -50,6 +50,7 @@ _RUN_MODELS = frozenset(
         "/",
         "/embed",
         "/similarity",
+        "/predict",
     }
 )
 
