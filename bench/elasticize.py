@@ -3,11 +3,13 @@
 Cuts are uniform, at 80, 60, 40 and 25 % of the layers' multiply-accumulates, or, for the row
 "search", chosen per layer by `rheostat elasticize`. One ranking permutes the model once; all cuts
 read that one permuted model. Repairs: none (the weights that are left), bias (the mean of what was
-left out is put into the bias) and ridge (the output maps are fitted anew).
+left out is put into the bias) and ridge (the output maps are fitted anew). The row "low rank" has
+factors in every layer in place of fewer heads and units (`bench.low_rank`).
 
-Texts that rank and fit: sentences of STS-Benchmark's train split and of SciFact abstracts that no
-claim cites, in equal numbers. Texts that choose: others of the same, by agreement with the whole
-model. Reported, and never chosen by: STS-Benchmark's test split (Spearman) and SciFact's dev claims
+Texts that rank and fit: sentences of STS-Benchmark's train split, SciFact abstracts that no claim
+cites, and sentences of others of these, each with about as many tokens. Texts that choose: others
+of the three, similarity's and retrieval's each by agreement with the whole model among its own.
+Reported, and never chosen by: STS-Benchmark's test split (Spearman) and SciFact's dev claims
 (nDCG@10) over the abstracts that any of them cites and --documents others, cut at --length tokens.
 Seeds draw the texts, the others and what is random.
 
@@ -20,32 +22,33 @@ import json
 import statistics
 import sys
 import time
+from argparse import Namespace
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 
 from bench import report
 from bench.cutting import REPAIRS, even, repaired
+from bench.elasticize_search import is_found, score, search
+from bench.low_rank import factored
 from bench.minilm import Sizes, Texts, minilm, texts_of
-from models.elasticize.ranking import Ranking
+from models.elasticize.ranking import Ranking, rank
 from models.elasticize.refit import Maps, run_forms
-from models.elasticize.streams import Stack, observe
+from models.elasticize.streams import Stack, Streams, observe
 from models.families.exits import Exits
 from search.offline.cuts import Forms
-from search.offline.elastic_checkpoint import embed
-from search.offline.elasticizing import Run, ranked
-from search.offline.material import Material
+from search.offline.elasticizing import ranked
 from search.offline.options import RANKINGS, RunOptions, named
-from search.offline.record import Record
-from search.offline.trials import Batches, vectors
-from search.quality.agreement import AgreementQuality
-from search.quality.embeddings import Evaluation
+from search.offline.whole import answers_of
+from search.quality.items import Batches
 from server.settings import data_folder
 
 SHARES = (0.8, 0.6, 0.4, 0.25)
+PARTS = ("uniform", "low-rank", "search")
 AIMS = {0.6: 0.99, 0.4: 0.98, 0.25: 0.95}
 
 
@@ -53,8 +56,12 @@ def main() -> None:
     """Measure, print and write."""
     options = report.parser(__doc__)
     options.add_argument("--seeds", default="0,1,2", help="such as 0,1,2")
-    options.add_argument("--seconds", type=float, default=200, help="of each search")
-    options.add_argument("--only", choices=("uniform", "search"), help="one of the two parts")
+    options.add_argument("--seconds", type=float, default=250, help="of each search")
+    options.add_argument("--only", choices=PARTS, help="one of the parts")
+    options.add_argument(
+        "--models", type=Path, help="keeps what searches find; what is there is not searched again"
+    )
+    options.add_argument("--later", action="store_true", help="searches, and scores in a later run")
     options.add_argument("--rankings", help=f"default {','.join(RANKINGS)}")
     for name, default in asdict(Sizes()).items():
         options.add_argument(f"--{name.replace('_', '-')}", type=int, default=default)
@@ -67,27 +74,55 @@ def main() -> None:
         return
     sizes = Sizes(**{name: getattr(chosen, name) for name in asdict(Sizes())})
     seeds = [int(seed) for seed in chosen.seeds.split(",")]
-    rankings, shares = named(chosen.rankings), list(SHARES)
+    rankings, shares, seconds = named(chosen.rankings), list(SHARES), chosen.seconds
     if chosen.quick:
         sizes, seeds, shares = Sizes(3000, 60, 10, 48, 60, 15), seeds[:1], [0.6, 0.25]
-        rankings = ("contribution", "random")
-    found: list[dict[str, Any]] = []
-    for seed in seeds:
-        model = minilm(sizes.length)
-        read = texts_of(data_folder(), seed, sizes)
-        whole = whole_scores(model, read)
-        if chosen.only != "search":
-            found += uniform(model, read, whole, rankings, shares, seed, sizes)
-        if chosen.only != "uniform":
-            seconds = 8 if chosen.quick else chosen.seconds
-            found += searched(model, read, whole, shares, seed, seconds, rankings)
+        rankings, seconds = ("contribution", "random"), 8
+    with TemporaryDirectory() as temporary:
+        folder = chosen.models or Path(temporary)
+        found = measured(seeds, sizes, rankings, shares, seconds, folder, chosen)
     show(found)
     report.finish({"rows": found, "sizes": asdict(sizes)}, chosen.json)
 
 
+def measured(
+    seeds: Sequence[int],
+    sizes: Sizes,
+    rankings: Sequence[Ranking],
+    shares: Sequence[float],
+    seconds: float,
+    folder: Path,
+    chosen: Namespace,
+) -> list[dict[str, Any]]:
+    """Return the rows of every seed."""
+    found: list[dict[str, Any]] = []
+    for seed in seeds:
+        model = minilm(sizes.length)
+        read = texts_of(data_folder(), seed, sizes)
+        whole = {} if chosen.later else whole_scores(model, read)
+        parts = [chosen.only] if chosen.only else PARTS
+        if "uniform" in parts:
+            found += uniform(model, read, whole, rankings, shares, seed, sizes)
+        if "low-rank" in parts:
+            found += low_rank(model, read, whole, shares, seed, sizes)
+        if "search" in parts:
+            out = folder / f"seed-{seed}"
+            if not is_found(out):
+                options = RunOptions(seconds, tuple(sorted(shares)), tuple(rankings), seed)
+                search(model, read, options, out)
+            if not chosen.later:
+                found += score(out, read, whole, shares, seed, sizes.length)
+    return found
+
+
 def whole_scores(model: Exits, read: Texts) -> dict[str, float]:
     """Return the whole model's scores."""
-    return {name: one.score(embed(model, one.texts)).value for name, one in read.reported.items()}
+    found = {}
+    for name, one in read.reported.items():
+        score = one.score(answers_of(model, one.texts))
+        print(f"whole model, {name}: {score}", file=sys.stderr, flush=True)
+        found[name] = score.value
+    return found
 
 
 def scored(
@@ -97,10 +132,13 @@ def scored(
     stack = Stack(model)
     kept = {}
     for name, one in read.reported.items():
-        batches = Batches.of(model, one.texts)
+        batches = Batches(model, one.texts)
         with torch.no_grad():
-            ends = [run_forms(stack.layers, forms, maps, stack.enter(b)) for b in batches.values]
-            kept[name] = one.score(vectors(batches, stack.leave, ends)).value / whole[name]
+            rows = [
+                stack.leave(run_forms(stack.layers, forms, maps, stack.enter(b))) for b in batches
+            ]
+        answers = batches.in_order(torch.cat(rows).double().numpy())
+        kept[name] = one.score(answers).value / whole[name]
     return kept
 
 
@@ -114,21 +152,16 @@ def uniform(
     sizes: Sizes,
 ) -> list[dict[str, Any]]:
     """Score uniform cuts by every ranking and repair."""
-    batches = Batches.of(model, read.fit, sizes.fit_tokens)
     stack = Stack(model)
-    with torch.no_grad():
-        streams = observe(stack.layers, [stack.enter(batch) for batch in batches.values])
-    unused = nothing(model, read)
-    material = Material(read.fit, unused, unused, "similarity", "agreement", {})
-    options = RunOptions(1, seed=seed)
-    run = Run(model, "exits", material, options, Record(), time.monotonic)
+    streams, length = streams_of(model, read, sizes)
+    generator = torch.Generator().manual_seed(seed)
     found = []
     for ranking in rankings:
         started = time.monotonic()
-        permuted = ranked(model, run.importance(ranking, stack, streams))
+        permuted = ranked(model, rank(ranking, stack, streams, generator))
         took = time.monotonic() - started
         for share in shares:
-            forms = even(permuted, share, batches.length)
+            forms = even(permuted, share, length)
             for repair in REPAIRS:
                 maps = repaired(repair, permuted, streams, forms)
                 kept = scored(permuted, read, whole, forms, maps)
@@ -138,77 +171,36 @@ def uniform(
     return found
 
 
-def nothing(model: Exits, read: Texts) -> AgreementQuality:
-    """Return a measure that uniform cuts have no need of."""
-    return AgreementQuality(read.choose[:3], embed(model, read.choose[:3]))
+def streams_of(model: Exits, read: Texts, sizes: Sizes) -> tuple[Streams, int]:
+    """Return what cuts are fitted to, and the tokens of a typical text."""
+    batches = Batches(model, read.fit, sizes.fit_tokens)
+    stack = Stack(model)
+    with torch.no_grad():
+        return observe(stack.layers, [stack.enter(batch) for batch in batches]), batches.length
 
 
-def searched(
+def low_rank(
     model: Exits,
     read: Texts,
     whole: dict[str, float],
-    shares: Sequence[float],
+    shares: Iterable[float],
     seed: int,
-    seconds: float,
-    rankings: Sequence[Ranking],
+    sizes: Sizes,
 ) -> list[dict[str, Any]]:
-    """Score what `rheostat elasticize` finds in some seconds."""
-    choose = AgreementQuality(read.choose, embed(model, read.choose))
-    material = Material(read.fit, choose, choose, "similarity", "agreement", {})
-    options = RunOptions(seconds, tuple(sorted(shares)), tuple(rankings), seed)
-    started = time.monotonic()
-    run = Run(
-        model,
-        "exits",
-        material,
-        options,
-        Record(),
-        time.monotonic,
-        lambda what: print(f"{time.monotonic() - started:6.1f} s {what}", file=sys.stderr),
-    )
-    result = run.run()
-    took = time.monotonic() - started
+    """Score low-rank factors in every layer."""
+    streams, length = streams_of(model, read, sizes)
     found = []
     for share in shares:
-        forms = tuple(result.model.config.cut(share))
-        subnet = result.model.space.largest | {"keep": share}
-        kept = {}
-        for name, one in read.reported.items():
-            kept[name] = one.score(answers(result.model, subnet, one)).value / whole[name]
-        row: dict[str, Any] = {
-            "seed": seed,
-            "ranking": result.ranking,
-            "repair": "search",
-            "share": share,
-            **kept,
+        made = factored(model, streams, share, length)
+        kept = {
+            name: one.score(answers_of(made, one.texts)).value / whole[name]
+            for name, one in read.reported.items()
         }
-        row |= {
-            "seconds": round(took, 1),
-            "trials": result.trials[share],
-            "fitted_on": result.fitted_on,
-            "layers": [(form.kind, form.groups, form.units) for form in forms],
-            "rankings": result.rankings,
-            "parts": {part: round(s, 1) for part, s in result.seconds.items()},
-        }
-        print(row, file=sys.stderr, flush=True)
-        found.append(row)
+        found.append(
+            {"seed": seed, "ranking": "low rank", "repair": "ridge", "share": share, **kept}
+        )
+        print(found[-1], file=sys.stderr, flush=True)
     return found
-
-
-def answers(model: Any, subnet: Any, one: Evaluation) -> Any:
-    """Return a subnet's vectors by the plans that the server runs."""
-    batches = Batches.of(model, one.texts)
-    rows = []
-    plan = model.plan(subnet, {"text": (batches.length,)})
-    with torch.no_grad():
-        for batch in batches.values:
-            values: dict[Any, Any] = {"text": batch}
-            for step in plan:
-                taken = [values[x if isinstance(x, str) else x.identity] for x in step.takes]
-                values[step.identity] = step.run(*taken)
-            rows.append(values[plan.steps[-1].identity])
-    order = torch.tensor(batches.order).argsort()
-    return torch.cat(rows)[order].double().numpy()
 
 
 def show(found: Sequence[dict[str, Any]]) -> None:
@@ -237,14 +229,20 @@ def show(found: Sequence[dict[str, Any]]) -> None:
                 f"{100 * aim:.0f} %" if aim and repair == "search" else "",
             ]
         )
+    seeds = sorted({row["seed"] for row in found})
     columns = ["ranking", "repair", "MACs", "STS-B test kept", "SciFact kept", "aim"]
-    report.show("Share of the whole model's score, mean and deviation over seeds", columns, rows)
+    report.show(
+        f"Share of the whole model's score, mean and standard error over seeds: {seeds}",
+        columns,
+        rows,
+    )
 
 
 def spread(values: Sequence[float]) -> str:
-    """Return the mean and the standard deviation."""
-    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{statistics.mean(values):.4f} ± {deviation:.4f}"
+    """Return the mean, and its standard error where there are several values."""
+    if len(values) == 1:
+        return f"{values[0]:.4f}"
+    return f"{statistics.mean(values):.4f} ± {statistics.stdev(values) / len(values) ** 0.5:.4f}"
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from search.offline.elastic_checkpoint import whole_model
 from search.quality.embeddings import Evaluation, RankingQuality, SimilarityQuality
 
 _SENTENCE = re.compile(r"(?<=[.!?])\s")
+_PER_PASSAGE = 6  # have about the tokens of one passage; of abstracts half as many do
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,16 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Texts:
-    """What one seed reads."""
+    """What one seed reads.
+
+    Attributes:
+        fit: Texts that rank and fit.
+        choose: Texts that choose, by what they are like.
+        reported: What is reported.
+    """
 
     fit: list[str]
-    choose: list[str]
+    choose: dict[str, list[str]]
     reported: dict[str, Evaluation]
 
 
@@ -59,7 +66,7 @@ def minilm(length: int) -> Exits:
         )
         sys.exit(2)
     source = Path(spec.origin).parent / "model"
-    model = whole_model(source, "minilm", {"similarity": "agreement"})
+    model: Exits = whole_model(source, "minilm", ("similarity", "agreement"))
     model.take(TextInput.load(replace(model.config.text, max_length=length), source), source)
     return model
 
@@ -80,22 +87,33 @@ def texts_of(root: Path, seed: int, sizes: Sizes) -> Texts:
     ]
     plain = list(dict.fromkeys(plain))
     rng.shuffle(plain)
-    abstracts = others[sizes.documents : sizes.documents + 1500]
-    sentences = [
-        s for i in abstracts for s in _SENTENCE.split(dev.documents[i]) if 30 < len(s) < 400
-    ]
-    rng.shuffle(sentences)
+    abstracts = [dev.documents[i] for i in others[sizes.documents :]]
+    quarter = sizes.choose // 4
+    own, passages, split = abstracts[:quarter], abstracts[quarter::2], abstracts[quarter + 1 :: 2]
     half = sizes.choose // 2
-    fit = [t for two in zip(plain[half:], sentences[half:], strict=False) for t in two]
+    chosen = {
+        "STS-B": plain[:half],
+        "SciFact": [*own, *sentences_of(own, rng)[: half - quarter]],
+    }
+    parts = [iter(plain[half:])] * _PER_PASSAGE
+    parts += [iter(sentences_of(split, rng))] * (_PER_PASSAGE // 2) + [iter(passages)]
+    fit = [text for texts in zip(*parts, strict=False) for text in texts]
     collection = reduced(dev, others[: sizes.documents], sizes.claims)
     return Texts(
         fit,
-        [*plain[:half], *sentences[:half]],
+        chosen,
         {
             "STS-B": SimilarityQuality(pairs),
             "SciFact": RankingQuality(collection, "ndcg@10"),
         },
     )
+
+
+def sentences_of(documents: Sequence[str], rng: Random) -> list[str]:
+    """Return the sentences of some documents in a random order."""
+    found = [s for text in documents for s in _SENTENCE.split(text) if 30 < len(s) < 400]
+    rng.shuffle(found)
+    return found
 
 
 def reduced(data: Retrieval, others: Sequence[int], claims: int) -> Retrieval:

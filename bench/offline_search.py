@@ -9,9 +9,8 @@ Printed are the best top-1 accuracy found under a budget of MACs, beside the sub
 that fits and the true best; and the hypervolume of (top-1, MACs) that is found, as a share of that
 of all subnets together. Means over seeds, with standard deviations.
 
-Then, of the shipped text encoder, what it is worth to choose bits and widths together: the best
-score of its table under budgets of bytes and of measured milliseconds, beside that of float widths
-alone and of int8 alone. Milliseconds are of one text of the longest length, on one thread.
+Then, of the shipped text encoder, what it is worth to choose bits and widths together: see
+`bench.joint_bits`.
 """
 
 from __future__ import annotations
@@ -28,22 +27,18 @@ import numpy as np
 import torch
 
 from bench import report
+from bench.joint_bits import joint_bits
 from models.families.convnet import Convnet
 from models.formats import once_for_all
-from models.space import Subnet
 from search.offline.genes import gene_space, genes_of
 from search.offline.linas import FloatArray, Genes, evolved, fitted, linas, random_search
 from search.offline.linas import Measured as Known
-from search.offline.measuring import measured
-from search.quality.embeddings import Measured
-from server import catalog
 from server.settings import data_folder
 
 BUDGETS_M = (150, 175, 200, 225, 250, 275, 300, 350, 400)
 EVALUATIONS, LOOKUPS = (25, 50, 100, 200), (50, 100, 250)
 _POPULATION = 25  # of the searches under a budget, so that the first is no random draw alone
 _GENERATIONS = 40
-_SHARES = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0)  # of the way from the cheapest to the dearest subnet
 _FILES = ("evoga_acc", "evonsga2_acc_macs", "linasnsga2_acc_macs")
 
 
@@ -209,36 +204,6 @@ def over_lookups(data: Published, seeds: int) -> list[list[object]]:
     return rows
 
 
-def joint_bits(quick: bool) -> list[list[object]]:
-    """Return a row per cost and budget: the best score of all subnets, and of some bits."""
-    served = catalog.load_one(report.ZOO_TEXT)
-    (task, *_), model = served.elastic.tasks, served.model
-    whole = model.space.largest["dim"]
-    rows = [r for r, row in enumerate(served.table.rows) if row["dim"] == whole]
-    rows = rows[:: 8 if quick else 1] + rows[-1:]
-    every = [served.table.rows[r] for r in rows]
-    scores = served.table.cells[task].value[rows, 0]
-    torch.set_num_threads(1)
-
-    def table_scores(model: object, subnets: Sequence[Subnet]) -> list[Measured]:
-        return [Measured(float(scores[every.index(one)]), 0, 0.0) for one in subnets]
-
-    found = measured(model, every, table_scores, ("bytes", "ms"))
-    costs = np.array([values for _, values in found])
-    bits = np.array([subnet["bits"] for subnet in every])
-    result: list[list[object]] = []
-    for column, (name, unit) in enumerate((("bytes", 1e6), ("ms", 1.0))):
-        own = costs[:, column]
-        for share in _SHARES:
-            most = own.min() + share * (own.max() - own.min())
-            best = [
-                max((scores[(own <= most) & fits]), default=float("nan"))
-                for fits in (bits > 0, bits == 32, bits == 8)
-            ]
-            result.append([name, f"{share:.0%}", *map(float, (most / unit, *best))])
-    return result
-
-
 def main() -> None:
     """Search and print."""
     options = report.parser(__doc__)
@@ -266,14 +231,12 @@ def main() -> None:
     volumes = over_lookups(data, seeds)
     names = ["search", *(f"after {n}" for n in LOOKUPS)]
     report.show(f"Hypervolume, % of all subnets': {of}", names, volumes)
-    joint = joint_bits(chosen.quick)
-    titles = ["cost", "budget", "MB or ms", "bits and widths", "widths, float", "widths, int8"]
-    report.show("Best Spearman of minilm-2d's table under a budget", titles, joint)
+    joint = joint_bits(chosen.quick, seeds)
     figures = {
         "seeds": seeds,
         "under_budget": [dict(zip(columns, row, strict=True)) for row in found],
         "hypervolume": [dict(zip(names, row, strict=True)) for row in volumes],
-        "joint_bits": [dict(zip(titles, row, strict=True)) for row in joint],
+        "joint_bits": joint,
     }
     report.finish(figures, chosen.json)
 

@@ -166,8 +166,9 @@ class _Trial:
         if not way.is_reduced and check.cosine < sameness.LEAST_COSINE:
             raise ServerError(f"cosine {check.cosine:.5f} to float32, not timed")
         for name, evaluation in self.evaluations.items() if way.is_reduced else ():
-            full = self.reference.vectors(way.weights, evaluation.texts)
-            own, _ = sameness.asked(server, way, evaluation.texts)
+            texts = [str(text) for text in evaluation.texts]
+            full = self.reference.vectors(way.weights, texts)
+            own, _ = sameness.asked(server, way, texts)
             check.full[name] = evaluation.score(full.astype(float)).value
             check.scores[name] = evaluation.score(own.astype(float)).value
         self.results.checks[way.name] = check

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from models.elasticize.refit import RIDGE, Regression
+from models.elasticize.refit import RIDGE, Regression, weights_of
 from models.elasticize.streams import (
     Streams,
     after_attention,
@@ -46,17 +46,19 @@ def unexplained(layers: Sequence[Layer], streams: Streams) -> list[Unexplained]:
         hidden, inner = config.hidden, config.group * config.head_dim
         heads = Regression(config.kv_heads * inner, hidden)
         units = Regression(config.ffn, hidden)
-        linear = Regression(hidden, hidden)
+        linear, sums = Regression(hidden, hidden), Regression(1, hidden)
         of = zip(streams.after(layers, i), streams.attention[i], streams.ffn[i], strict=True)
         for x, attention, ffn in of:
             h = after_attention(layer, attention)
-            heads.add(
-                layer.attention(read_by_heads(layer, x), config.kv_heads), attention - x.values
-            )
-            units.add(layer.ffn(read_by_units(layer, h), config.ffn), ffn - h)
+            said = layer.attention(read_by_heads(layer, x), config.kv_heads)
+            heads.add(said, attention - x.values, weights_of(layer, attention))
+            active = layer.ffn(read_by_units(layer, h), config.ffn)
+            units.add(active, ffn - h, weights_of(layer, ffn))
             read = read_by_heads(layer, x).values
-            linear.add(read, ffn if layer.is_post else ffn - x.values)
-        total = float(torch.cat(list(streams.ffn[i])).var(0).sum())
+            aim = ffn if layer.is_post else ffn - x.values
+            linear.add(read, aim, weights_of(layer, ffn))
+            sums.add(ffn[:, :1], ffn, weights_of(layer, ffn))
+        total = sums.variance()
         found.append(
             Unexplained(
                 (heads.residuals(RIDGE)[inner - 1 :: inner] / total).float(),

@@ -217,6 +217,21 @@ def _distance(x: Ragged, whole: Sequence[Tensor]) -> float:
     return float(sum((a - b).pow(2).mean() for a, b in found))
 
 
+def work(ranking: Ranking, layers: Sequence[Layer], streams: Streams) -> float:
+    """Return what a ranking takes: tokens that run through all layers once, more or less."""
+    if ranking in ("magnitude", "random"):
+        return 0.0
+    if ranking == "first-order":  # a backward pass is two forward ones
+        return 3.0 * _DIRECTIONS * len(_first_rows(streams.entry, _FIRST_ORDER_ROWS).values)
+    own = float(streams.tokens)
+    if ranking == "trajectory":
+        config = layers[0].attention.config
+        parts = config.kv_heads + -(-config.ffn // _TRAJECTORY_UNITS)
+        passes = parts * (len(layers) + 1) / 2
+        own += passes * len(_first_rows(streams.entry, _TRAJECTORY_ROWS).values)
+    return own
+
+
 def rank(
     ranking: Ranking, stack: Stack, streams: Streams, generator: torch.Generator
 ) -> list[Importance]:

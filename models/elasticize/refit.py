@@ -29,6 +29,7 @@ from models.nn.ragged import Ragged
 from models.nn.transformer import Layer
 
 RIDGE = 1e-3  # of the mean variance of what is read
+_LEAST_VARIANCE = 1e-6
 _MAX_KEPT = 12  # stacks of some first layers, whose streams are kept
 
 
@@ -56,21 +57,28 @@ class Regression:
     """Sums over rows from which a ridge regression follows."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
-        self._n = 0
+        self._n = 0.0
         self._x = torch.zeros(inputs, dtype=torch.float64)
         self._y = torch.zeros(outputs, dtype=torch.float64)
         self._yy = torch.zeros(outputs, dtype=torch.float64)
         self._xx = torch.zeros(inputs, inputs, dtype=torch.float64)
         self._xy = torch.zeros(inputs, outputs, dtype=torch.float64)
 
-    def add(self, x: Tensor, y: Tensor) -> None:
-        """Take rows of shape [rows, inputs] and [rows, outputs]."""
-        self._n += len(x)
-        self._x += x.sum(0, dtype=torch.float64)
-        self._y += y.sum(0, dtype=torch.float64)
-        self._yy += y.pow(2).sum(0, dtype=torch.float64)
-        self._xx += x.T @ x
-        self._xy += x.T @ y
+    def add(self, x: Tensor, y: Tensor, weights: Tensor | None = None) -> None:
+        """Take rows.
+
+        Args:
+            x: Shape [rows, inputs].
+            y: Shape [rows, outputs].
+            weights: Of the rows, shape [rows]; None for 1 each.
+        """
+        self._n += len(x) if weights is None else float(weights.sum())
+        wx, wy = (x, y) if weights is None else (x * weights[:, None], y * weights[:, None])
+        self._x += wx.sum(0, dtype=torch.float64)
+        self._y += wy.sum(0, dtype=torch.float64)
+        self._yy += (wy * y).sum(0, dtype=torch.float64)
+        self._xx += wx.T @ x
+        self._xy += wx.T @ y
 
     def solve(self, ridge: float) -> Map:
         """Return the map from inputs to outputs.
@@ -102,6 +110,14 @@ class Regression:
         cross = self._xy - self._n * torch.outer(mean, aim)
         gram.diagonal().add_(ridge * float(gram.diagonal().mean()) or 1.0)  # 1: none varies
         return gram, cross
+
+
+def weights_of(layer: Layer, sums: Tensor) -> Tensor | None:
+    """Return what the rows of a fit to a layer's sums count, shape [tokens].
+
+    A norm that follows divides a sum by its standard deviation, and its error with it.
+    """
+    return 1 / sums.var(1).clamp_min(_LEAST_VARIANCE) if layer.is_post else None
 
 
 class Refit:
@@ -154,18 +170,19 @@ class Refit:
             one = Regression(hidden, hidden)
             for x, aim in zip(streams, whole.ffn[i], strict=True):
                 read = read_by_heads(layer, x).values
-                one.add(read, aim if layer.is_post else aim - x.values)
+                one.add(read, aim if layer.is_post else aim - x.values, weights_of(layer, aim))
             return (one.solve(self._ridge),)
         config = layer.attention.config
         first = Regression(form.groups * config.group * config.head_dim, hidden)
         said = [layer.attention(read_by_heads(layer, x), form.groups) for x in streams]
         for x, heads, aim in zip(streams, said, whole.attention[i], strict=True):
-            first.add(heads, aim - x.values)
+            first.add(heads, aim - x.values, weights_of(layer, aim))
         out = first.solve(self._ridge)
         second = Regression(form.units, hidden)
         for x, heads, aim in zip(streams, said, whole.ffn[i], strict=True):
             h = after_attention(layer, x.values + out(heads))
-            second.add(layer.ffn(read_by_units(layer, h), form.units), aim - h)
+            inner = layer.ffn(read_by_units(layer, h), form.units)
+            second.add(inner, aim - h, weights_of(layer, aim))
         return out, second.solve(self._ridge)
 
 

@@ -1,7 +1,7 @@
 """Readers of public folders: each turns one layout of files into a model.
 
-`read` recognises the layout. Starbucks checkpoints look like any BERT, so `starbucks.read` must be
-called by name. So must be `sequence_classifiers.read` and `vision.read`, whose models have heads.
+`read` recognises the layout of a text encoder, `read_any` also what has heads or takes images.
+Starbucks checkpoints look like any BERT, so `starbucks.read` must be called by name.
 """
 
 from __future__ import annotations
@@ -15,12 +15,18 @@ from models import checkpoint
 from models.families.exits import Exits
 from models.families.headed import Headed
 from models.files import reading, replacing
-from models.formats import huggingface, modular_star, sentence_transformers
+from models.formats import (
+    huggingface,
+    modular_star,
+    sentence_transformers,
+    sequence_classifiers,
+    vision,
+)
 from models.formats.folder import Fields, FormatError
 from models.formats.huggingface import Choices
 from models.inputs.text import TOKENIZER
 
-__all__ = ["Choices", "FormatError", "read", "write"]
+__all__ = ["Choices", "FormatError", "read", "read_any", "write"]
 
 
 def read(folder: Path, name: str, **choices: Unpack[Choices]) -> Exits:
@@ -38,6 +44,23 @@ def read(folder: Path, name: str, **choices: Unpack[Choices]) -> Exits:
             return _read(folder, name, choices)
         except ValueError as error:  # a size that cannot be, or a choice that does not fit
             raise FormatError(str(error)) from None
+
+
+def read_any(folder: Path, name: str) -> Exits | Headed:
+    """Read a public folder of an encoder or classifier of texts or images, as its files tell.
+
+    Raises:
+        FormatError: If a file is missing, or says something that cannot be expressed exactly.
+    """
+    with reading(folder, FormatError):
+        if not (folder / sentence_transformers.MODULES).is_file():
+            fields = Fields.read(folder / huggingface.CONFIG)
+            if fields.values.get("model_type") in vision.MODEL_TYPES:
+                return vision.read(folder, name)
+            (architecture, *_) = fields.values.get("architectures") or [""]
+            if str(architecture).endswith("ForSequenceClassification"):
+                return sequence_classifiers.read(folder, name)
+    return read(folder, name)
 
 
 def _read(folder: Path, name: str, choices: Choices) -> Exits:

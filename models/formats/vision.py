@@ -28,6 +28,7 @@ from models.nn.pooling import Pooling
 
 PREPROCESSOR = "preprocessor_config.json"
 _PREFIXES = {"vit": 1, "deit": 2, "dinov2": 1}
+MODEL_TYPES = frozenset(_PREFIXES)
 _NAMES = {  # of a layer's parts: attention norm, feed-forward norm, up, down
     "vit": ("layernorm_before", "layernorm_after", "intermediate.dense", "output.dense"),
     "deit": ("layernorm_before", "layernorm_after", "intermediate.dense", "output.dense"),

@@ -13,38 +13,36 @@ import torch
 from models import checkpoint, formats
 from models.backends.torch import TorchBackend
 from models.elasticize.assembling import write
-from models.elasticize.streams import Stack
 from models.families.exits import Exits
 from models.families.pruned import LayerForm, Pruned
 from models.space import Subnet
+from models.tasks import Metric
 from search.offline import front_page
 from search.offline.cuts import macs_of
 from search.offline.elasticizing import Run
 from search.offline.front_page import Point
-from search.offline.material import Embed, Material
+from search.offline.material import Material, Reading
 from search.offline.measuring import digest
 from search.offline.options import Found, RunOptions
 from search.offline.quantizing import quantize
 from search.offline.record import TRIALS, Record
 from search.offline.training import CARD, RUN
-from search.offline.trials import Batches, vectors
+from search.offline.whole import TABLE_PART, whole_of
 from search.quality.embeddings import scores, table_of
 from search.quality.table import TABLE, Table
-
-_TABLE_PART = 0.15  # of the time, for the table
 
 
 def elasticize(
     source: Path,
     out: Path,
     name: str,
-    read: Callable[[Embed], Material],
+    read: Reading,
     options: RunOptions,
     about: Mapping[str, Any],
     clock: Callable[[], float],
     report: Callable[[str], None],
 ) -> list[Point]:
-    """Make a public text encoder elastic on a user's data and write a checkpoint.
+    """Make a public model elastic on a user's data and write a checkpoint.
 
     Args:
         source: A folder that `models.formats.read` reads.
@@ -67,9 +65,9 @@ def elasticize(
     started = clock()
     report("reading the model")
     base = whole_model(source, name)
-    report("embedding held-out texts")
-    material = read(lambda texts: embed(base, texts))
-    base = whole_model(source, name, {material.task: material.metric})
+    report("answering held-out items")
+    material = read(whole_of(base, options, clock))
+    base = whole_model(source, name, (material.task, material.metric))
     told = {
         "model": digest(tensor.numpy() for tensor in base.state_dict().values()),
         "metric": material.metric,
@@ -77,9 +75,9 @@ def elasticize(
         **about,
     }
     record = Record(out / RUN / TRIALS, told)
-    seconds = (1 - _TABLE_PART) * options.seconds - (clock() - started)
+    seconds = (1 - TABLE_PART) * options.seconds - (clock() - started)
     left = replace(options, seconds=max(1.0, seconds))
-    found = Run(base, "exits", material, left, record, clock, report).run()
+    found = Run(base, _family(base), material, left, record, clock, report).run()
     report("measuring the table")
     write(found.model, out)
     front = _measured(out, material, found)
@@ -87,28 +85,27 @@ def elasticize(
     return front
 
 
-def whole_model(source: Path, name: str, tasks: Mapping[str, Any] | None = None) -> Exits:
-    """Read a public folder without anything elastic but the size of its vectors."""
-    model = formats.read(source, name)
-    depths = (model.config.depths[-1],)
-    if tasks is None:
-        return formats.read(source, name, depths=depths).requires_grad_(False)
-    return formats.read(source, name, depths=depths, tasks=tasks).requires_grad_(False)
+def whole_model(source: Path, name: str, task: tuple[str, Metric] | None = None) -> Any:
+    """Read a public folder without anything elastic but the size of its vectors.
+
+    Args:
+        source: The folder.
+        name: Of the model.
+        task: Name and metric of its one task; None if they are not known yet.
+    """
+    model = formats.read_any(source, name)
+    if isinstance(model, Exits):
+        choices: dict[str, Any] = {"depths": (model.config.depths[-1],)}
+        if task is not None:
+            choices["tasks"] = dict([task])
+        return formats.read(source, name, **choices).requires_grad_(False)
+    if task is not None:
+        model.config = replace(model.config, task=task[0], metric=task[1])
+    return model.requires_grad_(False)
 
 
-def embed(model: Any, texts: Any) -> Any:
-    """Return the whole model's unit vectors of texts, shape [texts, dim]."""
-    stack = Stack(model)
-    batches = Batches.of(model, texts)
-    ends = []
-    with torch.no_grad():
-        for batch in batches.values:
-            x = stack.enter(batch)
-            for layer in stack.layers:
-                config = layer.attention.config
-                x = layer(config.kv_heads, config.ffn, x)
-            ends.append(x)
-        return vectors(batches, stack.leave, ends)
+def _family(base: Any) -> str:
+    return "exits" if isinstance(base, Exits) else "headed"
 
 
 def _measured(out: Path, material: Material, found: Found) -> list[Point]:

@@ -16,7 +16,7 @@ import torch
 
 from models.elasticize.assembling import Cut, assemble
 from models.elasticize.damage import unexplained
-from models.elasticize.ranking import Ranking, rank
+from models.elasticize.ranking import Ranking, rank, work
 from models.elasticize.refit import Refit
 from models.elasticize.streams import Stack, Streams, observe
 from models.families.pruned import LayerForm
@@ -36,13 +36,16 @@ from search.offline.cuts import (
 from search.offline.material import Material
 from search.offline.options import Found, RunOptions
 from search.offline.record import Record
-from search.offline.trials import Batches, Trials
-from search.quality.agreement import AgreementQuality
+from search.offline.trials import Trials
+from search.offline.whole import seconds_per_token
+from search.quality.embeddings import Evaluation
+from search.quality.items import Batches, Item
 from search.quality.table import FloatArray
 
-_SEARCH_TOKENS = 10_000  # that trials are fitted on
-_RANK_TOKENS = 10_000
-_PROBE_TEXTS = 150
+_SEARCH_TOKENS, _LEAST_TOKENS = 10_000, 500  # that trials are fitted on
+_SEARCH_PART, _PROBES_PART = 0.25, 0.15  # of the time: for the first cut of each budget; for probes
+_PROBE_TEXTS, _LEAST_TEXTS = 150, 20
+_MARGIN = 1.5  # for what is slower than the whole model was at first
 _MAX_STREAM_BYTES = 2**30
 _RANKING_PART = 0.2  # of the time; no further ranking is tried after it
 _LAST_PART = 0.45  # of the time: for fitting what was chosen again, and for the table
@@ -79,13 +82,19 @@ class Run:
         self._started = clock()
         self._rng = np.random.default_rng(options.seed)
         self._seconds: dict[str, float] = {}
+        self._pace = 0.0
 
     def run(self) -> Found:
         """Rank, search and refit."""
-        few = Batches.of(self._base, self._material.fit, _SEARCH_TOKENS)
         whole = Stack(self._base)
+        self._pace = _MARGIN * seconds_per_token(self._base, self._clock)
+        # Each layer is run and fitted by the ranking, by three probes and by what the probes need.
+        passes = 8 + 2 * sum(self._options.keep)
+        most = _SEARCH_PART * self._options.seconds / self._pace / passes
+        most = max(_LEAST_TOKENS, min(_SEARCH_TOKENS, int(most)))
+        few = Batches(self._base, self._material.fit, most)
         with torch.no_grad():
-            streams = observe(whole.layers, [whole.enter(batch) for batch in few.values])
+            streams = observe(whole.layers, [whole.enter(batch) for batch in few])
         length = few.length
         self._done("observe")
         model, ranking, rankings = self._rank(whole, streams)
@@ -115,11 +124,12 @@ class Run:
         known = self._record.rankings
         best: tuple[float, Any, Ranking] | None = None
         found: dict[str, float] = {}
-        evaluation: AgreementQuality | None = None
+        evaluation: Evaluation | None = None
         ways = [known.winner] if known.winner else list(self._options.rankings)
         for ranking in ways:
-            if best is not None and self._spent() > _RANKING_PART * self._options.seconds:
-                break
+            asked = self._pace * (work(ranking, whole.layers, streams) + streams.tokens)
+            if best and self._spent() + asked > _RANKING_PART * self._options.seconds:
+                continue
             self._report(f"ranking: {ranking}")
             model = ranked(self._base, self.importance(ranking, whole, streams))
             if known.winner:
@@ -141,10 +151,15 @@ class Run:
         generator = torch.Generator().manual_seed(self._options.seed)
         return rank(ranking, whole, streams, generator)
 
-    def _few_texts(self) -> Sequence[str]:
-        """Return some of the texts that choose, for what needs a finer measure than many texts."""
-        texts = self._material.choose.texts
-        return texts[:: max(1, len(texts) // _PROBE_TEXTS)]
+    def _few_texts(self) -> Sequence[Item]:
+        """Return some of the items that choose, for what needs a finer measure than many items."""
+        items = self._material.choose.texts
+        length = Batches(self._base, items).tokens / len(items)
+        # A probe runs half of the layers.
+        probes = len(PARTS) * len(Stack(self._base).layers) / 2
+        most = int(_PROBES_PART * self._options.seconds / self._pace / probes / length)
+        count = max(_LEAST_TEXTS, min(_PROBE_TEXTS, most))
+        return items[:: max(1, len(items) // count)]
 
     def _search(
         self, model: Any, streams: Streams, length: int
@@ -242,9 +257,9 @@ class Run:
         most = min(most, _MAX_STREAM_BYTES // of_token)
         streams = few
         if most > few.tokens:
-            many = Batches.of(self._base, self._material.fit, most)
+            many = Batches(self._base, self._material.fit, most)
             with torch.no_grad():
-                streams = observe(stack.layers, [stack.enter(batch) for batch in many.values])
+                streams = observe(stack.layers, [stack.enter(batch) for batch in many])
             maps = {}
         refit = Refit(stack.layers, streams)
         cuts = []

@@ -8,29 +8,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from random import Random
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from models.files import reading
 from models.tasks import Metric
-from models.train.texts import normal
+from models.train.texts import ScoredPair, normal
 from search.offline.converting import read_pairs
 from search.offline.csv_rows import rows_of
 from search.offline.errors import DataError
-from search.quality.agreement import AgreementQuality, ProbeQuality
+from search.offline.image_files import read_images
+from search.offline.splitting import LEAST_HELD_OUT, MOST_MEASURED, Split
+from search.offline.whole import Whole
+from search.quality.agreement import AgreementQuality, ClassesQuality, ProbeQuality, agreement
 from search.quality.embeddings import Evaluation, SimilarityQuality
-from search.quality.table import FloatArray
+from search.quality.items import Item
 
-Embed: TypeAlias = Callable[[Sequence[str]], FloatArray]
-"""Function of texts to the whole model's unit vectors, shape [texts, dim]."""
-T = TypeVar("T")
+Reading: TypeAlias = Callable[[Whole], "Material"]
+"""Function of the whole model to the material that was read."""
 Texts = TypeVar("Texts", list[str], dict[str, str])
 LEAST_TEXTS = 30
-MOST_MEASURED = 1000  # pairs or texts of the part that reports
-MOST_CHOOSING = 600
-_SHARES = (0.6, 0.8)  # ends of the parts that fit and choose
-_KINDS = "a .tsv of rated pairs, a .csv of labels or a .txt of texts"
+_KINDS = "a .tsv of rated pairs, a .csv of labels, a .txt of texts or a folder of images"
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Material:
     """What a model is made elastic with.
 
     Attributes:
-        fit: Texts that rank and refit.
+        fit: Items that rank and refit.
         choose: What cuts are chosen by.
         report: What the table and the card say.
         task: Name of the task that the scores are of.
@@ -46,7 +46,7 @@ class Material:
         sizes: For the card: how many of what there are in each part.
     """
 
-    fit: Sequence[str]
+    fit: Sequence[Item]
     choose: Evaluation
     report: Evaluation
     task: str
@@ -54,17 +54,22 @@ class Material:
     sizes: Mapping[str, int]
 
 
-def read_material(path: Path, more: Sequence[Path], seed: int) -> Callable[[Embed], Material]:
-    """Read data and split it; what comes back makes the material once a model can embed texts.
+def read_material(path: Path, more: Sequence[Path], seed: int) -> Reading:
+    """Read data and split it; what comes back makes the material for a model.
 
     Args:
-        path: Rated pairs, labelled texts or plain texts.
+        path: Rated pairs, labelled texts, plain texts or a folder of images.
         more: Files of plain texts of the same kind of use; they rank and refit only.
         seed: Of the split.
 
     Raises:
         ValueError: Naming the file, and the column or line at fault.
     """
+    rng = Random(seed)
+    if path.is_dir():
+        if more:
+            raise DataError(f"--texts={more[0]}: --data={path} is of images")
+        return _of_images(path, rng)
     readers = {".tsv": _of_pairs, ".csv": _of_labels, ".txt": _of_texts}
     if path.suffix not in readers:
         raise DataError(f"--data={path}: must be {_KINDS}")
@@ -73,7 +78,16 @@ def read_material(path: Path, more: Sequence[Path], seed: int) -> Callable[[Embe
         if one.suffix != ".txt":
             raise DataError(f"--texts={one}: must be a .txt of texts, one a line")
         added += read_texts(one)
-    return readers[path.suffix](path, added, Random(seed))
+    return readers[path.suffix](path, added, rng)
+
+
+def digest_of(path: Path) -> str:
+    """Return a digest of a file, or of the images of a folder with their classes."""
+    with reading(path, DataError):
+        if not path.is_dir():
+            return sha256(path.read_bytes()).hexdigest()
+        told = (f"{image.digest} {image.label}\n" for image in read_images(path))
+        return sha256("".join(told).encode()).hexdigest()
 
 
 def read_texts(path: Path) -> list[str]:
@@ -111,32 +125,33 @@ def _enough(found: Texts, path: Path) -> Texts:
     return found
 
 
-def _of_texts(path: Path, added: list[str], rng: Random) -> Callable[[Embed], Material]:
-    fit, choose, report = parts(read_texts(path), lambda text: (text,), rng)
-    choose, report = choose[:MOST_CHOOSING], report[:MOST_MEASURED]
-
-    def make(embed: Embed) -> Material:
-        return Material(
-            fit=_clean([*fit, *added], [*choose, *report]),
-            choose=AgreementQuality(choose, embed(choose)),
-            report=AgreementQuality(report, embed(report)),
-            task="similarity",
-            metric="agreement",
-            sizes={"fit": len(fit) + len(added), "choose": len(choose), "report": len(report)},
-        )
-
-    return make
+def _alone(item: Any) -> tuple[Any]:
+    return (item,)
 
 
-def _of_pairs(path: Path, added: list[str], rng: Random) -> Callable[[Embed], Material]:
-    fit, choose, report = parts(read_pairs(path), lambda pair: pair[:2], rng)
-    choose, report = choose[:MOST_CHOOSING], report[:MOST_MEASURED]
-    for name, part in (("choosing", choose), ("reporting", report)):
-        if len(part) < 4 or len({pair.score for pair in part}) < 2:
-            raise DataError(f"{path}: too few pairs of different scores are left for {name}")
-    of_fit = list(dict.fromkeys(text for pair in fit for text in pair[:2]))
+def _pair(pair: ScoredPair) -> tuple[str, str]:
+    return pair[:2]
 
-    def make(_: Embed) -> Material:
+
+def _first(labelled: tuple[Any, str]) -> tuple[Any]:
+    return labelled[:1]
+
+
+def _of_texts(path: Path, added: list[str], rng: Random) -> Reading:
+    return _unlabelled(Split(read_texts(path), _alone, _alone, rng), added)
+
+
+def _of_pairs(path: Path, added: list[str], rng: Random) -> Reading:
+    split = Split(read_pairs(path), _pair, _pair, rng)
+
+    def make(whole: Whole) -> Material:
+        if whole.task.kind != "embedding":
+            raise DataError(f"--data={path}: rated pairs need a model of vectors, not of classes")
+        fit, choose, report = split.within(whole)
+        for name, part in (("choosing", choose), ("reporting", report)):
+            if len(part) < 4 or len({pair.score for pair in part}) < 2:
+                raise DataError(f"{path}: too few pairs of different scores are left for {name}")
+        of_fit = list(dict.fromkeys(text for pair in fit for text in pair[:2]))
         return Material(
             fit=_clean([*of_fit, *added], [t for pair in (*choose, *report) for t in pair[:2]]),
             choose=SimilarityQuality(choose),
@@ -149,19 +164,75 @@ def _of_pairs(path: Path, added: list[str], rng: Random) -> Callable[[Embed], Ma
     return make
 
 
-def _of_labels(path: Path, added: list[str], rng: Random) -> Callable[[Embed], Material]:
-    fit, choose, report = parts(read_labels(path), lambda pair: (pair[0],), rng)
-    choose, report = choose[:MOST_CHOOSING], report[:MOST_MEASURED]
-    examples = fit[:MOST_MEASURED]
-    if len({label for _, label in examples}) < 2:
-        raise DataError(f"{path}: label must have two values or more")
+def _of_labels(path: Path, added: list[str], rng: Random) -> Reading:
+    return _labelled(Split(read_labels(path), _first, _first, rng), added, path)
 
-    def make(_: Embed) -> Material:
+
+def _of_images(path: Path, rng: Random) -> Reading:
+    """Read images: of the model's classes, of others, or without any."""
+    images = read_images(path)
+    if len(images) < LEAST_TEXTS:
+        raise DataError(f"{path} has {len(images)} images; needed are {LEAST_TEXTS} or more")
+    labelled = [(image.file, image.label) for image in images if image.label is not None]
+    content: dict[Item, str] = {image.file: image.digest for image in images}
+    if labelled:
+        return _labelled(Split(labelled, lambda pair: (content[pair[0]],), _first, rng), [], path)
+    files = [image.file for image in images]
+    return _unlabelled(Split(files, lambda file: (content[file],), _alone, rng), [])
+
+
+def _unlabelled(split: Split[Item], added: Sequence[str]) -> Reading:
+    """Return what compares answers with the whole model's."""
+
+    def make(whole: Whole) -> Material:
+        fit, choose, report = split.within(whole)
+        answers = whole.answers([*choose, *report])
+        chosen, reported = answers[: len(choose)], answers[len(choose) :]
+        is_classes = whole.task.kind == "classes"
+        return Material(
+            fit=_clean([*fit, *added], [*choose, *report]),
+            choose=agreement(whole.task.kind, choose, chosen),
+            report=ClassesQuality(report, reported.argmax(axis=1).tolist())
+            if is_classes
+            else AgreementQuality(report, reported),
+            task=whole.task.name if is_classes else "similarity",
+            metric="agreement",
+            sizes={"fit": len(fit) + len(added), "choose": len(choose), "report": len(report)},
+        )
+
+    return make
+
+
+def _labelled(split: Split[tuple[Item, str]], added: Sequence[str], path: Path) -> Reading:
+    """Return what counts right classes: the model's own, or those of a probe of its vectors."""
+
+    def make(whole: Whole) -> Material:
+        fit, choose, report = split.within(whole)
+        examples = fit[:MOST_MEASURED]
+        quality: list[Evaluation]
+        if whole.task.kind == "classes":
+            place = {label: i for i, label in enumerate(whole.task.labels)}
+            for _, label in (*fit, *choose, *report):
+                if label not in place:
+                    known = ", ".join(whole.task.labels[:10])
+                    raise DataError(f"{path}: label={label!r} is none of the model's: {known} ...")
+            quality = [
+                ClassesQuality([item for item, _ in part], [place[label] for _, label in part])
+                for part in (choose, report)
+            ]
+        elif len({label for _, label in examples}) < 2:
+            raise DataError(f"{path}: label must have two values or more")
+        else:
+            examples = whole.within(examples, _first, whole.reporting, LEAST_HELD_OUT)
+            quality = [
+                ProbeQuality(examples[: len(choose)], choose),
+                ProbeQuality(examples, report),
+            ]
         return Material(
             fit=_clean([*(t for t, _ in fit), *added], [t for t, _ in (*choose, *report)]),
-            choose=ProbeQuality(examples[:MOST_CHOOSING], choose),
-            report=ProbeQuality(examples, report),
-            task="classification",
+            choose=quality[0],
+            report=quality[1],
+            task=whole.task.name if whole.task.kind == "classes" else "classification",
             metric="accuracy",
             sizes={"fit": len(fit) + len(added), "choose": len(choose), "report": len(report)},
         )
@@ -169,45 +240,11 @@ def _of_labels(path: Path, added: list[str], rng: Random) -> Callable[[Embed], M
     return make
 
 
-def _clean(fit: Sequence[str], held_out: Sequence[str]) -> list[str]:
-    """Return texts, each once, without those that choose or report."""
-    known = {normal(text) for text in held_out}
-    return [text for text in dict.fromkeys(fit) if normal(text) not in known]
+def _clean(fit: Sequence[Item], held_out: Sequence[Item]) -> list[Item]:
+    """Return items, each once, without those that choose or report."""
+    known = {_key(item) for item in held_out}
+    return [item for item in dict.fromkeys(fit) if _key(item) not in known]
 
 
-def parts(
-    items: Sequence[T], texts_of: Callable[[T], Sequence[str]], rng: Random
-) -> tuple[list[T], list[T], list[T]]:
-    """Split items into three parts, 60, 20 and 20 per cent, that share no text.
-
-    Items that have a text in common, letters and digits alone, go together.
-    """
-    group: dict[str, int] = {}
-    joined: list[int] = []  # a forest: each group's parent
-
-    def root(i: int) -> int:
-        while joined[i] != i:
-            joined[i] = joined[joined[i]]
-            i = joined[i]
-        return i
-
-    own = []
-    for item in items:
-        joined.append(len(joined))
-        number = len(joined) - 1
-        for text in texts_of(item):
-            number_of_text = group.setdefault(normal(text), number)
-            joined[root(number)] = root(number_of_text)
-        own.append(number)
-    members: dict[int, list[T]] = {}
-    for item, number in zip(items, own, strict=True):
-        members.setdefault(root(number), []).append(item)
-    order = list(members.values())
-    rng.shuffle(order)
-    found: tuple[list[T], list[T], list[T]] = ([], [], [])
-    taken = 0
-    for together in order:
-        share = taken / len(items)
-        found[sum(share >= end for end in _SHARES)].extend(together)
-        taken += len(together)
-    return found
+def _key(item: Item) -> Item:
+    return normal(item) if isinstance(item, str) else item

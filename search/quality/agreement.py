@@ -1,4 +1,4 @@
-"""Measure vectors by what they keep of another model's, or by the classes they tell apart."""
+"""Measure answers by what they keep of another model's, or by the classes they tell apart."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import softmax
 
-from search.quality.embeddings import Measured
+from models.tasks import Kind
+from search.quality.embeddings import Evaluation, Measured
+from search.quality.items import Item
 from search.quality.table import FloatArray
 
 _TINY = 1e-12
@@ -24,7 +27,7 @@ class AgreementQuality:
     in Systems Neuroscience 2:4, for comparing models by their similarities.
     """
 
-    def __init__(self, texts: Sequence[str], whole: FloatArray) -> None:
+    def __init__(self, texts: Sequence[Item], whole: FloatArray) -> None:
         """Take the whole model's unit vectors, shape [texts, dim]; ValueError for under 3 texts."""
         if len(texts) < 3:
             raise ValueError(f"{len(texts)} texts: agreement needs three or more")
@@ -56,10 +59,10 @@ class ProbeQuality:
 
     def __init__(
         self,
-        examples: Sequence[tuple[str, str]],
-        held_out: Sequence[tuple[str, str]],
+        examples: Sequence[tuple[Item, str]],
+        held_out: Sequence[tuple[Item, str]],
     ) -> None:
-        """Take (text, label) pairs to fit on, and others to score.
+        """Take (item, label) pairs to fit on, and others to score.
 
         Raises:
             ValueError: If there are fewer than two classes or nothing to score.
@@ -87,3 +90,46 @@ class ProbeQuality:
         right = told == self._truth
         value, n = float(right.mean()), len(right)
         return Measured(value, n, float(np.sqrt(value * (1 - value) / n)))
+
+
+class ClassesQuality:
+    """Share of the items whose class is the right one."""
+
+    def __init__(self, texts: Sequence[Item], truth: Sequence[int]) -> None:
+        """Take the position of each item's class; ValueError if there is no item."""
+        if not texts:
+            raise ValueError("classes need one item or more")
+        self.texts = texts
+        self._truth = np.array(truth)
+
+    def score(self, vectors: FloatArray) -> Measured:
+        """Return the share for logits, shape [items, classes], and its standard error."""
+        right = vectors.argmax(axis=1) == self._truth
+        value, n = float(right.mean()), len(right)
+        return Measured(value, n, float(np.sqrt(value * (1 - value) / n)))
+
+
+class ProbabilityAgreement:
+    """How near the probabilities of classes are to the whole model's.
+
+    Per item, 1 less the total variation distance; the score is the mean. Unlike the share of equal
+    classes it also moves where no class changes, so few items tell cuts apart.
+    """
+
+    def __init__(self, texts: Sequence[Item], whole: FloatArray) -> None:
+        """Take the whole model's logits, shape [items, classes]."""
+        self.texts = texts
+        self._whole = softmax(whole, axis=1)
+
+    def score(self, vectors: FloatArray) -> Measured:
+        """Return the mean for logits, shape [items, classes], and its standard error."""
+        found = 1 - np.abs(softmax(vectors, axis=1) - self._whole).sum(axis=1) / 2
+        stderr = found.std(ddof=1) / np.sqrt(len(found)) if len(found) > 1 else 0.0
+        return Measured(float(found.mean()), len(found), float(stderr))
+
+
+def agreement(kind: Kind, texts: Sequence[Item], whole: FloatArray) -> Evaluation:
+    """Return what compares answers of a kind, vectors or classes, with the whole model's."""
+    if kind == "classes":
+        return ProbabilityAgreement(texts, whole)
+    return AgreementQuality(texts, whole)

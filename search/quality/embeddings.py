@@ -1,9 +1,8 @@
-"""Measure what vectors are worth: rank correlation with ratings, and retrieval."""
+"""Measure what answers are worth: of vectors rank correlation with ratings, and retrieval."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -15,14 +14,13 @@ from torch import Tensor, nn
 from models.backends.torch import TorchBackend
 from models.core import Plan
 from models.elastic import Elastic
-from models.inputs.text import text_input
 from models.space import Subnet
 from models.train.texts import Retrieval, ScoredPair
 from models.variants import build, choices_of
+from search.quality.items import Batches, Item
 from search.quality.table import Cells, FloatArray, Table, given_axes
 
 _MAX_PLANS = 64  # run together; bounds the vectors held at once
-_MAX_TOKENS = 4096
 _NO_COLUMN = (Subnet({}),)
 
 
@@ -41,14 +39,14 @@ class Measured(NamedTuple):
 
 
 class Evaluation(Protocol):
-    """Texts, and what their vectors are worth."""
+    """Texts, or files of images, and what the answers to them are worth."""
 
     @property
-    def texts(self) -> Sequence[str]:
-        """To be embedded, each once."""
+    def texts(self) -> Sequence[Item]:
+        """To be answered, each once."""
 
     def score(self, vectors: FloatArray) -> Measured:
-        """Score the texts' unit vectors, shape [texts, dim]."""
+        """Score the answers, shape [texts, dim or classes]: unit vectors or logits."""
 
 
 class SimilarityQuality:
@@ -139,12 +137,6 @@ _PER_QUERY: dict[str, Callable[[NDArray[np.bool_]], float]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class _Tokens:
-    position: int
-    ids: Tensor
-
-
 def scores(
     model: Elastic,
     backend: TorchBackend,
@@ -167,8 +159,8 @@ def scores_by(
     """Score subnets in several ways on the same texts; what they share is computed once.
 
     Args:
-        model: Of one input, a text; prepared by the backend, without axes of single tasks. A text
-            that is too long is cut at its end.
+        model: Of one input; prepared by the backend, without axes of single tasks. A text that is
+            too long is cut at its end.
         backend: Runs the plans.
         evaluations: Of the same texts.
         subnets: To be scored; those of other weights by variants that are built here.
@@ -180,11 +172,8 @@ def scores_by(
     texts = evaluations[0].texts
     assert all(evaluation.texts == texts for evaluation in evaluations), "of the same texts"
     task = next(iter(model.tasks))
-    tokenizer = text_input(model.inputs)
-    rows = [_Tokens(i, tokenizer.encode(text, truncate="right")) for i, text in enumerate(texts)]
-    rows.sort(key=lambda row: len(row.ids))
-    (name,) = model.inputs
-    shapes = {name: tokenizer.shape_of(rows[0].ids)}
+    batches = Batches(model, texts)
+    shapes = batches.shapes
     loads = {choices_of(model.space, subnet) for subnet in subnets}
     variants = {choices: build(model, choices) for choices in loads}
     for variant in variants.values():
@@ -199,36 +188,27 @@ def scores_by(
     ordered = sorted(plans.items(), key=lambda entry: repr([step.key for step in entry[1]]))
     for start in range(0, len(ordered), _MAX_PLANS):
         part = dict(ordered[start : start + _MAX_PLANS])
-        vectors = _embed(model, name, list(part.values()), backend, rows, report)
+        vectors = _answers(list(part.values()), backend, batches, report)
         for subnet, of_subnet in zip(part, vectors, strict=True):
             for own, evaluation in zip(found, evaluations, strict=True):
                 own[subnet] = evaluation.score(of_subnet)
     return [[own[subnet] for subnet in subnets] for own in found]
 
 
-def _embed(
-    model: Elastic,
-    name: str,
+def _answers(
     plans: Sequence[Plan],
     backend: TorchBackend,
-    rows: Sequence[_Tokens],
+    batches: Batches,
     report: Callable[[], object],
 ) -> list[FloatArray]:
-    """Return the vectors of each plan, one a text, in the texts' order."""
+    """Return the answers of each plan, one row an item, in the items' order."""
     parts: list[list[Tensor]] = [[] for _ in plans]
-    batch: list[Tensor] = []
-    for i, row in enumerate(rows):
-        batch.append(row.ids)
-        is_last = i + 1 == len(rows)
-        if is_last or len(batch) * len(rows[i + 1].ids) > _MAX_TOKENS:
-            inputs = {name: model.inputs.collate(name, batch)}
-            for own, answers in zip(parts, backend.run_all(plans, inputs), strict=True):
-                (vectors,) = answers.values()
-                own.append(vectors.float())
-            batch = []
-            report()
-    back = np.argsort([row.position for row in rows])
-    return [torch.cat(own).numpy()[back].astype(np.float64) for own in parts]
+    for batch in batches:
+        for own, answers in zip(parts, backend.run_all(plans, {batches.name: batch}), strict=True):
+            (rows,) = answers.values()
+            own.append(rows.float())
+        report()
+    return [batches.in_order(torch.cat(own).numpy().astype(np.float64)) for own in parts]
 
 
 def table_of(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
 import time
 from contextlib import closing
@@ -49,7 +48,8 @@ def elasticize(
         Path,
         typer.Option(
             help="Your data: .tsv of rated pairs (sentence1, sentence2, score), .csv of text and "
-            "label, or .txt of texts, one a line."
+            "label, .txt of texts, one a line, or a folder of images, in folders of their classes "
+            "or without any."
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder of the checkpoint; reruns go on in it.")],
@@ -67,7 +67,7 @@ def elasticize(
     name: Annotated[str | None, typer.Option(help="What clients will ask for.")] = None,
     seed: Annotated[int, typer.Option(help="Of the split and the search.")] = 0,
 ) -> None:
-    """Make a trained text encoder elastic on your data, without training."""
+    """Make a trained transformer of texts or images elastic on your data, without training."""
     try:
         from search.offline import elastic_checkpoint, front_page, material, options
     except ModuleNotFoundError as error:
@@ -81,7 +81,7 @@ def elasticize(
             seed=seed,
         )
         files = [data, *(texts or [])]
-        digests = [hashlib.sha256(one.read_bytes()).hexdigest() for one in files]
+        digests = [material.digest_of(one) for one in files]
         read = material.read_material(data, texts or [], seed)
         front = elastic_checkpoint.elasticize(
             source,

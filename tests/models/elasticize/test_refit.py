@@ -7,7 +7,7 @@ import torch
 
 from models.elasticize.assembling import Cut, assemble
 from models.elasticize.damage import unexplained
-from models.elasticize.refit import Refit, Regression, run_forms
+from models.elasticize.refit import Refit, Regression, run_forms, weights_of
 from models.elasticize.streams import Stack, observe
 from models.families.exits import Exits
 from models.families.pruned import LayerForm
@@ -40,6 +40,34 @@ def test_a_regression_is_the_ridge_solution_of_all_rows() -> None:
     expected = torch.linalg.lstsq(rows, aims).solution.T
     torch.testing.assert_close(found.weight.double(), expected, atol=1e-5, rtol=0)
     torch.testing.assert_close(found(x).mean(0), y.mean(0), atol=1e-5, rtol=0)
+
+
+def test_a_row_of_weight_two_is_two_rows() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(30, size, generator=generator) for size in (5, 2))
+    weights = torch.tensor([2.0, 1.0, 1.0] * 10)
+    once, twice = Regression(5, 2), Regression(5, 2)
+    once.add(x, y, weights)
+    twice.add(torch.cat([x, x[::3]]), torch.cat([y, y[::3]]))
+    for found, expected in zip(once.solve(0.1), twice.solve(0.1), strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(once.residuals(0.1), twice.residuals(0.1))
+    assert once.variance() == pytest.approx(twice.variance())
+
+
+def test_tokens_count_as_the_norm_after_them_magnifies_their_errors() -> None:
+    layer = parts_of("post").stack.layers[0]
+    generator = torch.Generator().manual_seed(0)
+    sums = torch.randn(6, layer.attention.config.hidden, generator=generator, dtype=torch.float64)
+    sums *= torch.tensor([0.1, 0.5, 1, 2, 5, 10])[:, None]
+    error = 1e-5 * torch.randn(sums.shape, generator=generator, dtype=torch.float64)
+    norm = layer.attention_norm.double()
+    moved = (norm(sums + error) - norm(sums)).pow(2).sum(1)
+    found = weights_of(layer, sums)
+    assert found is not None
+    ratios = moved / (found * error.pow(2).sum(1))
+    assert float(ratios.max() / ratios.min()) < 3  # the squares themselves differ by 10,000
+    assert weights_of(parts_of("grouped").stack.layers[0], sums) is None
 
 
 def test_residuals_say_what_the_first_inputs_leave() -> None:
@@ -124,15 +152,14 @@ def test_a_cut_costs_its_distance_from_the_whole_model_before_anything_is_run() 
     (found, *_) = unexplained(layers, parts.streams)
     forms = [LayerForm("narrow", layers[0].attention.config.kv_heads, 6)]
     (maps,) = Refit(layers[:1], parts.streams).fit(forms)
-    error = variance = 0.0
     sums = torch.cat(list(parts.streams.ffn[0]))
-    for x, attention, ffn in zip(
-        parts.streams.entry, parts.streams.attention[0], parts.streams.ffn[0], strict=True
-    ):
-        del x
-        h = layers[0].attention_norm(attention)
-        error += float((h + maps[1](layers[0].ffn(h, 6)) - ffn).pow(2).sum())
-    variance = float((sums - sums.mean(0)).pow(2).sum())
+    counts = weights_of(layers[0], sums)
+    assert counts is not None
+    h = layers[0].attention_norm(torch.cat(list(parts.streams.attention[0])))
+    lost = h + maps[1](layers[0].ffn(h, 6)) - sums
+    error = float((counts * lost.pow(2).sum(1)).sum())
+    mean = (counts[:, None] * sums).sum(0) / counts.sum()
+    variance = float((counts * (sums - mean).pow(2).sum(1)).sum())
     assert float(found.units[5]) == pytest.approx(error / variance, rel=0.05)
 
 

@@ -5,19 +5,24 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 from PIL import Image
+from torch import nn
+from torch.nn.modules.module import register_module_forward_hook
 from typer.testing import CliRunner
 
 from models import formats
-from search.offline.elastic_checkpoint import embed, whole_model
+from models.nn.transformer import FeedForward
+from search.offline.elastic_checkpoint import elasticize, whole_model
 from search.offline.elasticizing import Run
 from search.offline.errors import RecordError
 from search.offline.front_page import PAGE, PICTURE
 from search.offline.material import Material, read_material
 from search.offline.options import RunOptions, named
 from search.offline.record import Record
+from search.offline.whole import whole_of
 from server import catalog
 from server.cli.main import cli
 from tests.models.formats.public import write_folder
@@ -57,9 +62,9 @@ def run_of(
     source: Path, texts: Path, clock: Clock, record: Record | None = None, **fields: object
 ) -> tuple[Run, Material]:
     base = whole_model(source, "tiny")
-    material = read_material(texts, [], 0)(lambda found: embed(base, found))
-    base = whole_model(source, "tiny", {material.task: material.metric})
     options = RunOptions(**{"seconds": 1000.0, "keep": (0.5, 0.8), "trials": 3, **fields})  # type: ignore[arg-type]
+    material = read_material(texts, [], 0)(whole_of(base, options, Clock(0.001)))
+    base = whole_model(source, "tiny", (material.task, material.metric))
     return Run(base, "exits", material, options, record or Record(), clock), material
 
 
@@ -131,6 +136,49 @@ def test_a_run_ends_in_time_with_a_cut_for_every_budget(source: Path, texts: Pat
     assert min(found.trials.values()) > 3
     hurried, _ = run_of(source, texts, Clock(1.0), seconds=1.0, rankings=("random",))
     assert hurried.run().trials == {0.5: 1, 0.8: 1}
+
+
+class Work:
+    """Time that passes with the tokens that go through layers, and a little with every look."""
+
+    def __init__(self, seconds_per_token: float) -> None:
+        self.now, self._pace = 0.0, seconds_per_token
+
+    def __call__(self) -> float:
+        self.now += 0.001
+        return self.now
+
+    def count(self, module: nn.Module, taken: tuple[Any, ...], _: object) -> None:
+        if isinstance(module, FeedForward):
+            self.now += self._pace * len(taken[0])
+
+
+def test_the_table_is_measured_within_the_time_however_many_texts_are_held_out(
+    source: Path, tmp_path: Path
+) -> None:
+    rng = Random(1)
+    path = tmp_path / "texts.txt"
+    long = [" ".join(f"w{rng.randrange(56)}" for _ in range(8)) for _ in range(3000)]
+    path.write_text("\n".join(long))
+    clock = Work(1e-3)
+    counting = register_module_forward_hook(clock.count)
+    try:
+        elasticize(
+            source,
+            tmp_path / "out",
+            "tiny",
+            read_material(path, [], 0),
+            RunOptions(seconds=200.0, keep=(0.5, 0.8), rankings=("contribution",)),
+            {},
+            clock,
+            lambda _: None,
+        )
+    finally:
+        counting.remove()
+    assert 100 < clock.now <= 200
+    table = catalog.load(tmp_path / "out").choose("tiny").table
+    n = int(table.cells["similarity"].n[0, 0])
+    assert 20 <= n < 600  # of the 600 that are held out
 
 
 def test_an_interrupted_run_goes_on_from_what_it_measured(

@@ -1,22 +1,33 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from models.tasks import Task
 from models.train.texts import normal
 from search.offline.errors import DataError
-from search.offline.material import parts, read_labels, read_material, read_texts
+from search.offline.material import read_labels, read_material, read_texts
+from search.offline.splitting import parts
+from search.offline.whole import Whole
+from search.quality.items import Item
 from search.quality.table import FloatArray
 
 
-def embed(texts: object) -> FloatArray:
-    assert isinstance(texts, list)
+def embed(texts: Sequence[Item]) -> FloatArray:
     vectors = np.random.default_rng(0).standard_normal((len(texts), 4))
     found: FloatArray = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     return found
+
+
+def whole(most: float = 1e9, labels: tuple[str, ...] = ()) -> Whole:
+    """Return a model of one token a text, with random answers."""
+    task = Task("label", "classes", labels) if labels else Task("similarity", "embedding")
+    return Whole(embed, task, len, most, most)
 
 
 def write(path: Path, lines: list[str]) -> Path:
@@ -48,9 +59,9 @@ def test_the_parts_share_no_text_and_the_seed_fixes_them(
 ) -> None:
     assert callable(make)
     path = make(tmp_path)
-    material = read_material(path, [], 3)(embed)
-    again = read_material(path, [], 3)(embed)
-    other = read_material(path, [], 4)(embed)
+    material = read_material(path, [], 3)(whole())
+    again = read_material(path, [], 3)(whole())
+    other = read_material(path, [], 4)(whole())
     assert material.metric == metric
     chosen, reported = set(material.choose.texts), set(material.report.texts)
     fitted = set(material.fit)
@@ -79,10 +90,10 @@ def test_items_with_a_text_in_common_stay_together_and_shares_are_kept() -> None
 
 def test_more_texts_are_fitted_on_unless_they_are_held_out(tmp_path: Path) -> None:
     path = texts_file(tmp_path)
-    held_out = read_material(path, [], 0)(embed).report.texts[0]
+    held_out = str(read_material(path, [], 0)(whole()).report.texts[0])
     lines = [f"more {i}" for i in range(30)]
     more = write(tmp_path / "more.txt", [*lines, held_out.upper()])
-    fit = read_material(path, [more], 0)(embed).fit
+    fit = read_material(path, [more], 0)(whole()).fit
     assert set(lines) <= set(fit)
     assert held_out.upper() not in fit
 
@@ -103,8 +114,80 @@ def test_files_are_refused_by_name_and_line(tmp_path: Path) -> None:
         read_material(texts_file(tmp_path), [pairs_file(tmp_path)], 0)
     one = write(tmp_path / "one.csv", ["text,label", *(f"t {i},same" for i in range(40))])
     with pytest.raises(DataError, match="label must have two values or more"):
-        read_material(one, [], 0)
+        read_material(one, [], 0)(whole())
     latin = tmp_path / "latin.txt"
     latin.write_bytes("é\n".encode("latin-1") * 40)
     with pytest.raises(DataError, match=r"latin.txt"):
         read_texts(latin)
+
+
+def images_folder(folder: Path, classes: tuple[str, ...] = (), count: int = 40) -> Path:
+    """Write small images of random colours, of each class as many."""
+    rng = np.random.default_rng(0)
+    for n in range(count):
+        own = folder / classes[n % len(classes)] if classes else folder
+        own.mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(own / f"{n}.png")
+    return folder
+
+
+def test_folders_of_images_are_classes_of_the_model_or_of_vectors(tmp_path: Path) -> None:
+    path = images_folder(tmp_path / "images", ("cat", "dog"))
+    (path / "cat" / "copy.png").write_bytes((path / "cat" / "0.png").read_bytes())
+    (path / "cat" / "notes.txt").write_text("not an image")
+    of_model = read_material(path, [], 0)(whole(labels=("dog", "cat")))
+    of_vectors = read_material(path, [], 0)(whole())
+    for material, task in ((of_model, "label"), (of_vectors, "classification")):
+        assert (material.task, material.metric) == (task, "accuracy")
+        assert sum(material.sizes.values()) == 41
+    held_out = {*of_model.choose.texts, *of_model.report.texts}
+    assert not held_out & set(of_model.fit)
+    copies = {path / "cat" / "0.png", path / "cat" / "copy.png"}
+    assert len(copies & held_out) in (0, 2)  # equal images go together
+    right = [float("cat" in file.parent.name) for file in map(Path, of_model.report.texts)]
+    assert of_model.report.score(np.stack([1 - np.array(right), np.array(right)], 1)).value == 1
+    with pytest.raises(DataError, match="label='cat' is none of the model's: ant, dog"):
+        read_material(path, [], 0)(whole(labels=("ant", "dog")))
+
+
+def test_without_labels_classes_are_compared_with_the_whole_models(tmp_path: Path) -> None:
+    path = images_folder(tmp_path / "images")
+    material = read_material(path, [], 0)(whole(labels=("a", "b", "c", "d")))
+    assert (material.task, material.metric) == ("label", "agreement")
+    answers = embed([*material.choose.texts, *material.report.texts])
+    own = answers[len(material.choose.texts) :]
+    assert material.report.score(own).value == 1
+    assert material.report.score(-own).value < 1
+    chosen = answers[: len(material.choose.texts)]
+    assert material.choose.score(chosen).value == pytest.approx(1)
+    # Probabilities tell more than classes: these are of the same class, and worse.
+    assert material.choose.score(0.5 * chosen).value < 1
+
+
+def test_images_are_refused_by_name(tmp_path: Path) -> None:
+    path = images_folder(tmp_path / "mixed", ("cat", "dog"))
+    Image.new("RGB", (8, 8)).save(path / "loose.png")
+    with pytest.raises(DataError, match=r"mixed has images, loose.png, beside folders"):
+        read_material(path, [], 0)
+    path = images_folder(tmp_path / "broken")
+    (path / "0.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"0.png: cannot identify"):
+        read_material(path, [], 0)
+    path = images_folder(tmp_path / "few", count=3)
+    with pytest.raises(DataError, match="few has 3 images; needed are 30 or more"):
+        read_material(path, [], 0)
+    (tmp_path / "none" / "cat").mkdir(parents=True)
+    with pytest.raises(DataError, match="cat has no images"):
+        read_material(tmp_path / "none", [], 0)
+    texts = texts_file(tmp_path)
+    with pytest.raises(DataError, match=r"--texts=.*texts.txt: --data=.*broken is of images"):
+        read_material(tmp_path / "broken", [texts], 0)
+
+
+def test_what_is_held_out_follows_the_time_that_there_is(tmp_path: Path) -> None:
+    path = texts_file(tmp_path, 400)
+    many, few = (read_material(path, [], 0)(whole(most)) for most in (50, 3))
+    assert [many.sizes[part] for part in ("choose", "report")] == [50, 50]
+    assert [few.sizes[part] for part in ("choose", "report")] == [20, 20]  # no fewer
+    assert set(few.report.texts) <= set(many.report.texts)

@@ -134,7 +134,7 @@ def test_nothing_trained_on_stands_in_a_split_that_measures(
 ) -> None:
     assert DATA is not None
     found = text_data.DATA[name](Path(DATA))
-    held_out = [*found.validation.texts, *found.test.texts]
+    held_out = list(map(str, [*found.validation.texts, *found.test.texts]))
     trained = [*found.free, *(text for pair in found.pairs for text in pair[:2])]
     assert overlap(trained, held_out) == set()
     assert len(found.pairs) >= num_pairs

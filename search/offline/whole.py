@@ -1,0 +1,118 @@
+"""The whole model of `rheostat elasticize`, and how much of a user's data it can be run on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+
+from models.elasticize.streams import Stack
+from models.tasks import Task
+from search.offline.options import RunOptions
+from search.quality.items import Batches, Item
+from search.quality.table import FloatArray
+
+T = TypeVar("T")
+TABLE_PART = 0.15  # of the time, for the table
+_CHOOSING_PART = 0.3  # of the time, for running cuts on the part that chooses
+_LEAST_CUTS = 40  # that shall be run in it
+_PACE_ITEMS = 8  # run to see how fast the model is
+_PACE_LENGTH = 32
+_MARGIN = 1.5  # for what is slower than the whole model was at first: small batches, other work
+
+
+@dataclass(frozen=True)
+class Whole:
+    """The whole model, as far as reading a user's data needs it.
+
+    Attributes:
+        answers: Function of items to unit vectors or logits, shape [items, width].
+        task: That it answers.
+        tokens: Function of items to the tokens of all of them.
+        choosing: Most tokens of the part that chooses.
+        reporting: Of the part that reports.
+    """
+
+    answers: Callable[[Sequence[Item]], FloatArray]
+    task: Task
+    tokens: Callable[[Sequence[Item]], int]
+    choosing: float
+    reporting: float
+
+    def within(
+        self, entries: Sequence[T], items_of: Callable[[T], Sequence[Item]], most: float, least: int
+    ) -> list[T]:
+        """Return the first entries that a number of tokens allows, at least some."""
+        found: list[T] = []
+        total = 0
+        for entry in entries:
+            total += self.tokens(items_of(entry))
+            if total > most and len(found) >= least:
+                break
+            found.append(entry)
+        return found
+
+
+def answers_of(model: Any, items: Sequence[Item]) -> FloatArray:
+    """Return the whole model's answers: unit vectors or logits, shape [items, width]."""
+    stack = Stack(model)
+    batches = Batches(model, items)
+    rows = []
+    with torch.no_grad():
+        for batch in batches:
+            x = stack.enter(batch)
+            for layer in stack.layers:
+                config = layer.attention.config
+                x = layer(config.kv_heads, config.ffn, x)
+            rows.append(stack.leave(x))
+    return batches.in_order(torch.cat(rows).double().numpy())
+
+
+def whole_of(model: Any, options: RunOptions, clock: Callable[[], float]) -> Whole:
+    """Return the whole model and how many tokens there is time for.
+
+    Args:
+        model: The whole model.
+        options: See `RunOptions`.
+        clock: In seconds.
+
+    Raises:
+        ValueError: If it answers with something else than vectors or classes.
+    """
+    (task,) = model.tasks.values()
+    if task.kind not in ("classes", "embedding"):
+        raise ValueError(f"{model.name} answers with a {task.kind}; vectors or classes are needed")
+    pace = seconds_per_token(model, clock)
+    passes = 2 * (sum(options.keep) + 1) + 1  # each cut with 32 and 8 bits, and to compare with
+    afford = options.seconds / (_MARGIN * pace)
+    return Whole(
+        answers=lambda items: answers_of(model, items),
+        task=task,
+        tokens=lambda items: Batches(model, items).tokens,
+        choosing=_CHOOSING_PART * afford / _LEAST_CUTS,
+        reporting=TABLE_PART * afford / passes,
+    )
+
+
+def seconds_per_token(model: Any, clock: Callable[[], float]) -> float:
+    """Return what the whole model takes for a token of some examples."""
+    (name,) = model.inputs
+    (longest, *_) = model.inputs.plan_shapes()[name]
+    length = min(_PACE_LENGTH, longest) if model.inputs.has_length else None
+    examples = [model.inputs[name].type.example(length)] * _PACE_ITEMS
+    stack = Stack(model)
+
+    def timed() -> float:
+        started = clock()
+        x = stack.enter(model.inputs.collate(name, examples))
+        for layer in stack.layers:
+            config = layer.attention.config
+            x = layer(config.kv_heads, config.ffn, x)
+        stack.leave(x)
+        return max(clock() - started, 1e-6) / len(x.values)
+
+    with torch.no_grad():
+        timed()  # makes what is kept from then on
+        return timed()

@@ -1,0 +1,138 @@
+"""A user's items, texts or image files, as batches of a model's input."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from torch import Tensor
+
+from models.core import Shapes
+from models.inputs.content import Encoded, InvalidInputError
+from models.inputs.image import ImageInput
+from models.inputs.text import TextInput
+from models.nn.ragged import Value
+from search.quality.table import FloatArray
+
+Item: TypeAlias = str | Path
+"""A text, or the file of an image."""
+
+_MAX_TOKENS = 4096  # of a batch of texts
+_MAX_PIXELS = 2**20  # of a batch of images
+
+
+class ItemError(ValueError):
+    """An item is none that the model can take. The message names it."""
+
+
+class Batches:
+    """Items as batches of one model's input: texts by length, the shortest first; images as given.
+
+    Texts are encoded once. Images are read whenever a batch is wanted: decoded, a thousand of them
+    would not fit.
+
+    Attributes:
+        order: Position among the items of each row of all batches.
+        lengths: Tokens of each row, where the model has tokens; else 1.
+        shapes: Of one item, to plan for.
+    """
+
+    def __init__(self, model: Any, items: Sequence[Item], most: int | None = None) -> None:
+        """Encode texts; what is too long is cut at its end.
+
+        Args:
+            model: Of one input, a text or an image.
+            items: To be run, one or more.
+            most: Tokens after which no further item is taken; None for all items.
+
+        Raises:
+            ItemError: If an item is not of the kind that the model takes.
+        """
+        (self._name,) = model.inputs
+        self._inputs = model.inputs
+        self._type = model.inputs[self._name].type
+        rows: list[Tensor | Path] = []
+        lengths: list[int] = []
+        of_image = _tokens_of_image(model)
+        for item in items:
+            row = self._row(item)
+            length = of_image if isinstance(row, Path) else len(row)
+            if rows and most is not None and sum(lengths) + length > most:
+                break
+            rows.append(row)
+            lengths.append(length)
+        self.order = sorted(range(len(rows)), key=lambda i: lengths[i])
+        self.lengths = [lengths[i] for i in self.order]
+        self._rows = [rows[i] for i in self.order]
+        size, limit = self._limit()
+        self._parts: list[list[int]] = [[]]
+        for i, length in enumerate(self.lengths):
+            own = length if size is None else size
+            if (len(self._parts[-1]) + 1) * own > limit and self._parts[-1]:
+                self._parts.append([])
+            self._parts[-1].append(i)
+
+    def __iter__(self) -> Iterator[Value]:
+        """Yield the batches."""
+        for part in self._parts:
+            loaded = [self._loaded(self._rows[i]) for i in part]
+            yield self._inputs.collate(self._name, loaded)
+
+    @property
+    def shapes(self) -> Shapes:
+        """Of one item."""
+        return {self._name: self._type.shape_of(self._loaded(self._rows[0]))}
+
+    @property
+    def name(self) -> str:
+        """Of the input."""
+        name: str = self._name
+        return name
+
+    @property
+    def tokens(self) -> int:
+        """Of all items."""
+        return sum(self.lengths)
+
+    @property
+    def length(self) -> int:
+        """Tokens of a typical item: their mean, weighted by themselves."""
+        lengths = np.array(self.lengths)
+        return round(float((lengths**2).sum() / lengths.sum()))
+
+    def in_order(self, rows: FloatArray) -> FloatArray:
+        """Return the rows of all batches in the items' order."""
+        placed: FloatArray = rows[np.argsort(self.order)]
+        return placed
+
+    def _row(self, item: Item) -> Tensor | Path:
+        if isinstance(item, Path) != isinstance(self._type, ImageInput):
+            raise ItemError(f"{item!r}: the model takes inputs of kind {self._type.kind!r}")
+        if isinstance(item, Path):
+            return item
+        assert isinstance(self._type, TextInput)
+        return self._type.encode(item, truncate="right")
+
+    def _loaded(self, row: Tensor | Path) -> Tensor:
+        if not isinstance(row, Path):
+            return row
+        assert isinstance(self._type, ImageInput)
+        try:
+            return self._type.decode(Encoded(row.read_bytes()))
+        except (InvalidInputError, OSError) as error:
+            raise ItemError(f"{row}: {error}") from None
+
+    def _limit(self) -> tuple[int | None, int]:
+        """Return what an item takes of a batch, None for its tokens, and how much a batch holds."""
+        if isinstance(self._type, ImageInput):
+            return self._type.height * self._type.width, _MAX_PIXELS
+        return None, _MAX_TOKENS
+
+
+def _tokens_of_image(model: Any) -> int:
+    """Return the tokens of an image; 1 for a model of texts, or without tokens."""
+    if hasattr(model, "tokens") and not model.inputs.has_length:
+        return int(model.tokens(model.inputs.plan_shapes()))
+    return 1
