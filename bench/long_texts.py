@@ -50,6 +50,7 @@ def bodies(text: str, model: str) -> Iterator[tuple[str, Any]]:
     yield "/v1/rerank", {"query": "a", "documents": [text], "truncate": "right"}
     yield "/v2/rerank", {"model": model, "query": "a", "documents": [text]}
     yield "/rerank", {"query": text, "texts": ["a", "b"]}
+    yield "/predict", {"inputs": text}
     yield "/tokenize", {"inputs": text}
     tensor = {"name": "text", "datatype": "BYTES", "shape": [1], "data": [text]}
     yield f"/v2/models/{model}/infer", {"inputs": [tensor], "parameters": {"truncate": "right"}}

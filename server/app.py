@@ -31,6 +31,7 @@ from server.api.options import ReadOptions
 from server.api.rheostat import clients as client_routes
 from server.api.rheostat import infer, lifecycle, models, rerank
 from server.api.rheostat import keys as key_routes
+from server.api.tei import predict as tei_predict
 from server.api.tei import routes as tei
 from server.api.tei import tokens as tei_tokens
 from server.backends import make_backend
@@ -164,6 +165,7 @@ def create_app(
         rerank.routes(service, settings.max_texts),
         tei.routes(service, settings),
         tei_tokens.routes(service, settings),
+        tei_predict.routes(service, settings.max_texts),
         kserve.routes(inference),
         models.routes(service),
         lifecycle.routes(changes),

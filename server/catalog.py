@@ -12,6 +12,7 @@ from models import checkpoint
 from models.checkpoint import MANIFEST, CheckpointError
 from models.files import reading
 from models.inputs.text import MAX_TEXT_CHARS, limit_texts
+from models.tasks import Kind
 from search.quality.table import TABLE, Table, TableError
 from search.timing.profile import LatencyProfile
 from server.errors import InvalidRequestError, UnknownModelError, shown
@@ -107,6 +108,7 @@ class Catalog(Mapping[str, Served]):
         name: str | None,
         takes: str | None = None,
         names: Collection[str] | None = None,
+        gives: tuple[Kind, ...] = (),
     ) -> Served:
         """Return the model a request names, or the one it means if it names none.
 
@@ -114,20 +116,30 @@ class Catalog(Mapping[str, Served]):
             name: Of the model.
             takes: The kind of input that the request has; None for any.
             names: Of the inputs that the request has; None for any.
+            gives: Kinds of answers that the request can use; none for any.
 
         Raises:
             UnknownModelError: If there is none of that name, or none at all.
-            InvalidRequestError: If no name is given and several models could be meant, or none.
+            InvalidRequestError: If no name is given and several models could be meant, or none; or
+                if the model has no such answer.
         """
         if name is None:
             if not self:  # as somebody sees it whose models have gone
                 raise UnknownModelError("none of this client's models is served now", "model")
-            fit = [key for key, one in self.items() if one.inputs.signature.fits(takes, names)]
-            return self[meant(fit or list(self), self._defaults)]
-        if (own := self.named(name)) not in self:
+            taking = [key for key, one in self.items() if one.inputs.signature.fits(takes, names)]
+            fit = [key for key in taking if self[key].gives(gives)] or taking
+            own = meant(fit or list(self), self._defaults)
+        elif (own := self.named(name)) not in self:
             names = [name for name, _ in self.names]
             raise UnknownModelError(f"model={shown(name)} is not served; one of {names}", "model")
-        return self[own]
+        found = self[own]
+        if found.inputs.signature.fits(takes, names) and not found.gives(gives):
+            kinds = ", ".join(dict.fromkeys(task.kind for task in found.elastic.tasks.values()))
+            raise InvalidRequestError(
+                f"model={shown(own)} answers with {kinds}; allowed here: {', '.join(gives)}",
+                "model",
+            )
+        return found
 
 
 def check_aliases(aliases: Mapping[str, str], names: Collection[str]) -> None:
@@ -225,6 +237,10 @@ def load_one(
             table = Table.load(folder / TABLE, model.space, model.tasks)
         except (CheckpointError, TableError) as error:
             raise CatalogError(str(error)) from None  # these name the file
+        if _TAKEN.fullmatch(model.name):
+            raise CatalogError(
+                f"{folder}: name={model.name!r} is no name: its end has a meaning in paths"
+            )
         limit_texts(model.inputs, max_text_chars)
         created_s = int((folder / MANIFEST).stat().st_mtime)
         served = Served(folder, model.name, loaded.manifest, model, table, created_s)

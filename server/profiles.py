@@ -112,7 +112,8 @@ class Profiles:
 
     def _path(self, served: Served) -> Path:
         text = json.dumps(self._made_for(served), sort_keys=True)
-        return self.folder / f"{served.name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
+        name = served.name.replace("/", "_")
+        return self.folder / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
 
     def _made_for(self, served: Served) -> dict[str, object]:
         """Return everything that a time depends on."""

@@ -1,10 +1,14 @@
-"""Ranking texts by their vectors' cosine with a query's, in one pass or in a cascade."""
+"""Ranking texts by their vectors' cosine with a query's, or by what a model says of each pair.
+
+Either in one pass or in a cascade.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
 
 import torch
 
@@ -18,6 +22,8 @@ from server.inputs.sources import Source
 from server.observe.metrics import Stage
 from server.served import Served
 from server.service import Service
+
+Scale: TypeAlias = Literal["cosine", "logit"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +46,8 @@ class Ranking:
     Attributes:
         choice: The subnet chosen, and how.
         order: Indices of the documents, best first.
-        scores: Cosine of each document with the query, -1..1, from the deepest exit it reached.
+        scores: Of each document, from the deepest exit it reached.
+        scale: ``cosine`` with the query, -1..1; or ``logit``, any number.
         deepened: Indices of the documents that went deeper; empty without a cascade.
         macs: Multiply-accumulates of the whole request.
         num_tokens: Read, the query included.
@@ -50,6 +57,7 @@ class Ranking:
     choice: Choice
     order: list[int]
     scores: list[float]
+    scale: Scale
     deepened: list[int]
     macs: int
     num_tokens: int
@@ -64,7 +72,7 @@ async def rerank(
     documents: Sequence[Source],
     cascade: Cascade | None = None,
 ) -> Ranking:
-    """Rank documents by cosine.
+    """Rank documents by cosine, or by the scores of a model that compares two texts.
 
     With a cascade the query and the best documents go on from the state that the shallow exit
     read, so that no layer runs twice. Those that went deeper stay ahead of the others: scores of
@@ -74,28 +82,52 @@ async def rerank(
     Raises:
         RheostatError: As `Service.infer`; InvalidRequestError for a cascade that cannot be.
     """
-    num_more = min(cascade.keep, len(documents)) + 1 if cascade else 0
-    items = served.named("text", [query, *documents])
+    is_pairs = _compares(served)
+    first_document = 0 if is_pairs else 1  # the query is row 0
+    num_more = min(cascade.keep, len(documents)) + first_document if cascade else 0
+    items = _items(served, query, documents, is_pairs)
+    scored = _logits if is_pairs else _cosines
     async with service.admit(served, question, items, num_more) as admitted:
         selection = admitted.selection
-        task = next(iter(selection.scores))
+        task = _task(served, selection.scores, is_pairs)
         first, rest = _stages(service, served, admitted.choice, cascade, task)
         results = await admitted.run(first.prepared)
-        scores = _cosines(results, task)
+        scores = scored(results, task)
         shapes = [served.inputs.shapes(item) for item in admitted.items]
         macs = first.macs(served, shapes)
         deepened: list[int] = []
         if cascade is not None and rest is not None:
             deepened = _best_first(scores)[: cascade.keep]
-            again = [0, *(i + 1 for i in deepened)]  # the query is row 0
+            again = [*range(first_document), *(i + first_document for i in deepened)]
             deep = await admitted.run(rest.prepared, {i: results[i].kept for i in again})
             macs += rest.macs(served, [shapes[i] for i in again])
-            for i, score in zip(deepened, _cosines(deep, task), strict=True):
+            for i, score in zip(deepened, scored(deep, task), strict=True):
                 scores[i] = score
     is_deep = set(deepened)
     order = sorted(range(len(documents)), key=lambda i: (i not in is_deep, -scores[i]))
     read = sum(map(num_tokens, admitted.items))
-    return Ranking(admitted.choice, order, scores, deepened, macs, read, admitted.seconds)
+    scale: Scale = "logit" if is_pairs else "cosine"
+    return Ranking(admitted.choice, order, scores, scale, deepened, macs, read, admitted.seconds)
+
+
+def _compares(served: Served) -> bool:
+    """Return whether a model's scores are of two texts."""
+    return served.pair is not None and served.gives(("score",))
+
+
+def _items(
+    served: Served, query: Source, documents: Sequence[Source], is_pairs: bool
+) -> list[dict[str, Source]]:
+    if is_pairs and served.pair is not None:
+        first, second = served.pair
+        return [{first: query, second: document} for document in documents]
+    return served.named("text", [query, *documents])
+
+
+def _task(served: Served, tasks: Iterable[str], is_pairs: bool) -> str:
+    """Return the first task whose answers rank."""
+    kind = "score" if is_pairs else "embedding"
+    return next(task for task in tasks if served.elastic.tasks[task].kind == kind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +183,10 @@ def _cosines(results: Sequence[ItemResult], task: str) -> list[float]:
     """Return each later row's cosine with the first; vectors are of length 1."""
     vectors = torch.stack([result.outputs[task] for result in results])
     return (vectors[1:] @ vectors[0]).tolist()
+
+
+def _logits(results: Sequence[ItemResult], task: str) -> list[float]:
+    return [float(result.outputs[task]) for result in results]
 
 
 def _best_first(scores: Sequence[float]) -> list[int]:

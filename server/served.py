@@ -12,6 +12,7 @@ from models.checkpoint import Manifest
 from models.elastic import Elastic, nesting_axis
 from models.inputs import Inputs
 from models.space import Axis, Subnet, Value
+from models.tasks import Kind
 from models.variants import loaded
 from models.vectors import space_id
 from search.find import Finder, Selection
@@ -111,6 +112,17 @@ class Served:
         """The axis of the size of every task's vectors; None where they are not cut together."""
         axes = (axis for axis in self.elastic.space.axes if axis.kind == "output")
         return next((axis for axis in axes if axis.task is None and len(axis.values) > 1), None)
+
+    def gives(self, kinds: tuple[Kind, ...]) -> bool:
+        """Return whether an answer is of one of some kinds; of no kinds any is."""
+        return not kinds or any(task.kind in kinds for task in self.elastic.tasks.values())
+
+    @cached_property
+    def pair(self) -> tuple[str, str] | None:
+        """Names of the two texts that are compared, the query first; None where none are."""
+        required = [name for name, slot in self.inputs.items() if slot.required]
+        kinds = [self.inputs[name].type.kind for name in required]
+        return (required[0], required[1]) if kinds == ["text", "text"] else None
 
     def named(self, kind: str, sources: Iterable[Source]) -> list[dict[str, Source]]:
         """Return items of one input each, under the name that the model has for the kind."""

@@ -16,9 +16,10 @@ from torch import nn
 from models.backends.torch import TorchBackend
 from models.core import Plan
 from models.elastic import Elastic
-from models.export import image, onnx_file, text
+from models.export import headed, image, onnx_file, text
 from models.export.parts import ExportError, Folder
 from models.families.exits import Exits
+from models.families.headed import Headed
 from models.families.ladder import AXIS, Ladder
 from models.families.slimmable import Slimmable
 from models.nn.ragged import Value
@@ -93,6 +94,8 @@ def _write_layout(model: nn.Module, subnet: Subnet, plan: Plan, folder: Folder) 
         text.write_static(model, folder)
     elif isinstance(model, Exits):
         text.write(model, subnet, folder)
+    elif isinstance(model, Headed):
+        headed.write(model, subnet, folder)
     elif isinstance(model, Ladder):
         member: Any = model.member(str(subnet[AXIS]))
         _write_layout(member, member.space.largest, plan, folder)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.families.exits import Exits
+from models.families.headed import Headed
 from models.formats.architecture import Architecture
 from models.nn.architecture import TransformerConfig
 
@@ -19,7 +20,7 @@ def narrowed(whole: TransformerConfig, depth: int, groups: int, units: int) -> T
     return replace(whole, layers=depth, heads=groups * whole.group, kv_heads=groups, ffn=units)
 
 
-def sliced(model: Exits, depth: int, groups: int, units: int) -> dict[str, Tensor]:
+def sliced(model: Exits | Headed, depth: int, groups: int, units: int) -> dict[str, Tensor]:
     """Return the subnet's tensors under our names, without its exit."""
     inner = groups * model.config.encoder.group * model.config.encoder.head_dim
     cuts = {

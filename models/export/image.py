@@ -6,11 +6,13 @@ No public library has this network, so ``config.json`` says it layer by layer.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor
 
 from models.export.parts import WEIGHTS, Folder
 from models.families.slimmable import Slimmable
+from models.inputs.image import ImageInput
 from models.nn.layers import GROUP_SIZE
 from models.space import Subnet
 
@@ -39,19 +41,7 @@ def write(model: Slimmable, subnet: Subnet, tasks: Sequence[str], folder: Folder
     )
     folder.write_json(
         PREPROCESSOR,
-        {
-            "do_convert_rgb": True,
-            "do_resize": True,
-            "size": {"shortest_edge": min(image.height, image.width)},
-            "resample": _BICUBIC,
-            "do_center_crop": True,
-            "crop_size": {"height": image.height, "width": image.width},
-            "do_rescale": True,
-            "rescale_factor": 1 / 255,
-            "do_normalize": True,
-            "image_mean": image.mean,
-            "image_std": image.std,
-        },
+        preprocessor(image),
     )
     folder.card = [
         f"## `{WEIGHTS}`",
@@ -77,6 +67,23 @@ def write(model: Slimmable, subnet: Subnet, tasks: Sequence[str], folder: Folder
             "fits, cut at the centre, divided by 255, less the mean, over the deviation."
         ),
     ]
+
+
+def preprocessor(image: ImageInput) -> dict[str, Any]:
+    """Return what becomes of an image, as ``preprocessor_config.json`` has it."""
+    return {
+        "do_convert_rgb": True,
+        "do_resize": True,
+        "size": {"shortest_edge": min(image.height, image.width)},
+        "resample": _BICUBIC,
+        "do_center_crop": True,
+        "crop_size": {"height": image.height, "width": image.width},
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": image.mean,
+        "image_std": image.std,
+    }
 
 
 def _sliced(model: Slimmable, widths: list[int], decoders: dict[str, int]) -> dict[str, Tensor]:

@@ -14,9 +14,9 @@ from torch.export import Dim
 
 from models.backends.onnx.export import traced
 from models.core import Plan
-from models.export.padded import PaddedLayout
 from models.export.parts import ExportError
 from models.inputs import Inputs, Item
+from models.nn.padded import PaddedLayout
 from models.nn.ragged import Ragged, Value
 from models.run.chain import Chain
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from models.nn.architecture import Activation, TransformerConfig
+from models.nn.patches import PatchConfig
 
 _ACTIVATIONS: dict[Activation, str] = {
     "gelu": "gelu",
@@ -140,6 +141,23 @@ def _modernbert(config: TransformerConfig) -> dict[str, Any]:
             "full_attention": {"rope_type": "default", "rope_theta": config.rotary_theta},
             "sliding_attention": {"rope_type": "default", "rope_theta": config.local_theta},
         },
+    }
+
+
+def image_config(
+    kind: Literal["vit", "deit"], config: TransformerConfig, image: PatchConfig
+) -> dict[str, Any]:
+    """Return ``config.json`` of a classifier of images."""
+    return {
+        **_usual(config),
+        "model_type": kind,
+        "architectures": [{"vit": "ViT", "deit": "DeiT"}[kind] + "ForImageClassification"],
+        "hidden_act": _ACTIVATIONS[config.activation],
+        "layer_norm_eps": config.norm_eps,
+        "image_size": image.input.height,
+        "patch_size": image.size,
+        "num_channels": 3,
+        "qkv_bias": True,
     }
 
 

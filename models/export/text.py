@@ -20,7 +20,7 @@ from models.export.public import PUBLIC, Public
 from models.families.exits import Exits
 from models.formats.model_types import MODEL_TYPES
 from models.formats.sentence_transformers import ACTIVATIONS
-from models.inputs.text import TOKENIZER
+from models.inputs.text import TOKENIZER, TextInput
 from models.nn.architecture import TransformerConfig
 from models.nn.head import HeadActivation
 from models.nn.pooling import Pooling, poolings_of
@@ -82,7 +82,7 @@ def write(model: Exits, subnet: Subnet, folder: Folder) -> None:
             f"heads of each layer in {WEIGHTS} are zeros: the answers are the same, and only the "
             "ONNX file is faster for it"
         )
-    pad, pad_id = _pad_token(model)
+    pad, pad_id = pad_token(model.text)
     config = public.config(encoder) | {
         "architectures": [public.class_name],
         "model_type": name,
@@ -91,7 +91,7 @@ def write(model: Exits, subnet: Subnet, folder: Folder) -> None:
     }
     folder.write_json("config.json", config)
     folder.write_tensors(under_public_names(MODEL_TYPES[name], state, encoder))
-    _write_tokenizer_config(model, pad, folder)
+    write_tokenizer_config(pad, model.config.text.max_length, folder)
     _write_modules(model, depth, dim, folder)
     folder.layout = f"sentence-transformers, transformers ({name})"
     folder.card = [
@@ -133,7 +133,7 @@ def _is_mpnet(model: Exits, depth: int) -> bool:
     """Return whether all layers share their biases, and texts are padded with token 1."""
     state = model.state_dict()
     first, *rest = (state[f"layers.{i}.attention.relative_bias"] for i in range(depth))
-    return _pad_token(model)[1] == 1 and all(torch.equal(first, one) for one in rest)
+    return pad_token(model.text)[1] == 1 and all(torch.equal(first, one) for one in rest)
 
 
 def _exit_state(model: Exits, depth: int, dim: int) -> dict[str, Tensor]:
@@ -242,9 +242,9 @@ def _write_prompts(model: Exits, folder: Folder) -> None:
     )
 
 
-def _pad_token(model: Exits) -> tuple[str, int]:
+def pad_token(text: TextInput) -> tuple[str, int]:
     """Return a token to pad with, and its id. Which one does not matter: padding is masked."""
-    vocabulary: Any = json.loads(model.text.to_json())["model"]["vocab"]
+    vocabulary: Any = json.loads(text.to_json())["model"]["vocab"]
     if isinstance(vocabulary, list):  # Unigram: tokens with their scores
         vocabulary = {entry[0]: i for i, entry in enumerate(vocabulary)}
     pairs: dict[str, int] = vocabulary
@@ -255,12 +255,21 @@ def _pad_token(model: Exits) -> tuple[str, int]:
     return token, pairs[token]
 
 
-def _write_tokenizer_config(model: Exits, pad: str, folder: Folder) -> None:
+def write_tokenizer_config(pad: str, longest: int, folder: Folder, **more: Any) -> None:
+    """Write what transformers must know of the tokenizer beside its file.
+
+    Args:
+        pad: Token to pad with.
+        longest: Most tokens of a row.
+        folder: To write to.
+        more: Further fields.
+    """
     values: dict[str, Any] = {
         # The class that leaves the tokenizer's file as it is.
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "model_max_length": model.config.text.max_length,
+        "model_max_length": longest,
         "pad_token": pad,
         "clean_up_tokenization_spaces": False,
+        **more,
     }
     folder.write_json("tokenizer_config.json", values)

@@ -35,7 +35,7 @@ from models.nn.blocks import (
 )
 from models.nn.convolution import ConvBlock, PooledHead
 from models.space import Axis, Space, Subnet, Value
-from models.tasks import Task, wanted_tasks
+from models.tasks import Metric, Task, wanted_tasks
 
 MAX_SUBNETS = 4096  # with statistics of their own
 
@@ -50,6 +50,7 @@ class ConvnetConfig:
         axes: Values by name, cheapest first.
         blocks: From the image on.
         task: Name of the one task.
+        metric: What the table scores.
         hidden: Width of a linear layer before the classifier; None for none.
         hidden_activation: After it.
         eps: Added to variances.
@@ -67,6 +68,7 @@ class ConvnetConfig:
     axes: Mapping[str, tuple[int | float, ...]]
     blocks: tuple[BlockConfig, ...]
     task: str = "label"
+    metric: Metric = "accuracy"
     hidden: int | None = None
     hidden_activation: Activation = "none"
     eps: float = 1e-5
@@ -154,7 +156,8 @@ class Convnet(nn.Module):
     @cached_property
     def tasks(self) -> Mapping[str, Task]:
         """One classification task."""
-        return {self.config.task: Task(self.config.task, "classes", tuple(self.config.labels))}
+        name, config = self.config.task, self.config
+        return {name: Task(name, "classes", tuple(config.labels), config.metric)}
 
     @cached_property
     def choices(self) -> Space:

@@ -11,7 +11,7 @@ ViT, arXiv 2010.11929, for patches.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -58,6 +58,8 @@ class HeadedConfig:
         heads: Shares of the heads, ascending, the last 1.
         ffn: Shares of the feed-forward units, ascending, the last 1.
         bits: Of the layers' linear weights: 32, or 8 and 32.
+        tied: Whether ``heads`` and ``ffn`` have values in common order only: each with its like.
+        kept: Per depth, the layers that are run, ascending; None: the first.
         pooling: Of the tokens of a row into one vector; several are joined.
         exit_norm: ``none``: the layer's output as it is. ``final``: the final norm at every exit.
         head: Layers after the pooling.
@@ -78,6 +80,8 @@ class HeadedConfig:
     heads: tuple[float, ...] = (1.0,)
     ffn: tuple[float, ...] = (1.0,)
     bits: tuple[int, ...] = (32,)
+    tied: bool = False
+    kept: tuple[tuple[int, ...], ...] | None = None
     pooling: Pooling | tuple[Pooling, ...] = "cls"
     exit_norm: Literal["none", "final"] = "none"
     head: tuple[HeadLayer, ...] = ()
@@ -104,6 +108,12 @@ class HeadedConfig:
             if not told or told != sorted(set(told)) or told[0] <= 0 or told[-1] != last:
                 raise ValueError(f"{name}={told} must be positive, ascend and end at {last}")
         check_bits(self.bits)
+        if self.tied and len(self.heads) != len(self.ffn):
+            raise ValueError(f"tied: heads={list(self.heads)} and ffn={list(self.ffn)} do not pair")
+        every = list(range(self.encoder.layers))
+        for depth, own in zip(self.depths, self.kept or (), strict=self.kept is not None):
+            if len(own) != depth or list(own) != sorted(set(own)) or not set(own) <= set(every):
+                raise ValueError(f"kept={list(own)} must be {depth} of the layers {every}")
         if (self.exit_norm == "final") != (self.encoder.norm == "pre"):
             raise ValueError(f"exit_norm={self.exit_norm!r} does not go with the encoder's norm")
         if self.kind == "map":
@@ -203,14 +213,16 @@ class Headed(nn.Module):
     def space(self) -> Space:
         """Depth, heads and ffn. Bits where they are offered."""
         config = self.config
-        return Space(
-            (
-                *axis_of(config.bits),
-                Axis("depth", config.depths),
-                Axis("heads", config.heads),
-                Axis("ffn", config.ffn),
-            )
+        axes = (
+            *axis_of(config.bits),
+            Axis("depth", config.depths),
+            Axis("heads", config.heads),
+            Axis("ffn", config.ffn),
         )
+        if not config.tied:
+            return Space(axes)
+        allowed = frozenset(zip(config.heads, config.ffn, strict=True))
+        return Space(axes, lambda subnet: (subnet["heads"], subnet["ffn"]) in allowed)
 
     def tokens(self, shapes: Shapes) -> int:
         """Return the tokens that the layers see; ValueError if the shapes are not the model's."""
@@ -239,7 +251,7 @@ class Headed(nn.Module):
         groups = round(float(subnet["heads"]) * encoder.kv_heads)
         units = round(float(subnet["ffn"]) * encoder.ffn)
         depth, bits = int(subnet["depth"]), bits_of(subnet)
-        for i in range(depth):
+        for i in self._kept(depth):
             layer = self.layers[i]
             assert isinstance(layer, Layer)
             cost = Cost(layer.macs(groups, units, length), layer.bytes(groups, units, bits))
@@ -255,6 +267,10 @@ class Headed(nn.Module):
         cost = Cost(exit_.macs(width), exit_.bytes(width, self.final_norm))
         answer = Step(("head", depth), run, (step,), cost, raw)
         return Plan(dict.fromkeys(wanted_tasks(self.tasks, tasks), answer))
+
+    def _kept(self, depth: int) -> Sequence[int]:
+        kept = self.config.kept
+        return range(depth) if kept is None else kept[self.config.depths.index(depth)]
 
     def _embed(self) -> Step:
         held = bytes_of(self.embedding)

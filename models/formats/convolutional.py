@@ -60,6 +60,24 @@ class StateDict:
         self.path = path
         self._tensors = dict(tensors)
 
+    def has(self, name: str) -> bool:
+        """Return whether there is a tensor of a name."""
+        return name in self._tensors
+
+    def shape(self, name: str, dimensions: int) -> tuple[int, ...]:
+        """Return the shape of a tensor, for sizes that nothing else says.
+
+        Raises:
+            FormatError: If it is missing, or has another number of dimensions.
+        """
+        found = tuple(self._get(name).shape)
+        if len(found) != dimensions:
+            raise FormatError(
+                f"{self.path}: tensor {name!r} has shape {list(found)}; {dimensions} dimensions "
+                "are needed"
+            )
+        return found
+
     def rows(self, name: str) -> int:
         """Return the length of a tensor, for a size that nothing else says.
 

@@ -32,6 +32,7 @@ _TRAINING = """
     layerdrop
 """
 _HEADS = """
+    sbert_ce_default_activation_function sentence_transformers
     architectures id2label label2id num_labels problem_type classifier_activation classifier_bias
     classifier_pooling decoder_bias tie_word_embeddings tie_weights_ finetuning_task
     task_specific_params directionality pooler_fc_size pooler_num_attention_heads

@@ -8,7 +8,8 @@ Source: the modelling files of huggingface/transformers 5.23.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -30,10 +31,47 @@ from models.nn.head import HeadLayer
 from models.nn.pooling import Pooling
 
 _Head: TypeAlias = tuple[tuple[HeadLayer, ...], list[dict[str, Tensor]], Pooling]
+_OF_EXITS = frozenset({"num_output_layers", "max_output_layers"})  # of ElasticBERT
+_SAME_AS = {"elasticbert": "bert"}
 _WORDS = ("a", "b")  # two texts, to see what stands between them
 
 
-def read(folder: Path, name: str, *, pair: bool = False, max_length: int | None = None) -> Headed:
+@dataclass(frozen=True)
+class Nested:
+    """What can be chosen of a model that was trained for it; no file says so.
+
+    Attributes:
+        heads: Shares of the heads, ascending, the last 1.
+        ffn: Of the feed-forward units.
+        tied: Whether each share of the heads goes with its like of the units only.
+        kept: Per depth, the layers that are run; None: all of them, or with exits the first.
+        exits: Names of the two linear layers after each layer, with its number in place of ``{}``;
+            None: one head for all depths.
+        prefix: Of the encoder's tensors.
+    """
+
+    heads: tuple[float, ...] = (1.0,)
+    ffn: tuple[float, ...] = (1.0,)
+    tied: bool = False
+    kept: tuple[tuple[int, ...], ...] | None = None
+    exits: tuple[str, str] | None = None
+    prefix: str | None = None
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """Of `HeadedConfig`."""
+        names = ("heads", "ffn", "tied", "kept")
+        return {name: getattr(self, name) for name in names}
+
+
+def read(
+    folder: Path,
+    name: str,
+    *,
+    pair: bool = False,
+    max_length: int | None = None,
+    nested: Nested = Nested(),  # immutable
+) -> Headed:
     """Read a folder as a model of one task, in evaluation mode, with its tokenizer.
 
     Args:
@@ -42,6 +80,7 @@ def read(folder: Path, name: str, *, pair: bool = False, max_length: int | None 
         pair: Whether it compares two texts, ``query`` and ``document``. A quarter of the longest
             row is for the first.
         max_length: Most tokens of a row; None for what the files say.
+        nested: What can be chosen.
 
     Raises:
         FormatError: If a file is missing, or says something that cannot be expressed exactly.
@@ -54,36 +93,76 @@ def read(folder: Path, name: str, *, pair: bool = False, max_length: int | None 
     encoder = architecture.config(fields, None, max_length or its_length)
     longest = min(max_length or its_length or encoder.max_positions, encoder.max_positions)
     tensors = Tensors.read(folder)
-    layers, weights, pooling = _HEADS[kind](fields, tensors, encoder, len(labels))
+    depths, layers, exits, pooling = _exits(kind, fields, tensors, encoder, len(labels), nested)
+    if nested.prefix is not None:
+        architecture = replace(architecture, prefixes=(nested.prefix,))
     tensors.strip(architecture.prefixes, f"{architecture.token}.weight")
     between, has_types = _between(folder, tokenizer) if pair else (None, False)
-    types = torch.zeros(encoder.hidden)
     table = tensors.look(f"{architecture.types}.weight") if architecture.types else None
-    if table is not None and len(table) > 1 and has_types and _gives_types(folder, kind):
-        types = table[1] - table[0]
+    tells = table is not None and len(table) > 1 and has_types and _gives_types(folder, kind)
     state = architecture.state(tensors, encoder, fields)
     tensors.finish(architecture.ignored)
-    first = longest // 4 if pair else longest
+    first, second = _texts(longest, between, pair)
     config = HeadedConfig(
         encoder=encoder,
-        text=TextConfig(max_length=first),
-        second=TextConfig(max_length=longest - first + (between is None)) if pair else None,
+        text=first,
+        second=second,
         between=between,
-        depths=(encoder.layers,),
+        depths=depths,
         pooling=pooling,
         exit_norm="final" if encoder.norm == "pre" else "none",
         head=layers,
         **_task(labels),
+        **nested.fields,
     )
-    for i, own in enumerate(weights):
-        state |= {f"exits.{encoder.layers}.head.{i}.{k}": t for k, t in own.items()}
+    state |= exits
     if pair:
-        state["embedding.second"] = types
+        told = table if table is not None and tells else torch.zeros(2, encoder.hidden)
+        state["embedding.second"] = told[1] - told[0]
     model = Headed(name, config)
     model.load_state_dict(state)
-    text = TextInput(TextConfig(max_length=first), tokenizer)
-    model.take(text, TextInput(config.second, tokenizer) if config.second else None)
+    model.take(TextInput(first, tokenizer), TextInput(second, tokenizer) if second else None)
     return model.eval().requires_grad_(False)
+
+
+def _exits(
+    kind: str,
+    fields: Fields,
+    tensors: Tensors,
+    encoder: TransformerConfig,
+    labels: int,
+    nested: Nested,
+) -> tuple[tuple[int, ...], tuple[HeadLayer, ...], dict[str, Tensor], Pooling]:
+    """Return the depths, the layers of a head, the tensors of all exits, and the pooling."""
+    if nested.exits is not None:
+        depths = tuple(range(1, encoder.layers + 1))
+        hidden, last = nested.exits
+        found = [
+            _of_two(hidden.format(i), last.format(i), "tanh")(fields, tensors, encoder, labels)
+            for i in range(encoder.layers)
+        ]
+        weights_of = dict(zip(depths, (weights for _, weights, _ in found), strict=True))
+        return depths, found[0][0], _under_our_names(weights_of), "cls"
+    layers, weights, pooling = _HEADS[kind](fields, tensors, encoder, labels)
+    depths = (encoder.layers,) if nested.kept is None else tuple(map(len, nested.kept))
+    return depths, layers, _under_our_names(dict.fromkeys(depths, weights)), pooling
+
+
+def _under_our_names(weights: Mapping[int, Sequence[Mapping[str, Tensor]]]) -> dict[str, Tensor]:
+    return {
+        f"exits.{depth}.head.{i}.{kind}": tensor
+        for depth, layers in weights.items()
+        for i, own in enumerate(layers)
+        for kind, tensor in own.items()
+    }
+
+
+def _texts(longest: int, between: int | None, pair: bool) -> tuple[TextConfig, TextConfig | None]:
+    """Return how long each text may be."""
+    if not pair:
+        return TextConfig(max_length=longest), None
+    first = longest // 4
+    return TextConfig(max_length=first), TextConfig(max_length=longest - first + (between is None))
 
 
 def _task(labels: tuple[str, ...]) -> dict[str, Any]:
@@ -94,8 +173,8 @@ def _task(labels: tuple[str, ...]) -> dict[str, Any]:
 
 def _checked(fields: Fields) -> str:
     """Return the kind of model; FormatError if a field cannot be followed."""
-    check_known(fields, known.CONFIG)
-    kind = fields.values.get("model_type")
+    check_known(fields, known.CONFIG | _OF_EXITS)
+    kind = _SAME_AS.get(str(fields.values.get("model_type")), fields.values.get("model_type"))
     if kind not in _HEADS:
         raise fields.error("model_type", f"one of {list(_HEADS)}, for classifiers of text")
     fields.require("problem_type", "single_label_classification", "regression")

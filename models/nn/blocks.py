@@ -36,6 +36,8 @@ class UnitConfig:
         stride: Of the convolution.
         activation: After the normalisation.
         squeeze: Inner channels of a squeeze-excitation after the activation; None for none.
+        padding: ``half``: half a kernel on each side. ``same``: as TensorFlow pads, which with a
+            stride puts the odd pixel at the end.
     """
 
     __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
@@ -45,6 +47,7 @@ class UnitConfig:
     stride: int = 1
     activation: Activation = "none"
     squeeze: SizeTable | None = None
+    padding: Literal["half", "same"] = "half"
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,15 @@ MEAN, VARIANCE = 0, 1
 SCALE, SHIFT = 0, 1
 
 
+def _padded(x: Tensor, kernel: int, stride: int) -> Tensor:
+    """Pad so that ceil(size / stride) pixels come out, the odd one of the zeros at the end."""
+    edges: list[int] = []
+    for size in (x.shape[3], x.shape[2]):
+        total = max(0, (-(-size // stride) - 1) * stride + kernel - size)
+        edges += [total // 2, total - total // 2]
+    return F.pad(x, edges)
+
+
 class ConvUnit(nn.Module):
     """A convolution, normalisation, activation and perhaps a squeeze-excitation.
 
@@ -73,7 +82,10 @@ class ConvUnit(nn.Module):
         """Map [batch, in, h, w] to [batch, out, h / stride, w / stride], rounded up."""
         groups = choice.inputs if self.config.out is None else 1
         weight = self.kernels[str(choice.kernel)][: choice.out, : choice.inputs]
-        return F.conv2d(x, weight, None, self.config.stride, choice.kernel // 2, groups=groups)
+        padding, stride = choice.kernel // 2, self.config.stride
+        if self.config.padding == "same" and stride > 1:
+            x, padding = _padded(x, choice.kernel, stride), 0
+        return F.conv2d(x, weight, None, stride, padding, groups=groups)
 
     def normalise(self, number: int, eps: float, x: Tensor) -> Tensor:
         """Normalise [batch, channels, h, w] by a set of statistics."""

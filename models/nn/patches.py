@@ -11,6 +11,7 @@ from pydantic import ConfigDict
 from torch import Tensor, nn
 
 from models.inputs.image import ImageInput
+from models.nn.padded import PaddedLayout
 from models.nn.ragged import Layout, Ragged
 
 
@@ -66,9 +67,14 @@ class PatchEmbedding(nn.Module):
     def forward(self, images: Tensor) -> Ragged:
         """Map images [batch, 3, height, width] to packed vectors [batch * tokens, hidden]."""
         patches = F.conv2d(images, self.weight, stride=self.size).flatten(2).transpose(1, 2)
-        prefix = self.prefix.expand(len(images), *self.prefix.shape)
+        prefix = self.prefix.expand(images.shape[0], *self.prefix.shape)
         x = torch.cat((prefix, patches + self.position), dim=1)
-        return Ragged(x.flatten(0, 1), Layout([x.shape[1]] * x.shape[0], x.device))
+        layout: Layout
+        if torch.compiler.is_exporting():  # the number of images stays open
+            layout = PaddedLayout(torch.ones(x.shape[:2], dtype=torch.bool, device=x.device))
+        else:
+            layout = Layout([x.shape[1]] * x.shape[0], x.device)
+        return Ragged(x.flatten(0, 1), layout)
 
     def macs(self) -> int:
         """Return the multiply-accumulates of one image."""

@@ -39,6 +39,7 @@ def estimated(
     subnets: Sequence[Subnet],
     batches: Iterable[Tensor],
     report: Callable[[], object] = lambda: None,
+    known: Convnet | None = None,
 ) -> Convnet:
     """Return the model with statistics for more subnets, and for its smallest and largest one.
 
@@ -49,6 +50,9 @@ def estimated(
         subnets: To be added; axes that make no difference may have any value.
         batches: Images, each of shape [rows, 3, height, width], normalised.
         report: Called after each batch.
+        known: Whose statistics stay as they are, and normalise what comes after, where blocks that
+            are run alike come first; None for the model itself, whose own are not used for that, as
+            they are of the same images.
 
     Raises:
         ValueError: If there is no image, or the model's scales and shifts belong to its statistics.
@@ -56,12 +60,13 @@ def estimated(
     if model.config.private_affine:
         raise ValueError(f"{model.name}: its scales belong to its statistics; none can be added")
     made = _with_subnets(model, [*(model.space.listed or ()), *subnets])
-    keeps = model.config.statistics == "path"
-    tree, known = _tree(made), _tree(model) if keeps else _Node(-1)
+    old = known or model
+    keeps = old.config.statistics == "path"
+    tree, there = _tree(made), _tree(old) if keeps else _Node(-1)
     rows = 0
     with torch.inference_mode():
         for batch in batches:
-            _visit(made, tree, known, batch)
+            _visit(made, tree, there, batch, known)
             rows += len(batch)
             report()
         if not rows:
@@ -69,7 +74,7 @@ def estimated(
         for i in range(len(made.blocks)):
             for unit in made.block(i).all_units:
                 unit.statistics.div_(rows)
-        _copy(made, tree, model, known)
+        _copy(made, tree, old, there)
     return made.eval().requires_grad_(False)
 
 
@@ -121,14 +126,28 @@ def _tree(model: Convnet) -> _Node:
     return root
 
 
-def _visit(model: Convnet, node: _Node, known: _Node | None, x: Tensor) -> None:
-    """Add a batch's statistics to every block after a node that has none yet."""
+def _visit(
+    model: Convnet, node: _Node, known: _Node | None, x: Tensor, kept: Convnet | None = None
+) -> None:
+    """Add a batch's statistics to every block after a node that has none yet.
+
+    Args:
+        model: Whose statistics these are.
+        node: Of the model.
+        known: The same of what is known, if it is.
+        x: What comes out of the node.
+        kept: Runs blocks that are known with their own statistics; None: with the batch's.
+    """
     for key, after in node.next.items():
         own = None if known is None else known.next.get(key)
         if own is not None and not _adds(after, own):
             continue
         number, choices = key
-        _visit(model, after, own, _run(model.block(number), choices, after.number, x))
+        if kept is not None and own is not None:
+            y = kept.block(number)(choices, own.number, x)
+        else:
+            y = _run(model.block(number), choices, after.number, x)
+        _visit(model, after, own, y, kept)
 
 
 def _adds(node: _Node, known: _Node) -> bool:

@@ -8,7 +8,7 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, Field
 
 from server.api.documentation import Spelling
-from server.api.ranking import unit_score
+from server.api.ranking import unit_scores
 from server.api.rheostat.text_schema import DocumentText, RankingReceipt
 from server.errors import RheostatError
 from server.rerank import Ranking
@@ -21,7 +21,11 @@ class CohereResult(BaseModel):
     """One document."""
 
     index: int
-    relevance_score: float = Field(ge=0, le=1, description="(1 + cosine with the query) / 2.")
+    relevance_score: float = Field(
+        ge=0,
+        le=1,
+        description="(1 + cosine with the query) / 2; of a cross-encoder its probability.",
+    )
     document: DocumentText | None = Field(default=None, description="With `return_documents`.")
 
 
@@ -79,12 +83,10 @@ def answer(
     request_id: str, ranking: Ranking, receipt: RankingReceipt, top_n: int | None
 ) -> CohereAnswer:
     """Spell a ranking as Cohere does."""
+    scores = unit_scores(ranking)
     return CohereAnswer(
         id=request_id,
-        results=[
-            CohereResult(index=i, relevance_score=unit_score(ranking.scores[i]))
-            for i in ranking.order[:top_n]
-        ],
+        results=[CohereResult(index=i, relevance_score=scores[i]) for i in ranking.order[:top_n]],
         meta=CohereMeta(
             api_version=CohereVersion(version="2"),
             billed_units=CohereUnits(search_units=math.ceil(len(ranking.scores) / _SEARCH_UNIT)),

@@ -55,6 +55,7 @@ _RUN_MODELS = frozenset(
         "/",
         "/embed",
         "/similarity",
+        "/predict",
     }
 )
 

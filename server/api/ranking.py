@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fastapi import Request, Response
 
+from models.tasks import Kind
 from server.api.answer import milliseconds, plan_receipt, receipt_headers, unless_gone
 from server.api.options import options_of
 from server.api.rheostat.schema import BudgetBody, Milliseconds
@@ -48,13 +50,24 @@ async def ranked(
     response: Response,
     tally: Tally,
     ranking_request: RankingRequest,
+    gives: tuple[Kind, ...] = ("embedding", "score"),
 ) -> tuple[Ranking, RankingReceipt]:
     """Rank texts; put the receipt's main figures into the response's headers.
+
+    Args:
+        service: Answers.
+        request: Of the client.
+        response: To it.
+        tally: Told the model.
+        ranking_request: What is asked.
+        gives: Kinds of answers that may rank.
 
     Raises:
         RheostatError: As `server.rerank.rerank`; UnknownModelError.
     """
-    served = service.models_of(caller_of(request)).choose(ranking_request.model, "text")
+    served = service.models_of(caller_of(request)).choose(
+        ranking_request.model, "text", gives=gives
+    )
     tally.model = served.name
     question = options_of(request).question(
         caller_of(request),
@@ -78,14 +91,27 @@ async def ranked(
     return ranking, receipt
 
 
-def unit_score(cosine: float) -> float:
-    """Return a cosine as a score from 0 to 1, for protocols that promise one.
+def unit_scores(ranking: Ranking) -> list[float]:
+    """Return the scores as numbers from 0 to 1, for protocols that promise such.
 
-    Of the ways to map -1..1 to 0..1, the straight line keeps order, ties and differences, has no
-    parameter and can be undone; a sigmoid, which suits a cross-encoder's logits, would leave only
-    0.27 to 0.73. Rounding may have left a cosine a little outside.
+    Of the ways to map a cosine's -1..1 to 0..1, the straight line keeps order, ties and
+    differences, has no parameter and can be undone; a sigmoid, which is what cross-encoders'
+    logits are trained for, would leave only 0.27 to 0.73. Rounding may have left a cosine a little
+    outside.
     """
-    return min(1.0, max(0.0, (1.0 + cosine) / 2.0))
+    if ranking.scale == "logit":
+        return probabilities(ranking.scores)
+    return [min(1.0, max(0.0, (1.0 + cosine) / 2.0)) for cosine in ranking.scores]
+
+
+def own_scores(ranking: Ranking, raw: bool) -> list[float]:
+    """Return cosines as they are, and logits as numbers from 0 to 1 unless they are wanted raw."""
+    return ranking.scores if raw or ranking.scale == "cosine" else probabilities(ranking.scores)
+
+
+def probabilities(logits: Sequence[float]) -> list[float]:
+    """Return the logistic function of each number."""
+    return [0.5 * (1.0 + math.tanh(0.5 * logit)) for logit in logits]  # which never overflows
 
 
 def _receipt(served: Served, ranking: Ranking) -> RankingReceipt:

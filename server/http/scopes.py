@@ -50,6 +50,7 @@ SCOPES: Mapping[str, KeyScope | None] = {
     "/": _INFER,
     "/embed": _INFER,
     "/similarity": _INFER,
+    "/predict": _INFER,
     "/tokenize": _INFER,
     "/decode": _INFER,
     "/info": _INFER,

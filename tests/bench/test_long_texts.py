@@ -16,6 +16,7 @@ from tests.tiny_text import write_text_checkpoint
 ROOT = Path(__file__).parents[2]
 _TOKENISES = {  # every path that posts texts; those beside it take ids, images, or nothing to read
     *("/v1/infer", "/v1/embeddings", "/embeddings", "/v1/similarity", "/similarity"),
+    "/predict",
     *("/v1/rerank", "/v2/rerank", "/rerank", "/embed", "/", "/tokenize"),
     "/v2/models/{model}/infer",
 }

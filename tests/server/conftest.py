@@ -23,6 +23,7 @@ from server.served import Served
 from server.settings import DATA, PREFIX, Settings
 from tests.server.written import Written
 from tests.tiny import write_checkpoint
+from tests.tiny_headed import CLASSIFIER, CROSS_ENCODER, write_classifier, write_cross_encoder
 from tests.tiny_text import write_text_checkpoint
 
 MAX_IMAGES = 4
@@ -80,6 +81,17 @@ def text_settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     write_checkpoint(folder / "tiny")
     write_text_checkpoint(folder / "tiny-text")
     return Settings(models=folder, max_texts=6, policy="fixed")
+
+
+@pytest.fixture(scope="session")
+def all_settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """Models that give vectors, classes and scores of texts, beside one that takes images."""
+    folder = tmp_path_factory.mktemp("all-models")
+    write_checkpoint(folder / "tiny")
+    write_text_checkpoint(folder / "tiny-text")
+    write_classifier(folder / CLASSIFIER)
+    write_cross_encoder(folder / CROSS_ENCODER)
+    return Settings(models=folder, max_texts=6, policy="fixed", default_models="tiny-text")
 
 
 @pytest.fixture(scope="session")

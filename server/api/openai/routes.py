@@ -45,7 +45,7 @@ def routes(service: Service, max_texts: int) -> APIRouter:
         with service.metrics.request() as tally:
             body = await read_json(request, EmbeddingsBody)
             caller = caller_of(request)
-            served = service.models_of(caller).choose(body.model, "text")
+            served = service.models_of(caller).choose(body.model, "text", gives=("embedding",))
             tally.model = served.name
             texts = _passages(body, max_texts, side_prompt(served, body.side, body.prompt))
             question = options_of(request).question(

@@ -17,7 +17,7 @@ from server.api import cohere
 from server.api.body import check_count, read_json
 from server.api.cohere import COHERE, CohereAnswer
 from server.api.documentation import OWN, errors, inlined, request_docs
-from server.api.ranking import RankingRequest, ranked
+from server.api.ranking import RankingRequest, own_scores, ranked
 from server.api.request_body import RequestBody
 from server.api.rheostat.text_schema import (
     DocumentText,
@@ -78,7 +78,9 @@ def routes(service: Service, max_texts: int) -> APIRouter:
                 body.preferences,
                 body.priority,
             )
-            ranking, receipt = await ranked(service, request, response, tally, ranking_request)
+            ranking, receipt = await ranked(
+                service, request, response, tally, ranking_request, ("embedding",)
+            )
         return SimilarityAnswer(scores=ranking.scores, receipt=receipt)
 
     async def rank(request: Request, response: Response) -> RerankAnswer | list[TeiRank]:
@@ -90,9 +92,9 @@ def routes(service: Service, max_texts: int) -> APIRouter:
             body = await read_json(request, RerankBody)
             ranking_request = _ranking_request(body, max_texts, body.truncate)
             ranking, receipt = await ranked(service, request, response, tally, ranking_request)
+        scores = own_scores(ranking, body.raw_scores)
         results = [
-            RankedDocument(index=i, relevance_score=ranking.scores[i])
-            for i in ranking.order[: body.top_n]
+            RankedDocument(index=i, relevance_score=scores[i]) for i in ranking.order[: body.top_n]
         ]
         if body.return_documents:
             for one in results:

@@ -253,11 +253,10 @@ class RerankBody(_TextBody):
     max_chunks_per_doc: int | None = Field(
         default=None,
         gt=0,
-        description="Cohere 1's. A document is always one chunk here: longer ones are cut at the "
-        "end instead of being refused.",
+        description="Cohere 1's. A document is one chunk here: longer ones are cut at the end.",
     )
     raw_scores: bool = Field(
-        default=False, description="Infinity's. Not used: cosines have one scale."
+        default=False, description="A cross-encoder's logits as scores; cosines stay as they are."
     )
     texts: None = Field(default=None, description="TEI's, instead of `documents`.")
     query_prompt: Name | None = Field(default=None, description="Template for the query.")
@@ -286,7 +285,9 @@ class RankedDocument(BaseModel):
     """One document."""
 
     index: int
-    relevance_score: float = Field(description="Cosine with the query, -1..1.")
+    relevance_score: float = Field(
+        description="Cosine with the query, -1..1; of a cross-encoder its probability, 0..1."
+    )
     document: DocumentText | None = None
 
 

@@ -7,7 +7,7 @@ headers or in a field ``budget``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 from fastapi import APIRouter, Request, Response
@@ -17,7 +17,7 @@ from server.api.body import read_json
 from server.api.dimensions import fixed_dimensions
 from server.api.documentation import errors, inlined, request_docs
 from server.api.options import options_of
-from server.api.ranking import RankingRequest, ranked, unit_score
+from server.api.ranking import RankingRequest, ranked, unit_scores
 from server.api.tei.form import TEI, check_any, form
 from server.api.tei.schema import (
     EmbedBody,
@@ -51,7 +51,17 @@ TIMING_HEADERS = (
 )
 _HEALTH_PATHS = ("/health", "/ping")
 FORMS = dict.fromkeys(
-    (*_EMBED_PATHS, *_HEALTH_PATHS, "/rerank", "/similarity", "/tokenize", "/decode", "/info"), form
+    (
+        *_EMBED_PATHS,
+        *_HEALTH_PATHS,
+        "/rerank",
+        "/similarity",
+        "/predict",
+        "/tokenize",
+        "/decode",
+        "/info",
+    ),
+    form,
 )
 
 
@@ -64,7 +74,9 @@ def routes(service: Service, settings: Settings) -> APIRouter:
         """Embed texts with the best subnet that the budget allows."""
         with service.metrics.request() as tally:
             body = await read_json(request, EmbedBody)
-            served = service.models_of(caller_of(request)).choose(body.model, "text")
+            served = service.models_of(caller_of(request)).choose(
+                body.model, "text", gives=("embedding",)
+            )
             tally.model = served.name
             check_any(request, "inputs", body.inputs)
             texts = passages("inputs", body.inputs, settings.max_texts, body.prompt_name, body.side)
@@ -80,7 +92,7 @@ def routes(service: Service, settings: Settings) -> APIRouter:
             )
         response.headers.update(receipt_headers(served, answer.selection))
         response.headers.update(
-            _timing(answer.seconds, answer.backend, texts, sum(answer.num_tokens))
+            timing_headers(answer.seconds, answer.backend, texts, sum(answer.num_tokens))
         )
         return [next(iter(outputs.values())).tolist() for outputs in answer.outputs]
 
@@ -113,10 +125,12 @@ def routes(service: Service, settings: Settings) -> APIRouter:
                 body.budget,
                 priority=body.priority,
             )
-            ranking, _ = await ranked(service, request, response, tally, ranking_request)
+            ranking, _ = await ranked(
+                service, request, response, tally, ranking_request, ("embedding",)
+            )
         texts = [ranking_request.query, *ranking_request.documents]
         response.headers.update(
-            _timing(ranking.seconds, service.backend_name, texts, ranking.num_tokens)
+            timing_headers(ranking.seconds, service.backend_name, texts, ranking.num_tokens)
         )
         return ranking.scores
 
@@ -150,20 +164,27 @@ async def rerank(
     ranking, _ = await ranked(service, request, response, tally, ranking_request)
     texts = [ranking_request.query, *ranking_request.documents]
     response.headers.update(
-        _timing(ranking.seconds, service.backend_name, texts, ranking.num_tokens)
+        timing_headers(ranking.seconds, service.backend_name, texts, ranking.num_tokens)
     )
-    score: Callable[[float], float] = float if body.raw_scores else unit_score
-    ranks = [TeiRank(index=i, score=score(ranking.scores[i])) for i in ranking.order]
+    scores = ranking.scores if body.raw_scores else unit_scores(ranking)
+    ranks = [TeiRank(index=i, score=scores[i]) for i in ranking.order]
     if body.return_text:
         for rank in ranks:
             rank.text = body.texts[rank.index]
     return ranks
 
 
-def _timing(
+def timing_headers(
     seconds: Mapping[Stage, float], backend: str, texts: Sequence[Passage], num_tokens: int
 ) -> dict[str, str]:
-    """Return TEI's headers; times are whole milliseconds."""
+    """Return TEI's headers; times are whole milliseconds.
+
+    Args:
+        seconds: Per stage.
+        backend: What ran the model.
+        texts: Of the request.
+        num_tokens: That were read.
+    """
     total = _milliseconds(seconds[Stage.TOTAL])
     num_characters = sum(len(text.content) for text in texts if isinstance(text.content, str))
     values = (

@@ -6,9 +6,19 @@ clients send such. ``model``, ``budget`` and ``priority`` are ours.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_serializer,
+)
+from pydantic_core import PydanticCustomError
 
 from models.inputs.content import Side
 from server.api.request_body import RequestBody
@@ -103,8 +113,38 @@ class TeiRerankBody(_RunBody, _Cut):
 
     query: str
     texts: Annotated[list[str], Field(fail_fast=True)]
-    raw_scores: bool = Field(default=False, description="Cosines, -1..1, as scores.")
+    raw_scores: bool = Field(
+        default=False, description="Cosines, or a cross-encoder's logits, as scores."
+    )
     return_text: bool = Field(default=False, description="Repeat the texts in the answer.")
+
+
+def _sequence(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    try:
+        return check(value)
+    except ValidationError:  # of a text and of lists, each with a path of its own
+        raise PydanticCustomError(
+            "sequences", "Input should be a text, a pair of texts, or a list of [text] and of pairs"
+        ) from None
+
+
+_Sequence: TypeAlias = Annotated[list[str], Field(min_length=1, max_length=2)]
+
+
+class PredictBody(_RunBody, _Cut):
+    """Texts, or pairs of texts, to classify."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"inputs": "I like it"}, {"inputs": [["a"], ["b"]]}]}
+    )
+
+    inputs: Annotated[
+        str | _Sequence | Annotated[list[_Sequence], Field(fail_fast=True)],
+        WrapValidator(_sequence),
+    ] = Field(
+        description="A text, a pair `[text, text]`, or several: `[[text], [text]]`, or of pairs."
+    )
+    raw_scores: bool = Field(default=False, description="Logits as scores, not probabilities.")
 
 
 class TokenizeBody(_Lenient):
@@ -134,8 +174,18 @@ class TeiRank(BaseModel):
     """One text of a ranking."""
 
     index: int
-    score: float = Field(description="(1 + cosine with the query) / 2, or the cosine itself.")
+    score: float = Field(
+        description="(1 + cosine with the query) / 2, or a cross-encoder's probability; with "
+        "`raw_scores` the cosine or logit itself."
+    )
     text: str | None = Field(default=None, description="With `return_text`.")
+
+
+class Prediction(BaseModel):
+    """A class, and how likely it is."""
+
+    score: float = Field(description="Probability; with `raw_scores` the logit.")
+    label: str
 
 
 class SimpleToken(BaseModel):
@@ -154,10 +204,23 @@ class Pooling(BaseModel):
     pooling: str | None
 
 
-class ModelType(BaseModel):
-    """What the model is for."""
+class Labels(BaseModel):
+    """Classes by number, and numbers by class."""
 
-    embedding: Pooling
+    id2label: dict[str, str]
+    label2id: dict[str, int]
+
+
+class ModelType(BaseModel):
+    """What the model is for: one of these."""
+
+    embedding: Pooling | None = None
+    classifier: Labels | None = None
+    reranker: Labels | None = None
+
+    @model_serializer(mode="wrap")
+    def _only_given(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in serialise(self).items() if value is not None}
 
 
 class TeiInfo(BaseModel):

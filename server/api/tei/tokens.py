@@ -16,8 +16,10 @@ from server.api.body import read_json
 from server.api.dimensions import allowed_dimensions
 from server.api.documentation import errors, inlined, request_docs
 from server.api.tei.form import TEI, check_any
+from server.api.tei.predict import ONE_LABEL
 from server.api.tei.schema import (
     DecodeBody,
+    Labels,
     ModelType,
     Pooling,
     SimpleToken,
@@ -87,14 +89,12 @@ def routes(service: Service, settings: Settings) -> APIRouter:
     async def info(request: Request, model: str | None = None) -> TeiInfo:
         """Describe the model and the limits."""
         served, model_input = _text_model(service, request, model)
-        said = served.manifest.config.get("pooling")
-        pooling = "+".join(said) if isinstance(said, list) else said
         return TeiInfo(
             model_id=served.name,
             model_sha=served.manifest.files[WEIGHTS].sha256,
             model_dtype="float32",
             served_model_name=served.name,
-            model_type=ModelType(embedding=Pooling(pooling=_POOLING.get(str(pooling), pooling))),
+            model_type=_model_type(served),
             max_concurrent_requests=settings.max_queue,
             max_input_length=model_input.config.max_length,
             max_batch_tokens=settings.max_batch_tokens,
@@ -106,6 +106,23 @@ def routes(service: Service, settings: Settings) -> APIRouter:
         )
 
     return router
+
+
+def _model_type(served: Served) -> ModelType:
+    """Return what a model is for, as TEI says it."""
+    for task in served.elastic.tasks.values():
+        if task.kind in ("classes", "score"):
+            names = task.labels or (ONE_LABEL,)
+            labels = Labels(
+                id2label={str(i): name for i, name in enumerate(names)},
+                label2id={name: i for i, name in enumerate(names)},
+            )
+            if task.kind == "score" and served.pair is not None:
+                return ModelType(reranker=labels)
+            return ModelType(classifier=labels)
+    said = served.manifest.config.get("pooling")
+    pooling = "+".join(said) if isinstance(said, list) else said
+    return ModelType(embedding=Pooling(pooling=_POOLING.get(str(pooling), pooling)))
 
 
 def _text_model(service: Service, request: Request, name: str | None) -> tuple[Served, TextInput]:

@@ -174,3 +174,56 @@ def test_an_alias_is_no_name_for_a_model_that_is_loaded_later(
         write_text_checkpoint(folder / "text", REAL)
         assert client.post(f"/v1/models/{REAL}/load").status_code == 409
         assert client.get(f"/v1/models/{REAL}").json()["root"] == "tiny"
+
+
+OWN = "acme/deep/model"
+
+
+@pytest.fixture(scope="module")
+def own_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    """A client of an app with a model that has slashes in its manifest's name."""
+    folder = tmp_path_factory.mktemp("own")
+    write_text_checkpoint(folder / "text", OWN)
+    write_checkpoint(folder / "tiny")
+    url = f"sqlite:///{folder / 'c.db'}"
+    settings = Settings(
+        models=folder, aliases=f"text-embedding-ada-002={OWN}", policy="fixed", database=url
+    )
+    settings = settings.model_copy(update={"profiles": folder / "profiles"})
+    with TestClient(create_app(settings)) as client:
+        yield client
+
+
+@pytest.mark.parametrize("name", [OWN, "acme%2Fdeep%2Fmodel", "text-embedding-ada-002"])
+def test_a_manifest_may_name_a_model_with_slashes_at_every_protocol(
+    own_client: TestClient, name: str
+) -> None:
+    spelled = name.replace("%2F", "/")
+    assert own_client.get(f"/v1/models/{name}").json()["root"] == OWN
+    body = {"model": spelled, "input": "w1"}
+    assert own_client.post("/v1/embeddings", json=body).json()["model"] == OWN
+    assert len(own_client.post("/embed", json={"model": spelled, "inputs": "w1"}).json()) == 1
+    assert own_client.get("/info", params={"model": spelled}).json()["model_id"] == OWN
+    tensor = {"name": "text", "shape": [1], "datatype": "BYTES", "data": ["w1"]}
+    answer = own_client.post(f"/v2/models/{name}/infer", json={"inputs": [tensor]}).json()
+    assert answer["model_name"] == OWN
+    for path in ("/ready", "/config", "/versions/1/ready"):
+        assert own_client.get(f"/v2/models/{name}{path}").json()["name"] == OWN
+    ranked = own_client.post("/v1/rerank", json={"model": spelled, "query": "w1", "texts": ["w2"]})
+    assert ranked.status_code == 200
+
+
+def test_a_model_with_slashes_is_reloaded_and_has_a_series_and_a_profile(
+    own_client: TestClient,
+) -> None:
+    assert own_client.post(f"/v1/models/{OWN}/reload").json()["model"] == OWN
+    assert own_client.post(f"/v1/models/{OWN}/unload").json()["model"] == OWN
+    assert own_client.post(f"/v1/models/{OWN}/load").json()["model"] == OWN
+    assert f'model="{OWN}"' in own_client.get("/metrics").text
+
+
+@pytest.mark.parametrize("name", ["acme/reload", "acme/versions/1"])
+def test_a_manifests_name_that_ends_as_a_path_does_is_refused(tmp_path: Path, name: str) -> None:
+    write_text_checkpoint(tmp_path / "text", name)
+    with pytest.raises(CatalogError, match="is no name: its end has a meaning in paths"):
+        create_app(Settings(models=tmp_path, policy="fixed", database="sqlite://"))

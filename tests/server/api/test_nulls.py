@@ -13,6 +13,7 @@ from server.api.kserve.inference import Parameters
 from server.app import create_app
 from server.settings import Settings
 from tests.server.samples import form, image, text_of
+from tests.tiny_headed import CLASSIFIER
 
 Body = dict[str, Any]
 JSON = "application/json"
@@ -33,6 +34,7 @@ BODIES: dict[str, list[Body]] = {
     "/": [{"inputs": "w1"}],
     "/embed": [{"inputs": "w1"}],
     "/similarity": [{"inputs": {"source_sentence": "w1", "sentences": ["w2"]}}],
+    "/predict": [{"model": CLASSIFIER, "inputs": "w1"}],
     "/tokenize": [{"inputs": "w1"}],
     "/decode": [{"ids": [2, 8, 3]}],
     "/v2/models/{model}/infer": [
@@ -49,12 +51,10 @@ OTHER_EACH_TIME = {
 
 
 @pytest.fixture(scope="module")
-def admin(
-    text_settings: Settings, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[TestClient]:
+def admin(all_settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     """A client that may do everything; with keys, so that making one changes nothing."""
     database = f"sqlite:///{tmp_path_factory.mktemp('nulls') / 'clients.db'}"
-    own = text_settings.model_copy(update={"database": database})
+    own = all_settings.model_copy(update={"database": database})
     with TestClient(create_app(own)) as client:
         key = client.post("/v1/keys", json={"scopes": ["admin", "infer", "metrics"]}).json()["key"]
         client.headers["authorization"] = f"Bearer {key}"

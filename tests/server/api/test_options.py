@@ -13,9 +13,12 @@ from fastapi.testclient import TestClient
 from search.budget import Budget
 from server.api.options import LIMITS, NONE, READ_TIMEOUT, Options, read_options, runs_model
 from server.api.rheostat.schema import BudgetBody
+from server.app import create_app
 from server.clients.caller import ANYONE
 from server.errors import InvalidRequestError
+from server.settings import Settings
 from tests.server.samples import form, image, text_of
+from tests.tiny_headed import CLASSIFIER
 
 TEXT_MODEL, IMAGE_MODEL = "tiny-text", "tiny"
 TENSOR = {"name": "text", "shape": [1], "datatype": "BYTES", "data": ["w1 w2"]}
@@ -40,10 +43,18 @@ RUNNING: Mapping[str, list[dict[str, Any]]] = {
     "/": [{"json": {"inputs": "w1"}}],
     "/embed": [{"json": {"inputs": "w1"}}],
     "/similarity": [{"json": {"inputs": {"source_sentence": "w1", "sentences": ["w2"]}}}],
+    "/predict": [{"json": {"model": CLASSIFIER, "inputs": "w1"}}],
     "/v2/models/{model:path}/infer": [{"json": {"inputs": [TENSOR]}}],
     "/v2/models/{model:path}/versions/{version}/infer": [{"json": {"inputs": [TENSOR]}}],
 }
 CASES = [(path, i) for path, bodies in RUNNING.items() for i in range(len(bodies))]
+
+
+@pytest.fixture(scope="module")
+def text_client(all_settings: Settings) -> Iterator[TestClient]:
+    """A client of an app with models for every path."""
+    with TestClient(create_app(all_settings)) as client:
+        yield client
 
 
 def routes(client: TestClient) -> Iterator[tuple[str, str]]:

@@ -25,6 +25,7 @@ SIMPLE = {
     "/",
     "/embed",
     "/similarity",
+    "/predict",
     "/tokenize",
     "/decode",
     "/v1/keys",
