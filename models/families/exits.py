@@ -147,6 +147,7 @@ class Exits(nn.Module):
         self.static = self.make_static() if config.depths[0] == 0 else None
         self.bits = config.bits[-1]
         self._text: TextInput | None = None
+        self._costs: dict[tuple[object, ...], Cost] = {}  # planning is on the path of requests
 
     def variant(self, choices: Mapping[str, Value]) -> Exits:
         """Return the model with its layers' weights in other bits; all others are shared."""
@@ -254,7 +255,7 @@ class Exits(nn.Module):
         if depth == 0 and self.static is not None:
             answer = self.static.answer("text", dim, length)
             return Plan(dict.fromkeys(wanted_tasks(self.tasks, tasks), answer))
-        cost = self._cost(self._embedding_cost)
+        cost = Cost(bytes=bytes_of(self.embedding))
         step = Step(("embed",), self.embedding, ("text",), cost)
         groups, units = self.widths(subnet)
         for i in range(depth):
@@ -269,19 +270,11 @@ class Exits(nn.Module):
         answer = Step(("exit", depth, dim), run, (step,), cost, raw)
         return Plan(dict.fromkeys(wanted_tasks(self.tasks, tasks), answer))
 
-    @cached_property
-    def _costs(self) -> dict[tuple[object, ...], Cost]:
-        """Costs known so far: planning is on the path of requests, and sizes are few."""
-        return {}
-
     def _cost(self, count: Callable[..., Cost], *where: int) -> Cost:
         key = (count.__name__, *where)
         if key not in self._costs:
             self._costs[key] = count(*where)
         return self._costs[key]
-
-    def _embedding_cost(self) -> Cost:
-        return Cost(bytes=bytes_of(self.embedding))
 
     def _layer_cost(self, i: int, groups: int, units: int, length: int, bits: int) -> Cost:
         layer = self.layers[i]
