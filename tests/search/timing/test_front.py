@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from models.space import Value
 from search.finders import Finders
 from search.timing.front import ahead, front, hopeful
 from search.timing.profile import LatencyProfile
@@ -46,7 +47,7 @@ def test_weights_that_are_near_the_front_are_hoped_for_and_those_far_from_it_are
         cells.value[same] = table.cells[task].value[same]
     finders = Finders(model, replace(table, cells=kept))
     finder, profile = finders.at(SHAPES), random_profile(finders.functions)
-    hoped_for: dict[float, set[object]] = {}
+    hoped_for: dict[float, set[Value]] = {}
     for factor in (0.5, 1.1, 4.0):
         seconds = profile.seconds.copy()
         for (takes, key), curve in profile.curves.items():
