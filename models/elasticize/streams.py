@@ -21,7 +21,7 @@ from models.nn.transformer import Layer
 
 
 class Stack:
-    """A model of one input in three parts: what is before its layers, these, and what is after."""
+    """A model in three parts: what is before its layers, these, and what is after."""
 
     def __init__(self, model: Any, task: str | None = None) -> None:
         """Split the plan of the whole model.
@@ -34,7 +34,7 @@ class Stack:
             ValueError: If its layers are not one run of steps.
         """
         self.layers = layers_of(model)
-        (self.input,) = model.inputs
+        self._inputs = tuple(model.inputs)
         task = task or next(iter(model.tasks))
         steps = model.plan(model.space.largest, model.inputs.plan_shapes(), [task]).steps
         first, last = (place(steps, layer) for layer in (self.layers[0], self.layers[-1]))
@@ -43,9 +43,14 @@ class Stack:
         self._before, self._after = steps[:first], steps[last + 1 :]
         self._entry, self._end = steps[first].operands[0], steps[last]
 
-    def enter(self, values: Value) -> Ragged:
-        """Return what enters the first layer for a batch of the model's input."""
-        entered = _walk(self._before, {}, {self.input: values})[self._entry.identity]
+    def enter(self, values: Value | Mapping[str, Value]) -> Ragged:
+        """Return what enters the first layer for a batch of the model's inputs.
+
+        Args:
+            values: By input; of a model of one input, also its values alone.
+        """
+        given = values if isinstance(values, Mapping) else {self._inputs[0]: values}
+        entered = _walk(self._before, {}, given)[self._entry.identity]
         assert isinstance(entered, Ragged)
         return entered
 

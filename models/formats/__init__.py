@@ -46,8 +46,13 @@ def read(folder: Path, name: str, **choices: Unpack[Choices]) -> Exits:
             raise FormatError(str(error)) from None
 
 
-def read_any(folder: Path, name: str) -> Exits | Headed:
+def read_any(folder: Path, name: str, pair: bool = False) -> Exits | Headed:
     """Read a public folder of an encoder or classifier of texts or images, as its files tell.
+
+    Args:
+        folder: Of transformers or sentence-transformers.
+        name: What clients call the model.
+        pair: Whether a classifier of texts compares two of them, which no file says.
 
     Raises:
         FormatError: If a file is missing, or says something that cannot be expressed exactly.
@@ -59,7 +64,7 @@ def read_any(folder: Path, name: str) -> Exits | Headed:
                 return vision.read(folder, name)
             (architecture, *_) = fields.values.get("architectures") or [""]
             if str(architecture).endswith("ForSequenceClassification"):
-                return sequence_classifiers.read(folder, name)
+                return sequence_classifiers.read(folder, name, pair=pair)
     return read(folder, name)
 
 

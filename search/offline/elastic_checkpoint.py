@@ -41,6 +41,7 @@ def elasticize(
     about: Mapping[str, Any],
     clock: Callable[[], float],
     report: Callable[[str], None],
+    pair: bool = False,
 ) -> list[Point]:
     """Make a public model elastic on a user's data and write a checkpoint.
 
@@ -53,6 +54,7 @@ def elasticize(
         about: What the data is; an earlier run in ``out`` must have had the same.
         clock: In seconds.
         report: Told what is being done, often.
+        pair: Whether a classifier of texts compares two of them.
 
     Returns:
         The front, cheapest first.
@@ -64,10 +66,10 @@ def elasticize(
     """
     started = clock()
     report("reading the model")
-    base = whole_model(source, name)
+    base = whole_model(source, name, pair=pair)
     report("answering held-out items")
     material = read(whole_of(base, options, clock))
-    base = whole_model(source, name, (material.task, material.metric))
+    base = whole_model(source, name, (material.task, material.metric), pair)
     told = {
         "model": digest(tensor.numpy() for tensor in base.state_dict().values()),
         "metric": material.metric,
@@ -85,15 +87,18 @@ def elasticize(
     return front
 
 
-def whole_model(source: Path, name: str, task: tuple[str, Metric] | None = None) -> Any:
+def whole_model(
+    source: Path, name: str, task: tuple[str, Metric] | None = None, pair: bool = False
+) -> Any:
     """Read a public folder without anything elastic but the size of its vectors.
 
     Args:
         source: The folder.
         name: Of the model.
         task: Name and metric of its one task; None if they are not known yet.
+        pair: Whether a classifier of texts compares two of them.
     """
-    model = formats.read_any(source, name)
+    model = formats.read_any(source, name, pair)
     if isinstance(model, Exits):
         choices: dict[str, Any] = {"depths": (model.config.depths[-1],)}
         if task is not None:

@@ -14,7 +14,7 @@ from random import Random
 from typing import Any, TypeAlias, TypeVar
 
 from models.files import reading
-from models.tasks import Metric
+from models.tasks import Kind, Metric
 from models.train.texts import ScoredPair, normal
 from search.offline.converting import read_pairs
 from search.offline.csv_rows import rows_of
@@ -22,7 +22,13 @@ from search.offline.errors import DataError
 from search.offline.image_files import read_images
 from search.offline.splitting import LEAST_HELD_OUT, MOST_MEASURED, Split
 from search.offline.whole import Whole
-from search.quality.agreement import AgreementQuality, ClassesQuality, ProbeQuality, agreement
+from search.quality.agreement import (
+    AgreementQuality,
+    ClassesQuality,
+    ProbeQuality,
+    RankScoreQuality,
+    agreement,
+)
 from search.quality.embeddings import Evaluation, SimilarityQuality
 from search.quality.items import Item
 
@@ -145,12 +151,20 @@ def _of_pairs(path: Path, added: list[str], rng: Random) -> Reading:
     split = Split(read_pairs(path), _pair, _pair, rng)
 
     def make(whole: Whole) -> Material:
-        if whole.task.kind != "embedding":
-            raise DataError(f"--data={path}: rated pairs need a model of vectors, not of classes")
-        fit, choose, report = split.within(whole)
+        if whole.task.kind not in ("embedding", "score"):
+            raise DataError(
+                f"--data={path}: rated pairs need a model of vectors or of scores, not of "
+                f"{whole.task.kind}"
+            )
+        is_score = whole.task.kind == "score"
+        fit, choose, report = split.within(whole, _together if is_score else None)
         for name, part in (("choosing", choose), ("reporting", report)):
             if len(part) < 4 or len({pair.score for pair in part}) < 2:
                 raise DataError(f"{path}: too few pairs of different scores are left for {name}")
+        if is_score:
+            if added:
+                raise DataError("--texts: a model of pairs is fitted on pairs alone")
+            return _of_scores(whole, fit, choose, report)
         of_fit = list(dict.fromkeys(text for pair in fit for text in pair[:2]))
         return Material(
             fit=_clean([*of_fit, *added], [t for pair in (*choose, *report) for t in pair[:2]]),
@@ -162,6 +176,28 @@ def _of_pairs(path: Path, added: list[str], rng: Random) -> Reading:
         )
 
     return make
+
+
+def _together(pair: ScoredPair) -> tuple[tuple[str, str]]:
+    """Return a pair as the one item that a model of scores takes."""
+    return (pair[:2],)
+
+
+def _of_scores(
+    whole: Whole,
+    fit: Sequence[ScoredPair],
+    choose: Sequence[ScoredPair],
+    report: Sequence[ScoredPair],
+) -> Material:
+    """Return what compares a cross-encoder's scores with ratings."""
+    chosen, reported = (
+        RankScoreQuality([pair[:2] for pair in part], [pair.score for pair in part])
+        for part in (choose, report)
+    )
+    sizes = {"fit": len(fit), "choose": len(choose), "report": len(report)}
+    return Material(
+        [pair[:2] for pair in fit], chosen, reported, whole.task.name, "spearman", sizes
+    )
 
 
 def _of_labels(path: Path, added: list[str], rng: Random) -> Reading:
@@ -188,15 +224,18 @@ def _unlabelled(split: Split[Item], added: Sequence[str]) -> Reading:
         fit, choose, report = split.within(whole)
         answers = whole.answers([*choose, *report])
         chosen, reported = answers[: len(choose)], answers[len(choose) :]
-        is_classes = whole.task.kind == "classes"
+        kind = whole.task.kind
+        reporting: Mapping[Kind, Callable[[], Evaluation]] = {
+            "classes": lambda: ClassesQuality(report, reported.argmax(axis=1).tolist()),
+            "score": lambda: RankScoreQuality(report, reported.tolist()),
+            "embedding": lambda: AgreementQuality(report, reported),
+        }
         return Material(
             fit=_clean([*fit, *added], [*choose, *report]),
-            choose=agreement(whole.task.kind, choose, chosen),
-            report=ClassesQuality(report, reported.argmax(axis=1).tolist())
-            if is_classes
-            else AgreementQuality(report, reported),
-            task=whole.task.name if is_classes else "similarity",
-            metric="agreement",
+            choose=agreement(kind, choose, chosen),
+            report=reporting[kind](),
+            task="similarity" if kind == "embedding" else whole.task.name,
+            metric="spearman" if kind == "score" else "agreement",
             sizes={"fit": len(fit) + len(added), "choose": len(choose), "report": len(report)},
         )
 
@@ -210,6 +249,10 @@ def _labelled(split: Split[tuple[Item, str]], added: Sequence[str], path: Path) 
         fit, choose, report = split.within(whole)
         examples = fit[:MOST_MEASURED]
         quality: list[Evaluation]
+        if whole.task.kind == "score":
+            raise DataError(
+                f"--data={path}: a model of scores needs a .tsv of rated pairs, or texts"
+            )
         if whole.task.kind == "classes":
             place = {label: i for i, label in enumerate(whole.task.labels)}
             for _, label in (*fit, *choose, *report):

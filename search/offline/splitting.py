@@ -38,13 +38,21 @@ class Split(Generic[T]):
         self._items_of = items_of
         self._parts = parts(entries, texts_of, rng)
 
-    def within(self, whole: Whole) -> tuple[list[T], list[T], list[T]]:
-        """Return the parts that fit, choose and report, as far as there is time for them."""
+    def within(
+        self, whole: Whole, items_of: Callable[[T], Sequence[Item]] | None = None
+    ) -> tuple[list[T], list[T], list[T]]:
+        """Return the parts that fit, choose and report, as far as there is time for them.
+
+        Args:
+            whole: The whole model.
+            items_of: What is run of an entry, in place of what was said.
+        """
         fit, choose, report = self._parts
+        items_of = items_of or self._items_of
         return (
             fit,
-            whole.within(choose[:MOST_CHOOSING], self._items_of, whole.choosing, LEAST_HELD_OUT),
-            whole.within(report[:MOST_MEASURED], self._items_of, whole.reporting, LEAST_HELD_OUT),
+            whole.within(choose[:MOST_CHOOSING], items_of, whole.choosing, LEAST_HELD_OUT),
+            whole.within(report[:MOST_MEASURED], items_of, whole.reporting, LEAST_HELD_OUT),
         )
 
 

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import torch
 
 from models.elasticize.streams import Stack
+from models.inputs import Inputs
 from models.tasks import Task
 from search.offline.options import RunOptions
 from search.quality.items import Batches, Item
@@ -28,7 +29,7 @@ class Whole:
     """The whole model, as far as reading a user's data needs it.
 
     Attributes:
-        answers: Function of items to unit vectors or logits, shape [items, width].
+        answers: Function of items to unit vectors, logits or scores, shape [items, ...].
         task: That it answers.
         tokens: Function of items to the tokens of all of them.
         choosing: Most tokens of the part that chooses.
@@ -56,7 +57,7 @@ class Whole:
 
 
 def answers_of(model: Any, items: Sequence[Item]) -> FloatArray:
-    """Return the whole model's answers: unit vectors or logits, shape [items, width]."""
+    """Return the whole model's answers: unit vectors, logits or scores, shape [items, ...]."""
     stack = Stack(model)
     batches = Batches(model, items)
     rows = []
@@ -79,11 +80,11 @@ def whole_of(model: Any, options: RunOptions, clock: Callable[[], float]) -> Who
         clock: In seconds.
 
     Raises:
-        ValueError: If it answers with something else than vectors or classes.
+        ValueError: If it answers with a map.
     """
     (task,) = model.tasks.values()
-    if task.kind not in ("classes", "embedding"):
-        raise ValueError(f"{model.name} answers with a {task.kind}; vectors or classes are needed")
+    if task.kind == "map":
+        raise ValueError(f"{model.name} answers with a map; vectors, classes or scores are needed")
     pace = seconds_per_token(model, clock)
     passes = 2 * (sum(options.keep) + 1) + 1  # each cut with 32 and 8 bits, and to compare with
     afford = options.seconds / (_MARGIN * pace)
@@ -98,15 +99,14 @@ def whole_of(model: Any, options: RunOptions, clock: Callable[[], float]) -> Who
 
 def seconds_per_token(model: Any, clock: Callable[[], float]) -> float:
     """Return what the whole model takes for a token of some examples."""
-    (name,) = model.inputs
-    (longest, *_) = model.inputs.plan_shapes()[name]
-    length = min(_PACE_LENGTH, longest) if model.inputs.has_length else None
-    examples = [model.inputs[name].type.example(length)] * _PACE_ITEMS
-    stack = Stack(model)
+    inputs: Inputs = model.inputs
+    lengths = inputs.lengths(inputs.plan_shapes()).values()
+    example = inputs.example(min(_PACE_LENGTH, *lengths) if lengths else None)
+    stack, batch = Stack(model), inputs.batch([example] * _PACE_ITEMS)
 
     def timed() -> float:
         started = clock()
-        x = stack.enter(model.inputs.collate(name, examples))
+        x = stack.enter(batch)
         for layer in stack.layers:
             config = layer.attention.config
             x = layer(config.kv_heads, config.ffn, x)

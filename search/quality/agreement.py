@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from models.tasks import Kind
-from search.quality.embeddings import Evaluation, Measured
+from search.quality.embeddings import Evaluation, Measured, rank_correlation
 from search.quality.items import Item
 from search.quality.table import FloatArray
 
@@ -128,8 +128,39 @@ class ProbabilityAgreement:
         return Measured(float(found.mean()), len(found), float(stderr))
 
 
+class RankScoreQuality:
+    """Spearman's rank correlation of a model's scores with people's ratings."""
+
+    def __init__(self, texts: Sequence[Item], ratings: Sequence[float]) -> None:
+        """Take pairs and their ratings."""
+        self.texts = texts
+        self._ratings = np.array(ratings)
+
+    def score(self, vectors: FloatArray) -> Measured:
+        """Return the correlation for scores, shape [pairs], and its standard error."""
+        return rank_correlation(vectors, self._ratings)
+
+
+class FidelityQuality:
+    """Part of the spread of the whole model's scores that others explain as they are."""
+
+    def __init__(self, texts: Sequence[Item], whole: FloatArray) -> None:
+        """Take the whole model's scores, shape [items]."""
+        self.texts = texts
+        self._whole = whole
+        self._spread = float(((whole - whole.mean()) ** 2).sum())
+
+    def score(self, vectors: FloatArray) -> Measured:
+        """Return the part, 0 to 1; no standard error is known."""
+        lost = float(((vectors - self._whole) ** 2).sum())
+        value = float(np.clip(1 - lost / max(self._spread, _TINY), 0, 1))
+        return Measured(value, len(self._whole), 0.0)
+
+
 def agreement(kind: Kind, texts: Sequence[Item], whole: FloatArray) -> Evaluation:
-    """Return what compares answers of a kind, vectors or classes, with the whole model's."""
+    """Return what compares answers of a kind with the whole model's."""
+    if kind == "score":
+        return FidelityQuality(texts, whole)
     if kind == "classes":
         return ProbabilityAgreement(texts, whole)
     return AgreementQuality(texts, whole)

@@ -39,14 +39,14 @@ class Measured(NamedTuple):
 
 
 class Evaluation(Protocol):
-    """Texts, or files of images, and what the answers to them are worth."""
+    """Texts, pairs or files of images, and what the answers to them are worth."""
 
     @property
     def texts(self) -> Sequence[Item]:
         """To be answered, each once."""
 
     def score(self, vectors: FloatArray) -> Measured:
-        """Score the answers, shape [texts, dim or classes]: unit vectors or logits."""
+        """Score vectors or logits, shape [texts, dim or classes], or scores, shape [texts]."""
 
 
 class SimilarityQuality:
@@ -61,16 +61,20 @@ class SimilarityQuality:
         self._ratings = np.array([pair.score for pair in pairs])
 
     def score(self, vectors: FloatArray) -> Measured:
-        """Return the correlation.
-
-        Its standard error is the usual approximation for ranks, (1 + r^2 / 2) (1 - r^2)^2 / (n - 3)
-        under the root (Bonett and Wright 2000, Psychometrika 65(1), on Fisher's scale).
-        """
+        """Return the correlation; see `rank_correlation`."""
         cosines = (vectors[self._first] * vectors[self._second]).sum(axis=1)
-        value = float(spearmanr(cosines, self._ratings).statistic)
-        n = len(self._ratings)
-        stderr = (1 - value**2) * np.sqrt((1 + value**2 / 2) / max(1, n - 3))
-        return Measured(value, n, float(stderr))
+        return rank_correlation(cosines, self._ratings)
+
+
+def rank_correlation(scores: FloatArray, ratings: FloatArray) -> Measured:
+    """Return Spearman's rank correlation and its standard error.
+
+    The error is the usual approximation for ranks, (1 + r^2 / 2) (1 - r^2)^2 / (n - 3) under the
+    root (Bonett and Wright 2000, Psychometrika 65(1), on Fisher's scale).
+    """
+    value, n = float(spearmanr(scores, ratings).statistic), len(ratings)
+    stderr = (1 - value**2) * np.sqrt((1 + value**2 / 2) / max(1, n - 3))
+    return Measured(value, n, float(stderr))
 
 
 class RankingQuality:
@@ -177,8 +181,8 @@ def scores_by(
     """Score subnets in several ways on the same texts; what they share is computed once.
 
     Args:
-        model: Of one input; prepared by the backend, without axes of single tasks. A text that is
-            too long is cut at its end.
+        model: Prepared by the backend, without axes of single tasks. A text that is too long is
+            cut at its end.
         backend: Runs the plans.
         evaluations: Of the same texts.
         subnets: To be scored; those of other weights by variants that are built here.
@@ -222,7 +226,7 @@ def _answers(
     """Return the answers of each plan, one row an item, in the items' order."""
     parts: list[list[Tensor]] = [[] for _ in plans]
     for batch in batches:
-        for own, answers in zip(parts, backend.run_all(plans, {batches.name: batch}), strict=True):
+        for own, answers in zip(parts, backend.run_all(plans, batch), strict=True):
             (rows,) = answers.values()
             own.append(rows.float())
         report()

@@ -1,4 +1,4 @@
-"""A user's items, texts or image files, as batches of a model's input."""
+"""A user's items, texts, pairs of texts or image files, as batches of a model's inputs."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ import numpy as np
 from torch import Tensor
 
 from models.core import Shapes
+from models.inputs import Inputs
 from models.inputs.content import Encoded, InvalidInputError
 from models.inputs.image import ImageInput
 from models.inputs.text import TextInput
 from models.nn.ragged import Value
 from search.quality.table import FloatArray
 
-Item: TypeAlias = str | Path
-"""A text, or the file of an image."""
+Item: TypeAlias = str | tuple[str, str] | Path
+"""A text, two texts that a model compares, or the file of an image."""
+_Row: TypeAlias = dict[str, Tensor | Path]
 
 _MAX_TOKENS = 4096  # of a batch of texts
 _MAX_PIXELS = 2**20  # of a batch of images
@@ -28,7 +30,7 @@ class ItemError(ValueError):
 
 
 class Batches:
-    """Items as batches of one model's input: texts by length, the shortest first; images as given.
+    """Items as batches of a model's inputs: texts by length, the shortest first; images as given.
 
     Texts are encoded once. Images are read whenever a batch is wanted: decoded, a thousand of them
     would not fit.
@@ -43,22 +45,21 @@ class Batches:
         """Encode texts; what is too long is cut at its end.
 
         Args:
-            model: Of one input, a text or an image.
+            model: Of a text, two texts or an image.
             items: To be run, one or more.
             most: Tokens after which no further item is taken; None for all items.
 
         Raises:
             ItemError: If an item is not of the kind that the model takes.
         """
-        (self._name,) = model.inputs
-        self._inputs = model.inputs
-        self._type = model.inputs[self._name].type
-        rows: list[Tensor | Path] = []
+        self._inputs: Inputs = model.inputs
+        self._type = next(iter(self._inputs.values())).type
+        rows: list[_Row] = []
         lengths: list[int] = []
         of_image = _tokens_of_image(model)
         for item in items:
             row = self._row(item)
-            length = of_image if isinstance(row, Path) else len(row)
+            length = of_image if isinstance(item, Path) else _tokens_of(model, row)
             if rows and most is not None and sum(lengths) + length > most:
                 break
             rows.append(row)
@@ -74,22 +75,21 @@ class Batches:
                 self._parts.append([])
             self._parts[-1].append(i)
 
-    def __iter__(self) -> Iterator[Value]:
-        """Yield the batches."""
+    def __iter__(self) -> Iterator[dict[str, Value]]:
+        """Yield the batches, by input."""
         for part in self._parts:
-            loaded = [self._loaded(self._rows[i]) for i in part]
-            yield self._inputs.collate(self._name, loaded)
+            yield {
+                name: self._inputs.collate(name, [self._loaded(self._rows[i][name]) for i in part])
+                for name in self._inputs
+            }
 
     @property
     def shapes(self) -> Shapes:
         """Of one item."""
-        return {self._name: self._type.shape_of(self._loaded(self._rows[0]))}
-
-    @property
-    def name(self) -> str:
-        """Of the input."""
-        name: str = self._name
-        return name
+        return {
+            name: self._inputs[name].type.shape_of(self._loaded(value))
+            for name, value in self._rows[0].items()
+        }
 
     @property
     def tokens(self) -> int:
@@ -107,13 +107,20 @@ class Batches:
         placed: FloatArray = rows[np.argsort(self.order)]
         return placed
 
-    def _row(self, item: Item) -> Tensor | Path:
-        if isinstance(item, Path) != isinstance(self._type, ImageInput):
-            raise ItemError(f"{item!r}: the model takes inputs of kind {self._type.kind!r}")
-        if isinstance(item, Path):
-            return item
-        assert isinstance(self._type, TextInput)
-        return self._type.encode(item, truncate="right")
+    def _row(self, item: Item) -> _Row:
+        parts = item if isinstance(item, tuple) else (item,)
+        if len(parts) != len(self._inputs):
+            raise ItemError(f"{item!r}: the model takes the inputs {list(self._inputs)}")
+        found: _Row = {}
+        for (name, slot), part in zip(self._inputs.items(), parts, strict=True):
+            if isinstance(part, Path) != isinstance(slot.type, ImageInput):
+                raise ItemError(f"{item!r}: the model takes inputs of kind {slot.type.kind!r}")
+            if isinstance(part, Path):
+                found[name] = part
+            else:
+                assert isinstance(slot.type, TextInput)
+                found[name] = slot.type.encode(part, truncate="right")
+        return found
 
     def _loaded(self, row: Tensor | Path) -> Tensor:
         if not isinstance(row, Path):
@@ -129,6 +136,16 @@ class Batches:
         if isinstance(self._type, ImageInput):
             return self._type.height * self._type.width, _MAX_PIXELS
         return None, _MAX_TOKENS
+
+
+def _tokens_of(model: Any, row: _Row) -> int:
+    """Return the tokens that layers see of texts."""
+    shapes = {name: (len(value),) for name, value in row.items() if isinstance(value, Tensor)}
+    return (
+        int(model.tokens(shapes))
+        if hasattr(model, "tokens")
+        else sum(n for (n,) in shapes.values())
+    )
 
 
 def _tokens_of_image(model: Any) -> int:

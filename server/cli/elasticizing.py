@@ -11,6 +11,8 @@ from typing import Annotated
 import typer
 from tqdm import tqdm
 
+from models.formats.image_classifiers import FORMATS, is_one
+from models.formats.image_classifiers import read as read_classifier
 from server.cli.failing import failing, missing, numbers
 
 _KEEP = "0.25,0.4,0.5,0.6,0.8"
@@ -43,7 +45,10 @@ class Progress:
 
 
 def elasticize(
-    source: Annotated[Path, typer.Argument(help="sentence-transformers or Hugging Face folder.")],
+    source: Annotated[
+        Path,
+        typer.Argument(help="sentence-transformers or Hugging Face folder, or a file of tensors."),
+    ],
     data: Annotated[
         Path,
         typer.Option(
@@ -66,10 +71,26 @@ def elasticize(
     ] = None,
     name: Annotated[str | None, typer.Option(help="What clients will ask for.")] = None,
     seed: Annotated[int, typer.Option(help="Of the split and the search.")] = 0,
+    format: Annotated[  # the option's name
+        str | None,
+        typer.Option(help=f"Of a convolutional file, where it must be told: {', '.join(FORMATS)}."),
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="Class names of a convolutional file, one a line.")
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option(min=32, help="Side of a convolutional network's images, pixels.")
+    ] = None,
 ) -> None:
-    """Make a trained transformer of texts or images elastic on your data, without training."""
+    """Make a trained model of texts or images elastic on your data, without training."""
     try:
-        from search.offline import elastic_checkpoint, front_page, material, options
+        from search.offline import (
+            elastic_checkpoint,
+            front_page,
+            image_checkpoint,
+            material,
+            options,
+        )
     except ModuleNotFoundError as error:
         raise missing(error.name) from None
     progress = Progress(60 * minutes)
@@ -83,16 +104,34 @@ def elasticize(
         files = [data, *(texts or [])]
         digests = [material.digest_of(one) for one in files]
         read = material.read_material(data, texts or [], seed)
-        front = elastic_checkpoint.elasticize(
-            source,
-            out,
-            name or source.resolve().name,
-            read,
-            chosen,
-            {"seed": seed, "data": digests},
-            time.monotonic,
-            progress.tell,
-        )
+        if is_one(source):
+            classes = None if labels is None else labels.read_text(encoding="utf-8").split("\n")
+            base = read_classifier(
+                source,
+                name or source.resolve().stem,
+                format,
+                [one for one in classes or () if one] or None,
+                size=size,
+            )
+            front = image_checkpoint.elasticize_images(
+                base, source, out, read, chosen, time.monotonic, progress.tell
+            )
+        elif (format, labels, size) != (None, None, None):
+            raise ValueError(
+                f"--format, --labels and --size are of convolutional files; {source} is none"
+            )
+        else:
+            front = elastic_checkpoint.elasticize(
+                source,
+                out,
+                name or source.resolve().name,
+                read,
+                chosen,
+                {"seed": seed, "data": digests},
+                time.monotonic,
+                progress.tell,
+                pair=data.suffix == ".tsv",
+            )
     typer.echo(front_page.plain(front))
     typer.echo(f"picture: {out / front_page.PICTURE}, page: {out / front_page.PAGE}")
     typer.echo(f"done; serve it with: rheostat serve --models {out}")

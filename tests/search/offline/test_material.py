@@ -145,7 +145,8 @@ def test_folders_of_images_are_classes_of_the_model_or_of_vectors(tmp_path: Path
     assert not held_out & set(of_model.fit)
     copies = {path / "cat" / "0.png", path / "cat" / "copy.png"}
     assert len(copies & held_out) in (0, 2)  # equal images go together
-    right = [float("cat" in file.parent.name) for file in map(Path, of_model.report.texts)]
+    files = [file for file in of_model.report.texts if isinstance(file, Path)]
+    right = [float("cat" in file.parent.name) for file in files]
     assert of_model.report.score(np.stack([1 - np.array(right), np.array(right)], 1)).value == 1
     with pytest.raises(DataError, match="label='cat' is none of the model's: ant, dog"):
         read_material(path, [], 0)(whole(labels=("ant", "dog")))
