@@ -42,7 +42,7 @@ from search.quality.agreement import ClassesQuality
 from search.quality.embeddings import scores
 from search.quality.items import Batches
 
-_PENALTY = 300.0  # of the head's ridge regression
+_PENALTY = 0.5  # of the head's ridge regression, in parts of a channel's mean square
 _SCALE = 10.0  # of its logits, so that probabilities are neither even nor sure
 
 
@@ -121,7 +121,8 @@ def with_head(model: Convnet, examples: Sequence[tuple[Path, int]]) -> Convnet:
     classes = F.one_hot(torch.tensor([label for _, label in examples])).double()
     mean, prior = rows.mean(0), classes.mean(0)
     x = rows - mean
-    gram = x.T @ x + _PENALTY * torch.eye(x.shape[1], dtype=torch.double)
+    gram = x.T @ x
+    gram.diagonal().add_(_PENALTY * gram.diagonal().mean())
     weight = _SCALE * torch.linalg.solve(gram, x.T @ (classes - prior)).T
     labels = tuple(map(str, range(len(prior))))
     made = Convnet(model.name, replace(model.config, labels=labels))
