@@ -33,7 +33,8 @@ def export(
     budget: Annotated[
         float | None,
         typer.Option(
-            help="Or the best subnet for this part of the largest one's MACs, such as 0.5."
+            help="Or the best subnet for this part of the largest one's MACs, such as 0.5; "
+            "both for the longest input, as on the model's page."
         ),
     ] = None,
     tasks: Annotated[
