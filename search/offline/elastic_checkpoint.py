@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from models import checkpoint, formats
 from models.backends.torch import TorchBackend
@@ -17,7 +14,7 @@ from models.families.exits import Exits
 from models.families.pruned import LayerForm, Pruned
 from models.space import Subnet
 from models.tasks import Metric
-from search.offline import front_page
+from search.offline import card
 from search.offline.cuts import macs_of
 from search.offline.elasticizing import Run
 from search.offline.front_page import Point
@@ -26,7 +23,7 @@ from search.offline.measuring import Texts, digest
 from search.offline.options import Found, RunOptions
 from search.offline.quantizing import quantize
 from search.offline.record import TRIALS, Record
-from search.offline.training import CARD, RUN
+from search.offline.training import RUN
 from search.offline.whole import TABLE_PART, whole_of
 from search.quality.embeddings import scores, table_of
 from search.quality.table import TABLE, Table
@@ -83,7 +80,8 @@ def elasticize(
     report("measuring the table")
     write(found.model, out)
     front = _measured(out, material, found)
-    _describe(out, name, source, front, material, found, clock() - started)
+    took = clock() - started
+    card.write(out, _CARD, name, source, front, material, found, took, length=found.length)
     return front
 
 
@@ -166,52 +164,6 @@ def _spelled(form: LayerForm) -> str:
     return form.kind
 
 
-def _describe(
-    out: Path,
-    name: str,
-    source: Path,
-    front: list[Point],
-    material: Material,
-    found: Found,
-    seconds: float,
-) -> None:
-    """Write the card and the pictures, and let the manifest cover them."""
-    n = front[-1].n
-    kinds = ", ".join(f"{part}: {size}" for part, size in material.sizes.items())
-    text = (
-        f"{material.metric} on {n} held-out examples that chose nothing. Heads and units are "
-        f"ranked by {found.ranking}. {seconds:.0f} s on {torch.get_num_threads()} threads."
-    )
-    (out / CARD).write_text(
-        _CARD.format(
-            name=name,
-            source=source.resolve().name,
-            rows=front_page.markdown(front),
-            metric=material.metric,
-            n=n,
-            sizes=kinds,
-            ranking=found.ranking,
-            rankings="\n".join(
-                f"| {ranking} | {score:.4f} |"
-                for ranking, score in sorted(found.rankings.items(), key=lambda r: -r[1])
-            )
-            or f"| {found.ranking} | not compared |",
-            trials=", ".join(f"{count} at {keep:g}" for keep, count in found.trials.items()),
-            tokens=found.fitted_on,
-            length=found.length,
-            seconds=round(seconds),
-            parts=", ".join(f"{part} {took:.0f} s" for part, took in found.seconds.items()),
-            threads=torch.get_num_threads(),
-            machine=platform.processor() or platform.machine(),
-            torch=torch.__version__,
-            picture=front_page.PICTURE,
-        )
-    )
-    front_page.write(out, f"{name}: what is kept", text, material.metric, front)
-    for file in (CARD, front_page.PICTURE, front_page.PAGE):
-        checkpoint.cover(out, file)
-
-
 _CARD = """# {name}
 
 {source} made elastic without training: in each layer the heads and feed-forward units that matter
@@ -236,6 +188,6 @@ regression to what the whole layers gave.
 {rankings}
 
 - **Search**: cuts measured: {trials}.
-- **Fit**: on {tokens} tokens. Time: {seconds} s on {threads} threads ({parts}); {machine}, torch
+- **Fit**: on {fitted_on} tokens. Time: {seconds} s on {threads} threads ({parts}); {machine}, torch
   {torch}.
 """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,12 +17,11 @@ from models.formats.image_classifiers import KEEP
 from models.space import Subnet
 from models.tasks import Metric
 from models.variants import exact_dtype
-from search.offline import front_page
+from search.offline import card
 from search.offline.elastic_images import FoundChannels, ImageRun, kept_of, whole_of_images
 from search.offline.front_page import Point
-from search.offline.material import Material, Reading
+from search.offline.material import Reading
 from search.offline.options import RunOptions
-from search.offline.training import CARD
 from search.offline.whole import TABLE_PART
 from search.quality.embeddings import Measured, scores, table_of
 from search.quality.table import TABLE
@@ -76,7 +74,8 @@ def elasticize_images(
     table_of(model, subnets, dict.fromkeys(model.tasks, measured)).save(out / TABLE, model.space)
     checkpoint.save(out, model, "convnet", exact_dtype(model), files=[TABLE])
     front = _front(base, found, subnets, measured)
-    _describe(out, base.name, source, front, material, found, clock() - started)
+    took = clock() - started
+    card.write(out, _CARD, base.name, source, front, material, found, took)
     return front
 
 
@@ -111,48 +110,6 @@ def with_metric(model: Convnet, metric: Metric) -> Convnet:
     return made.eval().requires_grad_(False)
 
 
-def _describe(
-    out: Path,
-    name: str,
-    source: Path,
-    front: Sequence[Point],
-    material: Material,
-    found: FoundChannels,
-    seconds: float,
-) -> None:
-    n = front[-1].n
-    text = (
-        f"{material.metric} on {n} held-out images that chose nothing. Channels are ranked by "
-        f"{found.ranking}. {seconds:.0f} s on {torch.get_num_threads()} threads."
-    )
-    (out / CARD).write_text(
-        _CARD.format(
-            name=name,
-            source=source.resolve().name,
-            rows=front_page.markdown(front),
-            metric=material.metric,
-            n=n,
-            sizes=", ".join(f"{part}: {size}" for part, size in material.sizes.items()),
-            ranking=found.ranking,
-            rankings="\n".join(
-                f"| {ranking} | {score:.4f} |"
-                for ranking, score in sorted(found.rankings.items(), key=lambda r: -r[1])
-            ),
-            trials=", ".join(f"{count} at {keep:g}" for keep, count in found.trials.items()),
-            images=found.fitted_on,
-            seconds=round(seconds),
-            parts=", ".join(f"{part} {took:.0f} s" for part, took in found.seconds.items()),
-            threads=torch.get_num_threads(),
-            machine=platform.processor() or platform.machine(),
-            torch=torch.__version__,
-            picture=front_page.PICTURE,
-        )
-    )
-    front_page.write(out, f"{name}: what is kept", text, material.metric, front)
-    for file in (CARD, front_page.PICTURE, front_page.PAGE):
-        checkpoint.cover(out, file)
-
-
 _CARD = """# {name}
 
 {source} made elastic without training: in each block the channels that matter least on the user's
@@ -176,6 +133,6 @@ each block.
 {rankings}
 
 - **Search**: cuts measured: {trials}.
-- **Statistics**: on {images} images. Time: {seconds} s on {threads} threads ({parts}); {machine},
-  torch {torch}.
+- **Statistics**: on {fitted_on} images. Time: {seconds} s on {threads} threads ({parts});
+  {machine}, torch {torch}.
 """
