@@ -15,6 +15,7 @@ from models.core import Shapes
 from models.families.slimmable import SlimmableConfig, axis_of_stage, axis_of_task
 from models.inputs.image import ImageInput
 from models.space import Subnet
+from models.variants import loaded
 from tests.conformance.fixtures.slimmable import CutCopy
 from tests.tiny import tiny_model
 
@@ -37,9 +38,11 @@ def test_shipped_model_equals_its_cut_copies() -> None:
     rng, backend = Random(0), TorchBackend()
     shapes = {"image": model.config.input.shape}
     images = torch.randn(2, *shapes["image"], generator=torch.Generator().manual_seed(1))
-    uniform = [Subnet(dict.fromkeys(model.space.largest, width)) for width in model.config.widths]
+    given = loaded(model.space)  # copies are cut from the weights that are there
+    uniform = [dict.fromkeys(model.space.largest, width) for width in model.config.widths]
     sample = [model.space.sample(rng) for _ in range(300)]
-    for subnet in uniform + sample:
+    for choices in (*uniform, *sample):
+        subnet = Subnet({**choices, **given})
         answers = backend.run(model.plan(subnet, shapes), {"image": images})
         with torch.inference_mode():
             expected = CutCopy(model, subnet).eval()(images)
