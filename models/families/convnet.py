@@ -54,8 +54,7 @@ class ConvnetConfig:
         hidden: Width of a linear layer before the classifier; None for none.
         hidden_activation: After it.
         eps: Added to variances.
-        subnets: Positions on the axes of the subnets that have statistics, the largest one last;
-            none before they are estimated.
+        subnets: Of the subnets that have statistics, positions on the axes; the largest one last.
         statistics: ``path``: a block's statistics follow from what was chosen up to it, so subnets
             that begin alike share them. ``subnet``: each subnet has its own in every block.
         private_affine: Whether a set of statistics has a scale and shift of its own too.

@@ -20,7 +20,8 @@ from models.tasks import Metric
 from models.variants import loaded
 from search.offline.text_tasks import TaskData
 from search.quality.embeddings import Measured, RankingQuality, scores, table_of
-from search.quality.sides import scores_by_side, sided
+from search.quality.side_scores import scores_by_side
+from search.quality.sides import sided
 from search.quality.table import TABLE, Table
 
 

@@ -156,7 +156,7 @@ def test_every_fault_of_a_body_is_named_and_the_first_leads() -> None:
     assert [detail["field"] for detail in error.details] == ["budget.macs", "budget.joules", "task"]
     assert error.details[1]["message"] == (
         "budget.joules is not a field; allowed: flops, macs, fraction, min_quality, "
-        "latency_ms, strict"
+        "latency_ms, bytes, strict"
     )
     assert error.details[2]["message"] == (
         "task is not a field; allowed: model, tasks, preferences, budget, priority"

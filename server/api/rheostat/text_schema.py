@@ -101,8 +101,7 @@ class EmbeddingsBody(RequestBody):
         default=None,
         ge=0,
         strict=True,
-        description="Leading dimensions, one of the model's `matryoshka_dimensions`; 0, as "
-        "infinity's clients say, for all.",
+        description="One of the model's `matryoshka_dimensions`; 0, as with infinity, for all.",
     )
     normalize: bool = Field(
         default=True,

@@ -9,7 +9,8 @@ from models import checkpoint
 from models.backends.torch import TorchBackend
 from models.train.texts import Retrieval
 from search.quality.embeddings import RankingQuality, scores
-from search.quality.sides import OneSide, as_side, default_tasks, scores_by_side, side_of, sided
+from search.quality.side_scores import OneSide, scores_by_side
+from search.quality.sides import as_side, default_tasks, side_of, sided
 from tests.tiny_text import write_text_checkpoint
 
 QUERIES = tuple(f"w{i} w{i + 3}" for i in range(8))
