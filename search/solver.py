@@ -120,6 +120,7 @@ class Solver(Prices):
         most = min(in_macs.most, float(options.highest_cost.max()))
         least = float(options.lowest_cost[may_be].min(initial=most))
         price = terms.price / request.largest_macs
+        chosen = relaxed[0]
         for macs in np.linspace(most, least, _TRIES):
             found = solve(Best(options, request.weights, macs, price, may_be), tolerance)
             if found is None:
@@ -135,8 +136,9 @@ class Solver(Prices):
             seconds = self.cheapest_s(request, budget, terms)
             suffix = suffix or f" within budget.{BYTES}"
             raise TooSlowError(latency_ms(budget, terms), seconds, suffix)
-        lowest = self.by_bytes.options(request).lowest_cost[options.lowest_cost <= most]
-        raise self.too_small(BYTES, request, budget, terms, float(lowest.min()), suffix)
+        # The last choice keeps the ceiling in MACs, so its bytes would do.
+        held = self.cost(request, chosen).bytes
+        raise self.too_small(BYTES, request, budget, terms, held, suffix)
 
     def cheapest(self, request: Request, budget: Budget, tolerance: float, terms: Terms) -> Chosen:
         """Minimise cost with quality at least the floor, and check the ceilings.

@@ -137,3 +137,17 @@ def test_other_ceilings_name_what_they_need_within_the_bytes(
     tight = Terms(0.0, timing, 1e-9)
     with pytest.raises(InfeasibleBudgetError, match=r"within budget\.bytes is predicted"):
         finder.find(budget=Budget(latency_ms=1e-6, bytes=most), terms=tight)
+
+
+def test_bytes_that_no_subnet_of_so_few_macs_keeps_are_told_with_what_would_do() -> None:
+    model = Necked(are_narrow_heads_large=True)
+    finder = Finders(model, random_table(model)).at(SHAPES)
+    with pytest.raises(InfeasibleBudgetError) as error:
+        finder.find(budget=Budget(macs=1))
+    macs, most = error.value.feasible, _least(finder)
+    with pytest.raises(InfeasibleBudgetError, match=r"within budget\.macs") as error:
+        finder.find(budget=Budget(macs=macs, bytes=most))
+    assert error.value.field == "bytes"
+    enough = error.value.feasible
+    assert enough > most
+    assert finder.find(budget=Budget(macs=macs, bytes=enough)).cost.bytes <= enough

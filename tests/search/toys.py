@@ -45,12 +45,14 @@ class Necked(nn.Module):
         is_keyed_by_length: bool = False,
         window: int = 10**9,
         scale: int = 1,
+        are_narrow_heads_large: bool = False,
     ) -> None:
         super().__init__()
         self.name = "necked"
         self.with_given, self.with_load = with_given, with_load
         self.has_neck_by_task, self.is_keyed_by_length = has_neck_by_task, is_keyed_by_length
         self.window, self.scale = window, scale
+        self.are_narrow_heads_large = are_narrow_heads_large
         self.num_plans = 0
         self.variants: list[Mapping[str, Value]] = []
 
@@ -114,7 +116,8 @@ class Necked(nn.Module):
             source = mixed if task == "distance" else shared
             head = int(chosen[f"head.{task}"])
             macs = head * (100 * width + (total if task == "title" else 0))
-            cost = Cost(macs, (40 if task == "topic" else 160) * head)
+            of_head = (40 if task == "topic" else 160) * head
+            cost = Cost(macs, 4000 - of_head if self.are_narrow_heads_large else of_head)
             answers[task] = Step(("head", task, head), first, (source,), cost)
         return Plan(answers)
 
