@@ -127,8 +127,13 @@ def save(
         files={name: _record(folder / name) for name in (WEIGHTS, *files)},
         origin=before.vectors if before else None,
     )
-    (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1, exclude_none=True) + "\n")
+    write_manifest(folder, manifest)
     return manifest
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write a checkpoint's manifest."""
+    (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1, exclude_none=True) + "\n")
 
 
 def cover(folder: Path, name: str) -> Manifest:
@@ -136,7 +141,7 @@ def cover(folder: Path, name: str) -> Manifest:
     manifest = read_manifest(folder)
     files = {**manifest.files, name: _record(folder / name)}
     manifest = manifest.model_copy(update={"files": files})
-    (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1, exclude_none=True) + "\n")
+    write_manifest(folder, manifest)
     return manifest
 
 

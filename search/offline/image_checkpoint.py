@@ -6,8 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from models import checkpoint
 from models.backends.torch import TorchBackend
 from models.elasticize.allocation import Costs
@@ -15,13 +13,13 @@ from models.elasticize.channels import groups_of
 from models.families.convnet import Convnet
 from models.formats.image_classifiers import KEEP
 from models.space import Subnet
-from models.tasks import Metric
 from models.variants import exact_dtype
 from search.offline import card
 from search.offline.elastic_images import FoundChannels, ImageRun, kept_of, whole_of_images
 from search.offline.front_page import Point
 from search.offline.material import Reading
 from search.offline.options import RunOptions
+from search.offline.rewriting import with_config
 from search.offline.whole import TABLE_PART
 from search.quality.embeddings import Measured, scores, table_of
 from search.quality.table import TABLE
@@ -57,7 +55,7 @@ def elasticize_images(
     started = clock()
     report("answering held-out images")
     material = read(whole_of_images(base, options, clock))
-    base = with_metric(base, material.metric)
+    base = with_config(base, replace(base.config, metric=material.metric), source)
     seconds = (1 - TABLE_PART) * options.seconds - (clock() - started)
     left = replace(options, seconds=max(1.0, seconds))
     found = ImageRun(base, material, left, clock, report).run()
@@ -100,14 +98,6 @@ def _front(
         )
         for subnet, one in zip(subnets, measured, strict=True)
     ]
-
-
-def with_metric(model: Convnet, metric: Metric) -> Convnet:
-    """Return the model with what its table scores; weights are shared."""
-    with torch.device("meta"):
-        made = Convnet(model.name, replace(model.config, metric=metric))
-    made.load_state_dict(model.state_dict(), assign=True)
-    return made.eval().requires_grad_(False)
 
 
 _CARD = """# {name}

@@ -8,21 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import TypeAdapter
 
-from models import checkpoint, families
+from models import checkpoint
 from models.backends.torch import TorchBackend
-from models.checkpoint import MANIFEST
 from models.families.exits import Exits
 from models.families.pruned import Pruned
 from models.space import Subnet
 from models.tasks import Metric
 from models.variants import loaded
+from search.offline.rewriting import rewrite, with_config
 from search.offline.text_tasks import TaskData
 from search.quality.embeddings import Measured, RankingQuality, scores, table_of
 from search.quality.side_scores import scores_by_side
 from search.quality.sides import sided
-from search.quality.table import TABLE, Table
+from search.quality.table import Table
 
 
 def measure_tasks(
@@ -73,12 +72,7 @@ def measure_tasks(
         if not (value := found[one.task][-1].value) > 0:
             raise ValueError(f"task {one.task!r}: the whole model scores {value:.4f}, not above 0")
     table = bounded(table_of(model, subnets, {task: found[task] for task in metrics}), model)
-    config = TypeAdapter(type(model.config)).dump_python(model.config, mode="json")
-    manifest = before.manifest.model_copy(update={"config": config})
-    text = manifest.model_dump_json(indent=1, exclude_none=True)
-    table.save(folder / TABLE, model.space)
-    (folder / MANIFEST).write_text(text + "\n")
-    checkpoint.cover(folder, TABLE)
+    rewrite(folder, before.manifest, model, table)
     return {task: own[-1] for task, own in found.items()}
 
 
@@ -91,10 +85,7 @@ def with_tasks(model: Any, family: str, metrics: Mapping[str, Metric], folder: P
         config = replace(model.config, tasks=dict(metrics))
     else:
         raise ValueError(f"{folder}: family {family!r} embeds no texts")
-    made: Any = families.get(family).build(model.name, config)
-    made.load_state_dict(model.state_dict(), assign=True)
-    made.attach(folder)
-    return made.eval().requires_grad_(False)
+    return with_config(model, config, folder)
 
 
 def bounded(table: Table, model: Any) -> Table:

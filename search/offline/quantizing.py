@@ -9,25 +9,25 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import TypeAdapter
 from torch import Tensor
 from tqdm import tqdm
 
-from models import checkpoint, families
+from models import checkpoint
 from models.backends.torch import TorchBackend
-from models.checkpoint import MANIFEST, Checkpoint
+from models.bits import AXIS, FEW, WHOLE
+from models.checkpoint import Checkpoint
 from models.inputs.image import ImageInput
 from models.nn.quantized import Ranges
 from models.space import Subnet
 from models.train.cifar100 import Cifar100
 from models.variants import build
 from search.offline.measuring import Scores, read_labelled
+from search.offline.rewriting import rewrite, with_config
 from search.offline.training import by_task
 from search.quality.embeddings import Measured
 from search.quality.measure import measure
 from search.quality.table import TABLE, Cells, Table
 
-_BITS = (8, 32)
 _CALIBRATED = 512  # images
 _SUBNETS = 6  # beside the smallest and the largest
 
@@ -50,10 +50,10 @@ def quantize(folder: Path, score: Scores) -> tuple[Measured, Measured]:
     """
     loaded, table = _opened(folder)
     both = _offering(loaded)
-    few = [Subnet({"bits": _BITS[0], **row}) for row in table.rows]
+    few = [Subnet({AXIS: FEW, **row}) for row in table.rows]
     found = score(both, few)
     cells = {task: _joined(own, _measured(own, found)) for task, own in table.cells.items()}
-    _write(loaded, both, Table((*few, *_whole(table)), cells, table.given))
+    rewrite(folder, loaded.manifest, both, Table((*few, *_whole(table)), cells, table.given))
     own = next(iter(table.cells.values()))
     best = Measured(float(own.value[-1, -1]), int(own.n[-1, -1]), float(own.stderr[-1, -1]))
     return best, found[-1]
@@ -95,12 +95,13 @@ def quantize_images(folder: Path, splits: Cifar100) -> tuple[float, float]:
     images = splits.train.pixels[order[:_CALIBRATED]]
     ranges = ranges_of(loaded.model, loaded.model.config.input.normalise(images))
     both = _offering(loaded, ranges=ranges)
-    few: Any = build(both, (_BITS[0],))
+    few: Any = build(both, (FEW,))
     with tqdm(total=len(both.tasks), desc="table", unit="task") as progress:
         examples = by_task(both, splits.validation)
-        found = measure(few, TorchBackend(), examples, progress.update, {"bits": _BITS[0]})
+        found = measure(few, TorchBackend(), examples, progress.update, {AXIS: FEW})
     cells = {task: _joined(own, found.cells[task]) for task, own in table.cells.items()}
-    _write(loaded, both, Table((*found.rows, *_whole(table)), cells, table.given))
+    joined = Table((*found.rows, *_whole(table)), cells, table.given)
+    rewrite(folder, loaded.manifest, both, joined)
     before, after = (
         sum(float(own.value[-1, -1]) for own in one.cells.values()) / len(one.cells)
         for one in (table, found)
@@ -153,25 +154,12 @@ def _opened(folder: Path) -> tuple[Checkpoint, Table]:
 def _offering(loaded: Checkpoint, **calibrated: object) -> Any:
     """Return the model of a checkpoint with both bits on offer."""
     model = loaded.model
-    config = replace(model.config, bits=_BITS, **calibrated)
-    both: Any = families.get(loaded.manifest.family).build(model.name, config)
-    both.load_state_dict(model.state_dict(), assign=True)
-    if getattr(both, "assets", ()):
-        both.attach(loaded.folder)
-    return both.eval().requires_grad_(False)
+    config = replace(model.config, bits=(FEW, WHOLE), **calibrated)
+    return with_config(model, config, loaded.folder)
 
 
 def _whole(table: Table) -> list[Subnet]:
-    return [Subnet({"bits": _BITS[1], **row}) for row in table.rows]
-
-
-def _write(loaded: Checkpoint, both: Any, table: Table) -> None:
-    folder = loaded.folder
-    dumped = TypeAdapter(type(both.config)).dump_python(both.config, mode="json")
-    manifest = loaded.manifest.model_copy(update={"config": dumped})
-    (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1, exclude_none=True) + "\n")
-    table.save(folder / TABLE, both.space)
-    checkpoint.cover(folder, TABLE)
+    return [Subnet({AXIS: WHOLE, **row}) for row in table.rows]
 
 
 def _measured(whole: Cells, found: list[Measured]) -> Cells:

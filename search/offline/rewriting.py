@@ -1,0 +1,42 @@
+"""A checkpoint with the same weights and another configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from models import checkpoint
+from models.checkpoint import Manifest
+from search.quality.table import TABLE, Table
+
+
+def with_config(model: Any, config: Any, folder: Path) -> Any:
+    """Return a model with the same weights, shared, and another configuration.
+
+    Args:
+        model: Of any family.
+        config: With the same parameters.
+        folder: That has the files which the model reads besides its weights.
+    """
+    made: Any = type(model)(model.name, config)
+    made.load_state_dict(model.state_dict(), assign=True)
+    if getattr(made, "assets", ()):
+        made.attach(folder)
+    return made.eval().requires_grad_(False)
+
+
+def rewrite(folder: Path, before: Manifest, model: Any, table: Table) -> None:
+    """Write the configuration and the table of a model anew; its weights stay as they are.
+
+    Args:
+        folder: Of the checkpoint.
+        before: Its manifest.
+        model: With the new configuration.
+        table: Of the model.
+    """
+    config = TypeAdapter(type(model.config)).dump_python(model.config, mode="json")
+    checkpoint.write_manifest(folder, before.model_copy(update={"config": config}))
+    table.save(folder / TABLE, model.space)
+    checkpoint.cover(folder, TABLE)
