@@ -28,7 +28,7 @@ from models.families.exits import Exits
 from models.train import texts
 from models.train.texts import Retrieval, ScoredPair
 from search.offline.corpus import sentences
-from search.offline.static_check import Embedder
+from search.offline.static_check import Embedder, share_kept
 from search.offline.static_exit import static_rows, token_vectors, with_static
 from search.quality.embeddings import RankingQuality, SimilarityQuality
 from server.settings import data_folder
@@ -40,8 +40,8 @@ class Searched:
     def __init__(self, data: Retrieval, embedder: Embedder, whole: Any) -> None:
         self.data = data
         self.quality = RankingQuality(data, "ndcg@10")
-        self.documents = embedder.vectors(embedder.rows(data.documents), whole)
-        self.whole = self.each(embedder.vectors(embedder.rows(data.queries), whole))
+        self.documents = embedder.vectors(embedder.batches(data.documents), whole)
+        self.whole = self.each(embedder.vectors(embedder.batches(data.queries), whole))
 
     def each(self, queries: Floats) -> Any:
         """Return the score of each query, by its vectors."""
@@ -50,9 +50,7 @@ class Searched:
     def told(self, queries: Floats) -> str:
         """Return the score and the part that is kept of the whole's, with its standard error."""
         found = self.each(queries)
-        kept = found.mean() / self.whole.mean()
-        spread = (found - kept * self.whole).std(ddof=1)
-        error = spread / np.sqrt(len(found)) / self.whole.mean()
+        kept, error = share_kept(found, self.whole)
         return f"{found.mean():.4f} ({100 * kept:.1f} ± {100 * error:.1f} %)"
 
 
@@ -89,7 +87,7 @@ def main() -> None:
             found, took = fitted(model, part, prior)
             rows.append(row(f"{start} {name}", model, found, took, pairs, searched))
     best = SimilarityQuality(pairs)
-    vectors = embedder.vectors(embedder.rows(best.texts), whole).astype(np.float64)
+    vectors = embedder.vectors(embedder.batches(best.texts), whole).astype(np.float64)
     rows.append(
         {"table": "whole model", "STS-B test": f"{best.score(vectors).value:.4f}"}
         | {name: f"{one.whole.mean():.4f}" for name, one in searched.items()}
@@ -131,11 +129,11 @@ def fitted(model: Exits, plain: Sequence[str], prior: Fitted | None) -> tuple[Fi
     """Return a table, the number of texts it was fitted to and the seconds that took."""
     started = time.monotonic()
     embedder = Embedder(model)
-    rows = embedder.rows(plain)
-    vectors = embedder.vectors(rows, model.space.largest)
-    bags = Bags(rows, model.config.encoder.vocab_size)
+    batches = embedder.batches(plain)
+    vectors = embedder.vectors(batches, model.space.largest)
+    bags = Bags(batches.token_ids, model.config.encoder.vocab_size)
     found = fit(bags, vectors, token_vectors(model), prior)
-    return found, [len(rows), round(time.monotonic() - started, 1)]
+    return found, [len(plain), round(time.monotonic() - started, 1)]
 
 
 def row(
@@ -152,7 +150,7 @@ def row(
     embedder, static = Embedder(made), static_rows(made)[-1]
 
     def vectors(of: Sequence[str]) -> Floats:
-        return embedder.vectors(embedder.rows(of), static)
+        return embedder.vectors(embedder.batches(of), static)
 
     quality = SimilarityQuality(pairs)
     score = quality.score(vectors(quality.texts).astype(np.float64))

@@ -19,6 +19,7 @@ class Costs:
         """Take the whole model and its groups."""
         self._model, self._groups = model, groups
         self._input = model.config.input.shape
+        self._path = model.chosen(model.space.largest)
         self._known: dict[tuple[int, Sizes], int] = {}
         self._by_block: dict[int, list[int]] = {}
         for i, group in enumerate(groups):
@@ -28,7 +29,7 @@ class Costs:
     def _sizes(self) -> list[tuple[int, int]]:
         _, height, width = self._input
         found = []
-        for one in self._model.chosen(self._model.space.largest):
+        for one in self._path:
             found.append((height, width))
             block = self._model.block(one.block)
             _, height, width = block.macs(one.choices, height, width)
@@ -36,9 +37,8 @@ class Costs:
 
     def of(self, sizes: Sizes) -> int:
         """Return the multiply-accumulates of one image."""
-        path = self._model.chosen(self._model.space.largest)
-        total = sum(self._block(b, sizes) for b in range(len(path)))
-        channels = path[-1].choices[len(self._model.config.blocks[-1].units) - 1].out
+        total = sum(self._block(b, sizes) for b in range(len(self._path)))
+        channels = self._path[-1].choices[len(self._model.config.blocks[-1].units) - 1].out
         last = next((i for i, group in enumerate(self._groups) if group.reader is None), None)
         return total + self._model.head.macs(channels if last is None else sizes[last])
 
@@ -46,7 +46,7 @@ class Costs:
         own = self._by_block.get(b, [])
         key = b, tuple(sizes[i] for i in own)
         if key not in self._known:
-            choices = list(self._model.chosen(self._model.space.largest)[b].choices)
+            choices = list(self._path[b].choices)
             for i in own:
                 group = self._groups[i]
                 choices[group.unit] = choices[group.unit]._replace(out=sizes[i])

@@ -43,6 +43,13 @@ class Stack:
         self._before, self._after = steps[:first], steps[last + 1 :]
         self._entry, self._end = steps[first].operands[0], steps[last]
 
+    def through(self, x: Ragged) -> Ragged:
+        """Return what the last layer gives where nothing is left out."""
+        for layer in self.layers:
+            config = layer.attention.config
+            x = layer(config.kv_heads, config.ffn, x)
+        return x
+
     def enter(self, values: Value | Mapping[str, Value]) -> Ragged:
         """Return what enters the first layer for a batch of the model's inputs.
 

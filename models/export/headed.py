@@ -47,8 +47,9 @@ def write(model: Headed, subnet: Subnet, folder: Folder) -> None:
             "transformers has no fewer: only the ONNX file is faster for it"
         )
         encoder = replace(encoder, heads=whole.heads, kv_heads=whole.kv_heads)
+    tensors = model.state_dict()
     head = [
-        {kind: model.state_dict()[f"exits.{depth}.head.{i}.{kind}"] for kind in ("weight", "bias")}
+        {kind: tensors[f"exits.{depth}.head.{i}.{kind}"] for kind in ("weight", "bias")}
         for i in range(len(config.head))
     ]
     if config.image is not None:

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from models.export.parts import WEIGHTS, Folder
 from models.families.slimmable import Slimmable
+from models.formats.vision import PREPROCESSOR
 from models.inputs.image import ImageInput
 from models.nn.layers import GROUP_SIZE
 from models.space import Subnet
 
-PREPROCESSOR = "preprocessor_config.json"
 _BICUBIC = 3  # of Pillow's filters, as public folders have it
 
 
@@ -39,10 +39,7 @@ def write(model: Slimmable, subnet: Subnet, tasks: Sequence[str], folder: Folder
             "tasks": {task: config.tasks[task] for task in tasks},
         },
     )
-    folder.write_json(
-        PREPROCESSOR,
-        preprocessor(image),
-    )
+    folder.write_json(PREPROCESSOR, preprocessor(image))
     folder.card = [
         f"## `{WEIGHTS}`",
         "",

@@ -57,7 +57,7 @@ class FoundChannels:
         rankings: Score on the images that choose, by ranking, at one cut.
         sizes: Of each group, by cut.
         trials: Cuts measured, per budget.
-        fitted_on: FoundChannels that statistics were estimated on at last.
+        fitted_on: Images that statistics were estimated on at last.
         seconds: What each part of the run took.
     """
 

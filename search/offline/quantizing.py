@@ -178,12 +178,4 @@ def _measured(whole: Cells, found: list[Measured]) -> Cells:
 def _joined(whole: Cells, few: Cells) -> Cells:
     """Return the scores with 8 bits above those with 32."""
     bound = np.maximum if whole.lower_is_better else np.minimum
-    parts = (few, whole)
-    return replace(
-        whole,
-        value=np.concatenate([one.value for one in parts]),
-        n=np.concatenate([one.n for one in parts]),
-        stderr=np.concatenate([one.stderr for one in parts]),
-        measured=np.concatenate([one.measured for one in parts]),
-        smoothed=np.concatenate([bound(few.expected, whole.expected), whole.expected]),
-    )
+    return replace(few, smoothed=bound(few.expected, whole.expected)).above(whole)

@@ -11,15 +11,14 @@ import torch
 
 from models.backends.torch import TorchBackend
 from models.elasticize.static_table import Floats
-from models.inputs.text import text_input
 from models.space import Subnet
 from models.tasks import Metric
 from search.offline.corpus import Corpus
 from search.quality.agreement import AgreementQuality
 from search.quality.embeddings import RankingQuality
+from search.quality.items import Batches
 from search.quality.table import FloatArray
 
-_MAX_TOKENS = 4096  # of a batch
 _SEARCHES = ("mrr@10", "ndcg@10", "recall@1", "map")
 
 
@@ -78,32 +77,26 @@ class Embedder:
     def __init__(self, model: Any) -> None:
         self._model = model
         self._backend = TorchBackend()
-        self._text = text_input(model.inputs)
-        (self._name,) = model.inputs
 
-    def rows(self, texts: Sequence[str]) -> list[torch.Tensor]:
-        """Return the token ids of texts; what is too long is cut at its end."""
-        return [self._text.encode(text, truncate="right") for text in texts]
+    def batches(self, texts: Sequence[str]) -> Batches:
+        """Return texts as batches; what is too long is cut at its end."""
+        return Batches(self._model, texts)
 
-    def vectors(self, rows: Sequence[torch.Tensor], subnet: Subnet) -> Floats:
-        """Return unit vectors, shape [texts, width]."""
-        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-        parts: list[torch.Tensor] = []
-        batch: list[torch.Tensor] = []
+    def vectors(self, batches: Batches, subnet: Subnet) -> Floats:
+        """Return unit vectors in the texts' order, shape [texts, width]."""
         task = next(iter(self._model.tasks))
-        for place, i in enumerate(order):
-            batch.append(rows[i])
-            is_last = place + 1 == len(order)
-            if is_last or (len(batch) + 1) * len(rows[order[place + 1]]) > _MAX_TOKENS:
-                plan = self._model.plan(subnet, {self._name: (len(rows[i]),)}, [task])
-                inputs = {self._name: self._model.inputs.collate(self._name, batch)}
-                with torch.inference_mode():
-                    (found,) = self._backend.run(plan, inputs).values()
-                parts.append(found.float())
-                batch = []
-        back = np.argsort(order)
-        found_all: Floats = torch.cat(parts).numpy()[back]
-        return found_all
+        plan = self._model.plan(subnet, batches.shapes, [task])
+        with torch.inference_mode():
+            parts = [self._backend.run(plan, batch)[task].float() for batch in batches]
+        found: Floats = batches.in_order(torch.cat(parts).numpy())
+        return found
+
+
+def share_kept(found: FloatArray, whole: FloatArray) -> tuple[float, float]:
+    """Return the ratio of two means over the same queries, and its standard error."""
+    share = float(found.mean() / whole.mean())
+    spread = float((found - share * whole).std(ddof=1))
+    return share, spread / float(np.sqrt(len(whole)) * whole.mean())
 
 
 def held_out_check(
@@ -119,7 +112,7 @@ def held_out_check(
         documents: Likewise of the documents; None if there are none.
     """
     embedder = Embedder(model)
-    own = embedder.vectors(embedder.rows(corpus.checked), static)
+    own = embedder.vectors(embedder.batches(corpus.checked), static)
     agreement = AgreementQuality(corpus.checked, checked.astype(np.float64))
     by_dim: dict[int, Kept] = {}
     dims = next(axis.values for axis in model.space.axes if axis.kind == "output")
@@ -132,10 +125,7 @@ def held_out_check(
         if documents is None or whole is None:
             continue
         found = _per_query(corpus, own, documents, dim)
-        share = float(found.mean() / whole.mean())
-        # Of a ratio of means over the same queries.
-        spread = float((found - share * whole).std(ddof=1))
-        stderr = spread / float(np.sqrt(len(whole)) * whole.mean())
+        share, stderr = share_kept(found, whole)
         by_dim[dim] = Kept(near.value, share, stderr, len(whole))
     best = by_dim[int(dims[-1])]
     return Check(

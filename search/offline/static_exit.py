@@ -65,7 +65,7 @@ def add_static(
     embedder, whole = Embedder(old), old.space.largest
     report("embedding held-out texts")
     checked, documents = (
-        embedder.vectors(embedder.rows(texts), whole) if texts else None
+        embedder.vectors(embedder.batches(texts), whole) if texts else None
         for texts in (corpus.checked, corpus.documents)
     )
     assert checked is not None
@@ -113,8 +113,9 @@ def _embedded(
         if first and not is_left():
             break
         report(f"embedding text {first} of {len(texts)}")
-        rows += embedder.rows(texts[first : first + _CHUNK])
-        vectors.append(embedder.vectors(rows[first:], whole))
+        batches = embedder.batches(texts[first : first + _CHUNK])
+        rows += batches.token_ids
+        vectors.append(embedder.vectors(batches, whole))
     return rows, np.concatenate(vectors)
 
 
@@ -197,13 +198,12 @@ def _joined(cells: Cells, old: Sequence[int], task: Task, kept: Sequence[Kept]) 
         raise ValueError(f"task {task.name!r}: metric={task.metric!r} is no score of vectors")
     shares = np.array([[one.share(task.metric)] for one in kept])
     errors = np.array([[one.stderr] for one in kept])
-    n = np.array([[one.n] for one in kept])
-    none = np.zeros_like(shares, dtype=np.bool_)
-    return replace(
+    predicted = replace(
         cells,
-        value=np.concatenate([np.clip(whole * shares, 0, 1), cells.value[old]]),
-        n=np.concatenate([n, cells.n[old]]),
-        stderr=np.concatenate([np.clip(whole * errors, 0, 1), cells.stderr[old]]),
-        measured=np.concatenate([none, cells.measured[old]]),
-        smoothed=np.concatenate([np.clip(expected * shares, 0, 1), cells.expected[old]]),
+        value=np.clip(whole * shares, 0, 1),
+        n=np.array([[one.n] for one in kept]),
+        stderr=np.clip(whole * errors, 0, 1),
+        measured=np.zeros_like(shares, dtype=np.bool_),
+        smoothed=np.clip(expected * shares, 0, 1),
     )
+    return predicted.above(cells.part(old, slice(None)))

@@ -63,11 +63,7 @@ def answers_of(model: Any, items: Sequence[Item]) -> FloatArray:
     rows = []
     with torch.no_grad():
         for batch in batches:
-            x = stack.enter(batch)
-            for layer in stack.layers:
-                config = layer.attention.config
-                x = layer(config.kv_heads, config.ffn, x)
-            rows.append(stack.leave(x))
+            rows.append(stack.leave(stack.through(stack.enter(batch))))
     return batches.in_order(torch.cat(rows).double().numpy())
 
 
@@ -106,10 +102,7 @@ def seconds_per_token(model: Any, clock: Callable[[], float]) -> float:
 
     def timed() -> float:
         started = clock()
-        x = stack.enter(batch)
-        for layer in stack.layers:
-            config = layer.attention.config
-            x = layer(config.kv_heads, config.ffn, x)
+        x = stack.through(stack.enter(batch))
         stack.leave(x)
         return max(clock() - started, 1e-6) / len(x.values)
 

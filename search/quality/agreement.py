@@ -9,7 +9,13 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from models.tasks import Kind
-from search.quality.embeddings import Evaluation, Measured, rank_correlation
+from search.quality.embeddings import (
+    Evaluation,
+    Measured,
+    mean_of,
+    rank_correlation,
+    share_of,
+)
 from search.quality.items import Item
 from search.quality.table import FloatArray
 
@@ -87,9 +93,7 @@ class ProbeQuality:
         gram = x.T @ x + _PENALTY * np.eye(x.shape[1])
         weight = np.linalg.solve(gram, x.T @ (self._classes - aim))
         told: NDArray[np.intp] = ((vectors[self._scored] - mean) @ weight + aim).argmax(axis=1)
-        right = told == self._truth
-        value, n = float(right.mean()), len(right)
-        return Measured(value, n, float(np.sqrt(value * (1 - value) / n)))
+        return share_of(told == self._truth)
 
 
 class ClassesQuality:
@@ -104,9 +108,7 @@ class ClassesQuality:
 
     def score(self, vectors: FloatArray) -> Measured:
         """Return the share for logits, shape [items, classes], and its standard error."""
-        right = vectors.argmax(axis=1) == self._truth
-        value, n = float(right.mean()), len(right)
-        return Measured(value, n, float(np.sqrt(value * (1 - value) / n)))
+        return share_of(vectors.argmax(axis=1) == self._truth)
 
 
 class ProbabilityAgreement:
@@ -123,9 +125,7 @@ class ProbabilityAgreement:
 
     def score(self, vectors: FloatArray) -> Measured:
         """Return the mean for logits, shape [items, classes], and its standard error."""
-        found = 1 - np.abs(softmax(vectors, axis=1) - self._whole).sum(axis=1) / 2
-        stderr = found.std(ddof=1) / np.sqrt(len(found)) if len(found) > 1 else 0.0
-        return Measured(float(found.mean()), len(found), float(stderr))
+        return mean_of(1 - np.abs(softmax(vectors, axis=1) - self._whole).sum(axis=1) / 2)
 
 
 class RankScoreQuality:

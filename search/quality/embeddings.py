@@ -38,6 +38,18 @@ class Measured(NamedTuple):
     stderr: float
 
 
+def share_of(right: NDArray[np.bool_]) -> Measured:
+    """Return the share of items that are right, and its standard error."""
+    value, n = float(right.mean()), len(right)
+    return Measured(value, n, float(np.sqrt(value * (1 - value) / n)))
+
+
+def mean_of(each: FloatArray) -> Measured:
+    """Return the mean of items' scores, and its standard error."""
+    stderr = each.std(ddof=1) / np.sqrt(len(each)) if len(each) > 1 else 0.0
+    return Measured(float(each.mean()), len(each), float(stderr))
+
+
 class Evaluation(Protocol):
     """Texts, pairs or files of images, and what the answers to them are worth."""
 
@@ -107,7 +119,7 @@ class RankingQuality:
 
     def score(self, vectors: FloatArray) -> Measured:
         """Return the mean and its standard error over queries."""
-        return self.mean(self.each(vectors[self.query_rows], vectors[self.document_rows]))
+        return mean_of(self.each(vectors[self.query_rows], vectors[self.document_rows]))
 
     def each(self, queries: FloatArray, documents: FloatArray) -> FloatArray:
         """Score each query.
@@ -123,12 +135,6 @@ class RankingQuality:
             order = candidates[np.argsort(-(documents[candidates] @ query), kind="stable")]
             found.append(self._per_query(np.isin(order, list(self._data.relevant[q]))))
         return np.array(found)
-
-    @staticmethod
-    def mean(each: FloatArray) -> Measured:
-        """Return the mean of queries' scores and its standard error."""
-        stderr = each.std(ddof=1) / np.sqrt(len(each)) if len(each) > 1 else 0.0
-        return Measured(float(each.mean()), len(each), float(stderr))
 
 
 def _reciprocal_rank(right: NDArray[np.bool_]) -> float:

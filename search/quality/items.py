@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from models.core import Shapes
@@ -15,10 +16,10 @@ from models.inputs.content import Encoded, InvalidInputError
 from models.inputs.image import ImageInput
 from models.inputs.text import TextInput
 from models.nn.ragged import Value
-from search.quality.table import FloatArray
 
 Item: TypeAlias = str | tuple[str, str] | Path
 """A text, two texts that a model compares, or the file of an image."""
+N = TypeVar("N", bound=np.floating[Any])
 _Row: TypeAlias = dict[str, Tensor | Path]
 
 _MAX_TOKENS = 4096  # of a batch of texts
@@ -102,9 +103,16 @@ class Batches:
         lengths = np.array(self.lengths)
         return round(float((lengths**2).sum() / lengths.sum()))
 
-    def in_order(self, rows: FloatArray) -> FloatArray:
+    @property
+    def token_ids(self) -> list[Tensor]:
+        """Of each text, in the items' order; of a model of one text."""
+        (name,) = self._inputs
+        found: list[Any] = [row[name] for row in self._rows]
+        return [found[i] for i in np.argsort(self.order)]
+
+    def in_order(self, rows: NDArray[N]) -> NDArray[N]:
         """Return the rows of all batches in the items' order."""
-        placed: FloatArray = rows[np.argsort(self.order)]
+        placed: NDArray[N] = rows[np.argsort(self.order)]
         return placed
 
     def _row(self, item: Item) -> _Row:

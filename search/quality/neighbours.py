@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from search.quality.embeddings import Measured
+from search.quality.embeddings import Measured, share_of
 from search.quality.table import FloatArray
 
 _NEIGHBOURS = 5
@@ -34,7 +34,7 @@ class NeighboursQuality:
 
     def score(self, vectors: FloatArray) -> Measured:
         """Return the share of texts whose label is named, and its standard error."""
-        right = 0
+        right = np.zeros(len(vectors), dtype=np.bool_)
         for first in range(0, len(vectors), _MOST_AT_ONCE):
             part = vectors[first : first + _MOST_AT_ONCE]
             near = part @ vectors.T
@@ -43,7 +43,6 @@ class NeighboursQuality:
             votes = np.zeros((len(part), self._count))
             weights = 1 + np.take_along_axis(near, found, axis=1)
             np.add.at(votes, (np.arange(len(part))[:, None], self._truth[found]), weights)
-            right += int((votes.argmax(axis=1) == self._truth[first : first + len(part)]).sum())
-        n = len(vectors)
-        value = right / n
-        return Measured(value, n, float(np.sqrt(value * (1 - value) / n)))
+            own = slice(first, first + len(part))
+            right[own] = votes.argmax(axis=1) == self._truth[own]
+        return share_of(right)

@@ -14,7 +14,14 @@ import numpy as np
 from models.backends.torch import TorchBackend
 from models.elastic import Elastic
 from models.space import Subnet
-from search.quality.embeddings import Evaluation, Measured, RankingQuality, scores, scores_by
+from search.quality.embeddings import (
+    Evaluation,
+    Measured,
+    RankingQuality,
+    mean_of,
+    scores,
+    scores_by,
+)
 from search.quality.sides import SIDES, Side
 from search.quality.table import FloatArray
 
@@ -34,8 +41,7 @@ class OneSide:
         ranking, whole = self._ranking, self._whole[:, : vectors.shape[1]]
         whole = whole / np.maximum(np.linalg.norm(whole, axis=1, keepdims=True), _TINY)
         queries, documents = (vectors, whole) if self._side == "query" else (whole, vectors)
-        each = ranking.each(queries[ranking.query_rows], documents[ranking.document_rows])
-        return ranking.mean(each)
+        return mean_of(ranking.each(queries[ranking.query_rows], documents[ranking.document_rows]))
 
 
 class _Kept:

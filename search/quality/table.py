@@ -93,9 +93,9 @@ class Cells:
         """The expected scores; the measured ones where there are no others."""
         return self.value if self.smoothed is None else self.smoothed
 
-    def part(self, rows: slice, columns: slice) -> Cells:
+    def part(self, rows: slice | Sequence[int], columns: slice) -> Cells:
         """Return some of the rows and columns."""
-        index = (rows, columns)
+        index: Any = (rows, columns)
         return replace(
             self,
             columns=self.columns[columns],
@@ -104,6 +104,18 @@ class Cells:
             stderr=self.stderr[index],
             measured=self.measured[index],
             smoothed=None if self.smoothed is None else self.smoothed[index],
+        )
+
+    def above(self, other: Cells) -> Cells:
+        """Return these rows, then the other's, of the same columns."""
+        parts = (self, other)
+        return replace(
+            self,
+            value=np.concatenate([one.value for one in parts]),
+            n=np.concatenate([one.n for one in parts]),
+            stderr=np.concatenate([one.stderr for one in parts]),
+            measured=np.concatenate([one.measured for one in parts]),
+            smoothed=np.concatenate([one.expected for one in parts]),
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import time
 from contextlib import closing
@@ -41,7 +40,7 @@ def static(
 ) -> None:
     """Give a text encoder an exit without layers: a vector per token, fitted to your documents."""
     try:
-        from search.offline import corpus, static_exit
+        from search.offline import corpus, material, static_exit
     except ModuleNotFoundError as error:
         raise missing(error.name) from None
     progress = Progress(60 * minutes)
@@ -49,7 +48,7 @@ def static(
         if not minutes > 0:
             raise ValueError(f"--minutes={minutes} must be above 0")
         read = corpus.read_corpus(data, texts or [], seed)
-        digests = [hashlib.sha256(one.read_bytes()).hexdigest() for one in (data, *(texts or []))]
+        digests = [material.digest_of(one) for one in (data, *(texts or []))]
         if out is not None:
             if out.exists():
                 raise ValueError(f"--out={out} exists already")

@@ -17,8 +17,8 @@ from torch import Tensor
 from models.backends.onnx.sessions import options_beside
 from models.backends.torch import TorchBackend
 from models.export import Facts, write
-from models.export.image import PREPROCESSOR
 from models.export.onnx_file import ONNX
+from models.formats.vision import PREPROCESSOR
 from tests.tiny import tiny_model
 
 pytest.importorskip("onnx")

@@ -101,7 +101,7 @@ def test_the_fit_is_nearer_to_the_whole_model_than_tokens_by_chance(
     folder = write_text_checkpoint(tmp_path / "model")
     model = checkpoint.load(folder).model
     embedder = Embedder(model)
-    whole = embedder.vectors(embedder.rows(corpus.checked), model.space.largest)
+    whole = embedder.vectors(embedder.batches(corpus.checked), model.space.largest)
     quality = AgreementQuality(corpus.checked, whole.astype(np.float64))
     check = add_static(folder, corpus, 60, {}, Clock(0.001))
     made = checkpoint.load(folder).model
