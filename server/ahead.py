@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 
 from models.variants import choices_of
 from search.find import Selection
@@ -13,7 +14,7 @@ from server.errors import ModelNotReadyError
 from server.served import Served
 from server.variants import Variants
 
-_MOST = 24  # subnets that are built beside the best: they take memory, and building them time
+_MOST = 24  # subnets that are built ahead: they take memory, and building them time
 
 
 async def make_ready(served: Served, engine: Engine, variants: Variants) -> None:
@@ -24,30 +25,23 @@ async def make_ready(served: Served, engine: Engine, variants: Variants) -> None
     torch runs. No search would take other weights, so they are not built. What the front needs is
     kept before all that is not on it.
     """
-    await engine.core.expect(served, served.elastic.space.largest)
+    space = served.elastic.space
+    await engine.core.expect(served, space.largest)
     if served.profile is None:
         return
     points = await _points(served, compiles=engine.core.stats.backend is not None)
+    best = ahead(space, points)
     if variants.resident(served) is not None:
-        await _build(served, engine, variants, points)
+        variants.prefer(served, best)
+        for choices in best:
+            with suppress(ModelNotReadyError):  # which has been logged
+                await variants.build(served, choices)
     there = variants.resident(served)
-    for number, subnet in enumerate(dict.fromkeys(point.subnet for point in points)):
-        if there is None or choices_of(served.elastic.space, subnet) in there:
+    wanted = dict.fromkeys((*best.values(), *(point.subnet for point in points)))
+    wanted.pop(space.largest, None)
+    for number, subnet in enumerate(wanted):
+        if there is None or choices_of(space, subnet) in there:
             await engine.core.expect(served, subnet, build=number < _MOST)
-
-
-async def _build(
-    served: Served, engine: Engine, variants: Variants, points: Sequence[Selection]
-) -> None:
-    """Build the weights of a front and what of them is best."""
-    best = ahead(served.elastic.space, points)
-    variants.prefer(served, best)
-    for choices, subnet in best.items():
-        try:
-            await variants.build(served, choices)
-        except ModelNotReadyError:
-            continue  # which has been logged
-        await engine.core.expect(served, subnet)
 
 
 async def _points(served: Served, compiles: bool) -> Sequence[Selection]:
