@@ -17,6 +17,7 @@ from math import inf
 from typing import NamedTuple
 
 _MARGIN = 0.7  # of the wait after which most have left
+_LEAST_S = 0.1  # of a limit: who is refused comes back after a second, so a shorter wait is no loss
 _MOST = 0.5
 _FEWEST = 8  # departures from which anything is learnt
 _GROWTH = 1.1  # of the limit, a second: clients may have become patient
@@ -89,9 +90,8 @@ class Patience:
         if now - seen.looked < _EVERY_S:
             return
         seen.looked = now
-        limit_s = (
-            _MARGIN * patience_s(seen.waits) * sorted(seen.predicted)[len(seen.predicted) // 2]
-        )
+        accuracy = sorted(seen.predicted)[len(seen.predicted) // 2]
+        limit_s = max(_LEAST_S, _MARGIN * patience_s(seen.waits) * accuracy)
         if limit_s < self.limit_s(client, now):
             seen.limit_s, seen.since = limit_s, now
 

@@ -39,6 +39,12 @@ def test_where_predictions_are_too_low_the_limit_is_too() -> None:
     assert patience.limit_s("a", 19.0) == pytest.approx(0.14, rel=0.01)
 
 
+def test_no_limit_is_shorter_than_a_wait_that_nobody_minds() -> None:
+    patience = Patience(MOST_S)
+    now = leave(patience, 20, waited_s=0.004)
+    assert patience.limit_s("a", now) == pytest.approx(0.1, rel=0.05)
+
+
 def test_some_that_always_leave_soon_do_not_speak_for_those_that_stay() -> None:
     rng, patience = Random(0), Patience(MOST_S)
     for i in range(2000):

@@ -141,6 +141,9 @@ def test_a_plan_is_what_would_run(client: TestClient) -> None:
     asked = {"tasks": ["fish"], "budget": {"fraction": 0.3}}
     planned = client.post("/v1/plan", json=asked).json()["receipt"]
     ran = infer(client, image=text_of(image()), **asked)["receipt"]
+    # Runs correct what runs are predicted to take, and others ran in between.
+    assert 0 < planned.pop("predicted_run_ms") < 1000
+    assert 0 < ran["predicted_run_ms"] < 1000
     assert planned == {name: ran[name] for name in planned}
 
 
