@@ -4,7 +4,8 @@ EfficientNet-Lite0 with ImageNet's weights and a linear head for CIFAR-100's 20 
 by ridge regression to its pooled channels on --head images of the train split. Images are scaled
 from 32 x 32 to --size. Rows: the cuts that `rheostat elasticize` finds in --seconds, and for every
 ranking of channels the same cuts without a search, all scored on --report images of the test split
-that chose nothing. Statistics are estimated on images of the train split. Seeds draw all images.
+that chose nothing. Of these, what reads the channels is fitted on the images that fit the head, or
+only the statistics are estimated again on some of them. Seeds draw all images.
 
 With --quick, one seed, small images and few of them.
 """
@@ -13,8 +14,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from random import Random
@@ -29,13 +31,23 @@ from torch import Tensor
 from bench import report
 from models.backends.torch import TorchBackend
 from models.elasticize.allocation import Costs, allocate
-from models.elasticize.channels import groups_of, importance, ranked, with_cuts
+from models.elasticize.channel_refit import observe
+from models.elasticize.channels import (
+    CHANNEL_RANKINGS,
+    Group,
+    Sizes,
+    groups_of,
+    importance,
+    ranked,
+    with_cuts,
+)
 from models.families.convnet import Convnet
 from models.formats.image_classifiers import KEEP, read
 from models.space import Subnet
 from models.train.cifar100 import Images
 from models.train.statistics import estimated
-from search.offline.elastic_images import CHANNEL_RANKINGS, ImageRun, images_of
+from search.offline.elastic_images import ImageRun, fitted
+from search.offline.image_pace import images_of
 from search.offline.material import Material
 from search.offline.options import RunOptions
 from search.quality.agreement import ClassesQuality
@@ -43,6 +55,7 @@ from search.quality.embeddings import scores
 from search.quality.items import Batches
 
 _PENALTY = 0.5  # of the head's ridge regression, in parts of a channel's mean square
+_FEW_BATCHES = 1  # that channels are ranked and statistics are estimated on
 _SCALE = 10.0  # of its logits, so that probabilities are neither even nor sure
 
 
@@ -147,8 +160,9 @@ def measured(model: Convnet, data: Drawn, run: RunOptions, seed: int) -> list[di
     took = time.perf_counter() - started
     groups = groups_of(model)
     costs = Costs(model, groups)
-    rows = scored("search", found.model, parts["report"], seed, took)
-    few = images_of(Batches(model, fit[:96]))
+    rows = scored("search", "fit", found.model, parts["report"], seed, took)
+    many = images_of(Batches(model, fit))
+    few = many[:_FEW_BATCHES]
     worths = {
         ranking: importance(ranking, model, groups, few, torch.Generator().manual_seed(seed))
         for ranking in CHANNEL_RANKINGS
@@ -157,18 +171,32 @@ def measured(model: Convnet, data: Drawn, run: RunOptions, seed: int) -> list[di
     even = [1.0] * len(groups)
     cuts = {keep: allocate(costs, groups, losses, even, keep) for keep in run.keep}
     for ranking, worth in worths.items():
-        started = time.perf_counter()
         permuted = ranked(model, groups, worth)
-        cut = with_cuts(permuted, KEEP, groups, cuts)
+        cut = with_cuts(permuted, KEEP, groups, cuts, fitted=False)
         subnets = [Subnet({KEEP: keep}) for keep in cuts]
-        made = estimated(cut, subnets, few, known=permuted)
-        took = time.perf_counter() - started
-        rows += scored(ranking, made, parts["report"], seed, took)[: len(cuts)]
-    return rows
+        repairs = {
+            "fit": partial(_fitted, permuted, groups, cuts, many),
+            "statistics": partial(estimated, cut, subnets, few),
+        }
+        for repair, make in repairs.items():
+            started = time.perf_counter()
+            made = make()
+            took = time.perf_counter() - started
+            rows += scored(ranking, repair, made, parts["report"], seed, took)[: len(cuts)]
+    (whole,) = [row["accuracy"] for row in rows if row["cut"] == "whole"]
+    return [row | {"kept": row["accuracy"] / whole} for row in rows]
+
+
+def _fitted(
+    model: Convnet, groups: Sequence[Group], cuts: Mapping[float, Sizes], images: Sequence[Tensor]
+) -> Convnet:
+    """Return cuts of which what reads the channels is fitted."""
+    observed = observe(model, with_cuts(model, KEEP, groups, {}), images)
+    return fitted(model, groups, cuts, observed)
 
 
 def scored(
-    name: str, model: Convnet, quality: ClassesQuality, seed: int, seconds: float
+    name: str, repair: str, model: Convnet, quality: ClassesQuality, seed: int, seconds: float
 ) -> list[dict[str, Any]]:
     """Return a row for each subnet, the whole one last."""
     subnets = sorted(model.space, key=lambda subnet: float(subnet[KEEP]))
@@ -178,13 +206,13 @@ def scored(
     return [
         {
             "cut": name if float(subnet[KEEP]) < 1 else "whole",
+            "repair": repair if float(subnet[KEEP]) < 1 else "none",
             "seed": seed,
             "keep": float(subnet[KEEP]),
             "macs": own / macs[-1],
             "accuracy": one.value,
             "stderr": one.stderr,
             "n": one.n,
-            "kept": one.value / found[-1].value,
             "seconds": seconds,
         }
         for subnet, own, one in zip(subnets, macs, found, strict=True)
@@ -195,10 +223,11 @@ def show(rows: Sequence[dict[str, Any]]) -> None:
     """Print a line for each row."""
     report.show(
         "EfficientNet-Lite0 on CIFAR-100's superclasses, without training",
-        ("cut", "seed", "keep", "MACs", "accuracy", "± (n)", "kept", "seconds"),
+        ("cut", "repair", "seed", "keep", "MACs", "accuracy", "± (n)", "kept", "seconds"),
         [
             (
                 row["cut"],
+                row["repair"],
                 row["seed"],
                 f"{row['keep']:g}",
                 f"{100 * row['macs']:.1f} %",

@@ -45,6 +45,8 @@ class Costs:
     def _block(self, b: int, sizes: Sizes) -> int:
         own = self._by_block.get(b, [])
         key = b, tuple(sizes[i] for i in own)
+        if any(self._groups[i].alone and not sizes[i] for i in own):
+            return 0
         if key not in self._known:
             choices = list(self._path[b].choices)
             for i in own:
@@ -64,6 +66,7 @@ def allocate(
     losses: Sequence[Tensor],
     weights: Sequence[float],
     keep: float,
+    left_out: Sequence[float] | None = None,
 ) -> Sizes:
     """Return the channels of each group within a share of the MACs, by least predicted loss.
 
@@ -76,28 +79,30 @@ def allocate(
         losses: Per group, what each channel is worth, descending.
         weights: Per group, of its relative loss.
         keep: Share of the whole model's MACs.
+        left_out: Per group, the loss where its block is left out, by the measure of the weights;
+            None: no block is.
 
     Raises:
         ValueError: If not even the smallest sizes fit.
     """
     sizes = tuple(group.size for group in groups)
-    shares = [
-        float(weight) * own / own.sum().clamp(min=_TINY)
-        for weight, own in zip(weights, losses, strict=True)
-    ]
+    lost = []  # by group and the channels that are left of it
+    for i, (weight, own) in enumerate(zip(weights, losses, strict=True)):
+        tails = float(weight) * (own.sum() - own.cumsum(0)) / own.sum().clamp(min=_TINY)
+        lost.append([float(weight) if left_out is None else left_out[i], *tails.tolist()])
     total = whole = costs.of(sizes)
     most = keep * whole
     while total > most:
         best: tuple[float, Sizes, int] | None = None
         for i, group in enumerate(groups):
-            fewer = sizes[i] - group.chunk
-            if fewer < 1:
-                continue
-            tried = (*sizes[:i], fewer, *sizes[i + 1 :])
-            macs = costs.of(tried)
-            price = float(shares[i][fewer : sizes[i]].sum()) / max(1, total - macs)
-            if best is None or price < best[0]:
-                best = price, tried, macs
+            for fewer in (sizes[i] - group.chunk, 0) if sizes[i] else ():
+                if fewer < 1 and (fewer < 0 or left_out is None or not group.alone):
+                    continue
+                tried = (*sizes[:i], fewer, *sizes[i + 1 :])
+                macs = costs.of(tried)
+                price = (lost[i][fewer] - lost[i][sizes[i]]) / max(1, total - macs)
+                if best is None or price < best[0]:
+                    best = price, tried, macs
         if best is None:
             raise ValueError(f"keep={keep} is too small: at least {total / whole:.3f} is left")
         _, sizes, total = best

@@ -12,16 +12,17 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor
 
-from models.families.convnet import BlockChoice, Convnet
-from models.nn.blocks import SizeTable
+from models.families.convnet import Convnet
+from models.nn.blocks import BlockChoice, SizeTable
 from models.nn.convolution import ConvBlock, ConvUnit
 
 ChannelRanking: TypeAlias = Literal["contribution", "magnitude", "random"]
+CHANNEL_RANKINGS: tuple[ChannelRanking, ...] = get_args(ChannelRanking)
 Sizes: TypeAlias = tuple[int, ...]
 """Channels that are kept of each group."""
 _CHUNKS = 24  # that a group is cut in, at the most
@@ -38,6 +39,8 @@ class Group:
         through: Depthwise units that keep them.
         reader: Unit that mixes them; None: the head.
         size: Their number.
+        alone: Whether the block adds nothing but what it makes of them, so that without any it can
+            be left out.
     """
 
     block: int
@@ -45,6 +48,7 @@ class Group:
     through: tuple[int, ...]
     reader: int | None
     size: int
+    alone: bool = False
 
     @property
     def last(self) -> int:
@@ -65,6 +69,7 @@ def groups_of(model: Convnet) -> list[Group]:
     blocks = model.config.blocks
     for b, block in enumerate(blocks):
         dense = [u for u, unit in enumerate(block.units) if unit.out is not None]
+        alone = block.shortcut == "identity" and not block.pool and len(dense) == 2
         for u, reader in zip(dense, [*dense[1:], None], strict=True):
             out = block.units[u].out
             assert out is not None
@@ -73,7 +78,7 @@ def groups_of(model: Convnet) -> list[Group]:
             end = len(block.units) if reader is None else reader
             is_last = b + 1 == len(blocks) and block.shortcut == "none"
             if reader is not None or is_last:
-                found.append(Group(b, u, tuple(range(u + 1, end)), reader, out.values[0]))
+                found.append(Group(b, u, tuple(range(u + 1, end)), reader, out.values[0], alone))
     return found
 
 
@@ -135,15 +140,15 @@ def _spreads(model: Convnet, groups: Sequence[Group], batches: Sequence[Tensor])
         for one in model.path(model.space.largest):
             block = model.block(one.block)
 
-            def normalise(
+            def total(
                 u: int, y: Tensor, block: ConvBlock = block, one: BlockChoice = one
             ) -> Tensor:
-                y = block.unit(u).normalise(one.number, block.eps, y)
+                y = block.totals(one.choices, one.number)(u, y)
                 if (i := places.get((one.block, u))) is not None:
                     note(i, block.unit(u).activate(one.choices[u], y))
                 return y
 
-            x = block.run(one.choices, normalise, x)
+            x = block.run(one.choices, total, x)
     return [
         (total[1] / n - (total[0] / n).pow(2)).clamp(min=0).float()
         for total, n in zip(sums, counts, strict=True)
@@ -180,40 +185,59 @@ def ranked(model: Convnet, groups: Sequence[Group], worth: Sequence[Tensor]) -> 
 
 
 def with_cuts(
-    model: Convnet, axis: str, groups: Sequence[Group], cuts: Mapping[float, Sizes]
+    model: Convnet,
+    axis: str,
+    groups: Sequence[Group],
+    cuts: Mapping[float, Sizes],
+    *,
+    fitted: bool = True,
 ) -> Convnet:
     """Return the model with an axis whose values are cuts, and 1, the whole; weights are shared.
-
-    It has no statistics until they are estimated (`models.train.statistics`, with the model as what
-    is known, so that the whole one keeps its own).
 
     Args:
         model: With its channels in order, of one subnet.
         axis: Its name; the model has it, with the one value 1.
         groups: Of the model.
-        cuts: Channels of each group by value, under 1.
+        cuts: Channels of each group by value, under 1; of a group that is `Group.alone`, 0 leaves
+            its block out.
+        fitted: Whether what reads a group has weights for each cut: at first those of the whole
+            model, until `models.elasticize.channel_refit` fits them. Statistics are the whole
+            model's. False: the cuts have no statistics and weights of their own.
     """
     values = (*sorted(cuts), 1.0)
     rows = [*(cuts[value] for value in values[:-1]), tuple(group.size for group in groups)]
     blocks = list(model.config.blocks)
     for i, group in enumerate(groups):
-        sizes = tuple(row[i] for row in rows)
+        sizes = SizeTable(tuple(row[i] for row in rows), (axis,))
         block = blocks[group.block]
         units = list(block.units)
-        units[group.unit] = replace(units[group.unit], out=SizeTable(sizes, (axis,)))
+        units[group.unit] = replace(units[group.unit], out=sizes)
+        if group.reader is not None and fitted:
+            units[group.reader] = replace(units[group.reader], fitted=True)
+        active = SizeTable(tuple(min(1, size) for size in sizes.values), (axis,))
+        block = replace(block, active=active) if group.alone else block
         blocks[group.block] = replace(block, units=tuple(units))
     config = replace(
         model.config,
         axes={axis: values},
         blocks=tuple(blocks),
-        subnets=(),
+        subnets=tuple((i,) for i in range(len(values))) if fitted else (),
     )
     with torch.device("meta"):
         made = Convnet(model.name, config)
-    state = {
-        name: tensor[:0] if name.endswith(".statistics") else tensor
-        for name, tensor in model.state_dict().items()
-    }
+    known = model.state_dict()
+    state = {name: known[name] for name in made.state_dict() if name in known}
+    for b in range(len(blocks)):
+        for u, unit in enumerate(made.block(b).all_units):
+            place, whole = f"blocks.{b}.units.{u}", model.block(b).unit(u)
+            if not unit.config.fitted:
+                state[f"{place}.statistics"] = whole.statistics.repeat(len(unit.statistics), 1, 1)
+                continue
+            weight, bias = whole.folded(unit.config.kernel.values[0], 0, model.config.eps)
+            for number in range(len(unit.maps)):
+                out, inputs = unit.map(number).weight.shape[:2]
+                state[f"{place}.maps.{number}.weight"] = weight[:out, :inputs].clone()
+                state[f"{place}.maps.{number}.bias"] = bias[:out].clone()
     made.load_state_dict(state, assign=True)
     return made.eval().requires_grad_(False)
 

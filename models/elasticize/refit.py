@@ -58,6 +58,8 @@ class Regression:
 
     def __init__(self, inputs: int, outputs: int) -> None:
         self._n = 0.0
+        # About these: what varies less than it is large would be lost in the rounding of squares.
+        self._about: tuple[Tensor, Tensor] | None = None
         self._x = torch.zeros(inputs, dtype=torch.float64)
         self._y = torch.zeros(outputs, dtype=torch.float64)
         self._yy = torch.zeros(outputs, dtype=torch.float64)
@@ -72,6 +74,9 @@ class Regression:
             y: Shape [rows, outputs].
             weights: Of the rows, shape [rows]; None for 1 each.
         """
+        if self._about is None:
+            self._about = x.mean(0), y.mean(0)
+        x, y = x - self._about[0], y - self._about[1]
         self._n += len(x) if weights is None else float(weights.sum())
         wx, wy = (x, y) if weights is None else (x * weights[:, None], y * weights[:, None])
         self._x += wx.sum(0, dtype=torch.float64)
@@ -80,20 +85,26 @@ class Regression:
         self._xx += wx.T @ x
         self._xy += wx.T @ y
 
-    def solve(self, ridge: float) -> Map:
+    def solve(self, ridge: float, prior: Tensor | None = None) -> Map:
         """Return the map from inputs to outputs.
 
         Args:
             ridge: Penalty on the weights, relative to the mean variance of the inputs.
+            prior: Weights, shape [outputs, inputs], the difference to which is penalised; None for
+                zero.
         """
-        gram, cross = self._centred(ridge)
+        gram, cross, penalty = self._centred(ridge)
+        if prior is not None:
+            cross += penalty * prior.double().T
         weight = torch.linalg.solve(gram, cross).T
-        mean, aim = self._x / self._n, self._y / self._n
+        assert self._about is not None, "no rows were added"
+        mean = self._x / self._n + self._about[0]
+        aim = self._y / self._n + self._about[1]
         return Map(weight.float(), (aim - weight @ mean).float())
 
     def residuals(self, ridge: float) -> Tensor:
         """Return the variance of the outputs that the first k inputs leave, shape [inputs]."""
-        gram, cross = self._centred(ridge)
+        gram, cross, _ = self._centred(ridge)
         parts = torch.linalg.solve_triangular(torch.linalg.cholesky(gram), cross, upper=False)
         explained = parts.pow(2).sum(1).cumsum(0) / self._n
         left: Tensor = (self.variance() - explained).clamp_min(0)
@@ -103,13 +114,14 @@ class Regression:
         """Return the variance of the outputs, summed over them."""
         return float((self._yy / self._n - (self._y / self._n).pow(2)).sum())
 
-    def _centred(self, ridge: float) -> tuple[Tensor, Tensor]:
-        """Return the inputs' products, with the penalty, and those with the outputs."""
+    def _centred(self, ridge: float) -> tuple[Tensor, Tensor, float]:
+        """Return the inputs' products, with the penalty, those with the outputs, the penalty."""
         mean, aim = self._x / self._n, self._y / self._n
         gram = self._xx - self._n * torch.outer(mean, mean)
         cross = self._xy - self._n * torch.outer(mean, aim)
-        gram.diagonal().add_(ridge * float(gram.diagonal().mean()) or 1.0)  # 1: none varies
-        return gram, cross
+        penalty = ridge * float(gram.diagonal().mean()) or 1.0  # 1: none varies
+        gram.diagonal().add_(penalty)
+        return gram, cross, penalty
 
 
 def weights_of(layer: Layer, sums: Tensor) -> Tensor | None:

@@ -16,7 +16,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from math import prod
-from typing import ClassVar, Literal, NamedTuple, NoReturn
+from typing import ClassVar, Literal, NoReturn
 
 from pydantic import ConfigDict
 from torch import nn
@@ -27,6 +27,7 @@ from models.inputs import Inputs
 from models.inputs.image import ImageInput
 from models.nn.blocks import (
     Activation,
+    BlockChoice,
     BlockConfig,
     SizeTable,
     UnitChoice,
@@ -96,6 +97,13 @@ class ConvnetConfig:
                 raise ValueError(f"subnets: {list(subnet)} must be a position on each axis")
         if len(set(self.subnets)) != len(self.subnets):
             raise ValueError("subnets must be distinct")
+        if self.is_fitted and self.statistics != "path":
+            raise ValueError(f"statistics={self.statistics!r} must be 'path' of fitted units")
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether some unit has weights for each set of statistics."""
+        return any(unit.fitted for block in self.blocks for unit in block.units)
 
     def _check_size(self, name: str, size: SizeTable) -> None:
         if unknown := [axis for axis in size.axes if axis not in self.axes]:
@@ -103,20 +111,6 @@ class ConvnetConfig:
         expected = prod(len(self.axes[axis]) for axis in size.axes)
         if len(size.values) != expected or min(size.values) < 0:
             raise ValueError(f"{name}={size.values} must be {expected} numbers of 0 or more")
-
-
-class BlockChoice(NamedTuple):
-    """A block that is run, and how.
-
-    Attributes:
-        block: Its number.
-        choices: Of its units, that of the shortcut last.
-        number: Of its set of statistics; -1 if there is none.
-    """
-
-    block: int
-    choices: tuple[UnitChoice, ...]
-    number: int = -1
 
 
 class NotEstimatedError(RuntimeError):
@@ -135,12 +129,11 @@ class Convnet(nn.Module):
         super().__init__()
         self.name = name
         self.config = config
-        counts = [len(sets) for sets in self._paths[0]]
-        affines = counts if config.private_affine else [1] * len(counts)
         self.blocks = nn.ModuleList()
         channels = 3
-        for block, sets, affine in zip(config.blocks, counts, affines, strict=True):
-            made = ConvBlock(block, channels, sets, affine, config.eps)
+        for block, sets in zip(config.blocks, self._paths[0], strict=True):
+            affines = len(sets) if config.private_affine else 1
+            made = ConvBlock(block, channels, sets, affines, config.eps)
             self.blocks.append(made)
             channels = made.out_max
         self.head = PooledHead(
@@ -246,10 +239,12 @@ class Convnet(nn.Module):
         return Plan(dict.fromkeys(wanted, answer))
 
     @cached_property
-    def _paths(self) -> tuple[list[set[int]], dict[Subnet, list[BlockChoice]]]:
-        """The numbers of each block's sets of statistics, and by subnet the blocks that it runs."""
+    def _paths(
+        self,
+    ) -> tuple[list[list[tuple[UnitChoice, ...]]], dict[Subnet, list[BlockChoice]]]:
+        """Choices of each set of statistics by block, and by subnet the blocks that it runs."""
         by_subnet = self.config.statistics == "subnet"
-        sets: list[set[int]] = [set() for _ in self.config.blocks]
+        sets: list[list[tuple[UnitChoice, ...]]] = [[] for _ in self.config.blocks]
         nodes: dict[tuple[object, ...], int] = {}
         paths = {}
         for s, subnet in enumerate(self.space.listed or ()):
@@ -258,10 +253,9 @@ class Convnet(nn.Module):
                 known = sets[one.block]
                 if by_subnet:
                     number = s
-                    known.update(range(len(self.config.subnets)))
-                else:
-                    number = nodes.setdefault((before, one.block, one.choices), len(known))
-                known.add(number)
+                    known[:] = [one.choices] * len(self.config.subnets)
+                elif (number := nodes.setdefault((before, *one[:2]), len(known))) == len(known):
+                    known.append(one.choices)
                 before = (one.block, number)
                 path.append(one._replace(number=number))
             paths[subnet] = path

@@ -38,6 +38,8 @@ class UnitConfig:
         squeeze: Inner channels of a squeeze-excitation after the activation; None for none.
         padding: ``half``: half a kernel on each side. ``same``: as TensorFlow pads, which with a
             stride puts the odd pixel at the end.
+        fitted: Whether each set of statistics has weights and a bias of its own instead, fitted to
+            what comes in there. The normalisation is part of them.
     """
 
     __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
@@ -48,6 +50,7 @@ class UnitConfig:
     activation: Activation = "none"
     squeeze: SizeTable | None = None
     padding: Literal["half", "same"] = "half"
+    fitted: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,8 @@ class BlockConfig:
         for unit in self.units:
             if any(kernel % 2 == 0 for kernel in unit.kernel.values):
                 raise ValueError(f"kernel={unit.kernel.values} must be odd")
+            if unit.fitted and unit.out is None:
+                raise ValueError("fitted=True must not be of a depthwise convolution")
             if unit.stride < 1:
                 raise ValueError(f"stride={unit.stride} must be 1 or more")
         if not set(self.active.values) <= {0, 1}:
@@ -138,6 +143,20 @@ class UnitChoice(NamedTuple):
     squeeze: int = 0
 
 
+class BlockChoice(NamedTuple):
+    """A block that is run, and how.
+
+    Attributes:
+        block: Its number.
+        choices: Of its units, that of the shortcut last.
+        number: Of its set of statistics; -1 if there is none.
+    """
+
+    block: int
+    choices: tuple[UnitChoice, ...]
+    number: int = -1
+
+
 def unit_macs(config: UnitConfig, choice: UnitChoice, pixels: int) -> int:
     """Return the multiply-accumulates of a unit for one image, of so many pixels as come out."""
     inputs = 1 if config.out is None else choice.inputs
@@ -148,4 +167,4 @@ def unit_parameters(config: UnitConfig, choice: UnitChoice) -> int:
     """Return the parameters of a unit cut to a choice; statistics are none."""
     weights = unit_macs(config, choice, 1)
     biases = choice.out + choice.squeeze if choice.squeeze else 0
-    return weights + 2 * choice.out + biases
+    return weights + (1 if config.fitted else 2) * choice.out + biases

@@ -29,8 +29,8 @@ from models.nn.blocks import (
     unit_parameters,
 )
 
-Normalise: TypeAlias = Callable[[int, Tensor], Tensor]
-"""Of a unit's number in its block and its convolution's output."""
+Total: TypeAlias = Callable[[int, Tensor], Tensor]
+"""Function of a unit's number in its block and what it takes, to what its activation takes."""
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "none": lambda x: x,
     "relu": F.relu,
@@ -57,35 +57,68 @@ class ConvUnit(nn.Module):
         kernels: Weights by kernel size.
         affine: Scale and shift, shape [1 or sets, 2, channels].
         statistics: Mean and variance, shape [sets, 2, channels]; narrower sets end in zeros.
+        maps: Weights and biases by set, of a fitted unit, which has none of the above.
     """
 
-    def __init__(self, config: UnitConfig, in_max: int, sets: int, affines: int) -> None:
+    affine: Tensor
+    statistics: Tensor
+
+    def __init__(
+        self, config: UnitConfig, in_max: int, choices: Sequence[UnitChoice], affines: int
+    ) -> None:
         super().__init__()
         self.config = config
+        self.reduce = self.expand = None
         out = in_max if config.out is None else max(config.out.values)
-        inputs = 1 if config.out is None else in_max
-        self.kernels = nn.ParameterDict(
-            {str(k): torch.empty(out, inputs, k, k) for k in sorted(set(config.kernel.values))}
-        )
+        if config.squeeze is not None:
+            inner = max(config.squeeze.values)
+            self.reduce, self.expand = nn.Linear(out, inner), nn.Linear(inner, out)
+        own = choices if config.fitted else ()
+        self.maps = nn.ModuleList(nn.Conv2d(one.inputs, one.out, one.kernel) for one in own)
+        if config.fitted:
+            return
+        inputs, sizes = 1 if config.out is None else in_max, sorted(set(config.kernel.values))
+        self.kernels = nn.ParameterDict({str(k): torch.empty(out, inputs, k, k) for k in sizes})
         for kernel in self.kernels.values():
             nn.init.kaiming_normal_(kernel, mode="fan_out")
         self.affine = nn.Parameter(torch.zeros(affines, 2, out))
         nn.init.ones_(self.affine[:, SCALE])
-        self.statistics = nn.Parameter(torch.ones(sets, 2, out), requires_grad=False)
+        self.statistics = nn.Parameter(torch.ones(len(choices), 2, out), requires_grad=False)
         nn.init.zeros_(self.statistics[:, MEAN])
-        self.reduce = self.expand = None
-        if config.squeeze is not None:
-            inner = max(config.squeeze.values)
-            self.reduce, self.expand = nn.Linear(out, inner), nn.Linear(inner, out)
 
     def convolve(self, choice: UnitChoice, x: Tensor) -> Tensor:
         """Map [batch, in, h, w] to [batch, out, h / stride, w / stride], rounded up."""
         groups = choice.inputs if self.config.out is None else 1
         weight = self.kernels[str(choice.kernel)][: choice.out, : choice.inputs]
-        padding, stride = choice.kernel // 2, self.config.stride
-        if self.config.padding == "same" and stride > 1:
-            x, padding = _padded(x, choice.kernel, stride), 0
-        return F.conv2d(x, weight, None, stride, padding, groups=groups)
+        x, padding = self.padded(choice, x)
+        return F.conv2d(x, weight, None, self.config.stride, padding, groups=groups)
+
+    def padded(self, choice: UnitChoice, x: Tensor) -> tuple[Tensor, int]:
+        """Return what a convolution takes, and the zeros that it has to add on each side."""
+        if self.config.padding == "same" and self.config.stride > 1:
+            return _padded(x, choice.kernel, self.config.stride), 0
+        return x, choice.kernel // 2
+
+    def total(self, choice: UnitChoice, number: int, eps: float, x: Tensor) -> Tensor:
+        """Convolve and normalise by a set of statistics; shapes as `convolve`."""
+        if not self.config.fitted:
+            return self.normalise(number, eps, self.convolve(choice, x))
+        own = self.map(number)
+        x, padding = self.padded(choice, x)
+        return F.conv2d(x, own.weight, own.bias, self.config.stride, padding)
+
+    def map(self, number: int) -> nn.Conv2d:
+        """Return weight and bias of a fitted unit for a set of statistics."""
+        own = self.maps[number]
+        assert isinstance(own, nn.Conv2d)
+        return own
+
+    def folded(self, kernel: int, number: int, eps: float) -> tuple[Tensor, Tensor]:
+        """Return weight and bias of a kernel and a normalisation in one."""
+        mean, variance = self.statistics[number]
+        scale, shift = self.affine[number if len(self.affine) > 1 else 0]
+        scale = scale / (variance + eps).sqrt()
+        return self.kernels[str(kernel)] * scale[:, None, None, None], shift - mean * scale
 
     def normalise(self, number: int, eps: float, x: Tensor) -> Tensor:
         """Normalise [batch, channels, h, w] by a set of statistics."""
@@ -113,18 +146,33 @@ class ConvBlock(nn.Module):
     """Units one after the other with a shortcut around them."""
 
     def __init__(
-        self, config: BlockConfig, in_max: int, sets: int, affines: int, eps: float
+        self,
+        config: BlockConfig,
+        in_max: int,
+        sets: Sequence[tuple[UnitChoice, ...]],
+        affines: int,
+        eps: float,
     ) -> None:
+        """Make a block.
+
+        Args:
+            config: Of the block.
+            in_max: Most channels that come in.
+            sets: Of each set of statistics, the choices of all units, that of the shortcut last.
+            affines: Scales and shifts of each unit.
+            eps: Added to variances.
+        """
         super().__init__()
         self.config, self.eps = config, eps
         self.units = nn.ModuleList()
         channels = in_max
-        for unit in config.units:
-            self.units.append(ConvUnit(unit, channels, sets, affines))
+        for i, unit in enumerate(config.units):
+            self.units.append(ConvUnit(unit, channels, [own[i] for own in sets], affines))
             channels = channels if unit.out is None else max(unit.out.values)
         self.out_max = channels
         if config.shortcut_unit is not None:
-            self.units.append(ConvUnit(config.shortcut_unit, in_max, sets, affines))
+            last = [own[-1] for own in sets]
+            self.units.append(ConvUnit(config.shortcut_unit, in_max, last, affines))
 
     def forward(self, choices: tuple[UnitChoice, ...], number: int, x: Tensor) -> Tensor:
         """Run the block with a set of statistics.
@@ -137,22 +185,38 @@ class ConvBlock(nn.Module):
         Returns:
             Shape [batch, channels of the last unit, height / stride, width / stride], rounded up.
         """
-        return self.run(choices, lambda i, y: self.unit(i).normalise(number, self.eps, y), x)
+        return self.run(choices, self.totals(choices, number), x)
 
-    def run(self, choices: Sequence[UnitChoice], normalise: Normalise, x: Tensor) -> Tensor:
+    def totals(self, choices: Sequence[UnitChoice], number: int) -> Total:
+        """Return what runs its units with a set of statistics."""
+        return lambda i, x: self.unit(i).total(choices[i], number, self.eps, x)
+
+    def run(self, choices: Sequence[UnitChoice], total: Total, x: Tensor) -> Tensor:
         """Run the block with another normalisation; see `forward`."""
-        count = len(self.config.units)
         y = x
-        for i in range(count):
-            unit = self.unit(i)
-            y = unit.activate(choices[i], normalise(i, unit.convolve(choices[i], y)))
-        if self.config.shortcut == "identity":
-            y = y + x
-        elif self.config.shortcut != "none":
-            if self.config.shortcut == "pool-conv":
-                x = F.avg_pool2d(x, self.config.stride, ceil_mode=True)
-            y = y + normalise(count, self.unit(count).convolve(choices[count], x))
-        y = _ACTIVATIONS[self.config.activation](y)
+        for i in range(len(self.config.units)):
+            y = self.unit(i).activate(choices[i], total(i, y))
+        return self.leave(y, self.shortcut(total, x))
+
+    def shortcut(self, total: Total, x: Tensor) -> Tensor | None:
+        """Return what is added to what the units give, if anything is."""
+        kind = self.config.shortcut
+        if kind == "none":
+            return None
+        if kind == "identity":
+            return x
+        if kind == "pool-conv":
+            x = F.avg_pool2d(x, self.config.stride, ceil_mode=True)
+        return total(len(self.config.units), x)
+
+    def leave(self, y: Tensor, added: Tensor | None) -> Tensor:
+        """Return what leaves the block.
+
+        Args:
+            y: What the units give.
+            added: By the shortcut.
+        """
+        y = _ACTIVATIONS[self.config.activation](y if added is None else y + added)
         return F.max_pool2d(y, 3, 2, 1) if self.config.pool else y
 
     def macs(self, choices: Sequence[UnitChoice], height: int, width: int) -> tuple[int, int, int]:
@@ -169,8 +233,9 @@ class ConvBlock(nn.Module):
 
     def bytes(self, choices: Sequence[UnitChoice]) -> int:
         """Return the bytes of the weights of a call, with one set of statistics."""
-        units = zip(self.config.normalised, choices, strict=True)
-        return 4 * sum(unit_parameters(unit, own) + 2 * own.out for unit, own in units)
+        units = list(zip(self.config.normalised, choices, strict=True))
+        statistics = sum(2 * own.out for unit, own in units if not unit.fitted)
+        return 4 * (statistics + sum(unit_parameters(unit, own) for unit, own in units))
 
     @property
     def all_units(self) -> list[ConvUnit]:

@@ -39,34 +39,29 @@ def estimated(
     subnets: Sequence[Subnet],
     batches: Iterable[Tensor],
     report: Callable[[], object] = lambda: None,
-    known: Convnet | None = None,
 ) -> Convnet:
     """Return the model with statistics for more subnets, and for its smallest and largest one.
 
     Those that it has already stay as they are. Weights are shared.
 
     Args:
-        model: Without private scales and shifts.
+        model: Without private scales and shifts, or maps, of its sets of statistics.
         subnets: To be added; axes that make no difference may have any value.
         batches: Images, each of shape [rows, 3, height, width], normalised.
         report: Called after each batch.
-        known: Whose statistics stay as they are, and normalise what comes after, where blocks that
-            are run alike come first; None for the model itself, whose own are not used for that, as
-            they are of the same images.
 
     Raises:
         ValueError: If there is no image, or the model's scales and shifts belong to its statistics.
     """
-    if model.config.private_affine:
-        raise ValueError(f"{model.name}: its scales belong to its statistics; none can be added")
+    if model.config.private_affine or model.config.is_fitted:
+        raise ValueError(f"{model.name}: its weights belong to its statistics; none can be added")
     made = _with_subnets(model, [*(model.space.listed or ()), *subnets])
-    old = known or model
-    keeps = old.config.statistics == "path"
-    tree, there = _tree(made), _tree(old) if keeps else _Node(-1)
+    keeps = model.config.statistics == "path"
+    tree, there = _tree(made), _tree(model) if keeps else _Node(-1)
     rows = 0
     with torch.inference_mode():
         for batch in batches:
-            _visit(made, tree, there, batch, known)
+            _visit(made, tree, there, batch)
             rows += len(batch)
             report()
         if not rows:
@@ -74,7 +69,7 @@ def estimated(
         for i in range(len(made.blocks)):
             for unit in made.block(i).all_units:
                 unit.statistics.div_(rows)
-        _copy(made, tree, old, there)
+        _copy(made, tree, model, there)
     return made.eval().requires_grad_(False)
 
 
@@ -126,9 +121,7 @@ def _tree(model: Convnet) -> _Node:
     return root
 
 
-def _visit(
-    model: Convnet, node: _Node, known: _Node | None, x: Tensor, kept: Convnet | None = None
-) -> None:
+def _visit(model: Convnet, node: _Node, known: _Node | None, x: Tensor) -> None:
     """Add a batch's statistics to every block after a node that has none yet.
 
     Args:
@@ -136,18 +129,13 @@ def _visit(
         node: Of the model.
         known: The same of what is known, if it is.
         x: What comes out of the node.
-        kept: Runs blocks that are known with their own statistics; None: with the batch's.
     """
     for key, after in node.next.items():
         own = None if known is None else known.next.get(key)
         if own is not None and not _adds(after, own):
             continue
         number, choices = key
-        if kept is not None and own is not None:
-            y = kept.block(number)(choices, own.number, x)
-        else:
-            y = _run(model.block(number), choices, after.number, x)
-        _visit(model, after, own, y, kept)
+        _visit(model, after, own, _run(model.block(number), choices, after.number, x))
 
 
 def _adds(node: _Node, known: _Node) -> bool:
@@ -158,8 +146,10 @@ def _adds(node: _Node, known: _Node) -> bool:
 
 
 def _run(block: ConvBlock, choices: tuple[UnitChoice, ...], number: int, x: Tensor) -> Tensor:
-    def normalise(i: int, y: Tensor) -> Tensor:
-        unit, channels = block.unit(i), y.shape[1]
+    def total(i: int, y: Tensor) -> Tensor:
+        unit = block.unit(i)
+        y = unit.convolve(choices[i], y)
+        channels = y.shape[1]
         mean = y.mean((0, 2, 3))
         variance = y.var((0, 2, 3), correction=0)
         unit.statistics[number, MEAN, :channels] += len(y) * mean
@@ -167,7 +157,7 @@ def _run(block: ConvBlock, choices: tuple[UnitChoice, ...], number: int, x: Tens
         scale, shift = unit.affine[0, SCALE, :channels], unit.affine[0, SHIFT, :channels]
         return F.batch_norm(y, mean, variance, scale, shift, False, 0.0, block.eps)
 
-    return block.run(choices, normalise, x)
+    return block.run(choices, total, x)
 
 
 def _copy(made: Convnet, node: _Node, model: Convnet, known: _Node) -> None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 import torch
 
@@ -13,34 +12,8 @@ from models import checkpoint
 from search.offline import front_page
 from search.offline.front_page import Point
 from search.offline.material import Material
+from search.offline.options import FoundCuts
 from search.offline.training import CARD
-
-
-class Finding(Protocol):
-    """What a run found, as far as its card tells of it.
-
-    Attributes:
-        ranking: That won.
-        rankings: Score by ranking, at one cut.
-        trials: Cuts measured, per budget.
-        fitted_on: Tokens or images of the last fit.
-        seconds: What each part of the run took.
-    """
-
-    @property
-    def ranking(self) -> str: ...  # noqa: D102
-
-    @property
-    def rankings(self) -> Mapping[str, float]: ...  # noqa: D102
-
-    @property
-    def trials(self) -> Mapping[float, int]: ...  # noqa: D102
-
-    @property
-    def fitted_on(self) -> int: ...  # noqa: D102
-
-    @property
-    def seconds(self) -> Mapping[str, float]: ...  # noqa: D102
 
 
 def write(
@@ -50,7 +23,7 @@ def write(
     source: Path,
     front: Sequence[Point],
     material: Material,
-    found: Finding,
+    found: FoundCuts,
     seconds: float,
     **more: object,
 ) -> None:

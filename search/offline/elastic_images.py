@@ -1,16 +1,17 @@
-"""What `rheostat elasticize` does with a convolutional classifier: channels ranked, cut, measured.
+"""What `rheostat elasticize` does with a convolutional classifier: channels ranked, cut, refitted.
 
-Channels are put in order on the user's images. Which block is cut how far follows from what each
-channel is worth, times a weight of each block that a probe gives; trials around these weights are
-scored on the images that choose. Every cut has its own batch statistics, estimated on the images
-that fit.
+Channels are put in order on the user's images. Probes say what the answers lose where half of a
+group, or a whole block, is left out; which block is cut how far follows from that and from what
+each channel is worth. Trials around these weights are scored on the images that choose. What reads
+the channels that are left is fitted to the whole network's sums, in the end on as many images as
+the time allows.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -18,7 +19,9 @@ from torch import Tensor
 
 from models.backends.torch import TorchBackend
 from models.elasticize.allocation import Costs, allocate
+from models.elasticize.channel_refit import ChannelRefit, Observed, observe
 from models.elasticize.channels import (
+    CHANNEL_RANKINGS,
     ChannelRanking,
     Group,
     Sizes,
@@ -30,44 +33,48 @@ from models.elasticize.channels import (
 from models.families.convnet import Convnet
 from models.formats.image_classifiers import KEEP
 from models.space import Subnet
-from models.train.statistics import estimated
+from search.offline.image_pace import LAST_PART, RANKED_KEEP, afforded, answers_of, images_of
 from search.offline.material import Material
-from search.offline.options import RunOptions
-from search.offline.whole import TABLE_PART, Whole
-from search.quality.embeddings import scores
-from search.quality.items import Batches, Item
+from search.offline.options import FoundCuts, RunOptions
+from search.offline.whole import MARGIN
+from search.quality.agreement import agreement
+from search.quality.embeddings import Evaluation, scores
+from search.quality.items import Batches
 from search.quality.table import FloatArray
 
-CHANNEL_RANKINGS: tuple[ChannelRanking, ...] = ("contribution", "magnitude", "random")
-_FIT_IMAGES, _SEARCH_IMAGES = 512, 96
-_RANKED_KEEP, _PROBED = 0.6, 0.5
-_RANKING_PART, _LAST_PART = 0.25, 0.35  # of the time: until the last ranking; for what is left
+_MOST_IMAGES, _MAX_BYTES = 4096, 2**31  # that are fitted on; of the whole network's sums there
+_HALF, _NONE = 0.5, 0.1  # names of what a probe keeps of a group
+_RANKING_PART, _PROBING_PART = 0.25, 0.45  # of the time: no further ranking, or probe, after it
 _SPREAD = 0.5  # of the logarithms of weights
 _LEAST = 1e-4  # damage of a probe
-_CHOOSING_PART, _LEAST_ROUNDS, _MARGIN = 0.3, 6, 1.5
 
 
 @dataclass
-class FoundChannels:
+class FoundChannels(FoundCuts):
     """What a run found.
 
     Attributes:
-        model: With its cuts and their statistics.
-        ranking: That won.
-        rankings: Score on the images that choose, by ranking, at one cut.
+        model: With its cuts, fitted.
         sizes: Of each group, by cut.
-        trials: Cuts measured, per budget.
-        fitted_on: Images that statistics were estimated on at last.
-        seconds: What each part of the run took.
     """
 
     model: Convnet
-    ranking: ChannelRanking
-    rankings: Mapping[str, float]
     sizes: Mapping[float, Sizes]
-    trials: Mapping[float, int]
-    fitted_on: int
-    seconds: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class _Ranked:
+    """The model with its channels in some order.
+
+    Attributes:
+        model: The whole one.
+        losses: Per group, what each channel is worth, descending.
+        observed: On the few images that trials are fitted on.
+    """
+
+    model: Convnet
+    losses: Sequence[Tensor]
+    observed: Observed
 
 
 class ImageRun:
@@ -81,7 +88,7 @@ class ImageRun:
         clock: Callable[[], float] = time.monotonic,
         report: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """Read the images that fit.
+        """Read the images that trials are fitted on: as many as there is time for.
 
         Args:
             base: The whole model, with statistics.
@@ -96,26 +103,26 @@ class ImageRun:
         self._generator = torch.Generator().manual_seed(options.seed)
         self._rng = np.random.default_rng(options.seed)
         self._groups = groups_of(base)
+        self._whole = tuple(group.size for group in self._groups)
         self._costs = Costs(base, self._groups)
-        report("reading images")
-        fit = material.fit[:_FIT_IMAGES]
-        self._many = Batches(base, fit)
-        self._few = images_of(Batches(base, fit[:_SEARCH_IMAGES]))
-        self._fitted_on = len(fit)
+        self._backend = TorchBackend()
         self._parts: dict[str, float] = {}
+        report("reading images")
+        self._few = self._read(afforded(base, material.fit, options, clock))
 
     def run(self) -> FoundChannels:
-        """Rank, probe, search and estimate."""
-        model, ranking, rankings, losses = self._rank()
+        """Rank, probe, search and fit."""
+        best, ranking, rankings = self._rank()
         self._done("rank")
-        weights = self._probe(model)
+        weights, left_out = self._probe(best)
         self._done("probe")
-        sizes, trials = self._search(model, losses, weights)
+        sizes, trials = self._search(best, weights, left_out)
         self._done("search")
-        self._report(f"statistics on {self._fitted_on} images")
-        made = self._built(model, sizes, images_of(self._many))
-        self._done("statistics")
-        return FoundChannels(made, ranking, rankings, sizes, trials, self._fitted_on, self._parts)
+        made, fitted_on = self._fit(best, sizes)
+        self._done("fit")
+        return FoundChannels(
+            str(ranking), rankings, trials, fitted_on, self._parts, model=made, sizes=sizes
+        )
 
     def _spent(self) -> float:
         return self._clock() - self._started
@@ -123,147 +130,147 @@ class ImageRun:
     def _done(self, part: str) -> None:
         self._parts[part] = self._spent() - sum(self._parts.values())
 
-    def _built(
-        self, model: Convnet, cuts: Mapping[float, Sizes], batches: Iterable[Tensor]
-    ) -> Convnet:
-        """Return the model with some cuts and their statistics."""
-        made = with_cuts(model, KEEP, self._groups, cuts)
-        return estimated(made, [Subnet({KEEP: keep}) for keep in cuts], batches, known=model)
+    def _read(self, count: int) -> list[Tensor]:
+        """Return the first images that fit."""
+        return images_of(Batches(self._base, self._material.fit[:count]))
 
-    def _scored(self, model: Convnet, cuts: Mapping[float, Sizes]) -> list[float]:
-        """Return the scores of some cuts on the images that choose."""
-        made = self._built(model, cuts, self._few)
+    def _cut(self, best: _Ranked, cuts: Mapping[float, Sizes], *, alone: bool = False) -> Convnet:
+        """Return the model with some cuts, fitted to the few images."""
+        return fitted(best.model, self._groups, cuts, best.observed, alone=alone)
+
+    def _scored(
+        self, made: Convnet, cuts: Mapping[float, Sizes], quality: Evaluation
+    ) -> list[float]:
         subnets = [Subnet({KEEP: keep}) for keep in cuts]
-        found = scores(made, TorchBackend(), self._material.choose, subnets)
-        return [one.value for one in found]
+        return [one.value for one in scores(made, self._backend, quality, subnets)]
 
-    def _rank(self) -> tuple[Convnet, ChannelRanking, dict[str, float], list[Tensor]]:
-        """Return the model ranked in the best way, what each way is worth, and what is lost."""
-        best: tuple[float, Convnet, ChannelRanking, list[Tensor]] | None = None
+    def _rank(self) -> tuple[_Ranked, ChannelRanking, dict[str, float]]:
+        """Return the model ranked in the best way, and what each way is worth."""
+        best: tuple[_Ranked, ChannelRanking] | None = None
         found: dict[str, float] = {}
-        even = [1.0] * len(self._groups)
-        worths: dict[ChannelRanking, list[Tensor]] = {}
+        sizes: Sizes | None = None
         for ranking in CHANNEL_RANKINGS:
             if best is not None and self._spent() > _RANKING_PART * self._seconds:
                 break
             self._report(f"ranking: {ranking}")
             worth = importance(ranking, self._base, self._groups, self._few, self._generator)
-            worths[ranking] = worth
-            model = ranked(self._base, self._groups, worth)
-            # Sizes are those of contributions for all, so that only the order differs.
             losses = [own.sort(descending=True).values for own in worth]
-            of_sizes = [own.sort(descending=True).values for own in worths["contribution"]]
-            sizes = allocate(self._costs, self._groups, of_sizes, even, _RANKED_KEEP)
-            (found[ranking],) = self._scored(model, {_RANKED_KEEP: sizes})
-            if best is None or found[ranking] > best[0]:
-                best = found[ranking], model, ranking, losses
+            # Sizes are those of contributions for all, so that only the order differs.
+            even = [1.0] * len(self._groups)
+            sizes = sizes or allocate(self._costs, self._groups, losses, even, RANKED_KEEP)
+            model = ranked(self._base, self._groups, worth)
+            cut = with_cuts(model, KEEP, self._groups, {})
+            one = _Ranked(model, losses, observe(model, cut, self._few))
+            cuts = {RANKED_KEEP: sizes}
+            (found[ranking],) = self._scored(self._cut(one, cuts), cuts, self._material.choose)
+            if best is None or found[ranking] > found[best[1]]:
+                best = one, ranking
         assert best is not None
-        return best[1], best[2], found, best[3]
+        return *best, found
 
-    def _probe(self, model: Convnet) -> list[float]:
-        """Return the weight of each group: what the score loses where half of it is left out."""
-        whole = tuple(group.size for group in self._groups)
-        cuts: dict[float, Sizes] = {}
+    def _probe(self, best: _Ranked) -> tuple[list[float], list[float]]:
+        """Return by group what the answers lose: for all its channels, and without its block.
+
+        The first follows from what they lose for half. What there is no time for is as the mean of
+        the others, and no block is left out that was not tried.
+        """
+        texts = self._material.choose.texts
+        whole = agreement("classes", texts, answers_of(self._base, texts))
+        halves: dict[int, float] = {}
+        left_out = [float("inf")] * len(self._groups)
         for i, group in enumerate(self._groups):
-            half = max(1, round(_PROBED * group.size))
-            cuts[(i + 1) / (len(self._groups) + 1)] = (*whole[:i], half, *whole[i + 1 :])
-        self._report("probing blocks")
-        found = self._scored(model, {**cuts})
-        (reference,) = self._reference(model)
-        return [max(_LEAST, reference - score) for score in found]
-
-    def _reference(self, model: Convnet) -> list[float]:
-        whole = model.space.largest
-        return [one.value for one in scores(model, TorchBackend(), self._material.choose, [whole])]
+            if halves and self._spent() > _PROBING_PART * self._seconds:
+                break
+            self._report(f"probing block {i + 1} of {len(self._groups)}")
+            tried = {_HALF: max(1, round(_HALF * group.size))}
+            if group.alone:
+                tried[_NONE] = 0
+            cuts = {
+                keep: (*self._whole[:i], size, *self._whole[i + 1 :])
+                for keep, size in tried.items()
+            }
+            found = self._scored(self._cut(best, cuts, alone=True), cuts, whole)
+            lost = {keep: max(_LEAST, 1 - own) for keep, own in zip(cuts, found, strict=True)}
+            own = best.losses[i]
+            share = float(own[tried[_HALF] :].sum() / own.sum().clamp(min=1e-30))
+            halves[i] = lost[_HALF] / max(share, _LEAST)
+            left_out[i] = lost.get(_NONE, left_out[i])
+        mean = sum(halves.values()) / len(halves)
+        return [halves.get(i, mean) for i in range(len(self._groups))], left_out
 
     def _search(
-        self, model: Convnet, losses: Sequence[Tensor], weights: Sequence[float]
+        self, best: _Ranked, weights: Sequence[float], left_out: Sequence[float]
     ) -> tuple[dict[float, Sizes], dict[float, int]]:
         """Return the best sizes of every budget, and how many were measured for each."""
-        halves = [
-            float(own[round(_PROBED * group.size) :].sum() / own.sum())
-            for own, group in zip(losses, self._groups, strict=True)
-        ]
-        start = np.array(weights) / np.maximum(halves, _LEAST)
+        start = np.array([weights, left_out])
         drawn = {keep: start for keep in self._keep}
-        best: dict[float, tuple[float, Sizes]] = {}
+        chosen: dict[float, tuple[float, Sizes]] = {}
         known: dict[float, set[Sizes]] = {keep: set() for keep in self._keep}
-        until = (1 - _LAST_PART) * self._seconds
-        first = True
-        while first or self._spent() < until:
+        until, took = (1 - LAST_PART) * self._seconds, 0.0
+        while not chosen or self._spent() + took < until:
+            began = self._clock()
             tried: dict[float, tuple[Sizes, FloatArray]] = {}
             for keep in self._keep:
                 own = drawn[keep]
-                if not first:
-                    own = own * np.exp(_SPREAD * self._rng.standard_normal(len(own)))
-                sizes = allocate(self._costs, self._groups, losses, own.tolist(), keep)
+                if chosen:
+                    own = own * np.exp(_SPREAD * self._rng.standard_normal(own.shape))
+                sizes = allocate(
+                    self._costs, self._groups, best.losses, own[0].tolist(), keep, own[1].tolist()
+                )
                 if sizes not in known[keep]:
                     tried[keep] = sizes, own
                     known[keep].add(sizes)
             if not tried:
                 break
             self._report(f"searching, round {max(map(len, known.values()))}")
-            found = self._scored(model, {keep: sizes for keep, (sizes, _) in tried.items()})
+            cuts = {keep: sizes for keep, (sizes, _) in tried.items()}
+            found = self._scored(self._cut(best, cuts), cuts, self._material.choose)
             for (keep, (sizes, own)), score in zip(tried.items(), found, strict=True):
-                if keep not in best or score > best[keep][0]:
-                    best[keep], drawn[keep] = (score, sizes), own
-            first = False
+                if keep not in chosen or score > chosen[keep][0]:
+                    chosen[keep], drawn[keep] = (score, sizes), own
+            took = self._clock() - began
         return (
-            {keep: sizes for keep, (_, sizes) in best.items()},
+            {keep: sizes for keep, (_, sizes) in chosen.items()},
             {keep: len(own) for keep, own in known.items()},
         )
 
+    def _fit(self, best: _Ranked, sizes: Mapping[float, Sizes]) -> tuple[Convnet, int]:
+        """Return the chosen cuts, fitted on as many images as there is time for, and how many."""
+        self._report("fitting the chosen cuts")
+        began = self._clock()
+        made = self._cut(best, sizes)
+        few = best.observed.rows
+        speed = few / max(1e-9, self._clock() - began)
+        # Reading and observing an image take about what fitting the cuts does.
+        most = int((self._seconds - self._spent()) * speed / (2 * MARGIN))
+        most = min(most, _MOST_IMAGES, int(_MAX_BYTES / best.observed.bytes_per_image))
+        if most <= few or few >= len(self._material.fit):
+            return made, few
+        images = self._read(most)
+        self._report(f"fitting on {sum(map(len, images))} images")
+        observed = observe(best.model, made, images)
+        return fitted(best.model, self._groups, sizes, observed), observed.rows
 
-def images_of(batches: Batches) -> list[Tensor]:
-    """Return images as they are decoded, batch by batch."""
-    found = []
-    for batch in batches:
-        (images,) = batch.values()
-        assert isinstance(images, Tensor)
-        found.append(images)
-    return found
 
-
-def whole_of_images(model: Convnet, options: RunOptions, clock: Callable[[], float]) -> Whole:
-    """Return the whole model and how many images there is time for.
+def fitted(
+    model: Convnet,
+    groups: Sequence[Group],
+    cuts: Mapping[float, Sizes],
+    observed: Observed,
+    *,
+    alone: bool = False,
+) -> Convnet:
+    """Return a model with some cuts, fitted.
 
     Args:
-        model: The whole model.
-        options: See `RunOptions`.
-        clock: In seconds.
+        model: The whole one, its channels in order.
+        groups: Of the model.
+        cuts: Channels of each group by share of MACs.
+        observed: The model on the images that fit.
+        alone: See `ChannelRefit.fit`.
     """
-    (task,) = model.tasks.values()
-    (name,) = model.inputs
-    plan = model.plan(model.space.largest, model.inputs.plan_shapes())
-    backend, example = TorchBackend(), torch.zeros(8, *model.config.input.shape)
-
-    def timed() -> float:
-        started = clock()
-        with torch.inference_mode():
-            backend.run(plan, {name: example})
-        return max(clock() - started, 1e-6) / len(example)
-
-    timed()  # makes what is kept from then on
-    pace = timed()
-
-    def answers(items: Sequence[Item]) -> FloatArray:
-        batches = Batches(model, items)
-        with torch.inference_mode():
-            rows = [backend.run(plan, batch)[task.name] for batch in batches]
-        return batches.in_order(torch.cat(rows).double().numpy())
-
-    groups = len(groups_of(model))
-    round_ = sum(options.keep)  # whole models that a round of cuts costs
-    asked = _MARGIN * pace * (_LEAST_ROUNDS * round_ + groups / 2 + len(CHANNEL_RANKINGS))
-    return Whole(
-        answers=answers,
-        task=task,
-        tokens=len,
-        choosing=_CHOOSING_PART * options.seconds / asked,
-        reporting=TABLE_PART * options.seconds / (_MARGIN * pace * (round_ + 1)),
-    )
-
-
-def kept_of(groups: Sequence[Group], sizes: Sizes) -> str:
-    """Return what is kept of each group, for people."""
-    return " ".join(f"{size}/{group.size}" for group, size in zip(groups, sizes, strict=True))
+    made = with_cuts(model, KEEP, groups, cuts)
+    refit = ChannelRefit(made, observed)
+    for keep in cuts:
+        refit.fit(Subnet({KEEP: keep}), alone=alone)
+    return made

@@ -87,7 +87,7 @@ class Run:
     def run(self) -> Found:
         """Rank, search and refit."""
         whole = Stack(self._base)
-        self._pace = _MARGIN * seconds_per_token(self._base, self._clock)
+        self._pace = _MARGIN * seconds_per_token(self._base, self._material.fit, self._clock)
         # Each layer is run and fitted by the ranking, by three probes and by what the probes need.
         passes = 8 + 2 * sum(self._options.keep)
         most = _SEARCH_PART * self._options.seconds / self._pace / passes
@@ -103,15 +103,8 @@ class Run:
         self._done("search")
         cuts, tokens = self._fit(Stack(model), chosen, streams)
         self._done("fit")
-        return Found(
-            assemble(model, self._family, cuts),
-            ranking,
-            rankings,
-            counts,
-            tokens,
-            length,
-            self._seconds,
-        )
+        made = assemble(model, self._family, cuts)
+        return Found(ranking, rankings, counts, tokens, self._seconds, made, length)
 
     def _spent(self) -> float:
         return self._clock() - self._started

@@ -9,14 +9,15 @@ from pathlib import Path
 from models import checkpoint
 from models.backends.torch import TorchBackend
 from models.elasticize.allocation import Costs
-from models.elasticize.channels import groups_of
+from models.elasticize.channels import Group, Sizes, groups_of
 from models.families.convnet import Convnet
 from models.formats.image_classifiers import KEEP
 from models.space import Subnet
 from models.variants import exact_dtype
 from search.offline import card
-from search.offline.elastic_images import FoundChannels, ImageRun, kept_of, whole_of_images
+from search.offline.elastic_images import FoundChannels, ImageRun
 from search.offline.front_page import Point
+from search.offline.image_pace import whole_of_images
 from search.offline.material import Reading
 from search.offline.options import RunOptions
 from search.offline.rewriting import with_config
@@ -100,10 +101,16 @@ def _front(
     ]
 
 
+def kept_of(groups: Sequence[Group], sizes: Sizes) -> str:
+    """Return what is kept of each group, for people."""
+    return " ".join(f"{size}/{group.size}" for group, size in zip(groups, sizes, strict=True))
+
+
 _CARD = """# {name}
 
 {source} made elastic without training: in each block the channels that matter least on the user's
-images are left out, and batch statistics are estimated again for each cut.
+images are left out, and what reads the others is fitted to the whole network by ridge regression,
+for each cut. Blocks that add to their input may be left out as a whole.
 
 {metric} on {n} held-out images, which neither ranked, fitted nor chose anything:
 
@@ -111,7 +118,7 @@ images are left out, and batch statistics are estimated again for each cut.
 
 `keep` is the most of the network's multiply-accumulates that a cut may take, `MACs` what it takes.
 `kept` is the share of the whole model's score. The last column is the channels that are left inside
-each block.
+each block; 0 leaves the block out.
 
 ![front]({picture})
 
@@ -123,6 +130,6 @@ each block.
 {rankings}
 
 - **Search**: cuts measured: {trials}.
-- **Statistics**: on {fitted_on} images. Time: {seconds} s on {threads} threads ({parts});
+- **Fit**: on {fitted_on} images. Time: {seconds} s on {threads} threads ({parts});
   {machine}, torch {torch}.
 """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import get_args
 
 from models.elasticize.ranking import Ranking
@@ -42,26 +42,35 @@ class RunOptions:
 
 
 @dataclass
-class Found:
-    """What a run found.
+class FoundCuts:
+    """What a run found, whatever it made elastic.
 
     Attributes:
-        model: The elastic model.
         ranking: That won.
-        rankings: Agreement with the whole model by ranking, at one uniform cut.
+        rankings: Score by ranking, at one cut.
         trials: Cuts measured, per budget.
-        fitted_on: Tokens that the cuts were fitted on at last.
-        length: Tokens at which shares of MACs are counted.
+        fitted_on: Tokens or images that the cuts were fitted on at last.
         seconds: What each part of the run took.
     """
 
-    model: Pruned
-    ranking: Ranking
+    ranking: str
     rankings: dict[str, float]
     trials: dict[float, int]
     fitted_on: int
+    seconds: dict[str, float]
+
+
+@dataclass
+class Found(FoundCuts):
+    """What a run over a transformer found.
+
+    Attributes:
+        model: The elastic model.
+        length: Tokens at which shares of MACs are counted.
+    """
+
+    model: Pruned
     length: int
-    seconds: dict[str, float] = field(default_factory=dict)
 
 
 def named(names: str | None) -> tuple[Ranking, ...]:

@@ -7,7 +7,7 @@ from random import Random
 from typing import Generic, TypeVar
 
 from models.train.texts import normal
-from search.offline.whole import Whole
+from search.offline.whole import PACE_ITEMS, Whole
 from search.quality.items import Item
 
 T = TypeVar("T")
@@ -49,6 +49,7 @@ class Split(Generic[T]):
         """
         fit, choose, report = self._parts
         items_of = items_of or self._items_of
+        whole.time([item for entry in fit[:PACE_ITEMS] for item in items_of(entry)])
         return (
             fit,
             whole.within(choose[:MOST_CHOOSING], items_of, whole.choosing, LEAST_HELD_OUT),

@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 import torch
 
 from models.elasticize.streams import Stack
-from models.inputs import Inputs
 from models.tasks import Task
 from search.offline.options import RunOptions
 from search.quality.items import Batches, Item
@@ -19,12 +18,11 @@ T = TypeVar("T")
 TABLE_PART = 0.15  # of the time, for the table
 _CHOOSING_PART = 0.3  # of the time, for running cuts on the part that chooses
 _LEAST_CUTS = 40  # that shall be run in it
-_PACE_ITEMS = 8  # run to see how fast the model is
-_PACE_LENGTH = 32
-_MARGIN = 1.5  # for what is slower than the whole model was at first: small batches, other work
+PACE_ITEMS = 8  # run to see how fast the model is
+MARGIN = 1.5  # for what is slower than the whole model was at first: small batches, other work
 
 
-@dataclass(frozen=True)
+@dataclass
 class Whole:
     """The whole model, as far as reading a user's data needs it.
 
@@ -32,15 +30,36 @@ class Whole:
         answers: Function of items to unit vectors, logits or scores, shape [items, ...].
         task: That it answers.
         tokens: Function of items to the tokens of all of them.
-        choosing: Most tokens of the part that chooses.
-        reporting: Of the part that reports.
+        for_choosing: Seconds that one run of the part that chooses may take.
+        for_reporting: Of the part that reports.
+        clock: In seconds.
+        pace: Seconds per token; 0 until `time` was called.
     """
 
     answers: Callable[[Sequence[Item]], FloatArray]
     task: Task
     tokens: Callable[[Sequence[Item]], int]
-    choosing: float
-    reporting: float
+    for_choosing: float
+    for_reporting: float
+    clock: Callable[[], float]
+    pace: float = 0.0
+
+    def time(self, items: Sequence[Item]) -> None:
+        """Find out how fast the model is on some of the user's items, read and run."""
+        self.pace = seconds_of(lambda: self.answers(items), self.clock) / self.tokens(items)
+
+    @property
+    def choosing(self) -> float:
+        """Most tokens of the part that chooses."""
+        return self._afforded(self.for_choosing)
+
+    @property
+    def reporting(self) -> float:
+        """Most tokens of the part that reports."""
+        return self._afforded(self.for_reporting)
+
+    def _afforded(self, seconds: float) -> float:
+        return seconds / (MARGIN * self.pace) if self.pace else float("inf")
 
     def within(
         self, entries: Sequence[T], items_of: Callable[[T], Sequence[Item]], most: float, least: int
@@ -68,7 +87,7 @@ def answers_of(model: Any, items: Sequence[Item]) -> FloatArray:
 
 
 def whole_of(model: Any, options: RunOptions, clock: Callable[[], float]) -> Whole:
-    """Return the whole model and how many tokens there is time for.
+    """Return the whole model and how long it may be run.
 
     Args:
         model: The whole model.
@@ -81,31 +100,26 @@ def whole_of(model: Any, options: RunOptions, clock: Callable[[], float]) -> Who
     (task,) = model.tasks.values()
     if task.kind == "map":
         raise ValueError(f"{model.name} answers with a map; vectors, classes or scores are needed")
-    pace = seconds_per_token(model, clock)
     passes = 2 * (sum(options.keep) + 1) + 1  # each cut with 32 and 8 bits, and to compare with
-    afford = options.seconds / (_MARGIN * pace)
     return Whole(
         answers=lambda items: answers_of(model, items),
         task=task,
         tokens=lambda items: Batches(model, items).tokens,
-        choosing=_CHOOSING_PART * afford / _LEAST_CUTS,
-        reporting=TABLE_PART * afford / passes,
+        for_choosing=_CHOOSING_PART * options.seconds / _LEAST_CUTS,
+        for_reporting=TABLE_PART * options.seconds / passes,
+        clock=clock,
     )
 
 
-def seconds_per_token(model: Any, clock: Callable[[], float]) -> float:
-    """Return what the whole model takes for a token of some examples."""
-    inputs: Inputs = model.inputs
-    lengths = inputs.lengths(inputs.plan_shapes()).values()
-    example = inputs.example(min(_PACE_LENGTH, *lengths) if lengths else None)
-    stack, batch = Stack(model), inputs.batch([example] * _PACE_ITEMS)
+def seconds_per_token(model: Any, items: Sequence[Item], clock: Callable[[], float]) -> float:
+    """Return what the whole model takes for a token of the first of some items, read and run."""
+    few = items[:PACE_ITEMS]
+    return seconds_of(lambda: answers_of(model, few), clock) / Batches(model, few).tokens
 
-    def timed() -> float:
-        started = clock()
-        x = stack.through(stack.enter(batch))
-        stack.leave(x)
-        return max(clock() - started, 1e-6) / len(x.values)
 
-    with torch.no_grad():
-        timed()  # makes what is kept from then on
-        return timed()
+def seconds_of(run: Callable[[], object], clock: Callable[[], float]) -> float:
+    """Return what a run takes where an earlier one has made what is kept from then on."""
+    run()
+    started = clock()
+    run()
+    return max(clock() - started, 1e-6)

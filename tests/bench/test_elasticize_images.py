@@ -12,10 +12,10 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from bench.elasticize_images import Drawn, measured, with_head
+from models.elasticize.channels import CHANNEL_RANKINGS
 from models.families.convnet import Convnet
 from models.formats.image_classifiers import read
 from models.inputs.image import ImageInput
-from search.offline.elastic_images import CHANNEL_RANKINGS
 from search.offline.options import RunOptions
 from tests.models.formats.plain_networks import Network, torchvision_mobilenet
 
@@ -57,12 +57,19 @@ def test_a_head_tells_the_classes_and_cuts_are_scored_beside_it(
     headed = with_head(model, data["head"])
     assert headed.config.labels == ("0", "1", "2")
     rows = measured(headed, data, RunOptions(seconds=4.0, keep=KEEP, seed=0), 0)
-    by_cut = {(row["cut"], row["keep"]): row for row in rows}
+    by_cut = {(row["cut"], row["repair"], row["keep"]): row for row in rows}
     assert by_cut.keys() == {
-        ("whole", 1.0),
-        *((cut, keep) for cut in ("search", *CHANNEL_RANKINGS) for keep in KEEP),
+        ("whole", "none", 1.0),
+        *(("search", "fit", keep) for keep in KEEP),
+        *((c, r, keep) for c in CHANNEL_RANKINGS for r in ("fit", "statistics") for keep in KEEP),
     }
-    whole = by_cut["whole", 1.0]
+    whole = by_cut["whole", "none", 1.0]
+    cut = [row for row in rows if row["cut"] in CHANNEL_RANKINGS]
+    kept = {
+        repair: sum(row["kept"] for row in cut if row["repair"] == repair)
+        for repair in ("fit", "statistics")
+    }
+    assert kept["fit"] > kept["statistics"]
     assert whole["accuracy"] > 0.9
     for row in rows:
         assert row["n"] == 30

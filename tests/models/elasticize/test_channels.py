@@ -15,7 +15,6 @@ from models.families.convnet import Convnet, NotEstimatedError
 from models.formats.image_classifiers import KEEP, read
 from models.inputs.image import ImageInput
 from models.space import Subnet
-from models.train.statistics import estimated
 from tests.models.formats.plain_networks import Network, Plain, resnet, torchvision_mobilenet
 from tests.walking import answers_of
 
@@ -62,40 +61,34 @@ def test_an_order_of_channels_changes_no_answer(network: tuple[str, Convnet]) ->
     assert not torch.allclose(after, before)
 
 
-def test_a_cut_runs_the_first_channels_with_statistics_of_its_own(
+def test_a_cut_that_is_not_fitted_is_the_whole_network_without_what_reads_the_other_channels(
     network: tuple[str, Convnet],
 ) -> None:
     _, model = network
     groups = groups_of(model)
     half = tuple(max(1, group.size // 2) for group in groups)
     made = with_cuts(model, KEEP, groups, {0.5: half})
-    made = estimated(made, [Subnet({KEEP: 0.5})], [images()], known=model)
     torch.testing.assert_close(answers(made), answers(model), atol=1e-5, rtol=1e-5)
-    cut = Subnet({KEEP: 0.5})
     costs = Costs(model, groups)
-    shapes = model.inputs.plan_shapes()
+    shapes, cut = model.inputs.plan_shapes(), Subnet({KEEP: 0.5})
     assert made.plan(cut, shapes).cost.macs == costs.of(half)
-    assert made.plan(made.space.largest, shapes).cost.macs == costs.of(
-        tuple(group.size for group in groups)
-    )
-    # Up to the first cut block statistics are shared. In it, on the images that they were estimated
-    # on, every normalised channel has the affine's mean.
-    paths = zip(made.path(cut), made.path(made.space.largest), strict=True)
-    start = next(i for i, (own, other) in enumerate(paths) if own != other)
-    x = images()
-    for one in made.path(cut)[:start]:
-        x = made.block(one.block)(one.choices, one.number, x)
-    first = made.path(cut)[start]
-    assert first.block == groups[0].block
-    unit, size = made.block(first.block).unit(0), first.choices[0].out
-    y = unit.normalise(first.number, made.config.eps, unit.convolve(first.choices[0], x))
-    torch.testing.assert_close(y.mean((0, 2, 3)), unit.affine[0, 1, :size], atol=1e-4, rtol=0)
+    whole = tuple(group.size for group in groups)
+    assert made.plan(made.space.largest, shapes).cost.macs == costs.of(whole)
+    found = answers(made, cut)
+    for group, size in zip(groups, half, strict=True):
+        if group.reader is None:
+            model.head.classifier.weight[:, size:] = 0
+        else:
+            (kernel,) = model.block(group.block).unit(group.reader).kernels.values()
+            kernel[:, size:] = 0
+    torch.testing.assert_close(found, answers(model), atol=1e-4, rtol=1e-4)
 
 
 def test_a_cut_without_statistics_is_not_run(tmp_path: Path) -> None:
     model = model_of(tmp_path, NETWORKS["resnet"])
     groups = groups_of(model)
-    made = with_cuts(model, KEEP, groups, {0.5: tuple(group.size for group in groups)})
+    whole = tuple(group.size for group in groups)
+    made = with_cuts(model, KEEP, groups, {0.5: whole}, fitted=False)
     with pytest.raises(NotEstimatedError, match="this subnet has no statistics yet"):
         answers(made, Subnet({KEEP: 0.5}))
 
@@ -152,3 +145,21 @@ def test_a_budget_is_met_by_what_loses_least(network: tuple[str, Convnet], part:
     assert allocate(costs, groups, losses, heavy, keep)[0] >= sizes[0]
     with pytest.raises(ValueError, match=f"is too small: at least {least:.3f} is left"):
         allocate(costs, groups, losses, even, 0.99 * least)
+
+
+def test_a_block_is_left_out_where_that_loses_least(tmp_path: Path) -> None:
+    model = model_of(tmp_path, NETWORKS["mobilenet"])
+    groups = groups_of(model)
+    costs, even = Costs(model, groups), [1.0] * len(groups)
+    losses = [torch.linspace(1, 0.1, group.size) for group in groups]
+    place = next(i for i, group in enumerate(groups) if group.alone)
+    left_out = [0.0 if i == place else 10.0 for i in range(len(groups))]
+    sizes = allocate(costs, groups, losses, even, 0.95, left_out)
+    assert sizes[place] == 0
+    assert all(sizes[i] for i in range(len(groups)) if i != place)
+    assert 0 not in allocate(costs, groups, losses, even, 0.95)
+    made = with_cuts(model, KEEP, groups, {0.5: sizes})
+    plan = made.plan(Subnet({KEEP: 0.5}), made.inputs.plan_shapes())
+    assert plan.cost.macs == costs.of(sizes)
+    blocks = [one.block for one in made.path(Subnet({KEEP: 0.5}))]
+    assert blocks == [b for b in range(len(model.blocks)) if b != groups[place].block]
