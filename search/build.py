@@ -76,6 +76,7 @@ def build_grid(model: Elastic, table: Table, names: Sequence[str] | None = None)
         retention=np.stack([table.retention(t)[rows][:, c] for t, c in numbers.items()], axis=-1),
         scores=tuple(zip(*(_scores(table, t, rows, c) for t, c in numbers.items()), strict=True)),
         load_axes=tuple(axis.name for axis in load_axes(model.space)),
+        numbers=np.array(rows),
         load=np.array([loads.index(values) for values in load]),
         loads=loads,
         loaded=tuple(loaded(model.space).values()),

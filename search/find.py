@@ -7,18 +7,17 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-import numpy as np
-
 from models.core import Cost
 from models.space import Subnet, Value
 from search.budget import Budget, InfeasibleBudgetError
+from search.front import MOST_POINTS, front
 from search.grid import Grid
 from search.knapsack.solve import Solution
 from search.knapsack.view import View
 from search.pricing import Chosen
 from search.quality.table import Score
 from search.request import Request, RequestError, RequestReader, TaskSet
-from search.solver import ROUNDING, Solver
+from search.solver import Solver
 from search.terms import Terms
 from search.timing.timing import Timing
 
@@ -47,6 +46,7 @@ class Selection:
         fraction: MACs over those of the largest subnet for the same tasks.
         quality: Preference-weighted mean of the tasks' retention, which is that of the expected
             scores.
+        floor: What of it is kept without a doubt: what ``min_quality`` goes by.
         gap: No feasible subnet has a quality above ``quality + gap``; where ``min_quality`` was
             set, none has a fraction below ``fraction - gap``. 0 means proven optimal. With a
             price, of quality less the price of the compute.
@@ -65,6 +65,7 @@ class Selection:
     scores: Mapping[str, Score]
     seconds: float | None = None
     shared_seconds: float | None = None
+    floor: float = 0.0
 
 
 class NotResidentError(InfeasibleBudgetError):
@@ -173,10 +174,12 @@ class Finder:
         budget = budget or Budget()
         if budget.latency_ms is not None and terms.timing is None:
             raise ValueError("a latency budget needs terms with a timing")
+        if budget.min_quality is None:
+            terms = terms._replace(floors=None)
         asked, lasting = self.request(tasks, preferences), terms
         if math.isinf(terms.max_seconds) and not terms.price:
             # Then predictions, which change, have no say.
-            lasting = Terms(resident=terms.resident)
+            lasting = Terms(resident=terms.resident, floors=terms.floors)
             is_timed = budget.min_quality is not None and len(self.grid.loads) > 1
             if is_timed and terms.timing is not None:
                 lasting = lasting._replace(timing=terms.timing.calibrated)
@@ -202,7 +205,7 @@ class Finder:
             raise InfeasibleBudgetError("nothing is built", "resident", 0.0)
         solve = self._solver.best if budget.min_quality is None else self._solver.cheapest
         chosen = solve(request, budget, tolerance, terms)
-        return _Found(request, chosen, self._described(request, chosen))
+        return _Found(request, chosen, self._described(request, chosen, terms))
 
     def _with_seconds(self, found: _Found, timing: Timing, pace: float) -> Selection:
         alone, shared = self._microseconds(found, timing)
@@ -216,24 +219,29 @@ class Finder:
         self,
         tasks: Collection[str] | None = None,
         preferences: Mapping[str, float] | None = None,
-        points: int = 20,
+        most: int = MOST_POINTS,
     ) -> list[Selection]:
-        """Return points of the Pareto front of quality over MACs, cheapest first.
+        """Return the Pareto front of quality over MACs, cheapest first; see `search.front`.
 
         Args:
             tasks: As in `find`.
             preferences: As in `find`.
-            points: Budgets tried, evenly spaced from the cheapest subnet to the largest.
+            most: Points.
         """
         request = self.request(tasks, preferences)
-        low = float(self.by_macs.options(request).lowest_cost.min())
-        front: list[Selection] = []
-        for macs in np.linspace(low, request.largest_macs, points):
-            chosen = self._solver.best(request, Budget(macs=math.ceil(macs)), 0.0, Terms())
-            selection = self._described(request, chosen)
-            if not front or selection.quality > front[-1].quality + ROUNDING:
-                front.append(selection)
-        return front
+        least = float(self.by_macs.options(request).lowest_cost.min())
+
+        def best(macs: int) -> Selection:
+            chosen = self._solver.best(request, Budget(macs=macs), 0.0, Terms())
+            return self._described(request, chosen)
+
+        return front(best, least, request.largest_macs, most)
+
+    def fractions(self, tasks: Collection[str] | None = None) -> dict[Subnet, float]:
+        """Return of each row, with the best options of some tasks, the part of the most MACs."""
+        request, view = self.request(tasks, None), self._solver.every_row
+        costs = view.options(request).highest_cost / request.largest_macs
+        return dict(zip(view.grid.rows, costs.tolist(), strict=True))
 
     def request(
         self, tasks: Collection[str] | None, preferences: Mapping[str, float] | None
@@ -264,7 +272,12 @@ class Finder:
         """Describe a solution of a request, its row counted as in `grid`."""
         return self._described(request, Chosen(self.grid, solution))
 
-    def _described(self, request: Request, chosen: Chosen) -> Selection:
+    def _described(
+        self,
+        request: Request,
+        chosen: Chosen,
+        terms: Terms = Terms(),  # noqa: B008  # immutable
+    ) -> Selection:
         solution = chosen.solution
         subnet, scores = chosen.grid.describe(solution.row, solution.columns, request.tasks)
         cost = self._solver.cost(request, chosen)
@@ -276,4 +289,5 @@ class Finder:
             gap=solution.gap,
             preferences=dict(zip(scores, request.weights.tolist(), strict=True)),
             scores=scores,
+            floor=self._solver.floor(request, chosen, terms),
         )

@@ -31,6 +31,7 @@ _OF_ROWS = (
     "own_bytes",
     "retention",
     "load",
+    "numbers",
     "shared_functions",
     "own_functions",
 )
@@ -75,6 +76,7 @@ class Grid:
         retention: Expected, shape [rows, columns, tasks].
         scores: What the table says, by row, task and column.
         load_axes: Names of the axes whose weights must be built.
+        numbers: Of each row, its number in the table.
         load: Position in ``loads`` of each row's values on these, shape [rows].
         loads: Values on these axes, each combination once.
         loaded: What the model is loaded with: the last value on each of these axes.
@@ -99,6 +101,7 @@ class Grid:
     retention: FloatArray
     scores: tuple[tuple[tuple[Score, ...], ...], ...]
     load_axes: tuple[str, ...]
+    numbers: IntArray
     load: IntArray
     loads: tuple[Choices, ...]
     loaded: Choices

@@ -85,7 +85,8 @@ class Prices:
     def rows_by_macs(self, budget: Budget, terms: Terms) -> View:
         """Return the rows that can be the answer when MACs are limited."""
         is_loaded_there = terms.resident is None or self.whole.loaded in terms.resident
-        is_lean = is_loaded_there and budget.bytes is None
+        # A row that another beats in what is expected may be the safer one.
+        is_lean = is_loaded_there and budget.bytes is None and terms.floors is None
         return self.by_macs if is_lean else self.every_row
 
     def allowed(
@@ -120,6 +121,13 @@ class Prices:
         """Return the weighted retention."""
         retention = chosen.grid.retention[chosen.solution.row]
         return float(request.weights @ retention[chosen.solution.columns, request.tasks])
+
+    def floor(self, request: Request, chosen: Chosen, terms: Terms) -> float:
+        """Return the weighted floors; the weighted retention where there are none."""
+        if terms.floors is None:
+            return self.quality(request, chosen)
+        floors = terms.floors.of(chosen.grid)[chosen.solution.row]
+        return float(request.weights @ floors[chosen.solution.columns, request.tasks])
 
     def microseconds(self, request: Request, chosen: Chosen, timing: Timing) -> float:
         """Predict how long a choice runs."""

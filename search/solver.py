@@ -80,7 +80,7 @@ class Solver(Prices):
         assert terms.timing is not None
         assert budget.min_quality is not None
         view = self.timed.at(terms.timing.calibrated.shared).view
-        options = view.options(request)
+        options = view.options(request, terms.floors)
         allowed = self.allowed(view, request, budget, terms)
         most_us = float(options.highest_cost.max())
         keeping = Cheapest(options, request.weights, budget.min_quality - ROUNDING, allowed)
@@ -197,5 +197,5 @@ class Solver(Prices):
         """Return the objective of least cost with quality at least the floor."""
         assert budget.min_quality is not None
         allowed = self.allowed(view, request, budget, terms)
-        options = view.options(request)
+        options = view.options(request, terms.floors)
         return Cheapest(options, request.weights, budget.min_quality - ROUNDING, allowed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+from search.floors import Floors
 from search.grid import Resident
 from search.timing.timing import Timing
 
@@ -18,6 +19,7 @@ class Terms(NamedTuple):
         timing: What time is predicted from; None where none is asked for.
         max_seconds: For running the request's inputs, together.
         pace: Seconds that a predicted second lately took.
+        floors: What a promised quality counts; None for what is expected.
         resident: Values on the load axes, in the model's order, of which the weights are built; no
             other subnet is chosen. None for any.
     """
@@ -27,6 +29,7 @@ class Terms(NamedTuple):
     max_seconds: float = math.inf
     pace: float = 1.0
     resident: Resident | None = None
+    floors: Floors | None = None
 
     @property
     def max_microseconds(self) -> float:

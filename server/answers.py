@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 from models.variants import Choices
 from search.budget import Budget
 from search.find import Finder, Selection
+from search.floors import Floors
 from search.terms import Terms
 from search.timing.profile import LatencyProfile
 from search.timing.timing import Timing
@@ -31,12 +32,14 @@ class Asked(NamedTuple):
         preferences: Weight per task; None for equal weights.
         budget: For each input.
         resident: Choices on load axes whose weights are built; None for all.
+        floors: What a promised quality counts; None for what is expected.
     """
 
     tasks: tuple[str, ...] | None
     preferences: tuple[tuple[str, float], ...] | None
     budget: Budget
     resident: frozenset[Choices] | None
+    floors: Floors | None = None
 
     @classmethod
     def of(
@@ -45,6 +48,7 @@ class Asked(NamedTuple):
         preferences: Mapping[str, float] | None,
         budget: Budget,
         resident: frozenset[Choices] | None,
+        floors: Floors | None = None,
     ) -> Asked:
         """Return a question."""
         return cls(
@@ -52,6 +56,7 @@ class Asked(NamedTuple):
             None if preferences is None else tuple(preferences.items()),
             budget,
             resident,
+            floors,
         )
 
 
@@ -66,7 +71,7 @@ class AnswersAtPrices:
         """Return the answer under some terms; errors as for `Finder.find`."""
         asked = self._asked
         preferences = None if asked.preferences is None else dict(asked.preferences)
-        terms = terms._replace(resident=asked.resident)
+        terms = terms._replace(resident=asked.resident, floors=asked.floors)
         return self._finder.find(asked.tasks, preferences, asked.budget, terms=terms)
 
     def at(self, price: float) -> Selection:

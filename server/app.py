@@ -34,6 +34,8 @@ from server.api.rheostat import keys as key_routes
 from server.api.tei import predict as tei_predict
 from server.api.tei import routes as tei
 from server.api.tei import tokens as tei_tokens
+from server.audit.audit import Audit
+from server.audit.rerun import Rerun
 from server.backends import make_backend
 from server.clients.clients import Clients
 from server.clients.keys import Scope
@@ -54,6 +56,7 @@ from server.http.routed import route_path
 from server.http.scopes import SCOPES
 from server.inputs.decoder import Decoder
 from server.lifecycle import Lifecycle
+from server.observe.audits import AuditMetrics
 from server.observe.logs import PROBES
 from server.observe.merged import AllMetrics
 from server.observe.metrics import Metrics
@@ -122,7 +125,10 @@ def create_app(
         late_s=lambda: watchdog.late_s,
         slims_all=settings.slim_all,
         max_variant_bytes=settings.max_variant_bytes,
+        audit=Audit.of(settings, served),
     )
+    rerun = Rerun(service.audit, engine, service.variants, service.uses, time.perf_counter)
+    metrics.add(AuditMetrics(served, service.audit))
     metrics.watch_stats("variants", lambda: service.variants.stats, ("resident", "bytes"))
 
     inference = Inference(service, settings.max_images, settings.max_texts)
@@ -141,6 +147,7 @@ def create_app(
             _tell(metrics, core, settings)
             stack.callback(asyncio.create_task(watchdog.beat()).cancel)
             await service.warm_up()
+            await stack.enter_async_context(rerun.running())
             await stack.enter_async_context(grpc)
             yield
 

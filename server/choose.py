@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from models.core import Shapes
-from models.space import Value
-from models.variants import Choices
-from search.budget import Budget, InfeasibleBudgetError, TooSlowError
+from search.budget import InfeasibleBudgetError, TooSlowError
 from search.find import TOLERANCE, Selection
-from search.quality.sides import Side
+from search.floors import Floors
 from search.terms import Terms
 from server.answers import Answers, AnswersAtPrices, Asked
-from server.clients.caller import ANYONE, Caller
 from server.engine.engine import Engine
 from server.engine.flows import Room
 from server.engine.load import LoadPolicy, Moment
 from server.errors import InvalidRequestError, OverloadedError
 from server.promises import Promises
+from server.question import Question
 from server.served import Served
+
+__all__ = ["Choice", "Chooser", "Question", "RequestProgress"]
 
 _LEAST_S = 1e-6  # no subnet is faster
 _ANY_PRICE = 1e9  # at which the cheapest subnet wins
@@ -28,38 +28,6 @@ _DOUBT = 1.25  # a wait is let in that may take this many times what is predicte
 _BEYOND = 1.5  # times what is predicted for more rows than were measured, where it must hold
 _STEP = 1.02  # times and paces are rounded to its powers, so that the search can remember answers
 _FORGET = 0.9  # what a request weighs less in the mean run for each later one
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """What a client wants to know and spend.
-
-    Attributes:
-        tasks: None for all of the model's.
-        preferences: Weight per task on any scale; None for equal weights.
-        budget: For each input.
-        fixed: Values that the client has chosen itself, by axis.
-        caller: Who asks.
-        priority: Class that the request steps back to; it cannot step ahead of its caller's. None
-            for the caller's.
-        timeout_s: From its arrival; later an answer is of no use. Unlike a latency budget it
-            chooses no subnet. None for no end.
-        raw: Whether vectors keep the length that they had before they became unit vectors.
-        resident: Choices on load axes whose weights are built; only these may run. None for all.
-        side: Of a search that the texts are, whose other side is of the whole model; None for
-            either.
-    """
-
-    tasks: Sequence[str] | None
-    preferences: Mapping[str, float] | None
-    budget: Budget
-    fixed: Mapping[str, Value] = field(default_factory=dict)
-    caller: Caller = ANYONE
-    priority: int | None = None
-    timeout_s: float | None = None
-    raw: bool = False
-    resident: frozenset[Choices] | None = None
-    side: Side | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +69,22 @@ class RequestProgress:
 class Chooser:
     """Searches with the terms that a policy sets for the moment."""
 
-    def __init__(self, engine: Engine, policy: LoadPolicy) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        policy: LoadPolicy,
+        floors: Callable[[Served], Floors | None] = lambda _: None,
+    ) -> None:
+        """Remember nothing yet.
+
+        Args:
+            engine: Runs what is chosen.
+            policy: Of load.
+            floors: Returns what a promised quality of a model now counts.
+        """
         self._engine = engine
         self._policy = policy
+        self._floors = floors
         self._promises = Promises()
         self._usual_s = 0.0  # that an item added to a batch lately, as predicted
         self._answers = Answers()
@@ -292,5 +273,8 @@ class Chooser:
         self, served: Served, question: Question, shapes: Shapes, num_items: int
     ) -> AnswersAtPrices:
         finder = served.finders.at(shapes, question.fixed)
-        asked = Asked.of(question.tasks, question.preferences, question.budget, question.resident)
+        floors = None if question.budget.min_quality is None else self._floors(served)
+        asked = Asked.of(
+            question.tasks, question.preferences, question.budget, question.resident, floors
+        )
         return self._answers.to(finder, asked, served.profile, num_items)

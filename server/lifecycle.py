@@ -239,6 +239,7 @@ class Lifecycle:
         await self._forget(old)
 
     async def _forget(self, served: Served) -> None:
+        self._service.audit.forget(served)
         await self._service.variants.forget(served)
         await self._engine.core.forget_model(served)
         # Once those who called this have let go of it too.

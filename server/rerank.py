@@ -103,6 +103,8 @@ async def rerank(
             macs += rest.macs(served, [shapes[i] for i in again])
             for i, score in zip(deepened, scored(deep, task), strict=True):
                 scores[i] = score
+        if cascade is None:
+            service.audit.note(admitted, served, results, is_list=True)
     is_deep = set(deepened)
     order = sorted(range(len(documents)), key=lambda i: (i not in is_deep, -scores[i]))
     read = sum(map(num_tokens, admitted.items))

@@ -71,8 +71,8 @@ class Served:
 
     @cached_property
     def front(self) -> tuple[Selection, ...]:
-        """The Pareto front for the default tasks weighing the same, cheapest first."""
-        return tuple(self.finder.front(self.default_tasks))
+        """The Pareto front of a request that names nothing but a budget, cheapest first."""
+        return tuple(self.finders.at(fixed=self.whole_outputs).front(self.default_tasks))
 
     @cached_property
     def default_tasks(self) -> tuple[str, ...]:

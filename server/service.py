@@ -14,6 +14,7 @@ from models.variants import loaded
 from search.find import Selection
 from server.admitted import Admitted, Answer
 from server.ahead import make_ready
+from server.audit.audit import Audit
 from server.catalog import Catalog
 from server.choose import Chooser, Question, RequestProgress
 from server.clients.caller import ANYONE, Caller
@@ -63,6 +64,7 @@ class Service:
         late_s: Callable[[], float] = lambda: 0.0,
         slims_all: bool = False,
         max_variant_bytes: int = 0,
+        audit: Audit | None = None,
     ) -> None:
         """Wire what answers.
 
@@ -78,13 +80,15 @@ class Service:
             late_s: Returns how long the event loop now lets requests, and answers, wait.
             slims_all: Whether load may also make subnets smaller for requests without a budget.
             max_variant_bytes: What the weights of variants may hold that requests have built.
+            audit: Keeps some of what is answered, to compare it; None for none.
         """
         self._quotas = quotas
         self._late_s = late_s
         self._slims_all = slims_all
         self._tracing = tracing
         self.catalog = catalog
-        self._chooser = Chooser(engine, policy or Fixed())
+        self.audit = audit or Audit.off(catalog)
+        self._chooser = Chooser(engine, policy or Fixed(), self.audit.floors)
         self.variants = Variants(engine, max_variant_bytes, clock)
         self._loading = Loading(self._chooser, self.variants, clock)
         self.metrics = metrics
@@ -190,6 +194,7 @@ class Service:
             subnet, tasks = selection.subnet, selection.scores
             prepared = self.variants.prepare(served, subnet, tasks, question.raw)
             results = await admitted.run(prepared)
+        self.audit.note(admitted, served, results)
         return Answer(
             selection=selection,
             outputs=[result.outputs for result in results],

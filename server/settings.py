@@ -157,6 +157,24 @@ class Settings(BaseSettings):
         ge=0,
         description="What answers kept for equal inputs may hold; 0 keeps none.",
     )
+    audit_share: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="Share of answered requests of cut subnets that are run again at full size "
+        "when nobody waits, and compared: 0.01 is enough. Default: none.",
+    )
+    max_audit_bytes: int = Field(
+        default=16 * MIB,
+        gt=0,
+        description="What requests may hold that wait to be compared; more are dropped.",
+    )
+    audited_quality: bool = Field(
+        default=False,
+        description="Whether min_quality goes by what audits saw, at the lower bound, where that "
+        "is less than the table promises. Needs audit_share.",
+    )
     profiles: Path | None = Field(
         default=None,
         description="Folder of measured times and exported graphs. Default: rheostat/profiles in "
@@ -313,6 +331,8 @@ class Settings(BaseSettings):
                     f"{name}={most} exceeds max_queue={self.max_queue}: a request that large could "
                     "never be admitted"
                 )
+        if self.audited_quality and not self.audit_share:
+            raise ValueError("audited_quality=True needs an audit_share above 0")
         known = {PREFIX + name.upper() for name in type(self).model_fields} | {DATA}
         _ = self.names, self.origins  # raise what is wrong with them
         if self.grpc_port == self.port:

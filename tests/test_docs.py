@@ -10,8 +10,11 @@ import pytest
 
 import models
 from server import errors
+from server.audit.audit import Audit
+from server.catalog import Catalog
 from server.errors import RheostatError
 from server.http.scopes import SCOPES
+from server.observe.audits import AuditMetrics
 from server.observe.metrics import Metrics
 from server.settings import DATA, PREFIX, Settings
 
@@ -113,6 +116,7 @@ def test_the_page_of_settings_has_every_setting_and_no_other() -> None:
 
 def test_the_page_of_metrics_has_every_metric_and_no_other() -> None:
     metrics = Metrics(["tiny"], 8)
+    metrics.add(AuditMetrics({}, Audit.off(Catalog([]))))
     metrics.tell_build(version="0", torch="0", backend="torch", device="cpu")
     text = metrics.text().decode()
     names = {

@@ -49,7 +49,7 @@ class ServiceTimes:
         ]
         shapes = self.served.inputs.shapes(self._items[0])
         finder = self.served.finders.at(shapes, self.served.whole_outputs)
-        self.front = finder.front(points=_POINTS)
+        self.front = finder.front(most=_POINTS)
         self.seconds = [math.inf] * len(self.front)
         self._backend = TorchBackend()
         self._backend.prepare(self.served.model)

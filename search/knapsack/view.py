@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from collections.abc import Callable
+from functools import cached_property, lru_cache
 
+from search.floors import Floors
 from search.grid import Grid, Priced
 from search.knapsack.options import TaskOptions, hulls
 from search.lengths import IntArray
 from search.request import Request
 
+_MAX_FLOORS = 8  # sets of floors whose hulls are kept
 _MAX_TASK_SETS = 32  # sets of asked tasks whose arrays are kept, a few hundred kilobytes each
 
 
@@ -22,20 +25,30 @@ class View:
 
     def __init__(self, grid: Grid, priced: Priced) -> None:
         self.grid, self.priced = grid, priced
-        self._options: dict[bytes, TaskOptions] = {}
+        self._options: dict[tuple[bytes, Floors | None], TaskOptions] = {}
 
-    def options(self, request: Request) -> TaskOptions:
-        """Return the arrays of a request's tasks, kept for the next that asks for them."""
+    def options(self, request: Request, floors: Floors | None = None) -> TaskOptions:
+        """Return the arrays of a request's tasks, kept for the next that asks for them.
+
+        Args:
+            request: With the tasks.
+            floors: That stand for the retention of cells; None for what is expected of them.
+        """
         tasks = request.tasks
-        if (key := tasks.tobytes()) not in self._options:
+        if (key := (tasks.tobytes(), floors)) not in self._options:
             if len(self._options) >= _MAX_TASK_SETS:
                 self._options.clear()
             sharing = self.grid.sharing(tasks)
+            value = self.grid.retention if floors is None else floors.of(self.grid)
             self._options[key] = TaskOptions.of(
-                self.priced, sharing, self.grid.retention, tasks, self._hulls
+                self.priced, sharing, value, tasks, self._hulls(floors)
             )
         return self._options[key]
 
     @cached_property
-    def _hulls(self) -> IntArray:
-        return hulls(self.priced.own, self.grid.retention)
+    def _hulls(self) -> Callable[[Floors | None], IntArray]:
+        def find(floors: Floors | None) -> IntArray:
+            value = self.grid.retention if floors is None else floors.of(self.grid)
+            return hulls(self.priced.own, value)
+
+        return lru_cache(_MAX_FLOORS)(find)

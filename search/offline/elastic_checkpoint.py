@@ -25,7 +25,8 @@ from search.offline.quantizing import quantize
 from search.offline.record import TRIALS, Record
 from search.offline.training import RUN
 from search.offline.whole import TABLE_PART, whole_of
-from search.quality.embeddings import scores, table_of
+from search.quality.alike import scores_and_agreement
+from search.quality.embeddings import table_of
 from search.quality.table import TABLE, Table
 
 
@@ -117,8 +118,9 @@ def _measured(out: Path, material: Material, found: Found) -> list[Point]:
     backend = TorchBackend()
     backend.prepare(stored)
     subnets = list(stored.space)
-    measured = scores(stored, backend, material.report, subnets)
-    table_of(stored, subnets, {material.task: measured}).save(out / TABLE, stored.space)
+    measured, agreed = scores_and_agreement(stored, backend, material.report, subnets)
+    table = table_of(stored, subnets, {material.task: measured}, {material.task: agreed})
+    table.save(out / TABLE, stored.space)
     checkpoint.cover(out, TABLE)
     quantize(out, Texts(material.report))
     model: Pruned = checkpoint.load(out).model

@@ -18,7 +18,8 @@ from models.tasks import Metric
 from models.variants import loaded
 from search.offline.rewriting import rewrite, with_config
 from search.offline.text_tasks import TaskData
-from search.quality.embeddings import Measured, RankingQuality, scores, table_of
+from search.quality.alike import scores_and_agreement
+from search.quality.embeddings import Measured, RankingQuality, table_of
 from search.quality.side_scores import scores_by_side
 from search.quality.sides import sided
 from search.quality.table import Table
@@ -61,17 +62,22 @@ def measure_tasks(
     backend.prepare(model)
     subnets = list(model.space)
     found: dict[str, list[Measured]] = {}
+    agreed: dict[str, list[float]] = {}
     for one in data:
         report(f"measuring {one.task}")
         if isinstance(one.evaluation, RankingQuality):
-            by_side = scores_by_side(model, backend, one.evaluation, subnets)
+            by_side, alike = scores_by_side(model, backend, one.evaluation, subnets)
             for side, own in by_side.items():
-                found[one.task if side is None else sided(one.task, side)] = own
+                task = one.task if side is None else sided(one.task, side)
+                found[task], agreed[task] = own, alike
         else:
-            found[one.task] = scores(model, backend, one.evaluation, subnets)
+            found[one.task], agreed[one.task] = scores_and_agreement(
+                model, backend, one.evaluation, subnets
+            )
         if not (value := found[one.task][-1].value) > 0:
             raise ValueError(f"task {one.task!r}: the whole model scores {value:.4f}, not above 0")
-    table = bounded(table_of(model, subnets, {task: found[task] for task in metrics}), model)
+    ordered = {task: found[task] for task in metrics}
+    table = bounded(table_of(model, subnets, ordered, agreed), model)
     rewrite(folder, before.manifest, model, table)
     return {task: own[-1] for task, own in found.items()}
 

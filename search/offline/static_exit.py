@@ -205,5 +205,6 @@ def _joined(cells: Cells, old: Sequence[int], task: Task, kept: Sequence[Kept]) 
         stderr=np.clip(whole * errors, 0, 1),
         measured=np.zeros_like(shares, dtype=np.bool_),
         smoothed=np.clip(expected * shares, 0, 1),
+        agreement=None,
     )
     return predicted.above(cells.part(old, slice(None)))

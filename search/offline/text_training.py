@@ -36,6 +36,7 @@ from models.train.text import TextRecipe, pooled_exits, recipe_json, train
 from models.train.texts import ScoredPair
 from search.offline.text_data import TextData, TextPairs
 from search.offline.training import CARD, RECORD, RUN, earlier_record, training_log
+from search.quality.alike import scores_and_agreement
 from search.quality.embeddings import Measured, scores, table_of
 from search.quality.table import TABLE
 
@@ -188,8 +189,11 @@ def finish(model: Exits, data: TextData, out: Path, record: dict[str, object]) -
     backend.prepare(stored)
     subnets = list(stored.space)
     with tqdm(desc="table", unit="batch") as progress:
-        found = scores(stored, backend, data.validation, subnets, progress.update)
-        table_of(stored, subnets, {data.task: found}).save(out / TABLE, stored.space)
+        found, agreed = scores_and_agreement(
+            stored, backend, data.validation, subnets, report=progress.update
+        )
+        table = table_of(stored, subnets, {data.task: found}, {data.task: agreed})
+        table.save(out / TABLE, stored.space)
         full = [s for s in subnets if s["heads"] == 1 and s["ffn"] == 1]
         tested = scores(stored, backend, data.test, full, progress.update)
     validation = dict(zip(subnets, found, strict=True))

@@ -128,7 +128,7 @@ def result(
     finder = Finders(model, table).at()
     examples = by_task(model, test)
     rows = []
-    for point in finder.front(points=12):
+    for point in finder.front(most=12):
         validation = [score.value for score in point.scores.values()]
         accuracy = evaluate(model, point.subnet, examples, backend)
         rows.append(

@@ -240,9 +240,19 @@ def _answers(
 
 
 def table_of(
-    model: Elastic, subnets: Sequence[Subnet], found: Mapping[str, Sequence[Measured]]
+    model: Elastic,
+    subnets: Sequence[Subnet],
+    found: Mapping[str, Sequence[Measured]],
+    agreed: Mapping[str, Sequence[float]] | None = None,
 ) -> Table:
-    """Return the table of measured scores by task, one row per subnet, the largest last."""
+    """Return the table of measured scores by task, one row per subnet, the largest last.
+
+    Args:
+        model: Of the subnets.
+        subnets: Measured.
+        found: Their scores.
+        agreed: How far they agree with the whole model; None where that was not measured.
+    """
     cells = {}
     for task, measured in found.items():
         column = np.array([[m.value] for m in measured])
@@ -253,5 +263,6 @@ def table_of(
             stderr=np.array([[m.stderr] for m in measured]),
             measured=np.ones(column.shape, dtype=np.bool_),
             lower_is_better=model.tasks[task].lower_is_better,
+            agreement=np.array([agreed[task]]).T if agreed else None,
         )
     return Table(tuple(subnets), cells, given_axes(model.space.axes))

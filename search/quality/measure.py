@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 from torch import Tensor
@@ -11,6 +12,7 @@ from models.backends.torch import TorchBackend
 from models.elastic import Elastic
 from models.space import Subnet, Value
 from models.tasks import Task
+from search.quality.alike import agreement
 from search.quality.smooth import smooth
 from search.quality.table import Cells, FloatArray, Table
 
@@ -46,6 +48,7 @@ def measure(
     rows = tuple(r for r in shared if all(r[axis] == value for axis, value in within.items()))
     (only,) = model.inputs
     gains: dict[str, FloatArray] = {}
+    agreed: dict[str, FloatArray] = {}
     for task_name, task in model.tasks.items():
         gain_of = _gain_of(task)
         inputs, truth = examples[task_name]
@@ -53,6 +56,9 @@ def measure(
         shapes = {only: tuple(inputs.shape[1:])}
         plans = [model.plan(row | own, shapes, [task_name]) for row in rows for own in columns]
         answers = backend.run_all(plans, {only: inputs})
+        if not within:  # or the whole model's weights may be others
+            alike = [_alike(task, answer[task_name], answers[-1][task_name]) for answer in answers]
+            agreed[task_name] = np.array(alike).reshape(len(rows), -1)
         found = np.stack([gain_of(answer[task_name], truth) for answer in answers], axis=1)
         # Rows and columns are products of axes: give each axis of the task its own.
         axes = (*shared.axes, *model.space.select({task_name}).axes)
@@ -66,10 +72,20 @@ def measure(
     return Table(
         rows,
         {
-            name: _cells(task, tuple(model.space.select({name})), gains[name], expected[name])
+            name: replace(
+                _cells(task, tuple(model.space.select({name})), gains[name], expected[name]),
+                agreement=agreed.get(name),
+            )
             for name, task in model.tasks.items()
         },
     )
+
+
+def _alike(task: Task, found: Tensor, whole: Tensor) -> float:
+    """Return how far answers agree with the whole model's; NaN where they are not compared."""
+    one, other = (answers.double().numpy(force=True) for answers in (found, whole))
+    each = agreement(task.kind, one, other)
+    return np.nan if each is None or not len(each) else float(each.mean())
 
 
 def _cells(

@@ -14,12 +14,12 @@ import numpy as np
 from models.backends.torch import TorchBackend
 from models.elastic import Elastic
 from models.space import Subnet
+from search.quality.alike import WholeAgreement, whole_answers
 from search.quality.embeddings import (
     Evaluation,
     Measured,
     RankingQuality,
     mean_of,
-    scores,
     scores_by,
 )
 from search.quality.sides import SIDES, Side
@@ -44,21 +44,9 @@ class OneSide:
         return mean_of(ranking.each(queries[ranking.query_rows], documents[ranking.document_rows]))
 
 
-class _Kept:
-    """Keeps the vectors that it is to score."""
-
-    def __init__(self, texts: Sequence[str]) -> None:
-        self.texts = texts
-        self.vectors: FloatArray
-
-    def score(self, vectors: FloatArray) -> Measured:
-        self.vectors = vectors
-        return Measured(0.0, 0, 0.0)
-
-
 def scores_by_side(
     model: Elastic, backend: TorchBackend, ranking: RankingQuality, subnets: Sequence[Subnet]
-) -> dict[Side | None, list[Measured]]:
+) -> tuple[dict[Side | None, list[Measured]], list[float]]:
     """Score subnets in a search: with both sides cut (None), and with one.
 
     Args:
@@ -66,9 +54,12 @@ def scores_by_side(
         backend: Runs the plans.
         ranking: Queries, documents and judgements.
         subnets: To be scored.
+
+    Returns:
+        The scores, and how far each subnet agrees with the whole model.
     """
-    kept = _Kept(ranking.texts)
-    scores(model, backend, kept, [model.space.largest])
-    ways: list[Evaluation] = [ranking, *(OneSide(ranking, kept.vectors, side) for side in SIDES)]
-    found = scores_by(model, backend, ways, subnets)
-    return dict(zip((None, *SIDES), found, strict=True))
+    whole = whole_answers(model, backend, ranking.texts)
+    ways: list[Evaluation] = [ranking, *(OneSide(ranking, whole, side) for side in SIDES)]
+    alike = WholeAgreement("embedding", ranking.texts, whole)
+    *found, agreed = scores_by(model, backend, [*ways, alike], subnets)
+    return dict(zip((None, *SIDES), found, strict=True)), [one.value for one in agreed]

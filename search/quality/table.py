@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,10 +23,21 @@ from safetensors.numpy import load_file, save_file
 from models.files import reading, replacing
 from models.space import Axis, Space, Subnet, Value
 from models.tasks import Metric, Task
+from search.quality.cells import BoolArray, Cells, FloatArray, Score
+
+__all__ = [
+    "TABLE",
+    "BoolArray",
+    "Cells",
+    "FloatArray",
+    "Score",
+    "Table",
+    "TableError",
+    "given_axes",
+    "inputs_of",
+]
 
 TABLE = "table.safetensors"
-FloatArray = NDArray[np.float64]
-BoolArray = NDArray[np.bool_]
 _ALL = slice(None)
 _KINDS = {  # of numbers, by entry
     "rows": "u",
@@ -34,6 +45,7 @@ _KINDS = {  # of numbers, by entry
     "value": "f",
     "smoothed": "f",
     "stderr": "f",
+    "agreement": "f",
     "n": "iu",
     "measured": "b",
 }
@@ -43,80 +55,6 @@ _MAX_N = 2**31 - 1
 
 class TableError(ValueError):
     """A table does not belong to the model. The message names the entry."""
-
-
-class Score(NamedTuple):
-    """One task's score under a subnet.
-
-    Attributes:
-        value: As measured, in the task's metric.
-        expected: What the search counts on: the value with its noise smoothed out, in the metric.
-        retention: Expected score over the largest subnet's for the same inputs; where less is
-            better, that subnet's expected error over the expected error.
-        n: Inputs the value was measured on.
-        stderr: Standard error of the value.
-        measured: False if the value was predicted from other cells.
-    """
-
-    value: float
-    expected: float
-    retention: float
-    n: int
-    stderr: float
-    measured: bool
-
-
-@dataclass(frozen=True)
-class Cells:
-    """One task's part of the table; all arrays have shape [rows, columns].
-
-    Attributes:
-        columns: Choices on the task's own axes.
-        value: Measured scores.
-        n: Inputs each was measured on.
-        stderr: Standard errors of the values.
-        measured: False where a value was predicted from other cells.
-        smoothed: Expected scores (`search.quality.smooth`); None where there are none.
-        lower_is_better: Whether scores are errors.
-    """
-
-    columns: tuple[Subnet, ...]
-    value: FloatArray
-    n: NDArray[np.int64]
-    stderr: FloatArray
-    measured: BoolArray
-    smoothed: FloatArray | None = None
-    lower_is_better: bool = False
-
-    @property
-    def expected(self) -> FloatArray:
-        """The expected scores; the measured ones where there are no others."""
-        return self.value if self.smoothed is None else self.smoothed
-
-    def part(self, rows: slice | Sequence[int], columns: slice) -> Cells:
-        """Return some of the rows and columns."""
-        index: Any = (rows, columns)
-        return replace(
-            self,
-            columns=self.columns[columns],
-            value=self.value[index],
-            n=self.n[index],
-            stderr=self.stderr[index],
-            measured=self.measured[index],
-            smoothed=None if self.smoothed is None else self.smoothed[index],
-        )
-
-    def above(self, other: Cells) -> Cells:
-        """Return these rows, then the other's, of the same columns."""
-        parts = (self, other)
-        return replace(
-            self,
-            value=np.concatenate([one.value for one in parts]),
-            n=np.concatenate([one.n for one in parts]),
-            stderr=np.concatenate([one.stderr for one in parts]),
-            measured=np.concatenate([one.measured for one in parts]),
-            smoothed=np.concatenate([one.expected for one in parts]),
-        )
 
 
 @dataclass(frozen=True)
@@ -170,6 +108,22 @@ class Table:
             bool(cells.measured[row, column]),
         )
 
+    def locate(self, task: str, subnet: Mapping[str, Value]) -> tuple[int, int] | None:
+        """Return the row and column of a task's cell for a subnet; None where there is none."""
+        places, columns = self._places[task]
+        row = places.get(Subnet({axis: subnet[axis] for axis in self.rows[-1]}))
+        own = self.cells[task].columns[-1]
+        column = columns.get(Subnet({axis: subnet[axis] for axis in own if axis in subnet}))
+        return None if row is None or column is None else (row, column)
+
+    @cached_property
+    def _places(self) -> Mapping[str, tuple[Mapping[Subnet, int], Mapping[Subnet, int]]]:
+        rows = {row: r for r, row in enumerate(self.rows)}
+        return {
+            task: (rows, {column: c for c, column in enumerate(own.columns)})
+            for task, own in self.cells.items()
+        }
+
     def save(self, path: Path, space: Space) -> None:
         """Write the table; choices are stored as positions on the axes of ``space``."""
         tensors: dict[str, NDArray[Any]] = {
@@ -183,6 +137,8 @@ class Table:
             tensors[f"measured.{task}"] = cells.measured
             if cells.smoothed is not None:
                 tensors[f"smoothed.{task}"] = cells.smoothed.astype(np.float32)
+            if cells.agreement is not None:
+                tensors[f"agreement.{task}"] = cells.agreement.astype(np.float32)
         with replacing(path) as part:
             save_file(tensors, part)
 
@@ -220,6 +176,7 @@ class Table:
             for name, task in tasks.items():
                 columns = _choices(tensors[f"columns.{name}"], space.select({name}).axes)
                 smoothed = tensors.get(f"smoothed.{name}")
+                agreement = tensors.get(f"agreement.{name}")
                 cells[name] = Cells(
                     columns,
                     tensors[f"value.{name}"].astype(np.float64),
@@ -229,6 +186,7 @@ class Table:
                     # Absent from a table that was measured without the outcome of each input.
                     smoothed.astype(np.float64) if smoothed is not None else None,
                     task.lower_is_better,
+                    agreement.astype(np.float64) if agreement is not None else None,
                 )
         except KeyError as error:
             raise TableError(f"{path}: {error.args[0]} is missing") from None
@@ -247,6 +205,9 @@ class Table:
                 found = getattr(cells, name)
                 if found.shape != shape or not np.isfinite(found).all():
                     raise TableError(f"{path}: {name}.{task} must be finite, of shape {shape}")
+            known = cells.known_agreement
+            if known.shape != shape or (known < 0).any() or (known > 1).any():
+                raise TableError(f"{path}: agreement.{task} must be 0 to 1, of shape {shape}")
             for name, least, most in _ranges(tasks[task]):
                 found = getattr(cells, name)
                 if not ((found >= least) & (found <= most)).all():

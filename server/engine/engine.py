@@ -11,7 +11,7 @@ from typing import NamedTuple
 from server.engine.admission import Admission
 from server.engine.batch import Waiting
 from server.engine.core import Core
-from server.engine.flows import ANY_FLOW, Flow, Held, Room
+from server.engine.flows import ANY_FLOW, BACKGROUND, Flow, Held, Room
 from server.engine.item import ItemResult, QueueItem
 from server.engine.reservation import Reservation
 from server.errors import DeadlineError, InferenceError, ModelNotReadyError, RheostatError
@@ -50,6 +50,7 @@ class Engine:
 
     Attributes:
         core: What runs the items.
+        on_work: Called when a request comes that somebody waits for.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Engine:
             max_wait_s: No request is admitted that is predicted to wait longer.
         """
         self.core = core
+        self.on_work: Callable[[], None] = lambda: None
         self._admission = Admission(max_queue, max_wait_s, clock)
         self._clock = clock
         self._on_batch = on_batch
@@ -160,6 +162,8 @@ class Engine:
             ModelNotReadyError: If the engine is not running.
         """
         self.core.check_open()
+        if flow.priority < BACKGROUND:
+            self.on_work()
         running_s = self._running_s()
         with self._admission.reserve(
             num_items, seconds, self.core.pace, flow, running_s, is_timed, wait_s
@@ -232,6 +236,8 @@ class Engine:
     def others_hold(self, process: int, held: Held) -> None:
         """Let what another process has inside count in predictions and limits."""
         self._admission.flows.note_other(process, held)
+        if any(priority < BACKGROUND for priority, _ in held):
+            self.on_work()
 
     def ended(self, error: Callable[[], RheostatError]) -> None:
         """Tell whoever is left that no answer comes.

@@ -32,6 +32,7 @@ class Flow:
 
 
 ANY_FLOW = Flow()
+BACKGROUND = 1000  # class of what nobody waits for; no request can step back so far
 
 
 FlowKey: TypeAlias = tuple[int, str]

@@ -278,6 +278,10 @@ class Metrics:
         """
         self._registry.register(_Stats(prefix, stats, levels))
 
+    def add(self, collector: Collector) -> None:
+        """Read further metrics whenever metrics are read."""
+        self._registry.register(collector)
+
     def watch_model(self, served: Served) -> None:
         """Create a model's series, those too that depend on what is known of it."""
         self._create(served.name)
@@ -374,10 +378,16 @@ class _Stats(Collector):
     def collect(self) -> Iterator[Metric]:
         """Yield every field."""
         record = self._stats()
-        for name, value in record._asdict().items() if record is not None else ():
-            family = GaugeMetricFamily if name in self._levels else CounterMetricFamily
-            help_text = f"{name.capitalize().replace('_', ' ')} of {self._prefix}."
-            yield family(f"rheostat_{self._prefix}_{name}", help_text, value=value)
+        if record is not None:
+            yield from stats_of(self._prefix, record, self._levels)
+
+
+def stats_of(prefix: str, record: NamedTuple, levels: Collection[str]) -> Iterator[Metric]:
+    """Yield every field of a record; those that may fall as gauges, the others as counters."""
+    for name, value in record._asdict().items():
+        family = GaugeMetricFamily if name in levels else CounterMetricFamily
+        help_text = f"{name.capitalize().replace('_', ' ')} of {prefix}."
+        yield family(f"rheostat_{prefix}_{name}", help_text, value=value)
 
 
 def outcome_of(error: BaseException) -> Outcome:

@@ -18,8 +18,10 @@ from search.finders import Finders
 from search.grid import Grid
 from search.quality import measure
 from search.quality.table import TABLE, Table
+from server import catalog
 from tests.search.brute import BruteForce
 from tests.tiny import tiny_model, tiny_table
+from tests.tiny_text import write_text_checkpoint
 
 ZOO = Path(checkpoint.__file__).parent / "zoo" / "cifar100-mtl"
 
@@ -260,7 +262,7 @@ def test_selection_reports_the_cells_of_the_table(model: Slimmable, finder: Find
 
 
 def test_front_rises_in_cost_and_quality(finder: Finder) -> None:
-    front = finder.front(points=12)
+    front = finder.front(most=12)
     assert len(front) > 3
     for one, two in itertools.pairwise(front):
         assert one.cost.macs < two.cost.macs
@@ -362,3 +364,19 @@ def test_measured_table_scores_each_cell_as_a_separate_run_does(model: Slimmable
         assert cells.smoothed is not None
         # These labels are random: nothing but noise tells the cells apart.
         assert cells.expected.std() < cells.value.std()
+
+
+def test_the_front_has_every_point_that_no_other_beats(tmp_path: Path) -> None:
+    loaded = catalog.load_one(write_text_checkpoint(tmp_path / "tiny-text"))
+    text_finder = loaded.finder
+    budgets = np.linspace(1, text_finder.find().cost.macs * 1.01, 4000)
+    found = set()
+    for macs in budgets:
+        try:
+            best = text_finder.find(budget=Budget(macs=float(macs)), tolerance=0)
+        except InfeasibleBudgetError:
+            continue
+        found.add(round(best.quality, 9))
+    front = text_finder.front()
+    assert {round(point.quality, 9) for point in front} == found
+    assert len(text_finder.front(most=3)) <= 3

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from models.backends.torch import TorchBackend
+from server.audit.audit import Audit
 from server.catalog import Catalog
 from server.engine.engine import Engine
 from server.engine.load import LoadPolicy
@@ -27,6 +28,7 @@ async def service_around(
     policy: LoadPolicy | None = None,
     clock: Callable[[], float] | None = None,
     engine_clock: Callable[[], float] | None = None,
+    audit: Audit | None = None,
 ) -> AsyncIterator[tuple[Service, Engine]]:
     """Run an engine for a service until the end of the block; clocks are the loop's by default."""
     clock = clock or asyncio.get_running_loop().time
@@ -35,7 +37,7 @@ async def service_around(
     metrics = Metrics([served.name], 8)
     metrics.watch(lambda: engine.depth, lambda: engine.backlog_s, lambda: 0.0)
     metrics.watch_model(served)
-    service = Service(Catalog([served]), engine, decoder, metrics, clock, policy)
+    service = Service(Catalog([served]), engine, decoder, metrics, clock, policy, audit=audit)
     await engine.start()
     try:
         yield service, engine

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from fastapi import APIRouter, Request
 from pydantic import TypeAdapter
@@ -14,6 +15,7 @@ from server.api.dimensions import allowed_dimensions
 from server.api.documentation import errors
 from server.api.openai.form import OPENAI, form
 from server.api.rheostat.models_schema import (
+    AuditEntry,
     AxisEntry,
     CostEntry,
     FrontEntry,
@@ -24,6 +26,7 @@ from server.api.rheostat.models_schema import (
     SpaceEntry,
     TaskEntry,
 )
+from server.audit.audit import PointAudit
 from server.clients.caller import caller_of
 from server.served import Served
 from server.service import Service
@@ -45,7 +48,8 @@ def routes(service: Service) -> APIRouter:
     async def describe_model(request: Request, model: str) -> ModelDetail:
         """Describe one model: its axes, tasks, input, cost and Pareto front."""
         request.scope["state"]["form"] = form
-        return _detail(service.models_of(caller_of(request)).choose(model), model)
+        served = service.models_of(caller_of(request)).choose(model)
+        return _detail(served, model, service.audit.points(served))
 
     return router
 
@@ -63,7 +67,7 @@ def _entry(served: Served, name: str) -> ModelEntry:
     )
 
 
-def _detail(served: Served, name: str) -> ModelDetail:
+def _detail(served: Served, name: str, audits: Mapping[int, PointAudit]) -> ModelDetail:
     space = served.elastic.space
     return ModelDetail(
         **_entry(served, name).model_dump(),
@@ -98,9 +102,22 @@ def _detail(served: Served, name: str) -> ModelDetail:
                 quality=point.quality,
                 subnet=dict(point.subnet),
                 space=served.space_of(point.subnet),
+                audit=_audit(audits[number]) if number in audits else None,
             )
-            for point in served.front
+            for number, point in enumerate(served.front)
         ],
+    )
+
+
+def _audit(seen: PointAudit) -> AuditEntry:
+    return AuditEntry(
+        samples=seen.samples,
+        agreement=seen.agreement.mean,
+        agreement_low=seen.agreement.low,
+        agreement_high=seen.agreement.high,
+        expected=seen.expected,
+        rank_agreement=None if seen.ranks is None else seen.ranks.mean,
+        kept=seen.kept,
     )
 
 

@@ -99,6 +99,25 @@ class CostEntry(BaseModel):
     bytes: int
 
 
+class AuditEntry(BaseModel):
+    """What was seen of a subnet when answers were compared with the whole model's."""
+
+    samples: int = Field(description="Requests compared.")
+    agreement: float = Field(
+        description="Lately: cosine with the whole model's vector, share of equal classes, or rank "
+        "correlation of scores."
+    )
+    agreement_low: float = Field(description="Lower confidence bound.")
+    agreement_high: float = Field(description="Upper confidence bound.")
+    expected: float | None = Field(
+        description="The same on the table's data; null where the table does not have it."
+    )
+    rank_agreement: float | None = Field(description="Of lists; null if there was none.")
+    kept: float | None = Field(
+        description="Part of `quality` that is left by the lower bound; null without `expected`."
+    )
+
+
 class FrontEntry(CostEntry):
     """A subnet that no other beats in both cost and quality."""
 
@@ -108,6 +127,7 @@ class FrontEntry(CostEntry):
     space: str | None = Field(
         description="Vectors may be compared where this id is equal; null: the answer is no vector."
     )
+    audit: AuditEntry | None = Field(description="null where nothing was compared.")
 
 
 class SpaceEntry(BaseModel):

@@ -44,7 +44,7 @@ def test_the_largest_subnet_scores_the_same_by_every_side(tmp_path: Path) -> Non
     model = checkpoint.load(write_text_checkpoint(tmp_path)).model
     subnets = list(model.space)
     ranking = RankingQuality(DATA, "ndcg@10")
-    found = scores_by_side(model, TorchBackend(), ranking, subnets)
+    found, _ = scores_by_side(model, TorchBackend(), ranking, subnets)
     assert list(found) == [None, "query", "document"]
     assert found[None] == scores(model, TorchBackend(), ranking, subnets)
     assert found["query"][-1] == found["document"][-1] == found[None][-1]
