@@ -29,6 +29,7 @@ from server.inputs.decoder import Decoder
 from server.inputs.sources import Source, Sources
 from server.items import check_inputs, estimate_s, flops_of, for_inputs
 from server.loading import Loading
+from server.observe.arrival import arrived
 from server.observe.logs import note_model
 from server.observe.metrics import Metrics, Stage
 from server.served import Served
@@ -240,7 +241,8 @@ class Service:
         check_inputs(served, asked)
         question = inherited(question, served, self._slims_all)
         late_s = self._late_s()
-        start = self._clock() - late_s  # when it arrived; its answer may wait as long to be sent
+        begun = self._clock()
+        start = arrived(begun - late_s)  # its answer may wait as long as the loop is late
         budget, num_items = question.budget, len(asked) + num_more
         latency_s = inf if budget.latency_ms is None else budget.latency_ms / 1000
         timeout_s = inf if question.timeout_s is None else question.timeout_s
@@ -260,7 +262,7 @@ class Service:
             shapes = served.inputs.upper(items)
             question = for_inputs(question, served, shapes)
             spent_s = decoded - start + late_s
-            waited_s = 2 * late_s + min(wait_s, decoded - start - late_s)
+            waited_s = begun - start + late_s + min(wait_s, decoded - begun)
             progress = RequestProgress(
                 num_items, spent_s, waited_s, room.room, deadline, now=decoded
             )

@@ -11,6 +11,7 @@ counted.
 from __future__ import annotations
 
 from asyncio import BaseTransport, Event, TimerHandle
+from time import perf_counter
 from typing import ClassVar
 
 import httptools
@@ -25,6 +26,7 @@ from server.errors import (
 from server.http.heads import FAULT, WHOLE, Limits, read_head
 from server.http.leaving import LEAVING, Leaving
 from server.http.pacing import PIECE, Joined, LastWords, Paced
+from server.observe.arrival import ARRIVED
 
 
 class Connection(Paced):
@@ -104,7 +106,7 @@ class Connection(Paced):
         self._content_left = self._num_content = 0
         super().on_message_complete()
         if self.cycle is not None:
-            self.cycle.scope["state"][WHOLE] = True
+            self.cycle.scope["state"] |= {WHOLE: True, ARRIVED: perf_counter()}
         if self.cycle is not None and not self.cycle.keep_alive:
             self._is_deaf = True  # the connection ends with the answer
 

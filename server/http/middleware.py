@@ -20,7 +20,7 @@ from server.errors import (
 )
 from server.http.forms import Forms
 from server.http.heads import FAULT, WHOLE
-from server.observe import logs
+from server.observe import arrival, logs
 from server.observe.watchdog import Watchdog
 
 _HEADER = b"x-request-id"
@@ -60,6 +60,7 @@ class RequestId:
         start = self._clock()
         request_id = _request_id(scope)
         scope.setdefault("state", {})["request_id"] = request_id
+        arrival.follow(scope["state"])
         current = logs.begin(request_id)
         status: int | None = None  # until the answer has begun
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 import uvicorn
@@ -19,20 +21,26 @@ from server.errors import PayloadTooLargeError
 from server.http.forms import Forms
 from server.http.middleware import BodyTimeout, RequestId
 from server.http.serving import configured
+from server.observe.arrival import arrived
 from server.settings import Settings
 from tests.server.bytewise import LONG_S, answered, connected, rest
 from tests.server.listening import listening
 
 LIMIT_S = 0.2
+BUSY_S = 0.05
 CLOSED = b""
 
 
 async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-    """Send the body back; first wait beyond the limit, or leave it unread, if the path says so."""
+    """Send the body; as the path says, wait beyond the limit, leave it unread, say its age."""
     request = Request(scope, receive)
     if scope["path"] == "/unread":
         raise PayloadTooLargeError("no")
     response: Response = PlainTextResponse(await request.body())
+    if scope["path"] == "/waited":
+        waited_s = time.perf_counter() - arrived(math.inf)
+        time.sleep(BUSY_S)  # as whatever the event loop does for a request
+        response = PlainTextResponse(str(waited_s))
     if scope["path"] == "/late":
         with pytest.raises(TimeoutError):  # nobody leaves, and nobody is told to hurry
             await asyncio.wait_for(receive(), 2 * LIMIT_S)
@@ -97,6 +105,24 @@ def assert_told(received: bytes, part: str) -> None:
         error["message"] == f"the request's {part} was not received within 0.2 s (read_timeout_s)"
     )
     assert error["request_id"]
+
+
+def test_a_request_has_waited_since_it_was_read_while_others_were_answered(address: str) -> None:
+    with ExitStack() as stack:
+        clients = [stack.enter_context(connected(address)) for _ in range(6)]
+        for client in clients:
+            client.sendall(head(0, "/waited"))
+        waited = sorted(float(answered(client)) for client in clients)
+    # The first was read alone, the others together while it was answered.
+    assert waited[-1] >= 3 * BUSY_S
+    assert waited[0] < BUSY_S
+
+
+def test_a_request_has_arrived_with_the_last_byte_of_its_body(client: socket.socket) -> None:
+    client.sendall(head(4, "/waited"))
+    time.sleep(2 * BUSY_S)
+    client.sendall(b"abcd")
+    assert float(answered(client)) < BUSY_S
 
 
 def test_a_connection_on_which_nothing_comes_is_closed_without_a_word(
