@@ -20,6 +20,7 @@ _MARGIN = 0.7  # of the wait after which most have left
 _LEAST_S = 0.1  # of a limit: who is refused comes back after a second, so a shorter wait is no loss
 _MOST = 0.5
 _FEWEST = 8  # departures from which anything is learnt
+_TOGETHER_S = 0.005  # departures of so short a time are one: who ends closes every connection
 _GROWTH = 1.1  # of the limit, a second: clients may have become patient
 _LONG_S = 1000.0  # after which no limit is left
 _KEPT = 256  # requests of a client
@@ -47,6 +48,7 @@ class _Seen:
         limit_s: What its requests may be predicted to take, at the time of `since`.
         since: On the caller's clock.
         looked: When its requests were last looked through.
+        left: When the departure came that was last counted.
         waits: Its last requests.
         predicted: Seconds predicted over seconds waited, of its last departures.
     """
@@ -54,6 +56,7 @@ class _Seen:
     limit_s: float
     since: float
     looked: float = -inf
+    left: float = -inf
     waits: deque[Wait] = field(default_factory=lambda: deque(maxlen=_KEPT))
     predicted: deque[float] = field(default_factory=lambda: deque(maxlen=_FEWEST))
 
@@ -75,7 +78,7 @@ class Patience:
         self._of(client, now).waits.append(Wait(waited_s, is_left=False))
 
     def note_departure(self, client: str, now: float, waited_s: float, predicted_s: float) -> None:
-        """Record a request that its client left.
+        """Record a request that its client left, unless it has just left another one.
 
         Args:
             client: Whose it was.
@@ -85,6 +88,9 @@ class Patience:
                 low, the limit has to be low as well.
         """
         seen = self._of(client, now)
+        if now - seen.left < _TOGETHER_S:
+            return
+        seen.left = now
         seen.waits.append(Wait(waited_s, is_left=True))
         seen.predicted.append(min(1.0, predicted_s / max(waited_s, 1e-9)))
         if now - seen.looked < _EVERY_S:

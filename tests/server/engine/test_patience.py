@@ -45,6 +45,14 @@ def test_no_limit_is_shorter_than_a_wait_that_nobody_minds() -> None:
     assert patience.limit_s("a", now) == pytest.approx(0.1, rel=0.05)
 
 
+def test_a_client_that_ends_with_all_its_connections_is_one_departure() -> None:
+    patience = Patience(MOST_S)
+    for end in range(1, 8):
+        for i in range(32):
+            patience.note_departure("a", end + 0.0001 * i, 0.01 * i, predicted_s=0.2)
+    assert patience.limit_s("a", 8.0) == MOST_S
+
+
 def test_some_that_always_leave_soon_do_not_speak_for_those_that_stay() -> None:
     rng, patience = Random(0), Patience(MOST_S)
     for i in range(2000):
