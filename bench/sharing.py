@@ -39,6 +39,23 @@ _MOST_BATCHES = 3.0  # what a short query may take
 _KEPT = 0.5, 2.0  # told by true, at least and at most
 
 
+class Effort(NamedTuple):
+    """How much to ask.
+
+    Attributes:
+        seconds: Of each part.
+        bulk_texts: In each bulk request.
+        returning: Bulk requests, when refused.
+    """
+
+    seconds: float
+    bulk_texts: int
+    returning: int
+
+
+_QUICK, _FULL = Effort(4.0, 64, 24), Effort(20.0, 256, 32)
+
+
 class Asked(NamedTuple):
     """One request.
 
@@ -100,14 +117,15 @@ def main() -> None:
     options = report.parser(__doc__)
     options.add_argument("--model", type=Path, default=report.ZOO_TEXT, metavar="DIR")
     options.add_argument("--backend", default="torch", choices=("auto", "torch", "onnx"))
-    options.add_argument("--bulk-texts", type=int, default=256, help="in each bulk request")
+    options.add_argument("--bulk-texts", type=int, help="in each bulk request: 256; --quick: 64")
     options.add_argument("--bulk-requests", type=int, default=4, help="on the way at once")
-    options.add_argument("--returning", type=int, default=32, help="bulk requests, when refused")
-    options.add_argument("--seconds", type=float, help="of each part; default 20; --quick: 5")
+    options.add_argument("--returning", type=int, help="bulk requests, when refused: 32; 24")
+    options.add_argument("--seconds", type=float, help="of each part: 20; --quick: 4")
     chosen = options.parse_args()
     # Servers are stopped on the way out of an exception; the default would leave them running.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    seconds = chosen.seconds or (5.0 if chosen.quick else 20.0)
+    effort = _QUICK if chosen.quick else _FULL
+    effort = Effort(*(getattr(chosen, name) or usual for name, usual in effort._asdict().items()))
     served = catalog.load(chosen.model).choose(None)
     short = texts.make(served, _SHORT_TOKENS, _NUM_TEXTS, seed=0)
     bulk = texts.make(served, _BULK_TOKENS, _NUM_TEXTS, seed=1)
@@ -115,11 +133,13 @@ def main() -> None:
         launch = _launch(chosen.model, chosen.backend, Path(folder))
         body = f'{{"model": "{served.name}", "input": "a"}}'.encode()
         with running(launch, 1, body) as server:
-            load = _Load(server, served.name, short, bulk, chosen.bulk_texts)
+            load = _Load(server, served.name, short, bulk, effort.bulk_texts)
             alone, beside, batch_s, bulk_per_s = asyncio.run(
-                load.beside(chosen.bulk_requests, seconds)
+                load.beside(chosen.bulk_requests, effort.seconds)
             )
-            returning, returning_per_s = asyncio.run(load.returning(chosen.returning, seconds))
+            returning, returning_per_s = asyncio.run(
+                load.returning(effort.returning, effort.seconds)
+            )
     _show(alone, beside, batch_s, returning, returning_per_s / bulk_per_s)
     figures = {
         "batch_ms": 1000 * batch_s,

@@ -16,6 +16,7 @@ the first one more: of a busy core, a server of several threads gets more than t
 one. The tables say how much of a core the kernel got.
 
 In a round, kernel and server take turns; tables show medians over rounds, and the rounds' range.
+With --quick, one round of the whole models on any core.
 """
 
 from __future__ import annotations
@@ -75,15 +76,17 @@ class Effort:
         seconds: Of one load.
         num_inputs: Different ones.
         num_alone: Runs of one input.
+        is_whole: Whether parts of the models are measured too, and on one core.
     """
 
     rounds: int
     seconds: float
     num_inputs: int
     num_alone: int
+    is_whole: bool = True
 
 
-_QUICK = Effort(rounds=1, seconds=0.6, num_inputs=192, num_alone=40)
+_QUICK = Effort(rounds=1, seconds=0.6, num_inputs=192, num_alone=40, is_whole=False)
 _FULL = Effort(rounds=5, seconds=4.0, num_inputs=1024, num_alone=200)
 
 
@@ -143,7 +146,11 @@ def measure(
     copy = cases.halved(text, scratch / "halved")
     for name, folder in (("text", text), ("image", image)):
         (scratch / name).symlink_to(folder.resolve())
-    every = [*cases.text_cases(text, copy, texts), *cases.image_cases(image, effort.num_inputs)]
+    kinds = cases.text_cases(text, copy, texts), cases.image_cases(image, effort.num_inputs)
+    every = [case for kind in kinds for case in (kind if effort.is_whole else kind[:1])]
+    arrangements = _arrangements(os.sched_getaffinity(0))
+    if not effort.is_whole:
+        arrangements = arrangements[-1:]
     serve = (sys.executable, "-m", "server", "serve", "--port", "{port}", "--models", str(scratch))
     as_the_kernel = ("--backend", backend, "--num-threads", "1", "--profiles", str(profiles))
     launch = Launch((*serve, *as_the_kernel, *_AS_ASKED, "--log-level", "warning"))
@@ -157,7 +164,7 @@ def measure(
             settle_server(server, partial(closed_loop, server, case, subnet, 1, ASKING_S))
             results.ran[case.name] = (kernel_of[case.name].subnet, fraction)
         for number in range(effort.rounds):
-            for arrangement in _arrangements(os.sched_getaffinity(0)):
+            for arrangement in arrangements:
                 with _arranged(server, arrangement):
                     for case in every:
                         said = f"round {number + 1}: {case.name}, {arrangement.name}"

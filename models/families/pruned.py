@@ -30,6 +30,7 @@ from models.core import Cost, Plan, Shapes, Step
 from models.families import Family
 from models.inputs import Inputs
 from models.nn.layers import SlimLinear
+from models.nn.ragged import Ragged
 from models.nn.static import Static
 from models.nn.transformer import Layer, LinearLayer
 from models.space import Axis, Space, Subnet, Value
@@ -213,6 +214,30 @@ class Pruned(nn.Module):
                 made[step.identity] = replace(step, takes=takes)
         return Plan({task: made[step.identity] for task, step in plan.answers.items()})
 
+    def through(self, keep: float, hidden: Ragged) -> Ragged:
+        """Return what leaves the layers of a cut, for training.
+
+        Args:
+            keep: Of the cut, above 0.
+            hidden: What enters the first layer.
+        """
+        for i, (layer, number) in enumerate(
+            zip(layers_of(self.base), self.config.numbers(keep), strict=True)
+        ):
+            hidden = self._layer(i, number, layer)(hidden)
+        return hidden
+
+    def _layer(self, i: int, number: int, layer: Layer) -> Callable[[Ragged], Ragged]:
+        """Return a layer in one of its forms."""
+        forms = self.forms[i]
+        assert isinstance(forms, nn.ModuleList)
+        own = forms[number]
+        if isinstance(own, LinearLayer):
+            return partial(own, layer)
+        groups, units = _widths(self.config.forms[i][number], layer)
+        maps: dict[str, Any] = dict(own.named_children())
+        return partial(layer, groups, units, **maps)
+
     def _step(
         self,
         i: int,
@@ -225,16 +250,12 @@ class Pruned(nn.Module):
         """Return the step of a layer in one of its forms."""
         forms = self.forms[i]
         assert isinstance(forms, nn.ModuleList)
-        form, own = self.config.forms[i][number], forms[number]
-        run: Callable[..., Any]
+        own, run = forms[number], self._layer(i, number, layer)
         if isinstance(own, LinearLayer):
-            run = partial(own, layer)
             cost = Cost(own.macs(length), own.bytes(layer, bits))
         else:
-            groups, units = _widths(form, layer)
-            maps: dict[str, Any] = dict(own.named_children())
-            run = partial(layer, groups, units, **maps)
-            held = layer.bytes(groups, units, bits, **maps)
+            groups, units = _widths(self.config.forms[i][number], layer)
+            held = layer.bytes(groups, units, bits, **dict(own.named_children()))
             cost = Cost(layer.macs(groups, units, length), held)
         return step_of(bits, self.bits, ("layer", i, number), run, takes, cost)
 

@@ -22,6 +22,7 @@ from server.catalog import CatalogError, find_checkpoints
 from server.cli import calibrating
 from server.cli.adding_static import static
 from server.cli.commands import convert, ladder, quantize, train
+from server.cli.cut_training import cuts
 from server.cli.elasticizing import elasticize
 from server.cli.exporting import export
 from server.cli.keys import keys
@@ -168,6 +169,7 @@ def calibrate(
         _stop(str(error), 1)
 
 
+train.command()(cuts)
 cli.add_typer(train, name="train")
 cli.add_typer(keys, name="keys")
 cli.command()(convert)

@@ -1,0 +1,147 @@
+"""Distillation of a text encoder into its cuts: what the closed-form fit of each layer leaves.
+
+`models.elasticize` fits every layer's own maps to what the whole layer gave. Here these maps learn
+together, by gradient, what the whole model answers. The whole model's weights, which the cuts read
+slices of, stay as they are, so its own answers do not change.
+
+A cut is pulled to the whole model's vectors, and to the similarities between them: those of its own
+vectors with each other, and those with the whole model's, as one index serves both.
+
+Sources: Reimers and Gurevych 2020, arXiv 2004.09813, for the distance to a teacher's vectors;
+Passalis and Tefas 2018, Learning Deep Representations with Probabilistic Knowledge Transfer, arXiv
+1803.10837, for similarities as what is taught.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from random import Random
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from tqdm import tqdm
+
+from models.elasticize.streams import Stack
+from models.families.pruned import Pruned
+from models.nn.ragged import Ragged
+from models.train.run import LOG_FILE, RunState, cosine_schedule
+
+SAVE_EVERY = 200  # steps
+
+
+@dataclass(frozen=True)
+class CutsRecipe:
+    """Hyper-parameters of one run.
+
+    Attributes:
+        steps: Optimiser steps.
+        batch_size: Texts in each.
+        learning_rate: Peak of Adam's, after the warm-up, then a cosine down to zero.
+        warmup: Fraction of the steps.
+        cuts: That learn in a step, drawn anew; all if there are fewer.
+        similarity: Weight of the similarities beside the vectors.
+        max_tokens: Training texts are cut there.
+        seed: For order and draws.
+    """
+
+    steps: int = 4000
+    batch_size: int = 64
+    learning_rate: float = 3e-4
+    warmup: float = 0.03
+    cuts: int = 2
+    similarity: float = 5.0
+    max_tokens: int = 96
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense; ValueError naming the field."""
+        for name, least in (("steps", 1), ("batch_size", 2), ("cuts", 1), ("max_tokens", 3)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}={getattr(self, name)} must be {least} or more")
+
+
+def train_cuts(model: Pruned, texts: Sequence[Tensor], recipe: CutsRecipe, out: Path) -> None:
+    """Train the maps that a model's cuts have of their own, in place.
+
+    The state is written every ``SAVE_EVERY`` steps; called again with the same arguments, an
+    interrupted run goes on where it stopped.
+
+    Args:
+        model: A text encoder with one cut or more beside the whole.
+        texts: Token ids.
+        recipe: Hyper-parameters.
+        out: Folder for the state and the log; made if needed.
+
+    Raises:
+        ValueError: If the model has nothing to train, there is no batch of texts, or the folder
+            holds the state of a run with another recipe.
+    """
+    keeps = [keep for keep in model.config.keep if 0 < keep < 1]
+    own = list(model.forms.parameters())
+    kinds = {task.kind for task in model.tasks.values()}
+    if not keeps or not own or kinds != {"embedding"}:
+        raise ValueError(f"{model.name} has no cut of an encoder to train")
+    if len(texts) < recipe.batch_size:
+        raise ValueError(f"{len(texts)} texts are fewer than batch_size={recipe.batch_size}")
+    out.mkdir(parents=True, exist_ok=True)
+    model.requires_grad_(False)
+    for parameter in own:
+        parameter.requires_grad_(True)
+    optimizer = torch.optim.Adam(own, lr=recipe.learning_rate)
+    state = RunState({"forms": model.forms, "optimizer": optimizer}, asdict(recipe))
+    stack, first = Stack(model.base), state.resume(out)
+    started, recent = time.monotonic(), list[float]()
+    progress = tqdm(range(first, recipe.steps), initial=first, total=recipe.steps, mininterval=5)
+    for step in progress:
+        rng = Random(f"{recipe.seed}/{step}")  # by step, so that a resumed run draws the same
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.learning_rate * cosine_schedule(step / recipe.steps, recipe.warmup)
+        picked = rng.sample(range(len(texts)), recipe.batch_size)
+        batch = Ragged.pack([texts[i][: recipe.max_tokens] for i in picked])
+        drawn = rng.sample(keeps, min(recipe.cuts, len(keeps)))
+        recent.append(train_step(model, stack, batch, drawn, recipe.similarity))
+        nn.utils.clip_grad_norm_(own, 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        if (step + 1) % SAVE_EVERY == 0 or step + 1 == recipe.steps:
+            loss = sum(recent) / len(recent)
+            progress.set_postfix(loss=f"{loss:.4f}", refresh=False)
+            record = {"step": step + 1, "loss": loss, "seconds": time.monotonic() - started}
+            with (out / LOG_FILE).open("a") as log:
+                log.write(json.dumps(record) + "\n")
+            recent.clear()
+            state.save(out, step + 1)
+    model.eval().requires_grad_(False)
+
+
+def train_step(
+    model: Pruned, stack: Stack, batch: Ragged, keeps: Sequence[float], similarity: float
+) -> float:
+    """Add the gradients of one batch for some cuts; return their mean loss."""
+    total = 0.0
+    # On CPUs torch's fused attention takes longer to train than its plain one.
+    with sdpa_kernel(SDPBackend.MATH):
+        with torch.no_grad():
+            entry = stack.enter(batch)
+            whole = stack.leave(stack.through(entry))
+        for keep in keeps:
+            found = stack.leave(model.through(keep, entry))
+            loss = cut_loss(found, whole, similarity)
+            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it so
+            total += loss.item()
+    return total / len(keeps)
+
+
+def cut_loss(found: Tensor, whole: Tensor, similarity: float) -> Tensor:
+    """Return how far unit vectors are from the whole model's, shape [texts, dim] each; a scalar."""
+    aims = whole @ whole.T
+    distance = (1 - (found * whole).sum(dim=1)).mean()
+    own = F.mse_loss(found @ found.T, aims)
+    across = F.mse_loss(found @ whole.T, aims)
+    return distance + similarity * (own + across)
