@@ -36,6 +36,7 @@ from models.nn.blocks import UnitConfig
 KEEP = "keep"  # the one axis, of one value until the model is made elastic
 FORMATS = tuple(READERS)
 _CONFIG = "config.json"
+_OF_AUTOFORMER = "blocks.0.attn.rel_pos_embed_k.embeddings_table_v"
 _TF_EPS = 1e-3
 _TF_IMAGE = ImageInput(224, 224, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
@@ -111,6 +112,13 @@ def told(state: StateDict, settings: Fields | None = None) -> str:
     Raises:
         FormatError: If they say none, or what they do not say must be told.
     """
+    if state.has(_OF_AUTOFORMER):
+        raise FormatError(
+            f"{state.path}: tensor {_OF_AUTOFORMER!r} is AutoFormer's: it needs layers that are "
+            "narrower in the embedding, with norms over what is left of it, and positions in two "
+            "dimensions on keys and values; a network cut out of it and saved in the layout of "
+            "ViT or DeiT without relative positions can be read as a folder of transformers"
+        )
     if state.has("features.0.0.weight") and state.has("features.1.conv.0.0.weight"):
         return "torchvision-mobilenet-v2"
     if state.has("layer1.0.conv1.weight") and state.has("conv1.weight"):
