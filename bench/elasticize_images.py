@@ -75,7 +75,7 @@ def main() -> None:
     seeds = [int(seed) for seed in chosen.seeds.split(",")]
     size, head, num_report, seconds = chosen.size, chosen.head, chosen.report, chosen.seconds
     if chosen.quick:
-        seeds, size, head, num_report, seconds, keep = seeds[:1], 64, 500, 150, 8.0, (0.6, 0.8)
+        seeds, size, head, num_report, seconds, keep = seeds[:1], 64, 300, 150, 8.0, (0.6, 0.8)
     rows: list[dict[str, Any]] = []
     for seed in seeds:
         with TemporaryDirectory() as temporary:
