@@ -114,10 +114,8 @@ def told(state: StateDict, settings: Fields | None = None) -> str:
     """
     if state.has(_OF_AUTOFORMER):
         raise FormatError(
-            f"{state.path}: tensor {_OF_AUTOFORMER!r} is AutoFormer's: it needs layers that are "
-            "narrower in the embedding, with norms over what is left of it, and positions in two "
-            "dimensions on keys and values; a network cut out of it and saved in the layout of "
-            "ViT or DeiT without relative positions can be read as a folder of transformers"
+            f"{state.path}: tensor {_OF_AUTOFORMER!r} is AutoFormer's, which is elastic already: "
+            "models.formats.autoformer.read reads it with the choices that it was trained for"
         )
     if state.has("features.0.0.weight") and state.has("features.1.conv.0.0.weight"):
         return "torchvision-mobilenet-v2"
