@@ -1,7 +1,8 @@
-"""Uniform cuts of a ranked model, and repairs beside the one of `rheostat elasticize`."""
+"""Cuts of a ranked model without a search, and repairs beside that of `rheostat elasticize`."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from models.elasticize.refit import Map, Maps, Refit
 from models.elasticize.streams import Stack, Streams
 from models.families.pruned import LayerForm
+from models.train.ranking import Importance
 from search.offline.cuts import Forms, macs_of
 
 REPAIRS = ("none", "bias", "ridge")
@@ -28,6 +30,49 @@ def even(model: Any, share: float, length: int) -> Forms:
                 shares = groups / config.kv_heads, units / config.ffn
                 found[min(shares), sum(shares)] = forms  # in like shares, as large as fits
     return found[max(found)]
+
+
+def by_two_orders(model: Any, importance: Sequence[Importance], share: float, length: int) -> Forms:
+    """Return the cut of most importance by one order of all heads and one of all units.
+
+    Every number of heads is tried, and filled up with units. All cuts are leading slices of one
+    permuted model. The first head and unit of a layer always stay.
+
+    Source: Khaki and Plataniotis 2024, OPTIN, arXiv 2403.17921, the search under a budget.
+
+    Args:
+        model: With its heads and units in order.
+        importance: Of each layer, in any order.
+        share: Of the layers' MACs.
+        length: Tokens of a typical row.
+    """
+    layers = list(model.layers)
+    least = macs_of((LayerForm("narrow", 1, 1),) * len(layers), layers, length)
+    most = share * macs_of((LayerForm("whole"),) * len(layers), layers, length)
+    of_head = layers[0].macs(2, 1, length) - layers[0].macs(1, 1, length)
+    of_unit = layers[0].macs(1, 2, length) - layers[0].macs(1, 1, length)
+    heads, units = (
+        sorted(
+            (
+                (float(value), i)
+                for i, own in enumerate(importance)
+                for value in getattr(own, part).sort(descending=True).values[1:]
+            ),
+            reverse=True,
+        )
+        for part in ("groups", "units")
+    )
+    best: tuple[float, int, int] = (-1.0, 0, 0)
+    for count in range(len(heads) + 1):
+        room = most - least - count * of_head
+        if room < 0:
+            break
+        filled = min(len(units), int(room // of_unit))
+        total = sum(value for value, _ in (*heads[:count], *units[:filled]))
+        best = max(best, (total, count, filled))
+    kept = (Counter(i for _, i in part) for part in (heads[: best[1]], units[: best[2]]))
+    of_heads, of_units = kept
+    return tuple(LayerForm("narrow", 1 + of_heads[i], 1 + of_units[i]) for i in range(len(layers)))
 
 
 def repaired(repair: str, model: Any, streams: Streams, forms: Forms) -> Sequence[Maps]:

@@ -1,8 +1,9 @@
 """What is kept of all-MiniLM-L6-v2 when it is cut without training: every ranking, each repair.
 
-Cuts are uniform, at 80, 60, 40 and 25 % of the layers' multiply-accumulates, or, for the row
-"search", chosen per layer by `rheostat elasticize`. One ranking permutes the model once; all cuts
-read that one permuted model. Repairs: none (the weights that are left), bias (the mean of what was
+Cuts are uniform, at 80, 60, 40 and 25 % of the layers' multiply-accumulates; for the row "search",
+chosen per layer by `rheostat elasticize`; for rows "two orders", by one order of all heads and one
+of all units (OPTIN). One ranking permutes the model once; all cuts read that one permuted model,
+and without a repair they have no weights of their own. Repairs: none, bias (the mean of what was
 left out is put into the bias) and ridge (the output maps are fitted anew). The row "low rank" has
 factors in every layer in place of fewer heads and units (`bench.low_rank`).
 
@@ -32,7 +33,7 @@ from typing import Any
 import torch
 
 from bench import report
-from bench.cutting import REPAIRS, even, repaired
+from bench.cutting import REPAIRS, by_two_orders, even, repaired
 from bench.elasticize_search import is_found, score, search
 from bench.low_rank import factored
 from bench.minilm import Sizes, Texts, minilm, texts_of
@@ -48,7 +49,7 @@ from search.quality.items import Batches
 from server.settings import data_folder
 
 SHARES = (0.8, 0.6, 0.4, 0.25)
-PARTS = ("uniform", "low-rank", "search")
+PARTS = ("uniform", "orders", "low-rank", "search")
 AIMS = {0.6: 0.99, 0.4: 0.98, 0.25: 0.95}
 
 
@@ -103,6 +104,9 @@ def measured(
         parts = [chosen.only] if chosen.only else PARTS
         if "uniform" in parts:
             found += uniform(model, read, whole, rankings, shares, seed, sizes)
+        if "orders" in parts:
+            some = (rankings[:1], shares[:1]) if chosen.quick else (rankings, shares)
+            found += orders(model, read, whole, *some, seed, sizes)
         if "low-rank" in parts:
             found += low_rank(model, read, whole, shares, seed, sizes)
         if "search" in parts:
@@ -167,6 +171,35 @@ def uniform(
                 kept = scored(permuted, read, whole, forms, maps)
                 row = {"seed": seed, "ranking": ranking, "repair": repair, "share": share, **kept}
                 found.append({**row, "rank_s": round(took, 1)})
+                print(row, file=sys.stderr, flush=True)
+    return found
+
+
+def orders(
+    model: Exits,
+    read: Texts,
+    whole: dict[str, float],
+    rankings: Iterable[Ranking],
+    shares: Iterable[float],
+    seed: int,
+    sizes: Sizes,
+) -> list[dict[str, Any]]:
+    """Score slices of one permuted model: layers get what two orders over all of them say."""
+    stack = Stack(model)
+    streams, length = streams_of(model, read, sizes)
+    generator = torch.Generator().manual_seed(seed)
+    found = []
+    for ranking in rankings:
+        importance = rank(ranking, stack, streams, generator)
+        permuted = ranked(model, importance)
+        for share in shares:
+            forms = by_two_orders(permuted, importance, share, length)
+            for repair in ("none", "ridge"):
+                maps = repaired(repair, permuted, streams, forms)
+                kept = scored(permuted, read, whole, forms, maps)
+                name = f"{ranking}, two orders"
+                row = {"seed": seed, "ranking": name, "repair": repair, "share": share, **kept}
+                found.append(row)
                 print(row, file=sys.stderr, flush=True)
     return found
 

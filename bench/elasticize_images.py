@@ -52,8 +52,9 @@ from search.offline.material import Material
 from search.offline.options import RunOptions
 from search.quality.agreement import ClassesQuality
 from search.quality.embeddings import scores
-from search.quality.items import Batches
+from search.quality.items import Batches, Item
 
+PARTS = ("search", "controls")
 _PENALTY = 0.5  # of the head's ridge regression, in parts of a channel's mean square
 _FEW_BATCHES = 1  # that channels are ranked and statistics are estimated on
 _SCALE = 10.0  # of its logits, so that probabilities are neither even nor sure
@@ -67,20 +68,21 @@ def main() -> None:
     options.add_argument("--head", type=int, default=2500, help="images that fit the head")
     options.add_argument("--report", type=int, default=800, help="images that are reported")
     options.add_argument("--seconds", type=float, default=100, help="of each search")
+    options.add_argument("--only", choices=PARTS, help="one of the parts")
     options.add_argument("--keep", default="0.4,0.5,0.6,0.8", help="shares of the MACs")
     chosen = options.parse_args()
     keep = tuple(float(part) for part in chosen.keep.split(","))
     seeds = [int(seed) for seed in chosen.seeds.split(",")]
     size, head, num_report, seconds = chosen.size, chosen.head, chosen.report, chosen.seconds
     if chosen.quick:
-        seeds, size, head, num_report, seconds, keep = seeds[:1], 64, 500, 150, 8.0, (0.6, 0.8)
+        seeds, size, head, num_report, seconds, keep = seeds[:1], 64, 300, 150, 8.0, (0.6, 0.8)
     rows: list[dict[str, Any]] = []
     for seed in seeds:
         with TemporaryDirectory() as temporary:
             data = drawn(Path(temporary), Random(seed), head, num_report)
             model = with_head(lite0(size), data["head"])
             run = RunOptions(seconds=seconds, keep=keep, seed=seed)
-            rows += measured(model, data, run, seed)
+            rows += measured(model, data, run, seed, [chosen.only] if chosen.only else PARTS)
     show(rows)
     report.finish({"rows": rows, "size": size, "head": head}, chosen.json)
 
@@ -147,20 +149,36 @@ def with_head(model: Convnet, examples: Sequence[tuple[Path, int]]) -> Convnet:
     return made.eval().requires_grad_(False)
 
 
-def measured(model: Convnet, data: Drawn, run: RunOptions, seed: int) -> list[dict[str, Any]]:
+def measured(
+    model: Convnet, data: Drawn, run: RunOptions, seed: int, of: Sequence[str]
+) -> list[dict[str, Any]]:
     """Return the rows of a seed."""
     parts = {
         name: ClassesQuality([file for file, _ in part], [label for _, label in part])
         for name, part in data.items()
     }
     fit = [file for file, _ in data["head"]]
-    material = Material(fit, parts["choose"], parts["report"], "label", "accuracy", {})
-    started = time.perf_counter()
-    found = ImageRun(model, material, run, time.perf_counter).run()
-    took = time.perf_counter() - started
+    quality, rows = parts["report"], []
+    if "search" in of:
+        material = Material(fit, parts["choose"], quality, "label", "accuracy", {})
+        started = time.perf_counter()
+        found = ImageRun(model, material, run, time.perf_counter).run()
+        took = time.perf_counter() - started
+        rows += scored("search", "fit", found.model, quality, seed, took, found.fitted_on)
+    if "controls" in of:
+        own = controls(model, fit, quality, run.keep, seed)
+        rows += [row for row in own if row["cut"] != "whole"] if rows else own
+    whole = next(row["accuracy"] for row in rows if row["cut"] == "whole")
+    return [row | {"kept": row["accuracy"] / whole} for row in rows]
+
+
+def controls(
+    model: Convnet, fit: Sequence[Item], quality: ClassesQuality, keep: Sequence[float], seed: int
+) -> list[dict[str, Any]]:
+    """Return the rows of cuts without a search, by every ranking and repair."""
     groups = groups_of(model)
     costs = Costs(model, groups)
-    rows = scored("search", "fit", found.model, parts["report"], seed, took)
+    rows: list[dict[str, Any]] = []
     many = images_of(Batches(model, fit))
     few = many[:_FEW_BATCHES]
     worths = {
@@ -169,11 +187,11 @@ def measured(model: Convnet, data: Drawn, run: RunOptions, seed: int) -> list[di
     }
     losses = [own.sort(descending=True).values for own in worths["contribution"]]
     even = [1.0] * len(groups)
-    cuts = {keep: allocate(costs, groups, losses, even, keep) for keep in run.keep}
+    cuts = {one: allocate(costs, groups, losses, even, one) for one in keep}
     for ranking, worth in worths.items():
         permuted = ranked(model, groups, worth)
         cut = with_cuts(permuted, KEEP, groups, cuts, fitted=False)
-        subnets = [Subnet({KEEP: keep}) for keep in cuts]
+        subnets = [Subnet({KEEP: one}) for one in cuts]
         repairs = {
             "fit": partial(_fitted, permuted, groups, cuts, many),
             "statistics": partial(estimated, cut, subnets, few),
@@ -182,9 +200,11 @@ def measured(model: Convnet, data: Drawn, run: RunOptions, seed: int) -> list[di
             started = time.perf_counter()
             made = make()
             took = time.perf_counter() - started
-            rows += scored(ranking, repair, made, parts["report"], seed, took)[: len(cuts)]
-    (whole,) = [row["accuracy"] for row in rows if row["cut"] == "whole"]
-    return [row | {"kept": row["accuracy"] / whole} for row in rows]
+            on = sum(map(len, many if repair == "fit" else few))
+            found = scored(ranking, repair, made, quality, seed, took, on)
+            # The whole network is that of the fit: the other one's statistics are new too.
+            rows += found if not rows else found[: len(cuts)]
+    return rows
 
 
 def _fitted(
@@ -196,7 +216,13 @@ def _fitted(
 
 
 def scored(
-    name: str, repair: str, model: Convnet, quality: ClassesQuality, seed: int, seconds: float
+    name: str,
+    repair: str,
+    model: Convnet,
+    quality: ClassesQuality,
+    seed: int,
+    seconds: float,
+    images: int,
 ) -> list[dict[str, Any]]:
     """Return a row for each subnet, the whole one last."""
     subnets = sorted(model.space, key=lambda subnet: float(subnet[KEEP]))
@@ -214,6 +240,7 @@ def scored(
             "stderr": one.stderr,
             "n": one.n,
             "seconds": seconds,
+            "images": images,
         }
         for subnet, own, one in zip(subnets, macs, found, strict=True)
     ]
@@ -223,7 +250,7 @@ def show(rows: Sequence[dict[str, Any]]) -> None:
     """Print a line for each row."""
     report.show(
         "EfficientNet-Lite0 on CIFAR-100's superclasses, without training",
-        ("cut", "repair", "seed", "keep", "MACs", "accuracy", "± (n)", "kept", "seconds"),
+        ("cut", "repair", "seed", "keep", "MACs", "accuracy", "± (n)", "kept", "images", "seconds"),
         [
             (
                 row["cut"],
@@ -234,6 +261,7 @@ def show(rows: Sequence[dict[str, Any]]) -> None:
                 f"{100 * row['accuracy']:.1f} %",
                 f"{100 * row['stderr']:.1f} ({row['n']})",
                 f"{100 * row['kept']:.1f} %",
+                row["images"],
                 f"{row['seconds']:.0f}",
             )
             for row in rows

@@ -9,9 +9,12 @@ widths of int8; what they find is compared by hypervolume, as a share of what al
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -28,8 +31,15 @@ from server import catalog
 
 KINDS = {"bits and widths": (8, 32), "widths, float": (32,), "widths, int8": (8,)}
 EVALUATIONS = (12, 24, 48)
+Once: TypeAlias = Callable[[str, Callable[[], Any]], Any]
+"""Function of a name and what computes its value, to the value."""
 _POPULATION = 12
 _SHARES = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0)  # of the way from the cheapest to the dearest subnet
+
+
+def at_once(_: str, make: Callable[[], Any]) -> Any:
+    """Compute a value and keep nothing."""
+    return make()
 
 
 class LookUps:
@@ -92,19 +102,22 @@ def searches(
     values: FloatArray,
     seeds: int,
     evaluations: Sequence[int] = EVALUATIONS,
+    once: Once = at_once,
 ) -> dict[str, Any]:
     """Return per kind the hypervolumes after some evaluations, one a seed, and of all of it."""
     result: dict[str, Any] = {}
     for kind, bits in KINDS.items():
         data = LookUps(model, every, values, bits)
-        shares: dict[int, list[float]] = {count: [] for count in evaluations}
-        for seed in range(seeds):
+
+        def search(seed: int, data: LookUps = data) -> list[float]:
             known: Known = {}
             rng = np.random.default_rng(seed)
             linas(data.space, data, rng, max(evaluations), known, _POPULATION)
             found = np.array(list(known.values()))
-            for count in evaluations:
-                shares[count].append(100 * hypervolume(values, found[:count]))
+            return [100 * hypervolume(values, found[:count]) for count in evaluations]
+
+        by_seed = [once(f"{kind}, seed {seed}", partial(search, seed)) for seed in range(seeds)]
+        shares = dict(zip(evaluations, map(list, zip(*by_seed, strict=True)), strict=True))
         most = 100 * hypervolume(values, np.array(list(data.values.values())))
         result[kind] = {"after": shares, "all": most, "subnets": len(data.values)}
     return result
@@ -130,7 +143,23 @@ def _spread(values: Sequence[float]) -> str:
     return mean if len(values) == 1 else f"{mean} ± {np.std(values, ddof=1):.1f}"
 
 
-def joint_bits(quick: bool, seeds: int) -> dict[str, Any]:
+def kept_in(path: Path | None) -> Once:
+    """Return what computes a value once, and keeps it in a JSON file if there is one."""
+    kept: dict[str, Any] = {}
+    if path is not None and path.exists():
+        kept = json.loads(path.read_text())
+
+    def once(name: str, make: Callable[[], Any]) -> Any:
+        if name not in kept:
+            kept[name] = make()
+            if path is not None:
+                path.write_text(json.dumps(kept))
+        return kept[name]
+
+    return once
+
+
+def joint_bits(quick: bool, seeds: int, once: Once = at_once) -> dict[str, Any]:
     """Measure, search and print; return the figures."""
     served = catalog.load_one(report.ZOO_TEXT)
     (task, *_), model = served.elastic.tasks, served.model
@@ -147,9 +176,12 @@ def joint_bits(quick: bool, seeds: int) -> dict[str, Any]:
     def table_scores(model: object, subnets: Sequence[Subnet]) -> list[Measured]:
         return [Measured(float(scores[every.index(one)]), 0, 0.0) for one in subnets]
 
-    found = measured(model, every, table_scores, ("bytes", "ms"))
+    def measure() -> list[list[float]]:
+        found = measured(model, every, table_scores, ("bytes", "ms"))
+        return [list(map(float, values)) for _, values in found]
+
+    costs = np.array(once(f"costs of {len(every)}", measure))
     torch.set_num_threads(threads)
-    costs = np.array([values for _, values in found])
     bits = np.array([int(subnet["bits"]) for subnet in every])
     figures: dict[str, Any] = {"budgets": [], "searches": {}}
     volumes: list[list[object]] = []
@@ -158,7 +190,8 @@ def joint_bits(quick: bool, seeds: int) -> dict[str, Any]:
         for share, *others in under_budgets(own, scores, bits):
             figures["budgets"].append([name, f"{share:.0%}", *others])
         values = np.stack([-scores, own], axis=1)
-        figures["searches"][name] = searches(model, every, values, seeds, evaluations)
+        own_once = partial(_of, once, name)
+        figures["searches"][name] = searches(model, every, values, seeds, evaluations, own_once)
         for kind, of in figures["searches"][name].items():
             after = map(_spread, of["after"].values())
             volumes.append([name, kind, *after, f"{of['all']:.1f} ({of['subnets']})"])
@@ -173,12 +206,17 @@ def joint_bits(quick: bool, seeds: int) -> dict[str, Any]:
     return figures
 
 
+def _of(once: Once, cost: str, name: str, make: Callable[[], Any]) -> Any:
+    return once(f"{cost}, {name}", make)
+
+
 def main() -> None:
     """Measure, search and print."""
     options = report.parser(__doc__)
     options.add_argument("--seeds", type=int, default=5)
+    options.add_argument("--kept", type=Path, help="keeps what was done, to go on later")
     chosen = options.parse_args()
-    report.finish(joint_bits(chosen.quick, chosen.seeds), chosen.json)
+    report.finish(joint_bits(chosen.quick, chosen.seeds, kept_in(chosen.kept)), chosen.json)
 
 
 if __name__ == "__main__":

@@ -16,11 +16,13 @@ from torch import nn
 from models.backends.torch import TorchBackend
 from models.core import Plan
 from models.elastic import Elastic
-from models.export import headed, image, onnx_file, text
+from models.export import convolutional, headed, image, onnx_file, pruned, text
 from models.export.parts import ExportError, Folder
+from models.families.convnet import Convnet
 from models.families.exits import Exits
 from models.families.headed import Headed
 from models.families.ladder import AXIS, Ladder
+from models.families.pruned import Pruned
 from models.families.slimmable import Slimmable
 from models.nn.ragged import Value
 from models.nn.static import is_static
@@ -90,8 +92,13 @@ def write(
 
 def _write_layout(model: nn.Module, subnet: Subnet, plan: Plan, folder: Folder) -> None:
     """Write the weights of a subnet as the family's writer does."""
-    if isinstance(model, Exits) and is_static(plan):
-        text.write_static(model, folder)
+    wrapped: Any = model.base if isinstance(model, Pruned) else model
+    if isinstance(wrapped, Exits) and is_static(plan):
+        text.write_static(wrapped, folder)
+    elif isinstance(model, Pruned):
+        pruned.write(
+            model, subnet, folder, lambda base, own: _write_layout(base, own, plan, folder)
+        )
     elif isinstance(model, Exits):
         text.write(model, subnet, folder)
     elif isinstance(model, Headed):
@@ -101,6 +108,8 @@ def _write_layout(model: nn.Module, subnet: Subnet, plan: Plan, folder: Folder) 
         _write_layout(member, member.space.largest, plan, folder)
     elif isinstance(model, Slimmable):
         image.write(model, subnet, list(plan.answers), folder)
+    elif isinstance(model, Convnet):
+        convolutional.write(model, subnet, folder)
     else:
         folder.remark(
             f"{type(model).__name__}: there is no layout of safetensors for this family; the ONNX "

@@ -36,6 +36,7 @@ from models.nn.blocks import UnitConfig
 KEEP = "keep"  # the one axis, of one value until the model is made elastic
 FORMATS = tuple(READERS)
 _CONFIG = "config.json"
+_OF_AUTOFORMER = "blocks.0.attn.rel_pos_embed_k.embeddings_table_v"
 _TF_EPS = 1e-3
 _TF_IMAGE = ImageInput(224, 224, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
@@ -111,6 +112,11 @@ def told(state: StateDict, settings: Fields | None = None) -> str:
     Raises:
         FormatError: If they say none, or what they do not say must be told.
     """
+    if state.has(_OF_AUTOFORMER):
+        raise FormatError(
+            f"{state.path}: tensor {_OF_AUTOFORMER!r} is AutoFormer's, which is elastic already: "
+            "models.formats.autoformer.read reads it with the choices that it was trained for"
+        )
     if state.has("features.0.0.weight") and state.has("features.1.conv.0.0.weight"):
         return "torchvision-mobilenet-v2"
     if state.has("layer1.0.conv1.weight") and state.has("conv1.weight"):

@@ -1,11 +1,12 @@
-"""Reads classifiers of text that were trained to be cut: DynaBERT, ElasticBERT, MatFormer.
+"""Reads classifiers that were trained to be cut: DynaBERT, ElasticBERT, MatFormer, shared exits.
 
 Their folders look like those of `models.formats.sequence_classifiers`; what can be chosen is not in
 them. Non-gated units are left out with their bias, and the bias of the map back stays whole.
 
 Sources: Hou et al. 2020, DynaBERT, arXiv 2004.04037; Liu et al. 2022, ElasticBERT, arXiv
 2110.07038, for a head after each layer; Devvrit et al. 2024, MatFormer, arXiv 2310.07707, for
-nested feed-forward layers.
+nested feed-forward layers; Elhoushi et al. 2024, LayerSkip, arXiv 2404.16710, and Valipour et al.
+2023, SortedNet, arXiv 2309.00255, for exits that share the final norm and the head.
 """
 
 from __future__ import annotations
@@ -123,4 +124,37 @@ def read_matformer(
         ValueError: If the sizes do not fit the model.
     """
     nested = Nested(ffn=tuple(sizes))
+    return sequence_classifiers.read(folder, name, pair=pair, max_length=max_length, nested=nested)
+
+
+def read_shared_exits(
+    folder: Path,
+    name: str,
+    *,
+    depths: Sequence[int],
+    heads: Sequence[float] = (1.0,),
+    ffn: Sequence[float] = (1.0,),
+    pair: bool = False,
+    max_length: int | None = None,
+) -> Headed:
+    """Read a classifier whose exits share one head: LayerSkip, and SortedNet's nested models.
+
+    An exit is the first layers, the model's final norm where it has one, and its only head. Images:
+    `models.formats.vision.read` has the same choice of depths.
+
+    Args:
+        folder: As `sequence_classifiers.read` takes it.
+        name: What clients call the model.
+        depths: Numbers of first layers, ascending, the last all of them.
+        heads: Shares of the first heads, ascending, the last 1.
+        ffn: Shares of the first feed-forward units, likewise.
+        pair: Whether it compares two texts.
+        max_length: Most tokens of a row; None for what the files say.
+
+    Raises:
+        FormatError: If the folder cannot be read exactly. Models that write text are refused by
+            their ``model_type``: nothing here decodes.
+        ValueError: If the choices do not fit the model.
+    """
+    nested = Nested(depths=tuple(depths), heads=tuple(heads), ffn=tuple(ffn))
     return sequence_classifiers.read(folder, name, pair=pair, max_length=max_length, nested=nested)

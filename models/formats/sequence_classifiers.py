@@ -45,6 +45,8 @@ class Nested:
         ffn: Of the feed-forward units.
         tied: Whether each share of the heads goes with its like of the units only.
         kept: Per depth, the layers that are run; None: all of them, or with exits the first.
+        depths: First layers after which the one head may come, with the final norm where there is
+            one, ascending, the last all of them; None: those of the others.
         exits: Names of the two linear layers after each layer, with its number in place of ``{}``;
             None: one head for all depths.
         prefix: Of the encoder's tensors.
@@ -54,6 +56,7 @@ class Nested:
     ffn: tuple[float, ...] = (1.0,)
     tied: bool = False
     kept: tuple[tuple[int, ...], ...] | None = None
+    depths: tuple[int, ...] | None = None
     exits: tuple[str, str] | None = None
     prefix: str | None = None
 
@@ -144,7 +147,9 @@ def _exits(
         weights_of = dict(zip(depths, (weights for _, weights, _ in found), strict=True))
         return depths, found[0][0], _under_our_names(weights_of), "cls"
     layers, weights, pooling = _HEADS[kind](fields, tensors, encoder, labels)
-    depths = (encoder.layers,) if nested.kept is None else tuple(map(len, nested.kept))
+    depths = nested.depths or (encoder.layers,)
+    if nested.kept is not None:
+        depths = tuple(map(len, nested.kept))
     return depths, layers, _under_our_names(dict.fromkeys(depths, weights)), pooling
 
 

@@ -9,6 +9,7 @@ Source: the modelling files of huggingface/transformers 5.23.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ _NAMES = {  # of a layer's parts: attention norm, feed-forward norm, up, down
 }
 
 
-def read(folder: Path, name: str) -> Headed:
+def read(folder: Path, name: str, *, depths: Sequence[int] | None = None) -> Headed:
     """Read a folder as a model of one task, in evaluation mode.
 
     A classifier gives classes. A bare encoder gives the normalised first token as a unit vector.
@@ -45,9 +46,12 @@ def read(folder: Path, name: str) -> Headed:
         folder: With ``config.json``, ``model.safetensors`` or its shards, and
             ``preprocessor_config.json``.
         name: What clients call the model.
+        depths: Numbers of first layers after which the final norm and the head may come, ascending,
+            the last all of them; None for all of them alone.
 
     Raises:
         FormatError: If a file is missing, or says something that cannot be expressed exactly.
+        ValueError: If the depths do not fit the model.
     """
     fields = Fields.read(folder / CONFIG)
     kind = fields.pick("model_type", {one: one for one in _PREFIXES})
@@ -57,6 +61,7 @@ def read(folder: Path, name: str) -> Headed:
     fields.require("num_channels", 3)
     image = PatchConfig(_input(folder, fields), fields.integer("patch_size"), _PREFIXES[kind])
     encoder = _encoder(fields, kind, image)
+    exits = (encoder.layers,) if depths is None else tuple(depths)
     tensors = Tensors.read(folder)
     state: dict[str, Tensor] = {}
     pooling: Pooling | tuple[Pooling, ...] = "cls"
@@ -65,7 +70,7 @@ def read(folder: Path, name: str) -> Headed:
         pooling = ("cls", "rest") if kind == "dinov2" else "cls"
         width = encoder.hidden * (2 if kind == "dinov2" else 1)
         own = _linear(tensors, "classifier", len(labels), width)
-        state |= {f"exits.{encoder.layers}.head.0.{part}": t for part, t in own.items()}
+        state |= {f"exits.{n}.head.0.{part}": t for n in exits for part, t in own.items()}
     tensors.strip((f"{kind}.",), "embeddings.cls_token")
     state |= _embedding(tensors, encoder, image)
     for i in range(encoder.layers):
@@ -80,7 +85,7 @@ def read(folder: Path, name: str) -> Headed:
         labels=labels,
         metric="accuracy" if is_classifier else "spearman",
         image=image,
-        depths=(encoder.layers,),
+        depths=exits,
         pooling=pooling,
         exit_norm="final",
         head=(HeadLayer("linear", len(labels)),) if is_classifier else (),

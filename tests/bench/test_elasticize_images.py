@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from bench.elasticize_images import Drawn, measured, with_head
+from bench.elasticize_images import PARTS, Drawn, measured, with_head
 from models.elasticize.channels import CHANNEL_RANKINGS
 from models.families.convnet import Convnet
 from models.formats.image_classifiers import read
@@ -56,7 +56,7 @@ def test_a_head_tells_the_classes_and_cuts_are_scored_beside_it(
     data = drawn(tmp_path, {"head": 60, "choose": 30, "report": 30})
     headed = with_head(model, data["head"])
     assert headed.config.labels == ("0", "1", "2")
-    rows = measured(headed, data, RunOptions(seconds=4.0, keep=KEEP, seed=0), 0)
+    rows = measured(headed, data, RunOptions(seconds=4.0, keep=KEEP, seed=0), 0, PARTS)
     by_cut = {(row["cut"], row["repair"], row["keep"]): row for row in rows}
     assert by_cut.keys() == {
         ("whole", "none", 1.0),

@@ -1,9 +1,19 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from bench.joint_bits import EVALUATIONS, KINDS, LookUps, hypervolume, searches, under_budgets
+from bench.joint_bits import (
+    EVALUATIONS,
+    KINDS,
+    LookUps,
+    hypervolume,
+    kept_in,
+    searches,
+    under_budgets,
+)
 from models.space import Axis, Space, Subnet
 from search.offline.linas import FloatArray
 
@@ -53,3 +63,16 @@ def test_under_a_budget_the_best_that_fits_counts() -> None:
     found = under_budgets(costs, scores, np.array([8, 32, 8]))
     assert found[0][2:] == pytest.approx([0.5, float("nan"), 0.5], nan_ok=True)
     assert found[-1][2:] == [0.7, 0.7, 0.6]
+
+
+def test_what_was_done_is_kept_and_not_done_again(tmp_path: Path) -> None:
+    path, made = tmp_path / "kept.json", []
+
+    def make() -> list[float]:
+        made.append(1)
+        return [0.5, float(len(made))]
+
+    first = kept_in(path)
+    assert first("a", make) == first("a", make) == kept_in(path)("a", make) == [0.5, 1.0]
+    assert kept_in(path)("b", make) == [0.5, 2.0]
+    assert len(made) == 2

@@ -218,6 +218,19 @@ def test_the_search_counts_on_expected_scores_and_reports_the_measured_ones(
     assert found.quality == pytest.approx(sum(retentions) / 3)
 
 
+def test_where_the_largest_subnet_is_not_the_best_the_best_is_taken(model: Slimmable) -> None:
+    """Trap: deeper and wider is not always better, so the table decides, not the size."""
+    table = tiny_table(model)
+    turned = {
+        task: replace(cells, value=cells.value[::-1, ::-1], smoothed=cells.value[::-1, ::-1])
+        for task, cells in table.cells.items()
+    }
+    found = Finders(model, Table(table.rows, turned)).at().find(tolerance=0)
+    smallest = model.space.smallest
+    assert all(found.subnet[axis] == smallest[axis] for axis in smallest if "encoder" in axis)
+    assert found.quality > 1  # of the largest subnet's score
+
+
 def test_without_a_budget_the_best_subnet_is_taken(finder: Finder) -> None:
     reference = BruteForce(finder.grid, finder.request(None, None))
     best = reference.best(np.full(3, 1 / 3), Budget())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -14,9 +15,10 @@ from models.elasticize.channel_refit import ChannelRefit, observe, read_by
 from models.elasticize.channels import groups_of, with_cuts
 from models.families.convnet import Convnet
 from models.formats.image_classifiers import KEEP
-from models.nn.blocks import SizeTable, UnitChoice, UnitConfig
+from models.nn.blocks import BlockConfig, SizeTable, UnitChoice, UnitConfig
 from models.nn.convolution import ConvUnit
 from models.space import Subnet
+from models.train.statistics import estimated
 from tests.models.elasticize.test_channels import NETWORKS, answers, images, model_of
 
 CUT = Subnet({KEEP: 0.5})
@@ -107,3 +109,13 @@ def test_what_a_pixel_reads_times_the_weights_is_the_convolution(
     torch.testing.assert_close(
         found, expected.permute(0, 2, 3, 1).flatten(0, 2), atol=1e-4, rtol=1e-4
     )
+
+
+def test_a_fitted_model_takes_no_other_statistics(tmp_path: Path) -> None:
+    made = halved(model_of(tmp_path, NETWORKS["resnet"]))
+    with pytest.raises(ValueError, match="its weights belong to its statistics; none can be added"):
+        estimated(made, [CUT], [images()])
+    with pytest.raises(ValueError, match="must not be of a depthwise convolution"):
+        BlockConfig((UnitConfig(None, fitted=True),))
+    with pytest.raises(ValueError, match="statistics='subnet' must be 'path' of fitted units"):
+        replace(made.config, statistics="subnet")

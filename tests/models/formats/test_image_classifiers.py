@@ -145,3 +145,11 @@ def test_another_number_of_blocks_is_refused_for_its_strides_are_not_known(tmp_p
     save_file(tensors, path)
     with pytest.raises(FormatError, match=r"15 blocks; allowed: \[16, 21, 24, 30\]"):
         read(path, "tiny", image=IMAGE)
+
+
+def test_an_autoformer_is_refused_with_what_reads_it(tmp_path: Path) -> None:
+    name = "blocks.0.attn.rel_pos_embed_k.embeddings_table_v"
+    path = tmp_path / "supernet-tiny.pth"
+    torch.save({"model": {name: torch.zeros(30, 64), "cls_token": torch.zeros(1, 1, 256)}}, path)
+    with pytest.raises(FormatError, match=r"is AutoFormer's, which is elastic already"):
+        read(path, "tiny")

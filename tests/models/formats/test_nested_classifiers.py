@@ -22,6 +22,7 @@ from models.formats.nested_classifiers import (
     read_dynabert,
     read_elasticbert,
     read_matformer,
+    read_shared_exits,
 )
 from models.nn.ragged import Ragged
 from models.space import Subnet
@@ -213,3 +214,22 @@ def test_layers_that_cannot_be_kept_are_refused(folder: Path) -> None:
     ):
         with pytest.raises(ValueError, match=message):
             type(model.config)(**{**vars(model.config), "kept": kept})
+
+
+def test_exits_share_the_one_head_and_widths_are_the_first_heads_and_units(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    model = read_shared_exits(folder, "tiny", depths=(2, 5, 8), heads=(0.5, 1.0), ffn=(0.25, 1.0))
+    for depth in (2, 5, 8):
+        for heads, units in ((HEADS, UNITS), (HEADS // 2, UNITS), (HEADS // 2, UNITS // 4)):
+            same(
+                model,
+                Subnet({"depth": depth, "heads": heads / HEADS, "ffn": units / UNITS}),
+                lambda ids, depth=depth, heads=heads, units=units: plain(
+                    tensors, ids, range(depth), heads, units
+                ),
+            )
+    with pytest.raises(ValueError, match=r"depths=\[2, 5\] must be positive, ascend and end at 8"):
+        read_shared_exits(folder, "tiny", depths=(2, 5))
+    change_json(folder / "config.json", model_type="llama")
+    with pytest.raises(FormatError, match="model_type='llama'; allowed: one of"):
+        read_shared_exits(folder, "tiny", depths=(8,))

@@ -86,6 +86,34 @@ def test_a_bare_encoder_gives_its_first_token_as_a_unit_vector(tmp_path: Path, k
     assert torch.equal(again["similarity"], found)
 
 
+@pytest.mark.parametrize("classes", [3, None])
+@pytest.mark.parametrize("kind", list(_MORE))
+def test_an_exit_is_the_first_layers_and_the_one_final_norm_and_head(
+    tmp_path: Path, kind: str, classes: int | None
+) -> None:
+    """Trap: the public model's hidden state after a layer has not passed the final norm."""
+    public = write_folder(tmp_path, kind, classes)
+    model = read(tmp_path, "tiny", depths=(1, 2, 3))
+    inner = public if classes is None else getattr(public, kind)
+    place, name = (inner.encoder, "layer") if kind == "dinov2" else (inner, "layers")
+    layers, (task,) = getattr(place, name), model.tasks
+    for depth in (3, 2, 1):
+        setattr(place, name, layers[:depth])
+        with torch.no_grad():
+            told = public(images(), output_hidden_states=True)
+        expected = told.logits if classes else told.last_hidden_state[:, 0]
+        unit = torch.nn.functional.normalize
+        expected = expected if classes else unit(expected, dim=1)
+        plan = model.plan(model.space.largest | {"depth": depth}, model.inputs.plan_shapes())
+        found = answers_of(plan, {"image": images()})[task]
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+        if classes is None:
+            bare = unit(told.hidden_states[depth][:, 0], dim=1)
+            assert (found - bare).abs().max() > 1e-2
+    with pytest.raises(ValueError, match=r"depths=\[1, 2\] must be positive, ascend and end at 3"):
+        read(tmp_path, "tiny", depths=(1, 2))
+
+
 @pytest.mark.parametrize(
     ("file", "fields", "message"),
     [

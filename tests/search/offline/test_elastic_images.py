@@ -5,17 +5,23 @@ from __future__ import annotations
 import io
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 import torch
 from fastapi.testclient import TestClient
 from PIL import Image
 from safetensors.torch import save_file
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from typer.testing import CliRunner
 
 from models import checkpoint
 from models.formats.image_classifiers import read
 from search.offline.front_page import PAGE, PICTURE
+from search.offline.image_checkpoint import elasticize_images
+from search.offline.material import read_material
+from search.offline.options import RunOptions
 from server import catalog
 from server.app import create_app
 from server.cli.main import cli
@@ -107,6 +113,48 @@ def test_the_whole_model_is_the_one_that_was_read_whatever_images_there_are(
     )
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
     assert made.tasks["label"].metric == "agreement"
+
+
+class Work(TorchFunctionMode):
+    """Time that passes with the multiplications of tensors, and a little with every look."""
+
+    def __init__(self, seconds_per_mac: float) -> None:
+        super().__init__()
+        self.now, self._pace = 0.0, seconds_per_mac
+
+    def look(self) -> float:
+        self.now += 1e-3
+        return self.now
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        if func is torch.conv2d:
+            self.now += self._pace * found.numel() * args[1][0].numel()
+        elif func is Tensor.matmul:
+            self.now += self._pace * found.numel() * args[0].shape[-1]
+        return found
+
+
+@pytest.mark.parametrize("seconds", [60.0, 200.0])
+def test_a_run_ends_within_the_time_however_many_images_are_held_out(
+    source: Path, images: Path, tmp_path: Path, seconds: float
+) -> None:
+    base = read(source, "net", labels=CLASSES, size=32)
+    macs = base.plan(base.space.largest, base.inputs.plan_shapes()).cost.macs
+    options = RunOptions(seconds=seconds, keep=(0.6, 0.8))
+    with Work(0.1 / macs) as work:
+        elasticize_images(
+            base,
+            source,
+            tmp_path / "out",
+            read_material(images, [], 0),
+            options,
+            work.look,
+            lambda _: None,
+        )
+    assert 0.3 * seconds < work.now <= seconds
+    table = catalog.load(tmp_path / "out").choose("net").table
+    assert 20 <= int(table.cells["label"].n[0, 0]) <= 24  # of the 24 that are held out
 
 
 def test_what_does_not_go_together_is_refused(source: Path, images: Path, tmp_path: Path) -> None:
