@@ -197,6 +197,9 @@ class TaskReceipt(BaseModel):
         description="The score with its noise smoothed out, which the search counts on."
     )
     retention: float = Field(description="Expected score over that of the largest subnet.")
+    retention_stderr: float = Field(
+        description="Standard error of the retention; 0 where it is not known."
+    )
     n: int = Field(description="Inputs it was measured on.")
     stderr: float = Field(description="Standard error of the score.")
     measured: bool = Field(description="False if it was predicted from other subnets.")
@@ -227,6 +230,10 @@ class PlanReceipt(BaseModel):
     bytes: int = Field(description="Of the weights that the subnet computes with.")
     fraction: float = Field(description="Of the MACs of the largest subnet for these tasks.")
     quality: float = Field(description="Preference-weighted mean of the tasks' retention.")
+    quality_stderr: float = Field(description="Its standard error; 0 where it is not known.")
+    floor: float = Field(
+        description="What `min_quality` is compared with: the quality, less what is in doubt."
+    )
     gap: float = Field(description="Bound on what was lost to the optimum; 0 is proven optimal.")
     preferences: dict[str, float] = Field(description="As used, summing to 1.")
     predicted_run_ms: float | None = Field(
