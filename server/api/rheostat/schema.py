@@ -80,6 +80,13 @@ class BudgetBody(_StrictBody):
     )
 
 
+class QueryBudget(BudgetBody):
+    """A budget of one side of a request: without what is of the whole request."""
+
+    latency_ms: None = Field(default=None, description="Is of the whole request: see `budget`.")
+    strict: None = Field(default=None, description="Likewise.")
+
+
 class PlanBody(_StrictBody):
     """What to answer and what to spend on it."""
 
