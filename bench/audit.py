@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -24,10 +23,12 @@ import numpy as np
 from bench import report
 from bench.minilm import reduced
 from models.backends.torch import TorchBackend
+from models.space import Subnet
 from models.train import texts
+from models.variants import choices_of
 from search.budget import Budget
 from search.find import Selection
-from search.quality.alike import whole_of
+from search.quality.alike import agreement, whole_of
 from search.quality.audit import AgreementSample
 from search.quality.cells import FloatArray
 from search.quality.embeddings import (
@@ -48,33 +49,44 @@ _WINDOW = 1000  # requests
 _SHARE = 0.01
 _FLOORS = (0.95, 0.9)
 _CONFIDENCE = 0.95
-_TINY = 1e-12
-
-
-@dataclass
-class Domain:
-    """A data set, as traffic of it looks to an audit.
-
-    Attributes:
-        kept: What each point of the front keeps of the whole's score, shape [points].
-        agreement: Of each point with the whole, by text, shape [points, texts].
-    """
-
-    kept: FloatArray
-    agreement: FloatArray
 
 
 class _Each:
-    """Keeps the vectors of each subnet, in the order in which they come, and scores them."""
+    """Scores vectors and keeps them."""
 
     def __init__(self, inner: Evaluation) -> None:
         self.texts, self._inner = inner.texts, inner
-        self.vectors: dict[float, FloatArray] = {}
+        self.vectors: FloatArray
 
     def score(self, vectors: FloatArray) -> Measured:
-        found = self._inner.score(vectors)
-        self.vectors[float(len(self.vectors))] = vectors
-        return found._replace(stderr=float(len(self.vectors) - 1))  # which they are
+        self.vectors = vectors
+        return self._inner.score(vectors)
+
+
+class Domain:
+    """A data set, as traffic of it looks to an audit; a subnet is run when it is asked for."""
+
+    def __init__(self, served: Served, evaluation: Evaluation) -> None:
+        """Run the whole model."""
+        self._model, self._backend = served.model, TorchBackend()
+        self._backend.prepare(self._model)
+        self._evaluation = evaluation
+        self._whole = self._run(served.elastic.space.largest)
+        self._known: dict[Subnet, tuple[float, FloatArray]] = {}
+
+    def at(self, subnet: Subnet) -> tuple[float, FloatArray]:
+        """Return what a subnet keeps of the whole's score, and its agreement on each text."""
+        if subnet not in self._known:
+            (value, vectors), (best, whole) = self._run(subnet), self._whole
+            each = agreement("embedding", vectors, whole[:, : vectors.shape[1]])
+            assert each is not None
+            self._known[subnet] = value / best, each
+        return self._known[subnet]
+
+    def _run(self, subnet: Subnet) -> tuple[float, FloatArray]:
+        each = _Each(self._evaluation)
+        ((found,),) = scores_by(self._model, self._backend, [each], [subnet])
+        return found.value, each.vectors
 
 
 def main() -> None:
@@ -92,7 +104,7 @@ def main() -> None:
     served = catalog.load_one(chosen.model)
     domains = {}
     for name, evaluation in evaluations.items():
-        domains[name] = seen_on(served, evaluation)
+        domains[name] = Domain(served, evaluation)
         print(f"read {name}", file=sys.stderr, flush=True)
     windows = 20 if chosen.quick else chosen.windows
     rows = []
@@ -140,24 +152,6 @@ def domains_of(root: Path, most: int | None) -> dict[str, Evaluation]:
     return found
 
 
-def seen_on(served: Served, evaluation: Evaluation) -> Domain:
-    """Run every point of the front on a data set."""
-    model, backend = served.model, TorchBackend()
-    backend.prepare(model)
-    subnets = [point.subnet for point in served.front]
-    each = _Each(evaluation)
-    (found,) = scores_by(model, backend, [each], subnets)
-    vectors = [each.vectors[one.stderr] for one in found]
-    whole = vectors[-1]
-    agreement = []
-    for own in vectors:
-        cut = whole[:, : own.shape[1]]
-        cut = cut / np.maximum(np.linalg.norm(cut, axis=1, keepdims=True), _TINY)
-        agreement.append((own * cut).sum(axis=1).clip(0, 1))
-    values = np.array([one.value for one in found])
-    return Domain(values / values[-1], np.array(agreement))
-
-
 def traffic(
     served: Served,
     domains: Sequence[Domain],
@@ -171,15 +165,17 @@ def traffic(
     audit = Audit(share, 1, _CONFIDENCE, True, catalog.Catalog([served]), rng.random)
     budget = Budget(min_quality=floor)
     finder = served.finders.at(fixed=served.whole_outputs)
-    promised = finder.find(served.default_tasks, budget=budget)
+    space = served.elastic.space
+    as_loaded = Terms(resident=frozenset({choices_of(space, space.largest)}))
+    promised = finder.find(served.default_tasks, budget=budget, terms=as_loaded)
     chosen = promised
     spent = extra = 0.0
     kept = []
     change = windows // 2 * _WINDOW + _WINDOW // 2
-    places = {point.subnet: n for n, point in enumerate(served.front)}
     for number in range(windows * _WINDOW):
         domain = domains[0] if number < change else domains[1]
-        kept.append(domain.kept[places[chosen.subnet]])
+        keeps, agreed = domain.at(chosen.subnet)
+        kept.append(keeps)
         spent += chosen.fraction
         if not audits or rng.random() >= share:
             continue
@@ -187,9 +183,9 @@ def traffic(
         if extra + cost > MOST * share * spent:
             continue
         extra += cost
-        text = rng.randrange(domain.agreement.shape[1])
-        audit.add(served, _samples(served, domain, text, places, (chosen, promised)))
-        terms = Terms(floors=audit.floors(served))
+        text = rng.randrange(len(agreed))
+        audit.add(served, _samples(audit, served, domain, text, (chosen, promised)))
+        terms = as_loaded._replace(floors=audit.floors(served))
         chosen = finder.find(served.default_tasks, budget=budget, terms=terms)
     means = np.array(kept).reshape(windows, _WINDOW).mean(axis=1)
     return {
@@ -209,23 +205,23 @@ def _cost(served: Served, chosen: Selection, promised: Selection) -> float:
 
 
 def _samples(
+    audit: Audit,
     served: Served,
     domain: Domain,
     text: int,
-    places: Mapping[Any, int],
     ran: Sequence[Selection],
 ) -> list[AgreementSample]:
     space, cells = served.elastic.space, next(iter(served.table.cells.values()))
     task = next(iter(served.table.cells))
     found = []
-    for subnet in {one.subnet for one in ran}:
+    for subnet, fraction in {one.subnet: one.fraction for one in ran}.items():
         if dict(subnet) == whole_of(space, subnet):
             continue
         cell = served.table.locate(task, subnet)
         assert cell is not None
-        point = places[subnet]
+        point = audit.point_of(served, subnet, fraction)
         expected = float(cells.known_agreement[cell])
-        found.append(AgreementSample(point, float(domain.agreement[point, text]), expected))
+        found.append(AgreementSample(point, float(domain.at(subnet)[1][text]), expected))
     return found
 
 

@@ -74,6 +74,7 @@ def build_grid(model: Elastic, table: Table, names: Sequence[str] | None = None)
         rows=tuple(table.rows[r] for r in rows),
         columns=columns,
         retention=np.stack([table.retention(t)[rows][:, c] for t, c in numbers.items()], axis=-1),
+        error=np.stack([_errors(table, t)[rows][:, c] for t, c in numbers.items()], axis=-1),
         scores=tuple(zip(*(_scores(table, t, rows, c) for t, c in numbers.items()), strict=True)),
         load_axes=tuple(axis.name for axis in load_axes(model.space)),
         numbers=np.array(rows),
@@ -257,11 +258,17 @@ def _numbered(
     return found
 
 
+def _errors(table: Table, task: str) -> FloatArray:
+    """Return the errors of a task's retentions, 0 where they are not known."""
+    return np.nan_to_num(table.cells[task].known_error, nan=0.0)
+
+
 def _scores(
     table: Table, task: str, rows: Sequence[int], columns: IntArray
 ) -> list[tuple[Score, ...]]:
     """Return one task's scores by row and column, as the objects that answers hand on."""
     cells = table.cells[task]
     arrays = (cells.value, cells.expected, table.retention(task), cells.n, cells.stderr)
-    lists = (array[rows][:, columns].tolist() for array in (*arrays, cells.measured))
+    arrays = (*arrays, cells.measured, _errors(table, task))
+    lists = (array[rows][:, columns].tolist() for array in arrays)
     return [tuple(map(Score, *row)) for row in zip(*lists, strict=True)]

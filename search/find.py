@@ -46,6 +46,7 @@ class Selection:
         fraction: MACs over those of the largest subnet for the same tasks.
         quality: Preference-weighted mean of the tasks' retention, which is that of the expected
             scores.
+        error: Standard error of the quality; 0 where the table does not say.
         floor: What of it is kept without a doubt: what ``min_quality`` goes by.
         gap: No feasible subnet has a quality above ``quality + gap``; where ``min_quality`` was
             set, none has a fraction below ``fraction - gap``. 0 means proven optimal. With a
@@ -65,6 +66,7 @@ class Selection:
     scores: Mapping[str, Score]
     seconds: float | None = None
     shared_seconds: float | None = None
+    error: float = 0.0
     floor: float = 0.0
 
 
@@ -289,5 +291,6 @@ class Finder:
             gap=solution.gap,
             preferences=dict(zip(scores, request.weights.tolist(), strict=True)),
             scores=scores,
+            error=self._solver.error(request, chosen),
             floor=self._solver.floor(request, chosen, terms),
         )

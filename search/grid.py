@@ -30,6 +30,7 @@ _OF_ROWS = (
     "shared_bytes",
     "own_bytes",
     "retention",
+    "error",
     "load",
     "numbers",
     "shared_functions",
@@ -74,6 +75,7 @@ class Grid:
         shared_bytes: Of the weights of the steps that each set shares, shape [rows, sets].
         own_bytes: Of those of a task's own steps, shape [rows, columns, tasks].
         retention: Expected, shape [rows, columns, tasks].
+        error: Standard errors of the retentions, 0 where they are not known; likewise.
         scores: What the table says, by row, task and column.
         load_axes: Names of the axes whose weights must be built.
         numbers: Of each row, its number in the table.
@@ -99,6 +101,7 @@ class Grid:
     shared_bytes: IntArray
     own_bytes: IntArray
     retention: FloatArray
+    error: FloatArray
     scores: tuple[tuple[tuple[Score, ...], ...], ...]
     load_axes: tuple[str, ...]
     numbers: IntArray

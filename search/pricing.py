@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import NamedTuple
 
+import numpy as np
+
 from models.core import Cost
 from search.budget import Budget, InfeasibleBudgetError, TooSlowError, too_small
 from search.grid import Grid, Resident
@@ -122,11 +124,16 @@ class Prices:
         retention = chosen.grid.retention[chosen.solution.row]
         return float(request.weights @ retention[chosen.solution.columns, request.tasks])
 
+    def error(self, request: Request, chosen: Chosen) -> float:
+        """Return the standard error of the quality, those of the tasks taken as independent."""
+        errors = chosen.grid.error[chosen.solution.row][chosen.solution.columns, request.tasks]
+        return float(np.sqrt((request.weights**2 * errors**2).sum()))
+
     def floor(self, request: Request, chosen: Chosen, terms: Terms) -> float:
         """Return the weighted floors; the weighted retention where there are none."""
         if terms.floors is None:
             return self.quality(request, chosen)
-        floors = terms.floors.of(chosen.grid)[chosen.solution.row]
+        floors = terms.floors.of(chosen.grid, request.weights)[chosen.solution.row]
         return float(request.weights @ floors[chosen.solution.columns, request.tasks])
 
     def microseconds(self, request: Request, chosen: Chosen, timing: Timing) -> float:

@@ -28,8 +28,8 @@ from server.api.kserve import rest as kserve
 from server.api.kserve.inference import Inference
 from server.api.openai import routes as openai
 from server.api.options import ReadOptions
+from server.api.rheostat import classify, infer, lifecycle, models, rerank
 from server.api.rheostat import clients as client_routes
-from server.api.rheostat import infer, lifecycle, models, rerank
 from server.api.rheostat import keys as key_routes
 from server.api.tei import predict as tei_predict
 from server.api.tei import routes as tei
@@ -161,15 +161,14 @@ def create_app(
         redoc_url=None,
         telemetry=_telemetry(tracing),
     )
-    app.state.models = tuple(served)
-    app.state.drain = service.drain
-    app.state.core, app.state.engine = core, engine
-    app.state.service = service
+    app.state.models, app.state.drain = tuple(served), service.drain
+    app.state.core, app.state.engine, app.state.service = core, engine, service
     changes = Lifecycle(service, engine, settings.models_folder, settings.max_text_chars)
     routers = (
         infer.routes(service, settings.max_images, settings.max_texts),
         openai.routes(service, settings.max_texts),
         rerank.routes(service, settings.max_texts),
+        classify.routes(service, settings.max_texts, settings.max_label_bytes),
         tei.routes(service, settings),
         tei_tokens.routes(service, settings),
         tei_predict.routes(service, settings.max_texts),

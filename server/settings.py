@@ -157,6 +157,19 @@ class Settings(BaseSettings):
         ge=0,
         description="What answers kept for equal inputs may hold; 0 keeps none.",
     )
+    max_label_bytes: int = Field(
+        default=32 * MIB,
+        ge=0,
+        description="What kept vectors of labels of /v1/classify may hold.",
+    )
+    quality_confidence: float = Field(
+        default=0.5,
+        ge=0.5,
+        lt=1,
+        allow_inf_nan=False,
+        description="How sure it must be that min_quality is kept, by the table's errors: 0.5 goes "
+        "by what is expected.",
+    )
     audit_share: float = Field(
         default=0.0,
         ge=0,

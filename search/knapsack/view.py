@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 from search.floors import Floors
 from search.grid import Grid, Priced
@@ -11,7 +10,6 @@ from search.knapsack.options import TaskOptions, hulls
 from search.lengths import IntArray
 from search.request import Request
 
-_MAX_FLOORS = 8  # sets of floors whose hulls are kept
 _MAX_TASK_SETS = 32  # sets of asked tasks whose arrays are kept, a few hundred kilobytes each
 
 
@@ -25,7 +23,7 @@ class View:
 
     def __init__(self, grid: Grid, priced: Priced) -> None:
         self.grid, self.priced = grid, priced
-        self._options: dict[tuple[bytes, Floors | None], TaskOptions] = {}
+        self._options: dict[tuple[bytes, Floors | None, float], TaskOptions] = {}
 
     def options(self, request: Request, floors: Floors | None = None) -> TaskOptions:
         """Return the arrays of a request's tasks, kept for the next that asks for them.
@@ -35,20 +33,18 @@ class View:
             floors: That stand for the retention of cells; None for what is expected of them.
         """
         tasks = request.tasks
-        if (key := (tasks.tobytes(), floors)) not in self._options:
+        factor = 0.0 if floors is None else floors.factor(request.weights)
+        if (key := (tasks.tobytes(), floors, factor)) not in self._options:
             if len(self._options) >= _MAX_TASK_SETS:
                 self._options.clear()
             sharing = self.grid.sharing(tasks)
-            value = self.grid.retention if floors is None else floors.of(self.grid)
-            self._options[key] = TaskOptions.of(
-                self.priced, sharing, value, tasks, self._hulls(floors)
-            )
+            value, columns = self.grid.retention, self._hulls
+            if floors is not None:
+                value = floors.of(self.grid, request.weights)
+                columns = hulls(self.priced.own, value)
+            self._options[key] = TaskOptions.of(self.priced, sharing, value, tasks, columns)
         return self._options[key]
 
     @cached_property
-    def _hulls(self) -> Callable[[Floors | None], IntArray]:
-        def find(floors: Floors | None) -> IntArray:
-            value = self.grid.retention if floors is None else floors.of(self.grid)
-            return hulls(self.priced.own, value)
-
-        return lru_cache(_MAX_FLOORS)(find)
+    def _hulls(self) -> IntArray:
+        return hulls(self.priced.own, self.grid.retention)

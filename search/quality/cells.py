@@ -26,6 +26,7 @@ class Score(NamedTuple):
         n: Inputs the value was measured on.
         stderr: Standard error of the value.
         measured: False if the value was predicted from other cells.
+        error: Standard error of the retention; 0 where it is not known.
     """
 
     value: float
@@ -34,6 +35,7 @@ class Score(NamedTuple):
     n: int
     stderr: float
     measured: bool
+    error: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -46,11 +48,13 @@ class Cells:
         n: Inputs each was measured on.
         stderr: Standard errors of the values.
         measured: False where a value was predicted from other cells.
-        smoothed: Expected scores (`search.quality.smooth`); None where there are none.
+        smoothed: Expected scores (`search.quality.expect`); None where there are none.
         lower_is_better: Whether scores are errors.
         agreement: How far answers agree with those of the largest subnet whose answers have the
             same size, on the data of the values, 0..1 (`search.quality.alike`); NaN where that is
             not known, None if it is of no cell.
+        error: Standard errors of the retentions (`search.quality.expect`); NaN where they are not
+            known, None if they are of no cell.
     """
 
     columns: tuple[Subnet, ...]
@@ -61,6 +65,7 @@ class Cells:
     smoothed: FloatArray | None = None
     lower_is_better: bool = False
     agreement: FloatArray | None = None
+    error: FloatArray | None = None
 
     @property
     def expected(self) -> FloatArray:
@@ -79,6 +84,7 @@ class Cells:
             measured=self.measured[index],
             smoothed=None if self.smoothed is None else self.smoothed[index],
             agreement=None if self.agreement is None else self.agreement[index],
+            error=None if self.error is None else self.error[index],
         )
 
     def above(self, other: Cells) -> Cells:
@@ -92,7 +98,13 @@ class Cells:
             measured=np.concatenate([one.measured for one in parts]),
             smoothed=np.concatenate([one.expected for one in parts]),
             agreement=np.concatenate([one.known_agreement for one in parts]),
+            error=np.concatenate([one.known_error for one in parts]),
         )
+
+    @property
+    def known_error(self) -> FloatArray:
+        """The errors of the retentions; NaN where they are not known."""
+        return np.full(self.value.shape, np.nan) if self.error is None else self.error
 
     @property
     def known_agreement(self) -> FloatArray:

@@ -46,6 +46,7 @@ _KINDS = {  # of numbers, by entry
     "smoothed": "f",
     "stderr": "f",
     "agreement": "f",
+    "error": "f",
     "n": "iu",
     "measured": "b",
 }
@@ -106,6 +107,7 @@ class Table:
             int(cells.n[row, column]),
             float(cells.stderr[row, column]),
             bool(cells.measured[row, column]),
+            float(np.nan_to_num(cells.known_error[row, column])),
         )
 
     def locate(self, task: str, subnet: Mapping[str, Value]) -> tuple[int, int] | None:
@@ -139,6 +141,8 @@ class Table:
                 tensors[f"smoothed.{task}"] = cells.smoothed.astype(np.float32)
             if cells.agreement is not None:
                 tensors[f"agreement.{task}"] = cells.agreement.astype(np.float32)
+            if cells.error is not None:
+                tensors[f"error.{task}"] = cells.error.astype(np.float32)
         with replacing(path) as part:
             save_file(tensors, part)
 
@@ -177,6 +181,7 @@ class Table:
                 columns = _choices(tensors[f"columns.{name}"], space.select({name}).axes)
                 smoothed = tensors.get(f"smoothed.{name}")
                 agreement = tensors.get(f"agreement.{name}")
+                error = tensors.get(f"error.{name}")
                 cells[name] = Cells(
                     columns,
                     tensors[f"value.{name}"].astype(np.float64),
@@ -187,6 +192,7 @@ class Table:
                     smoothed.astype(np.float64) if smoothed is not None else None,
                     task.lower_is_better,
                     agreement.astype(np.float64) if agreement is not None else None,
+                    error.astype(np.float64) if error is not None else None,
                 )
         except KeyError as error:
             raise TableError(f"{path}: {error.args[0]} is missing") from None
@@ -208,6 +214,8 @@ class Table:
             known = cells.known_agreement
             if known.shape != shape or (known < 0).any() or (known > 1).any():
                 raise TableError(f"{path}: agreement.{task} must be 0 to 1, of shape {shape}")
+            if cells.known_error.shape != shape or (cells.known_error < 0).any():
+                raise TableError(f"{path}: error.{task} must be 0 or more, of shape {shape}")
             for name, least, most in _ranges(tasks[task]):
                 found = getattr(cells, name)
                 if not ((found >= least) & (found <= most)).all():

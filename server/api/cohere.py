@@ -9,7 +9,8 @@ from pydantic import BaseModel, Field
 
 from server.api.documentation import Spelling
 from server.api.ranking import unit_scores
-from server.api.rheostat.text_schema import DocumentText, RankingReceipt
+from server.api.rheostat.ranking_schema import RankingReceipt
+from server.api.rheostat.text_schema import DocumentText
 from server.errors import RheostatError
 from server.rerank import Ranking
 

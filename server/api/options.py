@@ -49,6 +49,7 @@ _RUN_MODELS = frozenset(
         "/v1/embeddings",
         "/embeddings",
         "/v1/similarity",
+        "/v1/classify",
         "/v1/rerank",
         "/v2/rerank",
         "/rerank",

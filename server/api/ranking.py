@@ -9,13 +9,16 @@ from dataclasses import dataclass
 from fastapi import Request, Response
 
 from models.tasks import Kind
+from search.quality.sides import Side
 from server.api.answer import milliseconds, plan_receipt, receipt_headers, unless_gone
 from server.api.options import options_of
+from server.api.rheostat.ranking_schema import RankingReceipt
 from server.api.rheostat.schema import BudgetBody, Milliseconds
-from server.api.rheostat.text_schema import Preferences, RankingReceipt
+from server.api.rheostat.text_schema import Preferences
 from server.clients.caller import caller_of
 from server.inputs.sources import Passage
 from server.observe.metrics import Tally
+from server.question import Question
 from server.rerank import Cascade, Ranking, rerank
 from server.served import Served
 from server.service import Service
@@ -33,6 +36,7 @@ class RankingRequest:
         preferences: Likewise.
         priority: Likewise.
         cascade: Likewise.
+        query_budget: Of the body, for the query alone; ``budget`` is then for the documents.
     """
 
     query: Passage
@@ -42,6 +46,7 @@ class RankingRequest:
     preferences: Preferences = None
     priority: int | None = None
     cascade: Cascade | None = None
+    query_budget: BudgetBody | None = None
 
 
 async def ranked(
@@ -69,21 +74,28 @@ async def ranked(
         ranking_request.model, "text", gives=gives
     )
     tally.model = served.name
-    question = options_of(request).question(
-        caller_of(request),
-        ranking_request.budget,
-        preferences=ranking_request.preferences,
-        priority=ranking_request.priority,
-    )
+    by_side = ranking_request.query_budget is not None
+
+    def question(budget: BudgetBody | None, side: Side) -> Question:
+        return options_of(request).question(
+            caller_of(request),
+            budget,
+            preferences=ranking_request.preferences,
+            fixed=served.whole_outputs if by_side else None,
+            priority=ranking_request.priority,
+            side=side if by_side else None,
+        )
+
     ranking = await unless_gone(
         request,
         rerank(
             service,
             served,
-            question,
+            question(ranking_request.budget, "document"),
             ranking_request.query,
             ranking_request.documents,
             ranking_request.cascade,
+            question(ranking_request.query_budget, "query") if by_side else None,
         ),
     )
     receipt = _receipt(served, ranking)
@@ -119,6 +131,7 @@ def _receipt(served: Served, ranking: Ranking) -> RankingReceipt:
         **plan_receipt(served, ranking.choice.selection),
         total_flops=2 * ranking.macs,
         num_tokens=ranking.num_tokens,
+        query=None if ranking.query is None else plan_receipt(served, ranking.query),
         deepened=ranking.deepened,
         slimmed=ranking.choice.is_slimmed,
         milliseconds=Milliseconds(**milliseconds(ranking.seconds, ranking.choice)),

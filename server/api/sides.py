@@ -42,6 +42,11 @@ _PROMPTS: Mapping[Side | None, tuple[str, ...]] = {
 }
 
 
+def side_of_prompt(prompt: str | None) -> Side | None:
+    """Return the side of a search that the name of a prompt means; None for neither."""
+    return next((side for side, names in _PROMPTS.items() if prompt in names), None)
+
+
 def side_prompt(served: Served, side: Side | None, prompt: str | None) -> str | None:
     """Return the prompt that is asked for, else the model's own for a side; None for its default.
 

@@ -6,6 +6,7 @@ import logging
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from random import Random
+from statistics import NormalDist
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -81,6 +82,7 @@ class Audit:
     Attributes:
         queue: What waits to be compared.
         stats_so_far: Counters, without what waits.
+        unaudited: What a promised quality counts by the table alone; None for what is expected.
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class Audit:
         applies: bool,
         catalog: Catalog,
         chance: Callable[[], float],
+        errors: float = 0.0,
     ) -> None:
         """See nothing yet.
 
@@ -101,11 +104,14 @@ class Audit:
             applies: Whether promised qualities go by what is seen.
             catalog: The models; others may come and go.
             chance: Returns random numbers, evenly from 0 to 1.
+            errors: Standard errors that a promised quality is below what is expected.
         """
         self.queue = KeptQueue(max_bytes)
         self.stats_so_far = AuditStats()
         self._share, self._confidence, self._applies = share, confidence, applies
         self._catalog = catalog
+        self.unaudited = Floors(errors) if errors else None
+        self._errors = errors
         self._chance = chance
         self._spent = self._committed = 0.0
         self._seen: WeakKeyDictionary[object, Seen] = WeakKeyDictionary()
@@ -122,6 +128,7 @@ class Audit:
             settings.audited_quality,
             catalog,
             Random().random,
+            NormalDist().inv_cdf(settings.quality_confidence),
         )
 
     @classmethod
@@ -160,10 +167,7 @@ class Audit:
         self._spent += admitted.flops
         if self._chance() >= self._share or admitted.question.raw:
             return
-        is_floored = (
-            admitted.question.budget.min_quality is not None and self.floors(served) is not None
-        )
-        kept = kept_of(admitted, served, results, is_list, is_floored)
+        kept = kept_of(admitted, served, results, is_list, self.unaudited)
         if kept is None or self._committed + kept.flops > MOST * self._share * self._spent:
             return
         self.count(kept=1)
@@ -198,7 +202,7 @@ class Audit:
 
     def floors(self, served: Served) -> Floors | None:
         """Return what a promised quality counts; None for what is expected."""
-        return self._floors.get(served.model)
+        return self._floors.get(served.model, self.unaudited)
 
     def points(self, served: Served) -> Mapping[int, PointAudit]:
         """Return what was seen, by point of the model's front."""
@@ -242,10 +246,9 @@ class Audit:
             expected = np.where(np.isnan(cells.known_agreement), unknown, cells.known_agreement)
             kept[task] = part_kept(expected, of_row)
         before = self._floors.get(served.model)
-        if before is None or any(
-            np.abs(kept[task] - before.kept[task]).max() > _MOVED for task in kept
-        ):
-            self._floors[served.model] = Floors(kept)
+        known = {} if before is None or before.kept is None else before.kept
+        if any(np.abs(own - known.get(task, 0.0)).max() > _MOVED for task, own in kept.items()):
+            self._floors[served.model] = Floors(self._errors, kept)
 
     def _points_of(self, served: Served) -> FloatArray:
         """Return the point of the front of each row of the table, shape [rows]."""

@@ -14,6 +14,7 @@ from models.inputs import Item
 from models.space import Subnet
 from models.variants import choices_of, load_axes
 from search.find import Selection
+from search.floors import Floors
 from search.quality.alike import whole_of
 from search.terms import Terms
 from server.admitted import Admitted
@@ -134,7 +135,7 @@ def kept_of(
     served: Served,
     results: Sequence[ItemResult],
     is_list: bool,
-    is_floored: bool,
+    unaudited: Floors | None,
 ) -> KeptRequest | None:
     """Return what is kept of a request; None if there is nothing to compare.
 
@@ -143,7 +144,7 @@ def kept_of(
         served: The model.
         results: Of its items.
         is_list: As for `Audit.note`.
-        is_floored: Whether its subnet was chosen by more than the table.
+        unaudited: What a promised quality counts by the table alone.
     """
     selection, elastic = admitted.selection, served.elastic
     subnet, tasks = selection.subnet, tuple(selection.scores)
@@ -151,8 +152,8 @@ def kept_of(
         return None  # the order of one is nothing
     whole = Subnet(whole_of(elastic.space, subnet))
     promised = selection
-    if is_floored:
-        promised = _promised(admitted.question, served, admitted)
+    if admitted.question.budget.min_quality is not None:
+        promised = _promised(admitted.question, served, admitted, unaudited)
     runs = [AuditedSubnet(subnet, selection.fraction)]
     if promised.subnet != subnet:
         runs.append(AuditedSubnet(promised.subnet, promised.fraction))
@@ -168,7 +169,9 @@ def kept_of(
     return KeptRequest(served, tasks, items, outputs, runs, whole, is_list, reruns)
 
 
-def _promised(question: Question, served: Served, admitted: Admitted) -> Selection:
+def _promised(
+    question: Question, served: Served, admitted: Admitted, floors: Floors | None
+) -> Selection:
     """Return what a request would get by the table alone, if nobody waited."""
     space, subnet = served.elastic.space, admitted.selection.subnet
     finder = served.finders.at(served.inputs.upper(admitted.items), question.fixed)
@@ -176,4 +179,6 @@ def _promised(question: Question, served: Served, admitted: Admitted) -> Selecti
     if load_axes(space):  # of weights that are there for sure
         resident = frozenset({choices_of(space, subnet), choices_of(space, space.largest)})
     budget = replace(question.budget, latency_ms=None)
-    return finder.find(question.tasks, question.preferences, budget, terms=Terms(resident=resident))
+    return finder.find(
+        question.tasks, question.preferences, budget, terms=Terms(resident=resident, floors=floors)
+    )

@@ -40,6 +40,7 @@ SCOPES: Mapping[str, KeyScope | None] = {
     "/v1/infer": _INFER,
     "/v1/plan": _INFER,
     "/v1/similarity": _INFER,
+    "/v1/classify": _INFER,
     "/v1/models": _INFER,
     "/v1/models/{model}": _INFER,
     "/v1/embeddings": _INFER,

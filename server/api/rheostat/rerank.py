@@ -19,15 +19,8 @@ from server.api.cohere import COHERE, CohereAnswer
 from server.api.documentation import OWN, errors, inlined, request_docs
 from server.api.ranking import RankingRequest, own_scores, ranked
 from server.api.request_body import RequestBody
-from server.api.rheostat.text_schema import (
-    DocumentText,
-    RankedDocument,
-    RerankAnswer,
-    RerankBody,
-    SimilarityAnswer,
-    SimilarityBody,
-    Usage,
-)
+from server.api.rheostat.ranking_schema import RankedDocument, RerankAnswer, SimilarityAnswer
+from server.api.rheostat.text_schema import DocumentText, RerankBody, SimilarityBody, Usage
 from server.api.tei import routes as tei
 from server.api.tei.form import TEI
 from server.api.tei.schema import TeiRank, TeiRerankBody
@@ -169,6 +162,7 @@ def _ranking_request(body: RerankBody, max_texts: int, truncate: Side | None) ->
         body.preferences,
         body.priority,
         Cascade(body.cascade.depth, body.cascade.keep) if body.cascade else None,
+        body.query_budget,
     )
 
 

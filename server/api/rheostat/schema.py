@@ -80,6 +80,13 @@ class BudgetBody(_StrictBody):
     )
 
 
+class QueryBudget(BudgetBody):
+    """A budget of one side of a request: without what is of the whole request."""
+
+    latency_ms: None = Field(default=None, description="Is of the whole request: see `budget`.")
+    strict: None = Field(default=None, description="Likewise.")
+
+
 class PlanBody(_StrictBody):
     """What to answer and what to spend on it."""
 
@@ -197,6 +204,9 @@ class TaskReceipt(BaseModel):
         description="The score with its noise smoothed out, which the search counts on."
     )
     retention: float = Field(description="Expected score over that of the largest subnet.")
+    retention_stderr: float = Field(
+        description="Standard error of the retention; 0 where it is not known."
+    )
     n: int = Field(description="Inputs it was measured on.")
     stderr: float = Field(description="Standard error of the score.")
     measured: bool = Field(description="False if it was predicted from other subnets.")
@@ -227,6 +237,10 @@ class PlanReceipt(BaseModel):
     bytes: int = Field(description="Of the weights that the subnet computes with.")
     fraction: float = Field(description="Of the MACs of the largest subnet for these tasks.")
     quality: float = Field(description="Preference-weighted mean of the tasks' retention.")
+    quality_stderr: float = Field(description="Its standard error; 0 where it is not known.")
+    floor: float = Field(
+        description="What `min_quality` is compared with: the quality, less what is in doubt."
+    )
     gap: float = Field(description="Bound on what was lost to the optimum; 0 is proven optimal.")
     preferences: dict[str, float] = Field(description="As used, summing to 1.")
     predicted_run_ms: float | None = Field(

@@ -19,10 +19,9 @@ from pydantic_core import PydanticCustomError
 from server.api.request_body import RequestBody
 from server.api.rheostat.schema import (
     BudgetBody,
-    Milliseconds,
     Name,
-    PlanReceipt,
     Priority,
+    QueryBudget,
     Receipt,
 )
 from server.api.sides import SideOfSearch
@@ -261,40 +260,8 @@ class RerankBody(_TextBody):
     query_prompt: Name | None = Field(default=None, description="Template for the query.")
     document_prompt: Name | None = Field(default=None, description="Template for documents.")
     cascade: CascadeBody | None = None
-
-
-class RankingReceipt(PlanReceipt):
-    """The receipt of a ranking: the subnet of the whole, and what all texts took together."""
-
-    total_flops: int = Field(description="For all texts, the query included.")
-    num_tokens: int = Field(description="Read, special tokens included.")
-    deepened: list[int] = Field(description="Documents that went on to the chosen depth.")
-    slimmed: bool = Field(description="Whether a better subnet would have run if nobody waited.")
-    milliseconds: Milliseconds
-
-
-class SimilarityAnswer(BaseModel):
-    """Answer of `/v1/similarity`."""
-
-    scores: list[float] = Field(description="Cosine per text, in order.")
-    receipt: RankingReceipt
-
-
-class RankedDocument(BaseModel):
-    """One document."""
-
-    index: int
-    relevance_score: float = Field(
-        description="Cosine with the query, -1..1; of a cross-encoder its probability, 0..1."
+    query_budget: QueryBudget | None = Field(
+        default=None,
+        description="For the query alone; `budget` is then for documents. Both subnets give "
+        "vectors of one space and size.",
     )
-    document: DocumentText | None = None
-
-
-class RerankAnswer(BaseModel):
-    """Answer of `/v1/rerank`, as Jina's clients and those of Cohere's first version read it."""
-
-    id: str = Field(description="Of the request.")
-    model: str
-    usage: Usage
-    results: list[RankedDocument] = Field(description="Best first.")
-    receipt: RankingReceipt

@@ -18,6 +18,7 @@ from server.api.dimensions import fixed_dimensions
 from server.api.documentation import errors, inlined, request_docs
 from server.api.options import options_of
 from server.api.ranking import RankingRequest, ranked, unit_scores
+from server.api.sides import side_of_prompt
 from server.api.tei.form import TEI, check_any, form
 from server.api.tei.schema import (
     EmbedBody,
@@ -86,6 +87,7 @@ def routes(service: Service, settings: Settings) -> APIRouter:
                 fixed=fixed_dimensions(served, body.dimensions),
                 priority=body.priority,
                 raw=not body.normalize,
+                side=side_of_prompt(body.prompt_name),
             )
             answer = await unless_gone(
                 request, service.infer(served, question, served.named("text", texts))

@@ -27,6 +27,7 @@ BODIES: dict[str, list[Body]] = {
     "/v1/plan": [{"model": "tiny"}, {"model": "tiny-text", "tokens": 4}],
     "/v1/embeddings": [{"input": "w1", "dimensions": 8}],
     "/embeddings": [{"input": ["w1", "w2"]}],
+    "/v1/classify": [{"input": "w1", "labels": ["w2", "w3"]}],
     "/v1/similarity": [{"source": "w1", "texts": ["w2"]}],
     "/v1/rerank": [RANK, TEI_RANK],
     "/v2/rerank": [RANK, TEI_RANK],

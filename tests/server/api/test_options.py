@@ -36,6 +36,7 @@ RUNNING: Mapping[str, list[dict[str, Any]]] = {
     "/v1/plan": [{"json": {"model": TEXT_MODEL, "tokens": 4}}, {"json": {"model": IMAGE_MODEL}}],
     "/v1/embeddings": [{"json": {"input": "w1"}}],
     "/embeddings": [{"json": {"input": "w1"}}],
+    "/v1/classify": [{"json": {"input": "w1", "labels": ["w2", "w3"]}}],
     "/v1/similarity": [{"json": {"source": "w1", "texts": ["w2"]}}],
     "/v1/rerank": [{"json": RANK}, {"json": {"query": "w1", "texts": ["w2"]}}],
     "/v2/rerank": [{"json": RANK}, {"json": {"query": "w1", "texts": ["w2"]}}],

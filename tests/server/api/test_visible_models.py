@@ -27,6 +27,7 @@ ASKED: dict[tuple[str, str], Any] = {
     ("POST", "/v1/plan"): {},
     ("POST", "/v1/embeddings"): {"input": "w1"},
     ("POST", "/embeddings"): {"input": "w1"},
+    ("POST", "/v1/classify"): {"input": "w1", "labels": ["w2", "w3"]},
     ("POST", "/v1/similarity"): {"source": "w1", "texts": ["w2"]},
     ("POST", "/v1/rerank"): {"query": "w1", "documents": ["w2"]},
     ("POST", "/v2/rerank"): {"query": "w1", "documents": ["w2"]},

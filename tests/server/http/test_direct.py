@@ -19,6 +19,7 @@ SIMPLE = {
     "/v1/embeddings",
     "/embeddings",
     "/v1/similarity",
+    "/v1/classify",
     "/v1/rerank",
     "/v2/rerank",
     "/rerank",

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -9,11 +10,25 @@ from torch import Tensor
 
 from models.core import plan_cost
 from models.families.exits import Exits
+from server.app import create_app
+from server.settings import Settings
+from tests.search.offline.test_static_exit import write_pruned
 from tests.tiny_text import embed
 
 QUERY = "w1 w3 w5"
 DOCUMENTS = ["w1 w2", "w3", "w4 w5 w6 w7", "w8 w1 w9", "w10 w11 w12"]
 TEXTS = [QUERY, *DOCUMENTS]
+
+
+@pytest.fixture(scope="module")
+def spaced_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    """A client of a server whose model has cuts of one space."""
+    folder = tmp_path_factory.mktemp("spaced")
+    write_pruned(folder / "tiny")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "set_num_threads", lambda _: None)  # for other tests
+        with TestClient(create_app(Settings(models=folder, policy="fixed"))) as client:
+            yield client
 
 
 def cosines(model: Exits, depth: int) -> list[float]:
@@ -154,3 +169,64 @@ def test_errors_of_documents_have_our_own_form(text_client: TestClient, path: st
     answer = text_client.post(path, json={"query": "w1", "documents": [""]})
     assert answer.status_code == 422
     assert answer.json()["error"]["field"] == "documents[0]"
+
+
+def test_a_query_with_a_budget_of_its_own_has_a_subnet_of_its_own(
+    spaced_client: TestClient,
+) -> None:
+    body = {"query": "w1 w2", "documents": ["w3 w4", "w1", "w9 w8 w7"]}
+
+    def ask(**budgets: Any) -> dict[str, Any]:
+        answer = spaced_client.post("/v1/rerank", json={**body, **budgets})
+        assert answer.status_code == 200, answer.text
+        found: dict[str, Any] = answer.json()
+        return found
+
+    def vectors(texts: list[str], fraction: float) -> torch.Tensor:
+        asked = {"input": texts, "budget": {"fraction": fraction}}
+        answer = spaced_client.post("/v1/embeddings", json=asked).json()
+        return torch.tensor([one["embedding"] for one in answer["data"]])
+
+    whole, cut = ask(), ask(query_budget={"fraction": 0.5})
+    assert whole["receipt"]["query"] is None
+    assert cut["receipt"]["fraction"] == whole["receipt"]["fraction"] == 1.0
+    assert cut["receipt"]["query"]["fraction"] <= 0.5
+    assert cut["receipt"]["query"]["space"] == cut["receipt"]["space"]
+    assert cut["receipt"]["total_flops"] < whole["receipt"]["total_flops"]
+    expected = vectors(body["documents"], 1.0) @ vectors([body["query"]], 0.5)[0]
+    found = {one["index"]: one["relevance_score"] for one in cut["results"]}
+    torch.testing.assert_close(
+        torch.tensor([found[i] for i in range(3)]), expected, atol=1e-5, rtol=0
+    )
+    both = ask(budget={"fraction": 0.5}, query_budget={"fraction": 1.0})
+    assert both["receipt"]["fraction"] <= 0.5
+    assert both["receipt"]["query"]["fraction"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("more", "field"),
+    [
+        ({"query_budget": {"latency_ms": 5}}, "query_budget.latency_ms"),
+        ({"query_budget": {"fraction": 2}}, "query_budget.fraction"),
+        ({"query_budget": {"fraction": 0.5}, "cascade": {"depth": 1, "keep": 1}}, "query_budget"),
+    ],
+)
+def test_a_budget_of_the_query_that_makes_no_sense_is_refused_by_name(
+    spaced_client: TestClient, more: dict[str, Any], field: str
+) -> None:
+    body = {"query": "w1", "documents": ["w2", "w3"], **more}
+    answer = spaced_client.post("/v1/rerank", json=body)
+    assert answer.status_code == 422
+    assert answer.json()["error"]["field"] == field
+
+
+def test_where_no_subnets_share_a_space_the_query_cannot_be_cut(text_client: TestClient) -> None:
+    body = {
+        "query": "w1",
+        "documents": ["w2", "w3"],
+        "model": "tiny-text",
+        "query_budget": {"fraction": 0.3},
+    }
+    answer = text_client.post("/v1/rerank", json=body)
+    assert answer.status_code == 422
+    assert answer.json()["error"]["type"] == "infeasible_budget"

@@ -1,0 +1,126 @@
+"""Classes named by texts: those are nearest to an input whose vectors are.
+
+Vectors of labels are computed by the largest subnet that shares its space with the one that embeds
+the inputs, and kept: labels are few and asked for again and again.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from models.space import Subnet
+from models.vectors import space_choices
+from search.budget import Budget
+from server.admitted import Answer
+from server.inputs.sources import Passage
+from server.question import Question
+from server.served import Served
+from server.service import Service
+
+_ENTRY_BYTES = 500  # of keys and containers, measured roughly
+_Key: TypeAlias = tuple[Subnet, str | None, str]
+_Vectors: TypeAlias = "OrderedDict[_Key, Tensor]"
+
+
+@dataclass(frozen=True, slots=True)
+class Classification:
+    """Inputs and how near each label is.
+
+    Attributes:
+        answer: Of the inputs.
+        task: That gave the vectors.
+        cosines: Of each input with each label, shape [inputs, labels].
+        label_flops: Spent on labels; 0 where all were kept.
+        num_kept: Labels whose vectors were kept from before.
+    """
+
+    answer: Answer
+    task: str
+    cosines: Tensor
+    label_flops: int
+    num_kept: int
+
+
+class LabelVectors:
+    """Vectors of labels, those unused for longest given up first. For one event loop."""
+
+    def __init__(self, max_bytes: int) -> None:
+        """Keep at most so many bytes, of all models together."""
+        self._max_bytes = max_bytes
+        self._of: WeakKeyDictionary[object, _Vectors] = WeakKeyDictionary()
+
+    @property
+    def num_bytes(self) -> int:
+        """Of all that is kept."""
+        kept = [vector for own in self._of.values() for vector in own.values()]
+        return sum(vector.nbytes + _ENTRY_BYTES for vector in kept)
+
+    def get(self, served: Served, key: _Key) -> Tensor | None:
+        """Return what is kept."""
+        own = self._of.get(served.model)
+        if own is None or key not in own:
+            return None
+        own.move_to_end(key)
+        return own[key]
+
+    def put(self, served: Served, vectors: Mapping[_Key, Tensor]) -> None:
+        """Keep vectors, as far as there is room."""
+        own = self._of.setdefault(served.model, OrderedDict())
+        own.update(vectors)
+        while own and self.num_bytes > self._max_bytes:
+            own.popitem(last=False)
+
+
+async def classify(
+    service: Service,
+    kept: LabelVectors,
+    served: Served,
+    question: Question,
+    inputs: Sequence[Passage],
+    labels: Sequence[Passage],
+) -> Classification:
+    """Compare inputs with labels.
+
+    Args:
+        service: Answers.
+        kept: Vectors of labels; those that are missing are computed and kept.
+        served: A model of vectors of texts.
+        question: What is wanted of the inputs; its budget is not for labels.
+        inputs: Texts.
+        labels: Texts, each once.
+
+    Raises:
+        RheostatError: As `Service.infer`.
+    """
+    answer = await service.infer(served, question, served.named("text", inputs))
+    task = next(iter(answer.selection.scores))
+    subnet = label_subnet(served, answer.selection.subnet)
+    keys = [(subnet, one.prompt, str(one.content)) for one in labels]
+    found = {key: vector for key in keys if (vector := kept.get(served, key)) is not None}
+    num_kept, flops = len(found), 0
+    missing = {key: one for key, one in zip(keys, labels, strict=True) if key not in found}
+    if missing:
+        whole = replace(question, budget=Budget(), preferences=None, fixed=dict(subnet), side=None)
+        of_labels = await service.infer(served, whole, served.named("text", missing.values()))
+        flops = of_labels.flops
+        vectors = [outputs[task] for outputs in of_labels.outputs]
+        new = dict(zip(missing, vectors, strict=True))
+        kept.put(served, new)
+        found |= new
+    rows = torch.stack([outputs[task] for outputs in answer.outputs])
+    cosines = rows @ torch.stack([found[key] for key in keys]).T
+    return Classification(answer, task, cosines, flops, num_kept)
+
+
+def label_subnet(served: Served, subnet: Subnet) -> Subnet:
+    """Return the largest subnet whose vectors have the space and the size of another's."""
+    space = served.elastic.space
+    fixed = {axis.name: subnet[axis.name] for axis in space.axes if axis.kind == "output"}
+    return space.check({**space.largest, **space_choices(served.elastic, subnet), **fixed})
