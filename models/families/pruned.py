@@ -255,7 +255,8 @@ class Pruned(nn.Module):
             cost = Cost(own.macs(length), own.bytes(layer, bits))
         else:
             groups, units = _widths(self.config.forms[i][number], layer)
-            held = layer.bytes(groups, units, bits, **dict(own.named_children()))
+            maps: dict[str, Any] = dict(own.named_children())
+            held = layer.bytes(groups, units, bits, **maps)
             cost = Cost(layer.macs(groups, units, length), held)
         return step_of(bits, self.bits, ("layer", i, number), run, takes, cost)
 
