@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 from weakref import WeakKeyDictionary
 
@@ -26,7 +26,6 @@ from server.service import Service
 
 _ENTRY_BYTES = 500  # of keys and containers, measured roughly
 _Key: TypeAlias = tuple[Subnet, str | None, str]
-_Vectors: TypeAlias = "OrderedDict[_Key, Tensor]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,34 +47,51 @@ class Classification:
     num_kept: int
 
 
+@dataclass(eq=False, slots=True)
+class _Kept:
+    """Vectors of one model's labels, and their bytes."""
+
+    vectors: OrderedDict[_Key, Tensor] = field(default_factory=OrderedDict)
+    num_bytes: int = 0
+
+    def put(self, key: _Key, vector: Tensor) -> None:
+        self.drop(key)
+        self.vectors[key] = vector
+        self.num_bytes += vector.nbytes + _ENTRY_BYTES
+
+    def drop(self, key: _Key) -> None:
+        if (vector := self.vectors.pop(key, None)) is not None:
+            self.num_bytes -= vector.nbytes + _ENTRY_BYTES
+
+
 class LabelVectors:
     """Vectors of labels, those unused for longest given up first. For one event loop."""
 
     def __init__(self, max_bytes: int) -> None:
         """Keep at most so many bytes, of all models together."""
         self._max_bytes = max_bytes
-        self._of: WeakKeyDictionary[object, _Vectors] = WeakKeyDictionary()
+        self._of: WeakKeyDictionary[object, _Kept] = WeakKeyDictionary()
 
     @property
     def num_bytes(self) -> int:
         """Of all that is kept."""
-        kept = [vector for own in self._of.values() for vector in own.values()]
-        return sum(vector.nbytes + _ENTRY_BYTES for vector in kept)
+        return sum(own.num_bytes for own in self._of.values())
 
     def get(self, served: Served, key: _Key) -> Tensor | None:
         """Return what is kept."""
         own = self._of.get(served.model)
-        if own is None or key not in own:
+        if own is None or key not in own.vectors:
             return None
-        own.move_to_end(key)
-        return own[key]
+        own.vectors.move_to_end(key)
+        return own.vectors[key]
 
     def put(self, served: Served, vectors: Mapping[_Key, Tensor]) -> None:
         """Keep vectors, as far as there is room."""
-        own = self._of.setdefault(served.model, OrderedDict())
-        own.update(vectors)
-        while own and self.num_bytes > self._max_bytes:
-            own.popitem(last=False)
+        own = self._of.setdefault(served.model, _Kept())
+        for key, vector in vectors.items():
+            own.put(key, vector)
+        while own.vectors and self.num_bytes > self._max_bytes:
+            own.drop(next(iter(own.vectors)))
 
 
 async def classify(

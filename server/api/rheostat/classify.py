@@ -22,6 +22,7 @@ from server.inputs.sources import Passage
 from server.service import Service
 
 PATH = "/v1/classify"
+_MAX_PAIRS = 32_768  # of an input and a label: all of them are compared, and most are answered
 _STATUSES = (404, 413, 415, 422, 429, 504)
 
 
@@ -47,7 +48,8 @@ class ClassifyBody(RequestBody):
     )
     input: Texts
     labels: Annotated[list[Text], Field(min_length=2, fail_fast=True)] = Field(
-        description="Texts that name or describe the classes, each once. Their vectors are kept."
+        description="Texts that name or describe the classes, each once. Their vectors are kept. "
+        f"Inputs times labels are at most {_MAX_PAIRS}."
     )
     top_k: int | None = Field(
         default=None, gt=0, strict=True, description="Return only so many labels; default: all."
@@ -117,6 +119,7 @@ def routes(service: Service, max_texts: int, max_label_bytes: int) -> APIRouter:
             tally.model = served.name
             inputs = passages("input", body.input, max_texts, body.prompt, body.truncate)
             labels = _labels(body, max_texts)
+            _check_pairs(len(inputs), len(labels))
             question = options_of(request).question(
                 caller,
                 body.budget,
@@ -153,6 +156,15 @@ def _labels(body: ClassifyBody, max_texts: int) -> list[Passage]:
         Passage(f"labels[{i}]", label, body.label_prompt, body.truncate)
         for i, label in enumerate(body.labels)
     ]
+
+
+def _check_pairs(num_inputs: int, num_labels: int) -> None:
+    if num_inputs * num_labels > _MAX_PAIRS:
+        raise InvalidRequestError(
+            f"labels: {num_labels} of them for each of {num_inputs} inputs are "
+            f"{num_inputs * num_labels} pairs; at most {_MAX_PAIRS} are allowed in one request",
+            "labels",
+        )
 
 
 def _data(body: ClassifyBody, found: Classification) -> list[dict[str, object]]:

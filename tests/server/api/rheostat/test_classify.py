@@ -108,6 +108,17 @@ def test_what_makes_no_sense_is_refused_by_name(
     assert answer.json()["error"]["field"] == field
 
 
+def test_more_pairs_than_one_request_may_have_are_refused_before_anything_is_run(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.api.rheostat.classify._MAX_PAIRS", 9)
+    ask(client, input=["w1", "w2", "w3"])
+    body = {"input": ["w1", "w2", "w3", "w4"], "labels": LABELS}
+    error = client.post("/v1/classify", json=body).json()["error"]
+    assert error["field"] == "labels"
+    assert "3 of them for each of 4 inputs are 12 pairs; at most 9" in error["message"]
+
+
 def test_a_model_without_vectors_is_refused(all_settings: Settings) -> None:
     with TestClient(create_app(all_settings)) as client:
         answer = client.post(
