@@ -111,6 +111,8 @@ def test_a_request_has_waited_since_it_was_read_while_others_were_answered(addre
     with ExitStack() as stack:
         clients = [stack.enter_context(connected(address)) for _ in range(6)]
         for client in clients:
+            assert ask(client) == b"abcd"  # so that the server has all of them
+        for client in clients:
             client.sendall(head(0, "/waited"))
         waited = sorted(float(answered(client)) for client in clients)
     # The first was read alone, the others together while it was answered.
