@@ -25,11 +25,17 @@ from tests.tiny_text import write_text_checkpoint
 @pytest.fixture(scope="module")
 def texts() -> list[str]:
     rng = Random(1)
-    return list(dict.fromkeys(document(rng) for _ in range(900)))
+    return list(dict.fromkeys(document(rng) for _ in range(300)))
+
+
+@pytest.fixture(autouse=True)
+def held_out(monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr("search.offline.cut_training.HELD_OUT", 60)
+    return 60
 
 
 def test_trained_cuts_agree_more_with_the_whole_and_are_served(
-    texts: list[str], tmp_path: Path
+    texts: list[str], held_out: int, tmp_path: Path
 ) -> None:
     source, still, out = (tmp_path / name for name in ("source", "still", "out"))
     write_pruned(source)
@@ -37,14 +43,14 @@ def test_trained_cuts_agree_more_with_the_whole_and_are_served(
     before = train_cuts_of(source, texts, still, CutsRecipe(steps=1, learning_rate=0.0))
     (tmp_path / "texts.txt").write_text("\n".join(texts))
     options = ["--texts", str(tmp_path / "texts.txt"), "--out", str(out)]
-    options += ["--steps", "150", "--batch-size", "16", "--learning-rate", "0.01"]
+    options += ["--steps", "80", "--batch-size", "16", "--learning-rate", "0.02"]
     done = CliRunner().invoke(cli, ["train", "cuts", str(source), *options])
     assert done.exit_code == 0, done.output
     record = json.loads((out / RECORD).read_text())
-    assert record["texts"] == {"taught": len(texts) - 400, "held out": 400}
+    assert record["texts"] == {"taught": len(texts) - held_out, "held out": held_out}
     for keep, one in before.items():
         value, n, _ = record["agreement"][str(keep)].values()
-        assert n == one.n == 400
+        assert n == one.n == held_out
         if keep == 1:
             assert value == pytest.approx(1, abs=1e-3)
         else:
@@ -73,5 +79,5 @@ def test_texts_for_no_batch_beside_the_held_out_are_refused(
     texts: list[str], tmp_path: Path
 ) -> None:
     write_pruned(tmp_path / "source")
-    with pytest.raises(ValueError, match="463 texts; needed are 464 or more, of which 400"):
-        train_cuts_of(tmp_path / "source", texts[:463], tmp_path / "out", CutsRecipe())
+    with pytest.raises(ValueError, match="123 texts; needed are 124 or more, of which 60"):
+        train_cuts_of(tmp_path / "source", texts[:123], tmp_path / "out", CutsRecipe())
