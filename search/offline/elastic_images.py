@@ -44,7 +44,7 @@ from search.quality.table import FloatArray
 
 _MOST_IMAGES, _MAX_BYTES = 4096, 2**31  # that are fitted on; of the whole network's sums there
 _HALF, _NONE = 0.5, 0.1  # names of what a probe keeps of a group
-_RANKING_PART, _PROBING_PART = 0.25, 0.45  # of the time: no further ranking, or probe, after it
+_RANKING_PART, _PROBING_PART = 0.2, 0.4  # of the time: no further ranking, or probe, after it
 _SPREAD = 0.5  # of the logarithms of weights
 _LEAST = 1e-4  # damage of a probe
 
@@ -108,7 +108,11 @@ class ImageRun:
         self._backend = TorchBackend()
         self._parts: dict[str, float] = {}
         report("reading images")
-        self._few = self._read(afforded(base, material.fit, options, clock))
+        count, began = afforded(base, material.fit, options, clock), clock()
+        self._few = self._read(count)
+        # Of an image, until it can be fitted to.
+        self._reading = (clock() - began) / sum(map(len, self._few))
+        self._observing = 0.0
 
     def run(self) -> FoundChannels:
         """Rank, probe, search and fit."""
@@ -159,8 +163,9 @@ class ImageRun:
             even = [1.0] * len(self._groups)
             sizes = sizes or allocate(self._costs, self._groups, losses, even, RANKED_KEEP)
             model = ranked(self._base, self._groups, worth)
-            cut = with_cuts(model, KEEP, self._groups, {})
+            cut, began = with_cuts(model, KEEP, self._groups, {}), self._clock()
             one = _Ranked(model, losses, observe(model, cut, self._few))
+            self._observing = (self._clock() - began) / one.observed.rows
             cuts = {RANKED_KEEP: sizes}
             (found[ranking],) = self._scored(self._cut(one, cuts), cuts, self._material.choose)
             if best is None or found[ranking] > found[best[1]]:
@@ -240,9 +245,8 @@ class ImageRun:
         began = self._clock()
         made = self._cut(best, sizes)
         few = best.observed.rows
-        speed = few / max(1e-9, self._clock() - began)
-        # Reading and observing an image take about what fitting the cuts does.
-        most = int((self._seconds - self._spent()) * speed / (2 * MARGIN))
+        of_image = self._reading + self._observing + (self._clock() - began) / few
+        most = int((self._seconds - self._spent()) / (MARGIN * max(1e-9, of_image)))
         most = min(most, _MOST_IMAGES, int(_MAX_BYTES / best.observed.bytes_per_image))
         if most <= few or few >= len(self._material.fit):
             return made, few

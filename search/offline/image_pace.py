@@ -16,7 +16,7 @@ from search.quality.items import Batches, Item
 from search.quality.table import FloatArray
 
 RANKED_KEEP = 0.6  # where rankings are compared
-LAST_PART, _CHOOSING_PART = 0.35, 0.3  # of the time: fitting at last; running cuts on what chooses
+LAST_PART, _CHOOSING_PART = 0.45, 0.25  # of the time: the last fit; running cuts on what chooses
 _ROUNDS = 2  # cuts of every budget that shall be tried
 _LEAST, _MOST = 32, 256  # images that trials are fitted on
 _FITTING = 2.0  # fitting a cut, in passes of it
