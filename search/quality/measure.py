@@ -66,13 +66,7 @@ def measure(
         sizes = (1 if axis.name in within else len(axis.values) for axis in axes)
         gains[task_name] = found.reshape(len(truth), *sizes)
         report()
-    accuracies = {name: own for name, own in gains.items() if not model.tasks[name].lower_is_better}
-    expected: dict[str, FloatArray] = {}
-    if accuracies:
-        means = {name: own.mean(axis=0) for name, own in accuracies.items()}
-        expected = with_largest(means, smooth(accuracies))
-    for name in gains.keys() - accuracies.keys():  # each error has a unit of its own
-        expected |= smooth({name: gains[name]})
+    expected = _expected(model, gains)
     return with_errors(
         Table(
             rows,
@@ -85,6 +79,18 @@ def measure(
             },
         )
     )
+
+
+def _expected(model: Elastic, gains: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
+    """Return the expected scores of each task, from what each input adds to them."""
+    accuracies = {name: own for name, own in gains.items() if not model.tasks[name].lower_is_better}
+    expected: dict[str, FloatArray] = {}
+    if accuracies:
+        means = {name: own.mean(axis=0) for name, own in accuracies.items()}
+        expected = with_largest(means, smooth(accuracies))
+    for name in gains.keys() - accuracies.keys():  # each error has a unit of its own
+        expected |= smooth({name: gains[name]})
+    return expected
 
 
 def _alike(task: Task, found: Tensor, whole: Tensor) -> float:
