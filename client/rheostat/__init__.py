@@ -38,6 +38,7 @@ from rheostat.errors import (
     UnknownModelError,
 )
 from rheostat.model_answers import (
+    AuditEntry,
     AxisEntry,
     CostEntry,
     FrontEntry,
@@ -56,6 +57,7 @@ __all__ = [
     "APIError",
     "AsyncClient",
     "AuthenticationError",
+    "AuditEntry",
     "AxisEntry",
     "Budget",
     "Cascade",
