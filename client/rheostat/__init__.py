@@ -56,8 +56,8 @@ from rheostat.version import __version__
 __all__ = [
     "APIError",
     "AsyncClient",
-    "AuthenticationError",
     "AuditEntry",
+    "AuthenticationError",
     "AxisEntry",
     "Budget",
     "Cascade",
