@@ -269,6 +269,8 @@ def _scores(
     """Return one task's scores by row and column, as the objects that answers hand on."""
     cells = table.cells[task]
     arrays = (cells.value, cells.expected, table.retention(task), cells.n, cells.stderr)
-    arrays = (*arrays, cells.measured, _errors(table, task))
-    lists = (array[rows][:, columns].tolist() for array in arrays)
+    lists = (
+        array[rows][:, columns].tolist()
+        for array in (*arrays, cells.measured, _errors(table, task))
+    )
     return [tuple(map(Score, *row)) for row in zip(*lists, strict=True)]

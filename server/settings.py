@@ -163,7 +163,7 @@ class Settings(BaseSettings):
         description="What kept vectors of labels of /v1/classify may hold.",
     )
     quality_confidence: float = Field(
-        default=0.5,
+        default=0.9,
         ge=0.5,
         lt=1,
         allow_inf_nan=False,

@@ -38,6 +38,7 @@ from rheostat.errors import (
     UnknownModelError,
 )
 from rheostat.model_answers import (
+    AuditEntry,
     AxisEntry,
     CostEntry,
     FrontEntry,
@@ -55,6 +56,7 @@ from rheostat.version import __version__
 __all__ = [
     "APIError",
     "AsyncClient",
+    "AuditEntry",
     "AuthenticationError",
     "AxisEntry",
     "Budget",

@@ -50,6 +50,7 @@ class TaskReceipt:
         score: Of this subnet, as measured.
         expected: The score with its noise smoothed out, which the search counts on.
         retention: Expected score over that of the largest subnet.
+        retention_stderr: Standard error of the retention; 0 where it is not known.
         n: Inputs it was measured on.
         stderr: Standard error of the score.
         measured: False if it was predicted from other subnets.
@@ -59,6 +60,7 @@ class TaskReceipt:
     score: float
     expected: float
     retention: float
+    retention_stderr: float
     n: int
     stderr: float
     measured: bool
@@ -99,6 +101,8 @@ class PlanReceipt:
         bytes: Of the weights that the subnet computes with.
         fraction: Of the MACs of the largest subnet for these tasks.
         quality: Preference-weighted mean of the tasks' retention.
+        quality_stderr: Its standard error; 0 where it is not known.
+        floor: What ``min_quality`` is compared with: the quality, less what is in doubt.
         gap: Bound on what was lost to the optimum; 0 is proven optimal.
         preferences: As used, summing to 1.
         predicted_run_ms: For running the inputs together, without waiting; None if not known.
@@ -114,6 +118,8 @@ class PlanReceipt:
     bytes: int
     fraction: float
     quality: float
+    quality_stderr: float
+    floor: float
     gap: float
     preferences: dict[str, float]
     predicted_run_ms: float | None
@@ -208,6 +214,7 @@ class RankingReceipt(PlanReceipt):
     Attributes:
         total_flops: For all texts, the query included.
         num_tokens: Read, special tokens included.
+        query: Of the query's own subnet; None if it has that of the documents.
         deepened: Documents that went on to the chosen depth.
         slimmed: Whether a better subnet would have run if nobody waited.
         milliseconds: Where the time went.
@@ -215,6 +222,7 @@ class RankingReceipt(PlanReceipt):
 
     total_flops: int
     num_tokens: int
+    query: PlanReceipt | None
     deepened: list[int]
     slimmed: bool
     milliseconds: Milliseconds

@@ -166,6 +166,30 @@ class CostEntry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AuditEntry:
+    """What was seen of a subnet when answers were compared with the whole model's.
+
+    Attributes:
+        samples: Requests compared.
+        agreement: Lately: cosine with the whole model's vector, share of equal classes, or rank
+            correlation of scores.
+        agreement_low: Lower confidence bound.
+        agreement_high: Upper confidence bound.
+        expected: The same on the table's data; None where the table does not have it.
+        rank_agreement: Of lists; None if there was none.
+        kept: Part of the quality that is left by the lower bound; None without ``expected``.
+    """
+
+    samples: int
+    agreement: float
+    agreement_low: float
+    agreement_high: float
+    expected: float | None
+    rank_agreement: float | None
+    kept: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FrontEntry(CostEntry):
     """A subnet that no other beats in both cost and quality.
 
@@ -174,12 +198,14 @@ class FrontEntry(CostEntry):
         quality: Mean of the tasks' retention.
         subnet: The value on each axis.
         space: Vectors may be compared where this id is equal; None where the answer is no vector.
+        audit: What audits saw; None where nothing was compared.
     """
 
     fraction: float
     quality: float
     subnet: dict[str, Value]
     space: str | None
+    audit: AuditEntry | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -48,12 +48,12 @@ class Cells:
         n: Inputs each was measured on.
         stderr: Standard errors of the values.
         measured: False where a value was predicted from other cells.
-        smoothed: Expected scores (`search.quality.expect`); None where there are none.
+        smoothed: Expected scores (`search.quality.smooth`); None where there are none.
         lower_is_better: Whether scores are errors.
         agreement: How far answers agree with those of the largest subnet whose answers have the
             same size, on the data of the values, 0..1 (`search.quality.alike`); NaN where that is
             not known, None if it is of no cell.
-        error: Standard errors of the retentions (`search.quality.expect`); NaN where they are not
+        error: Standard errors of the retentions (`search.quality.errors`); NaN where they are not
             known, None if they are of no cell.
     """
 

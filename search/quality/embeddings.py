@@ -17,6 +17,7 @@ from models.elastic import Elastic
 from models.space import Subnet
 from models.train.texts import Retrieval, ScoredPair
 from models.variants import build, choices_of
+from search.quality.errors import with_errors
 from search.quality.items import Batches, Item
 from search.quality.table import Cells, FloatArray, Table, given_axes
 
@@ -265,4 +266,5 @@ def table_of(
             lower_is_better=model.tasks[task].lower_is_better,
             agreement=np.array([agreed[task]]).T if agreed else None,
         )
-    return Table(tuple(subnets), cells, given_axes(model.space.axes))
+    table = Table(tuple(subnets), cells, given_axes(model.space.axes))
+    return with_errors(table) if agreed else table

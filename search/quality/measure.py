@@ -13,7 +13,8 @@ from models.elastic import Elastic
 from models.space import Subnet, Value
 from models.tasks import Task
 from search.quality.alike import agreement
-from search.quality.smooth import smooth
+from search.quality.errors import with_errors
+from search.quality.smooth import smooth, with_largest
 from search.quality.table import Cells, FloatArray, Table
 
 _TINY = 1e-12
@@ -65,20 +66,31 @@ def measure(
         sizes = (1 if axis.name in within else len(axis.values) for axis in axes)
         gains[task_name] = found.reshape(len(truth), *sizes)
         report()
+    expected = _expected(model, gains)
+    return with_errors(
+        Table(
+            rows,
+            {
+                name: replace(
+                    _cells(task, tuple(model.space.select({name})), gains[name], expected[name]),
+                    agreement=agreed.get(name),
+                )
+                for name, task in model.tasks.items()
+            },
+        )
+    )
+
+
+def _expected(model: Elastic, gains: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
+    """Return the expected scores of each task, from what each input adds to them."""
     accuracies = {name: own for name, own in gains.items() if not model.tasks[name].lower_is_better}
-    expected = smooth(accuracies) if accuracies else {}
+    expected: dict[str, FloatArray] = {}
+    if accuracies:
+        means = {name: own.mean(axis=0) for name, own in accuracies.items()}
+        expected = with_largest(means, smooth(accuracies))
     for name in gains.keys() - accuracies.keys():  # each error has a unit of its own
         expected |= smooth({name: gains[name]})
-    return Table(
-        rows,
-        {
-            name: replace(
-                _cells(task, tuple(model.space.select({name})), gains[name], expected[name]),
-                agreement=agreed.get(name),
-            )
-            for name, task in model.tasks.items()
-        },
-    )
+    return expected
 
 
 def _alike(task: Task, found: Tensor, whole: Tensor) -> float:

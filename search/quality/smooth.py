@@ -27,6 +27,7 @@ from search.quality.table import FloatArray
 
 Effects = dict[str, list[FloatArray]]  # per task and axis: of each value, shape [values]
 NUM_SPLITS = 8
+_TINY = 1e-12
 
 
 def smooth(
@@ -58,6 +59,31 @@ def smooth(
         share = _of_all_inputs(_share(cells))
         expected[task] = score + share * (fitted[task] - score)
     return expected
+
+
+def with_largest(
+    scores: Mapping[str, FloatArray], expected: Mapping[str, FloatArray]
+) -> dict[str, FloatArray]:
+    """Return expected scores in which the largest subnet's are as measured.
+
+    It is compared with all others and picked by nobody, so it is not the luckiest of many. A sum of
+    effects pulls it down, as what the widest values add together is more than they add alone; what
+    others keep of it is then told too high. How much it lies above its fit is taken from all tasks
+    together: that of one is mostly luck.
+
+    Args:
+        scores: As measured, by task; the largest subnet's last.
+        expected: From `smooth`; of scores of which more is better.
+    """
+    measured = sum(float(score.flat[-1]) for score in scores.values())
+    fitted = sum(float(expected[task].flat[-1]) for task in scores)
+    found = {}
+    for task, score in scores.items():
+        largest = float(score.flat[-1])
+        kept = expected[task] * (fitted / measured) / max(float(expected[task].flat[-1]), _TINY)
+        found[task] = kept * largest
+        found[task].flat[-1] = largest
+    return found
 
 
 def rising(values: Sequence[float]) -> list[float]:

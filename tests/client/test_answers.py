@@ -12,7 +12,7 @@ from pydantic import BaseModel
 import models.space
 import rheostat
 from rheostat import answers, model_answers
-from server.api.rheostat import models_schema, schema, text_schema
+from server.api.rheostat import models_schema, ranking_schema, schema, text_schema
 
 
 def shape(kind: Any) -> Any:
@@ -38,8 +38,8 @@ PAIRS = [
     (rheostat.Cascade, text_schema.CascadeBody),
     (rheostat.Receipt, schema.Receipt),
     (answers.PlanAnswer, schema.PlanAnswer),
-    (rheostat.SimilarityAnswer, text_schema.SimilarityAnswer),
-    (rheostat.RerankAnswer, text_schema.RerankAnswer),
+    (rheostat.SimilarityAnswer, ranking_schema.SimilarityAnswer),
+    (rheostat.RerankAnswer, ranking_schema.RerankAnswer),
     (rheostat.ModelEntry, models_schema.ModelEntry),
     (rheostat.ModelDetail, models_schema.ModelDetail),
 ]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from search.quality.smooth import rising, smooth
+from search.quality.smooth import rising, smooth, with_largest
 from search.quality.table import FloatArray
 
 AXES = (4, 4, 4, 3)
@@ -110,3 +110,20 @@ def test_one_seed_gives_one_answer() -> None:
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_hardly_any_inputs_are_no_error(n: int) -> None:
     assert (smooth({"fish": np.ones((n, 2, 2), dtype=np.bool_)})["fish"] == 1).all()
+
+
+def test_the_largest_subnet_stays_where_it_was_measured_and_nothing_is_told_too_high() -> None:
+    """What the widest values add together is more than they add alone."""
+    rng, tasks, inputs = np.random.default_rng(0), 20, 4000
+    truth = np.array([[0.50, 0.52], [0.52, 0.62]])
+    outcomes = {f"t{t}": rng.random((inputs, 2, 2)) < truth for t in range(tasks)}
+    scores = {task: own.mean(axis=0) for task, own in outcomes.items()}
+    plain = smooth(outcomes)
+    found = with_largest(scores, plain)
+    for task, score in scores.items():
+        assert found[task][-1, -1] == score[-1, -1]
+    before, after = (
+        np.mean([own / own[-1, -1] for own in one.values()], axis=0) for one in (plain, found)
+    )
+    kept = truth / truth[-1, -1]
+    assert abs(after - kept).max() < 0.5 * abs(before - kept).max() + 0.003
