@@ -119,6 +119,13 @@ def _measured(out: Path, material: Material, found: Found) -> list[Point]:
     backend.prepare(stored)
     subnets = list(stored.space)
     measured, agreed = scores_and_agreement(stored, backend, material.report, subnets)
+    whole = measured[-1]
+    if whole.value <= 0:
+        raise ValueError(
+            f"the whole model has {material.metric} {whole.value:.3f} on the {whole.n} examples "
+            "that are reported, so what a cut keeps of it cannot be said; more examples, or more "
+            "minutes to run them, are needed, or data that the model was made for"
+        )
     table = table_of(stored, subnets, {material.task: measured}, {material.task: agreed})
     table.save(out / TABLE, stored.space)
     checkpoint.cover(out, TABLE)

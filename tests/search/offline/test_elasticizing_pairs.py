@@ -75,6 +75,25 @@ def test_a_cross_encoder_becomes_elastic_and_ranks_within_a_budget(
     assert all(0 <= one["relevance_score"] <= 1 for one in half["results"])
 
 
+def test_ratings_that_contradict_the_model_are_told_from_a_cut_that_keeps_nothing(
+    source: Path, pairs: Path, tmp_path: Path
+) -> None:
+    head, *rows = pairs.read_text().splitlines()
+    turned = []
+    for row in rows:
+        first, second, score = row.split("\t")
+        turned.append(f"{first}\t{second}\t{-float(score)}")
+    path = tmp_path / "turned.tsv"
+    path.write_text("\n".join([head, *turned]) + "\n")
+    arguments = ["elasticize", str(source), "--data", str(path), "--out", str(tmp_path / "out")]
+    arguments += ["--minutes", "0.03", "--keep", "0.8", "--rankings", "contribution"]
+    result = CliRunner().invoke(cli, arguments)
+    assert result.exit_code == 2
+    told = " ".join(result.output.split())
+    assert "the whole model has spearman -0.9" in told
+    assert "what a cut keeps of it cannot be said" in told
+
+
 def test_pairs_of_a_cross_encoder_are_items_of_their_own(source: Path, pairs: Path) -> None:
     model = read_any(source, "tiny", pair=True)
     rows = [("w1 w2", "w3"), ("w4", "w5 w6 w7"), ("w8", "w9")]
