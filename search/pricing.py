@@ -75,6 +75,13 @@ class Prices:
         """Every row in MACs."""
         return View(self.whole, self.whole.macs(self.basis))
 
+    @cached_property
+    def as_loaded(self) -> View:
+        """The rows of the weights that the model is loaded with, in MACs."""
+        is_loaded = np.array([values == self.whole.loaded for values in self.whole.loads])
+        part = self.whole.part(np.flatnonzero(is_loaded[self.whole.load]))
+        return View(part, part.macs(self.basis))
+
     def has_any(self, resident: Resident) -> bool:
         """Return whether the weights of any row are built."""
         return bool(self.whole.allowed(resident).any())
@@ -87,9 +94,10 @@ class Prices:
     def rows_by_macs(self, budget: Budget, terms: Terms) -> View:
         """Return the rows that can be the answer when MACs are limited."""
         is_loaded_there = terms.resident is None or self.whole.loaded in terms.resident
+        if not is_loaded_there or budget.bytes is not None:
+            return self.every_row
         # A row that another beats in what is expected may be the safer one.
-        is_lean = is_loaded_there and budget.bytes is None and terms.floors is None
-        return self.by_macs if is_lean else self.every_row
+        return self.by_macs if terms.floors is None else self.as_loaded
 
     def allowed(
         self, view: View, request: Request, budget: Budget, terms: Terms
