@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -174,7 +174,7 @@ def test_errors_of_documents_have_our_own_form(text_client: TestClient, path: st
 def test_a_query_with_a_budget_of_its_own_has_a_subnet_of_its_own(
     spaced_client: TestClient,
 ) -> None:
-    body = {"query": "w1 w2", "documents": ["w3 w4", "w1", "w9 w8 w7"]}
+    body: dict[str, Any] = {"query": "w1 w2", "documents": ["w3 w4", "w1", "w9 w8 w7"]}
 
     def ask(**budgets: Any) -> dict[str, Any]:
         answer = spaced_client.post("/v1/rerank", json={**body, **budgets})
@@ -182,8 +182,8 @@ def test_a_query_with_a_budget_of_its_own_has_a_subnet_of_its_own(
         found: dict[str, Any] = answer.json()
         return found
 
-    def vectors(texts: list[str], fraction: float) -> torch.Tensor:
-        asked = {"input": texts, "budget": {"fraction": fraction}}
+    def vectors(texts: Sequence[str], fraction: float) -> torch.Tensor:
+        asked = {"input": list(texts), "budget": {"fraction": fraction}}
         answer = spaced_client.post("/v1/embeddings", json=asked).json()
         return torch.tensor([one["embedding"] for one in answer["data"]])
 
