@@ -101,6 +101,7 @@ def main() -> None:
     options.add_argument("--to", help="data sets after the change, separated by commas; all")
     options.add_argument("--model", type=Path, default=report.ZOO_TEXT, metavar="DIR")
     chosen = options.parse_args()
+    evaluations: dict[str, Evaluation] = {}
     try:
         evaluations = domains_of(data_folder(), 60 if chosen.quick else None)
         named = [_FIRST, *(chosen.to or ",".join(evaluations)).split(",")]

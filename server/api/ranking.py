@@ -13,7 +13,7 @@ from search.quality.sides import Side
 from server.api.answer import milliseconds, plan_receipt, receipt_headers, unless_gone
 from server.api.options import options_of
 from server.api.rheostat.ranking_schema import RankingReceipt
-from server.api.rheostat.schema import BudgetBody, Milliseconds
+from server.api.rheostat.schema import BudgetBody, Milliseconds, PlanReceipt
 from server.api.rheostat.text_schema import Preferences
 from server.clients.caller import caller_of
 from server.inputs.sources import Passage
@@ -131,7 +131,7 @@ def _receipt(served: Served, ranking: Ranking) -> RankingReceipt:
         **plan_receipt(served, ranking.choice.selection),
         total_flops=2 * ranking.macs,
         num_tokens=ranking.num_tokens,
-        query=None if ranking.query is None else plan_receipt(served, ranking.query),
+        query=None if ranking.query is None else PlanReceipt(**plan_receipt(served, ranking.query)),
         deepened=ranking.deepened,
         slimmed=ranking.choice.is_slimmed,
         milliseconds=Milliseconds(**milliseconds(ranking.seconds, ranking.choice)),

@@ -317,6 +317,7 @@ def test_a_drift_raises_what_a_promised_quality_takes_and_bounds_the_rest(model:
         audit.add(model, [AgreementSample(0, 0.5, 0.75)])
     floors = audit.floors(model)
     assert floors is not None
+    assert floors.kept is not None
     (kept,) = floors.kept.values()
     assert kept[-1, 0] == pytest.approx(1.0)
     assert (kept <= 1).all()
@@ -345,6 +346,7 @@ def test_a_model_without_expectations_is_shown_and_changes_nothing(
     assert audit.points(bare)[0].kept is None
     floors = audit.floors(bare)
     assert floors is not None
+    assert floors.kept is not None
     assert all((kept == 1).all() for kept in floors.kept.values())
 
 

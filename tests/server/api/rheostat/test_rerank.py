@@ -174,7 +174,8 @@ def test_errors_of_documents_have_our_own_form(text_client: TestClient, path: st
 def test_a_query_with_a_budget_of_its_own_has_a_subnet_of_its_own(
     spaced_client: TestClient,
 ) -> None:
-    body = {"query": "w1 w2", "documents": ["w3 w4", "w1", "w9 w8 w7"]}
+    query, documents = "w1 w2", ["w3 w4", "w1", "w9 w8 w7"]
+    body = {"query": query, "documents": documents}
 
     def ask(**budgets: Any) -> dict[str, Any]:
         answer = spaced_client.post("/v1/rerank", json={**body, **budgets})
@@ -193,7 +194,7 @@ def test_a_query_with_a_budget_of_its_own_has_a_subnet_of_its_own(
     assert cut["receipt"]["query"]["fraction"] <= 0.5
     assert cut["receipt"]["query"]["space"] == cut["receipt"]["space"]
     assert cut["receipt"]["total_flops"] < whole["receipt"]["total_flops"]
-    expected = vectors(body["documents"], 1.0) @ vectors([body["query"]], 0.5)[0]
+    expected = vectors(documents, 1.0) @ vectors([query], 0.5)[0]
     found = {one["index"]: one["relevance_score"] for one in cut["results"]}
     torch.testing.assert_close(
         torch.tensor([found[i] for i in range(3)]), expected, atol=1e-5, rtol=0
