@@ -40,13 +40,7 @@ _KEPT = 0.5, 2.0  # told by true, at least and at most
 
 
 class Effort(NamedTuple):
-    """How much to ask.
-
-    Attributes:
-        seconds: Of each part.
-        bulk_texts: In each bulk request.
-        returning: Bulk requests, when refused.
-    """
+    """Seconds of each part, texts in each bulk request, bulk requests that come when refused."""
 
     seconds: float
     bulk_texts: int
@@ -137,9 +131,8 @@ def main() -> None:
             alone, beside, batch_s, bulk_per_s = asyncio.run(
                 load.beside(chosen.bulk_requests, effort.seconds)
             )
-            returning, returning_per_s = asyncio.run(
-                load.returning(effort.returning, effort.seconds)
-            )
+            back = load.returning(effort.returning, effort.seconds)
+            returning, returning_per_s = asyncio.run(back)
     _show(alone, beside, batch_s, returning, returning_per_s / bulk_per_s)
     figures = {
         "batch_ms": 1000 * batch_s,

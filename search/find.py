@@ -47,7 +47,7 @@ class Selection:
         quality: Preference-weighted mean of the tasks' retention, which is that of the expected
             scores.
         error: Standard error of the quality; 0 where the table does not say.
-        floor: What of it is kept without a doubt: what ``min_quality`` goes by.
+        floor: What of it is kept without a doubt, where ``min_quality`` went by that; else None.
         gap: No feasible subnet has a quality above ``quality + gap``; where ``min_quality`` was
             set, none has a fraction below ``fraction - gap``. 0 means proven optimal. With a
             price, of quality less the price of the compute.
@@ -67,7 +67,7 @@ class Selection:
     seconds: float | None = None
     shared_seconds: float | None = None
     error: float = 0.0
-    floor: float = 0.0
+    floor: float | None = None
 
 
 class NotResidentError(InfeasibleBudgetError):

@@ -137,10 +137,10 @@ class Prices:
         errors = chosen.grid.error[chosen.solution.row][chosen.solution.columns, request.tasks]
         return float(np.sqrt((request.weights**2 * errors**2).sum()))
 
-    def floor(self, request: Request, chosen: Chosen, terms: Terms) -> float:
-        """Return the weighted floors; the weighted retention where there are none."""
+    def floor(self, request: Request, chosen: Chosen, terms: Terms) -> float | None:
+        """Return the weighted floors; None where there are none."""
         if terms.floors is None:
-            return self.quality(request, chosen)
+            return None
         floors = terms.floors.of(chosen.grid, request.weights)[chosen.solution.row]
         return float(request.weights @ floors[chosen.solution.columns, request.tasks])
 

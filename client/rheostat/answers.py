@@ -102,7 +102,8 @@ class PlanReceipt:
         fraction: Of the MACs of the largest subnet for these tasks.
         quality: Preference-weighted mean of the tasks' retention.
         quality_stderr: Its standard error; 0 where it is not known.
-        floor: What ``min_quality`` is compared with: the quality, less what is in doubt.
+        floor: What ``min_quality`` was compared with: the quality, less what is in doubt; None
+            where the request named none.
         gap: Bound on what was lost to the optimum; 0 is proven optimal.
         preferences: As used, summing to 1.
         predicted_run_ms: For running the inputs together, without waiting; None if not known.
@@ -119,7 +120,7 @@ class PlanReceipt:
     fraction: float
     quality: float
     quality_stderr: float
-    floor: float
+    floor: float | None
     gap: float
     preferences: dict[str, float]
     predicted_run_ms: float | None

@@ -25,9 +25,9 @@ from search.offline.rewriting import with_config
 from search.offline.training import RECORD, RUN, training_log
 from search.offline.whole import answers_of
 from search.quality.agreement import AgreementQuality
-from search.quality.alike import scores_and_agreement
 from search.quality.embeddings import Measured, table_of
 from search.quality.table import TABLE
+from search.quality.whole_agreement import scores_and_agreement
 
 HELD_OUT = 400
 _TASK = "similarity"
@@ -57,18 +57,12 @@ def train_cuts_of(
         ValueError: If the checkpoint has no cuts of a text encoder, there are too few texts, or
             ``out`` holds a run with another recipe.
     """
-    loaded = checkpoint.load(source)
-    if not isinstance(loaded.model, Pruned):
-        raise ValueError(f"{source}: family {loaded.manifest.family!r} has no cuts")
     if len(texts) < HELD_OUT + recipe.batch_size:
         raise ValueError(
             f"{len(texts)} texts; needed are {HELD_OUT + recipe.batch_size} or more, of which "
             f"{HELD_OUT} are held out"
         )
-    family = loaded.manifest.family
-    model = with_tasks(loaded.model, family, {_TASK: "agreement"}, source)
-    has_bits = len(model.config.bits) > 1
-    model = with_config(model, replace(model.config, bits=(32,)), source)
+    model, has_bits = _student(source)
     shuffled = list(texts)
     Random(recipe.seed).shuffle(shuffled)
     held_out, taught = shuffled[:HELD_OUT], shuffled[HELD_OUT:]
@@ -94,6 +88,16 @@ def train_cuts_of(
     (out / RECORD).write_text(json.dumps(record, indent=1) + "\n")
     checkpoint.cover(out, RECORD)
     return found
+
+
+def _student(source: Path) -> tuple[Pruned, bool]:
+    """Return the model of a checkpoint with weights of 32 bits, and whether it has others too."""
+    loaded = checkpoint.load(source)
+    family = loaded.manifest.family
+    if not isinstance(loaded.model, Pruned):
+        raise ValueError(f"{source}: family {family!r} has no cuts")
+    model = with_tasks(loaded.model, family, {_TASK: "agreement"}, source)
+    return with_config(model, replace(model.config, bits=(32,)), source), len(model.config.bits) > 1
 
 
 def _measured(out: Path, texts: Sequence[str], has_bits: bool) -> dict[float, Measured]:

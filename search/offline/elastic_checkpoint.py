@@ -25,9 +25,9 @@ from search.offline.quantizing import quantize
 from search.offline.record import TRIALS, Record
 from search.offline.training import RUN
 from search.offline.whole import TABLE_PART, whole_of
-from search.quality.alike import scores_and_agreement
 from search.quality.embeddings import table_of
 from search.quality.table import TABLE, Table
+from search.quality.whole_agreement import scores_and_agreement
 
 
 def elasticize(

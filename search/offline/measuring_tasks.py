@@ -18,11 +18,11 @@ from models.tasks import Metric
 from models.variants import loaded
 from search.offline.rewriting import rewrite, with_config
 from search.offline.text_tasks import TaskData
-from search.quality.alike import scores_and_agreement
 from search.quality.embeddings import Measured, RankingQuality, table_of
 from search.quality.side_scores import scores_by_side
 from search.quality.sides import sided
 from search.quality.table import Table
+from search.quality.whole_agreement import scores_and_agreement
 
 
 def measure_tasks(

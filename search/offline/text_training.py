@@ -36,9 +36,9 @@ from models.train.text import TextRecipe, pooled_exits, recipe_json, train
 from models.train.texts import ScoredPair
 from search.offline.text_data import TextData, TextPairs
 from search.offline.training import CARD, RECORD, RUN, earlier_record, training_log
-from search.quality.alike import scores_and_agreement
 from search.quality.embeddings import Measured, scores, table_of
 from search.quality.table import TABLE
+from search.quality.whole_agreement import scores_and_agreement
 
 Pairs = Rated | Partners
 

@@ -14,7 +14,6 @@ import numpy as np
 from models.backends.torch import TorchBackend
 from models.elastic import Elastic
 from models.space import Subnet
-from search.quality.alike import WholeAgreement, whole_answers
 from search.quality.embeddings import (
     Evaluation,
     Measured,
@@ -24,6 +23,7 @@ from search.quality.embeddings import (
 )
 from search.quality.sides import SIDES, Side
 from search.quality.table import FloatArray
+from search.quality.whole_agreement import WholeAgreement, whole_answers
 
 _TINY = 1e-12
 

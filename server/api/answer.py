@@ -136,7 +136,7 @@ def _chosen(served: Served, selection: Selection) -> JsonObject:
         "fraction": float(selection.fraction),
         "quality": float(selection.quality),
         "quality_stderr": float(selection.error),
-        "floor": float(selection.floor),
+        "floor": selection.floor,
         "gap": float(selection.gap),
         "preferences": dict(selection.preferences),
         "predicted_run_ms": None,

@@ -38,6 +38,7 @@ def test_a_promise_that_must_be_surer_takes_no_less_compute(finder: Finder) -> N
     for errors in (0.0, 1.0, 2.0):
         terms = Terms(floors=Floors(errors) if errors else None)
         found = finder.find(budget=Budget(min_quality=0.95), tolerance=0, terms=terms)
+        assert found.floor is not None
         assert found.floor >= 0.95 - 1e-9
         assert found.floor <= found.quality + 1e-9
         fractions.append(found.fraction)
@@ -69,6 +70,7 @@ def test_the_cheapest_that_keeps_the_floor_is_found(finder: Finder, table: Table
 
 def test_the_largest_subnet_keeps_all_of_itself_however_sure_it_must_be(finder: Finder) -> None:
     found = finder.find(budget=Budget(min_quality=1.0), terms=Terms(floors=Floors(3.0)))
+    assert found.floor is not None
     assert found.floor >= 1.0 - 1e-9
 
 
@@ -89,6 +91,7 @@ def test_what_audits_leave_lowers_floors_and_not_what_is_told(finder: Finder, ta
         own[-1, -1] = 1.0
     plain = finder.find(budget=Budget(min_quality=0.8))
     found = finder.find(budget=Budget(min_quality=0.8), terms=Terms(floors=Floors(0.0, kept)))
+    assert found.floor is not None
     assert found.floor < found.quality
     assert found.fraction >= plain.fraction
     without = finder.find(budget=Budget(fraction=0.5), terms=Terms(floors=Floors(0.0, kept)))

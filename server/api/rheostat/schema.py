@@ -238,8 +238,9 @@ class PlanReceipt(BaseModel):
     fraction: float = Field(description="Of the MACs of the largest subnet for these tasks.")
     quality: float = Field(description="Preference-weighted mean of the tasks' retention.")
     quality_stderr: float = Field(description="Its standard error; 0 where it is not known.")
-    floor: float = Field(
-        description="What `min_quality` is compared with: the quality, less what is in doubt."
+    floor: float | None = Field(
+        description="What `min_quality` was compared with: the quality, less what is in doubt. "
+        "None where the request named none."
     )
     gap: float = Field(description="Bound on what was lost to the optimum; 0 is proven optimal.")
     preferences: dict[str, float] = Field(description="As used, summing to 1.")

@@ -9,8 +9,9 @@ from scipy.stats import spearmanr
 from models import checkpoint
 from models.backends.torch import TorchBackend
 from models.train.texts import ScoredPair
-from search.quality.alike import agreement, scores_and_agreement, whole_of
+from search.quality.alike import agreement, whole_of
 from search.quality.embeddings import SimilarityQuality
+from search.quality.whole_agreement import scores_and_agreement
 from tests.tiny_text import write_text_weights
 
 

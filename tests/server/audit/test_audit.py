@@ -19,10 +19,11 @@ from models import checkpoint
 from models.backends.torch import TorchBackend
 from models.families.exits import Exits
 from search.budget import Budget
-from search.quality.alike import scores_and_agreement, whole_of
+from search.quality.alike import whole_of
 from search.quality.audit import AgreementSample
 from search.quality.embeddings import Measured, table_of
 from search.quality.table import TABLE
+from search.quality.whole_agreement import scores_and_agreement
 from server import catalog
 from server.api.rheostat.schema import MAX_PRIORITY
 from server.app import create_app
