@@ -128,9 +128,8 @@ def main() -> None:
         body = f'{{"model": "{served.name}", "input": "a"}}'.encode()
         with running(launch, 1, body) as server:
             load = _Load(server, served.name, short, bulk, effort.bulk_texts)
-            alone, beside, batch_s, bulk_per_s = asyncio.run(
-                load.beside(chosen.bulk_requests, effort.seconds)
-            )
+            together = load.beside(chosen.bulk_requests, effort.seconds)
+            alone, beside, batch_s, bulk_per_s = asyncio.run(together)
             back = load.returning(effort.returning, effort.seconds)
             returning, returning_per_s = asyncio.run(back)
     _show(alone, beside, batch_s, returning, returning_per_s / bulk_per_s)
@@ -293,9 +292,7 @@ def _show(
     report.show(
         "Bulk requests that were refused at first",
         ("refused", "told by true, p5", "p50", "p95", "within 2", "let in at once", "texts/s kept"),
-        [
-            (returning.refused, low, middle, high, returning.kept, returning.let_in_at_once, part),
-        ],
+        [(returning.refused, low, middle, high, returning.kept, returning.let_in_at_once, part)],
     )
 
 
