@@ -25,6 +25,7 @@ from search.offline.measuring import Scores, read_labelled
 from search.offline.rewriting import rewrite, with_config
 from search.offline.training import by_task
 from search.quality.embeddings import Measured
+from search.quality.errors import with_errors
 from search.quality.measure import measure
 from search.quality.table import TABLE, Cells, Table
 
@@ -53,7 +54,8 @@ def quantize(folder: Path, score: Scores) -> tuple[Measured, Measured]:
     few = [Subnet({AXIS: FEW, **row}) for row in table.rows]
     found = score(both, few)
     cells = {task: _joined(own, _measured(own, found)) for task, own in table.cells.items()}
-    rewrite(folder, loaded.manifest, both, Table((*few, *_whole(table)), cells, table.given))
+    joined = with_errors(Table((*few, *_whole(table)), cells, table.given))
+    rewrite(folder, loaded.manifest, both, joined)
     own = next(iter(table.cells.values()))
     best = Measured(float(own.value[-1, -1]), int(own.n[-1, -1]), float(own.stderr[-1, -1]))
     return best, found[-1]
@@ -100,7 +102,7 @@ def quantize_images(folder: Path, splits: Cifar100) -> tuple[float, float]:
         examples = by_task(both, splits.validation)
         found = measure(few, TorchBackend(), examples, progress.update, {AXIS: FEW})
     cells = {task: _joined(own, found.cells[task]) for task, own in table.cells.items()}
-    joined = Table((*found.rows, *_whole(table)), cells, table.given)
+    joined = with_errors(Table((*found.rows, *_whole(table)), cells, table.given))
     rewrite(folder, loaded.manifest, both, joined)
     before, after = (
         sum(float(own.value[-1, -1]) for own in one.cells.values()) / len(one.cells)
@@ -172,6 +174,8 @@ def _measured(whole: Cells, found: list[Measured]) -> Cells:
         stderr=np.array([[one.stderr] for one in found]),
         measured=np.ones_like(value, dtype=np.bool_),
         smoothed=None,
+        agreement=None,
+        error=None,
     )
 
 

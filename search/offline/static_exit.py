@@ -22,6 +22,7 @@ from models.space import Subnet
 from models.tasks import Task
 from search.offline.corpus import Corpus
 from search.offline.static_check import Check, Embedder, Kept, held_out_check
+from search.quality.errors import with_errors
 from search.quality.table import TABLE, Cells, Table
 
 RECORD = "static.json"
@@ -182,7 +183,8 @@ def _write(
         task: _joined(own, old, made.tasks[task], [by_dim[int(row["dim"])] for row in rows])
         for task, own in table.cells.items()
     }
-    joined = Table((*rows, *(table.rows[r] for r in old)), cells, table.given)
+    every = (*rows, *(table.rows[r] for r in old))
+    joined = with_errors(Table(every, cells, table.given))
     dtype = stored_type(folder / checkpoint.WEIGHTS)
     joined.save(folder / TABLE, made.space)
     (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n")
@@ -206,5 +208,6 @@ def _joined(cells: Cells, old: Sequence[int], task: Task, kept: Sequence[Kept]) 
         measured=np.zeros_like(shares, dtype=np.bool_),
         smoothed=np.clip(expected * shares, 0, 1),
         agreement=None,
+        error=None,
     )
     return predicted.above(cells.part(old, slice(None)))

@@ -47,6 +47,9 @@ def test_a_checkpoint_gains_measured_rows_of_8_bits_and_keeps_weights_and_rows(
     np.testing.assert_array_equal(cells.value[count:], own.value)
     assert (cells.n[:count] == len(PAIRS)).all()
     assert (cells.expected[:count] <= cells.expected[count:]).all()
+    # How far rounded weights agree was not measured, so it is not taken from the others.
+    assert np.isnan(cells.known_agreement[:count]).all()
+    assert np.isfinite(cells.known_error).all()
     with pytest.raises(ValueError, match=r"bits=\[8, 32\] are on offer already"):
         quantize(folder, Texts(SimilarityQuality(PAIRS)))
 
