@@ -76,10 +76,11 @@ class Prices:
         return View(self.whole, self.whole.macs(self.basis))
 
     @cached_property
-    def as_loaded(self) -> View:
-        """The rows of the weights that the model is loaded with, in MACs."""
+    def surest(self) -> View:
+        """The rows as the model is loaded, and those of other weights that none beats in MACs."""
         is_loaded = np.array([values == self.whole.loaded for values in self.whole.loads])
-        part = self.whole.part(np.flatnonzero(is_loaded[self.whole.load]))
+        is_lean = np.isin(self.whole.numbers, self.by_macs.grid.numbers)
+        part = self.whole.part(np.flatnonzero(is_loaded[self.whole.load] | is_lean))
         return View(part, part.macs(self.basis))
 
     def has_any(self, resident: Resident) -> bool:
@@ -97,7 +98,7 @@ class Prices:
         if not is_loaded_there or budget.bytes is not None:
             return self.every_row
         # A row that another beats in what is expected may be the safer one.
-        return self.by_macs if terms.floors is None else self.as_loaded
+        return self.by_macs if terms.floors is None else self.surest
 
     def allowed(
         self, view: View, request: Request, budget: Budget, terms: Terms

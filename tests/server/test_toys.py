@@ -19,6 +19,9 @@ from models import families
 from models.backends.torch import TorchBackend
 from models.space import Subnet
 from models.variants import build
+from search.budget import Budget
+from search.floors import Floors
+from search.terms import Terms
 from server import catalog
 from server.app import create_app
 from server.served import Served
@@ -286,6 +289,14 @@ def test_who_has_no_time_for_a_build_gets_what_is_there_and_the_next_what_was_bu
     while infer(bits, **body)["receipt"]["subnet"]["bits"] != 5:
         assert time.monotonic() < give_up
     assert builds(bits) == 1
+
+
+def test_a_surer_promise_may_be_kept_by_weights_that_are_not_loaded(folder: Path) -> None:
+    served = catalog.load_one(folder / "bits")
+    budget = Budget(fraction=0.5, min_quality=0.98)
+    for floors in (None, Floors(1.28)):
+        found = served.finder.find(budget=budget, terms=Terms(floors=floors))
+        assert found.subnet["bits"] == 5
 
 
 def test_what_only_a_build_could_answer_in_time_is_refused_until_it_is_done(
