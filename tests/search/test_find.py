@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from models import checkpoint
+from models.core import plan_cost
 from models.families.slimmable import Slimmable
+from models.space import Subnet
 from search.budget import Budget, InfeasibleBudgetError
 from search.find import TOLERANCE, Finder, RequestError
 from search.finders import Finders
@@ -52,6 +54,18 @@ def random_weights(rng: Random, tasks: list[str]) -> dict[str, float]:
     if not any(weights.values()):
         weights[tasks[0]] = scale
     return weights
+
+
+def test_each_row_has_its_fraction_of_the_most_macs(tmp_path: Path) -> None:
+    served = catalog.load_one(write_text_checkpoint(tmp_path / "texts"))
+
+    def macs(row: Subnet) -> int:
+        return plan_cost(served.elastic.plan(row, served.inputs.plan_shapes())).macs
+
+    found, largest = served.finder.fractions(), macs(served.elastic.space.largest)
+    assert set(found) == set(served.table.rows)
+    for row, fraction in found.items():
+        assert fraction == pytest.approx(macs(row) / largest)
 
 
 def limited(field: str, value: float) -> Budget:
