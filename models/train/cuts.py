@@ -14,8 +14,6 @@ Passalis and Tefas 2018, Learning Deep Representations with Probabilistic Knowle
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,14 +21,13 @@ from random import Random
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from tqdm import tqdm
 
 from models.elasticize.streams import Stack
 from models.families.pruned import Pruned
 from models.nn.ragged import Ragged
-from models.train.run import LOG_FILE, RunState, cosine_schedule
+from models.train.run import RunState, StepPlan, run_steps
 
 SAVE_EVERY = 200  # steps
 
@@ -93,30 +90,19 @@ def train_cuts(model: Pruned, texts: Sequence[Tensor], recipe: CutsRecipe, out: 
     model.requires_grad_(False)
     for parameter in own:
         parameter.requires_grad_(True)
-    optimizer = torch.optim.Adam(own, lr=recipe.learning_rate)
+    rate = recipe.learning_rate
+    optimizer = torch.optim.Adam([{"params": own, "lr": rate, "peak": rate}])
     state = RunState({"forms": model.forms, "optimizer": optimizer}, asdict(recipe))
-    stack, first = Stack(model.base), state.resume(out)
-    started, recent = time.monotonic(), list[float]()
-    progress = tqdm(range(first, recipe.steps), initial=first, total=recipe.steps, mininterval=5)
-    for step in progress:
-        rng = Random(f"{recipe.seed}/{step}")  # by step, so that a resumed run draws the same
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.learning_rate * cosine_schedule(step / recipe.steps, recipe.warmup)
+    stack = Stack(model.base)
+
+    def take(rng: Random) -> float:
         picked = rng.sample(range(len(texts)), recipe.batch_size)
         batch = Ragged.pack([texts[i][: recipe.max_tokens] for i in picked])
         drawn = rng.sample(keeps, min(recipe.cuts, len(keeps)))
-        recent.append(train_step(model, stack, batch, drawn, recipe.similarity))
-        nn.utils.clip_grad_norm_(own, 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        if (step + 1) % SAVE_EVERY == 0 or step + 1 == recipe.steps:
-            loss = sum(recent) / len(recent)
-            progress.set_postfix(loss=f"{loss:.4f}", refresh=False)
-            record = {"step": step + 1, "loss": loss, "seconds": time.monotonic() - started}
-            with (out / LOG_FILE).open("a") as log:
-                log.write(json.dumps(record) + "\n")
-            recent.clear()
-            state.save(out, step + 1)
+        return train_step(model, stack, batch, drawn, recipe.similarity)
+
+    plan = StepPlan(recipe.steps, recipe.warmup, recipe.seed, SAVE_EVERY)
+    run_steps(take, optimizer, own, state, out, plan)
     model.eval().requires_grad_(False)
 
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import torch
+from torch import nn
+from tqdm import tqdm
 
 from models.files import reading
 
@@ -62,6 +67,65 @@ class RunState:
         for name, part in self.parts.items():
             part.load_state_dict(state[name])
         return int(state["done"])
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """How many steps a run takes.
+
+    Attributes:
+        steps: Of the optimiser.
+        warmup: Fraction of them, see `cosine_schedule`.
+        seed: Of what each step draws.
+        save_every: Steps between two states and lines of the log.
+    """
+
+    steps: int
+    warmup: float
+    seed: int
+    save_every: int
+
+
+def run_steps(
+    take: Callable[[Random], float],
+    optimizer: torch.optim.Optimizer,
+    parameters: Iterable[nn.Parameter],
+    state: RunState,
+    out: Path,
+    plan: StepPlan,
+) -> None:
+    """Take the steps that are left of a run.
+
+    Args:
+        take: Adds the gradients of one step and returns its loss; its draws come from the argument.
+        optimizer: Its groups have the highest learning rate as ``peak``.
+        parameters: Whose gradients together have a norm of 1 at most.
+        state: Of the run; resumed from ``out``.
+        out: Folder for the state and the log.
+        plan: See `StepPlan`.
+
+    Raises:
+        ValueError: As `RunState.resume`.
+    """
+    first, clipped = state.resume(out), list(parameters)
+    started, recent = time.monotonic(), list[float]()
+    progress = tqdm(range(first, plan.steps), initial=first, total=plan.steps, mininterval=5)
+    for step in progress:
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak"] * cosine_schedule(step / plan.steps, plan.warmup)
+        # By step, so that a resumed run draws the same.
+        recent.append(take(Random(f"{plan.seed}/{step}")))
+        nn.utils.clip_grad_norm_(clipped, 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        if (step + 1) % plan.save_every == 0 or step + 1 == plan.steps:
+            loss = sum(recent) / len(recent)
+            progress.set_postfix(loss=f"{loss:.4f}", refresh=False)
+            record = {"step": step + 1, "loss": loss, "seconds": time.monotonic() - started}
+            with (out / LOG_FILE).open("a") as log:
+                log.write(json.dumps(record) + "\n")
+            recent.clear()
+            state.save(out, step + 1)
 
 
 def load_state(path: Path) -> dict[str, Any]:

@@ -10,8 +10,6 @@ What a cell learns comes from the data, see `models.train.examples`.
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
@@ -23,13 +21,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from tqdm import tqdm
 
 from models.families.exits import Exits
 from models.nn.ragged import Ragged
 from models.train import losses
 from models.train.examples import Distances, Examples, base_loss, tokens_of
-from models.train.run import LOG_FILE, RunState, cosine_schedule
+from models.train.run import RunState, StepPlan, run_steps
 
 Strategy = Literal["random", "pairs", "hierarchical"]
 SAVE_EVERY = 200  # steps
@@ -98,29 +95,13 @@ def train(
     model.embedding.token.requires_grad_(False)
     optimizer = _optimizer(model, recipe)
     state = RunState({"model": model, "optimizer": optimizer}, recipe_json(recipe))
-    first = state.resume(out)
-    started, recent = time.monotonic(), list[float]()
-    progress = tqdm(range(first, recipe.steps), initial=first, total=recipe.steps, mininterval=5)
-    for step in progress:
-        rng = Random(f"{recipe.seed}/{step}")  # by step, so that a resumed run draws the same
+
+    def take(rng: Random) -> float:
         (examples,) = rng.choices([d for d, _ in data], [share for _, share in data])
-        for group in optimizer.param_groups:
-            group["lr"] = group["peak"] * cosine_schedule(step / recipe.steps, recipe.warmup)
-        recent.append(train_step(model, examples, recipe, rng))
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        if (step + 1) % SAVE_EVERY == 0 or step + 1 == recipe.steps:
-            record = {
-                "step": step + 1,
-                "loss": sum(recent) / len(recent),
-                "seconds": time.monotonic() - started,
-            }
-            progress.set_postfix(loss=f"{record['loss']:.4f}", refresh=False)
-            with (out / LOG_FILE).open("a") as log:
-                log.write(json.dumps(record) + "\n")
-            recent.clear()
-            state.save(out, step + 1)
+        return train_step(model, examples, recipe, rng)
+
+    plan = StepPlan(recipe.steps, recipe.warmup, recipe.seed, SAVE_EVERY)
+    run_steps(take, optimizer, model.parameters(), state, out, plan)
     model.eval().requires_grad_(False)
 
 

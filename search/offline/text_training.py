@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -35,7 +34,7 @@ from models.train.run import STATE_FILE, load_state
 from models.train.text import TextRecipe, pooled_exits, recipe_json, train
 from models.train.texts import ScoredPair
 from search.offline.text_data import TextData, TextPairs
-from search.offline.training import CARD, RECORD, RUN, earlier_record, training_log
+from search.offline.training import CARD, RECORD, RUN, earlier_record, machine, training_log
 from search.quality.embeddings import Measured, scores, table_of
 from search.quality.table import TABLE
 from search.quality.whole_agreement import scores_and_agreement
@@ -94,11 +93,7 @@ def train_text(
         "recipe": recipe_json(recipe),
         "texts": {"free": len(data.free), "removed": data.removed, "pairs": len(data.pairs)},
         "steps": training_log(out),
-        "machine": {
-            "processor": platform.processor() or platform.machine(),
-            "threads": torch.get_num_threads(),
-            "torch": torch.__version__,
-        },
+        "machine": machine(),
     }
     if init is not None:
         record["earlier"] = earlier_record(init)

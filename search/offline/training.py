@@ -57,16 +57,20 @@ def train_slimmable(
     record: dict[str, object] = {
         "recipe": recipe_json(recipe),
         "epochs": training_log(out),
-        "machine": {
-            "processor": platform.processor() or platform.machine(),
-            "threads": torch.get_num_threads(),
-            "device": device,
-            "torch": torch.__version__,
-        },
+        "machine": {**machine(), "device": device},
     }
     if init is not None:
         record["earlier"] = earlier_record(init)
     finish(average, splits, out, backend, record)
+
+
+def machine() -> dict[str, object]:
+    """Return what a record says of the machine that trained."""
+    return {
+        "processor": platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
 
 
 def earlier_record(init: Path) -> dict[str, object]:
