@@ -106,7 +106,7 @@ def measured(
             found += uniform(model, read, whole, rankings, shares, seed, sizes)
         if "orders" in parts:
             some = (rankings[:1], shares[:1]) if chosen.quick else (rankings, shares)
-            found += orders(model, read, whole, *some, seed, sizes)
+            found += uniform(model, read, whole, *some, seed, sizes, by_orders=True)
         if "low-rank" in parts:
             found += low_rank(model, read, whole, shares, seed, sizes)
         if "search" in parts:
@@ -154,52 +154,40 @@ def uniform(
     shares: Iterable[float],
     seed: int,
     sizes: Sizes,
+    by_orders: bool = False,
 ) -> list[dict[str, Any]]:
-    """Score uniform cuts by every ranking and repair."""
+    """Score cuts of one permuted model, by every ranking and repair.
+
+    Args:
+        model: The whole one.
+        read: The texts.
+        whole: Its scores.
+        rankings: Of heads and units.
+        shares: Of the layers' MACs.
+        seed: Of what is drawn.
+        sizes: How much is read.
+        by_orders: Whether layers get what two orders over all of them say; else all get the same.
+    """
     stack = Stack(model)
     streams, length = streams_of(model, read, sizes)
     generator = torch.Generator().manual_seed(seed)
     found = []
     for ranking in rankings:
         started = time.monotonic()
-        permuted = ranked(model, rank(ranking, stack, streams, generator))
-        took = time.monotonic() - started
-        for share in shares:
-            forms = even(permuted, share, length)
-            for repair in REPAIRS:
-                maps = repaired(repair, permuted, streams, forms)
-                kept = scored(permuted, read, whole, forms, maps)
-                row = {"seed": seed, "ranking": ranking, "repair": repair, "share": share, **kept}
-                found.append({**row, "rank_s": round(took, 1)})
-                print(row, file=sys.stderr, flush=True)
-    return found
-
-
-def orders(
-    model: Exits,
-    read: Texts,
-    whole: dict[str, float],
-    rankings: Iterable[Ranking],
-    shares: Iterable[float],
-    seed: int,
-    sizes: Sizes,
-) -> list[dict[str, Any]]:
-    """Score slices of one permuted model: layers get what two orders over all of them say."""
-    stack = Stack(model)
-    streams, length = streams_of(model, read, sizes)
-    generator = torch.Generator().manual_seed(seed)
-    found = []
-    for ranking in rankings:
         importance = rank(ranking, stack, streams, generator)
         permuted = ranked(model, importance)
+        took = time.monotonic() - started
+        name = f"{ranking}, two orders" if by_orders else ranking
         for share in shares:
-            forms = by_two_orders(permuted, importance, share, length)
-            for repair in ("none", "ridge"):
+            if by_orders:
+                forms = by_two_orders(permuted, importance, share, length)
+            else:
+                forms = even(permuted, share, length)
+            for repair in ("none", "ridge") if by_orders else REPAIRS:
                 maps = repaired(repair, permuted, streams, forms)
                 kept = scored(permuted, read, whole, forms, maps)
-                name = f"{ranking}, two orders"
                 row = {"seed": seed, "ranking": name, "repair": repair, "share": share, **kept}
-                found.append(row)
+                found.append({**row, "rank_s": round(took, 1)})
                 print(row, file=sys.stderr, flush=True)
     return found
 

@@ -15,7 +15,7 @@ least squares to what the whole layer gave.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -227,7 +227,7 @@ class Pruned(nn.Module):
             hidden = self._layer(i, number, layer)(hidden)
         return hidden
 
-    def _layer(self, i: int, number: int, layer: Layer) -> Callable[[Ragged], Ragged]:
+    def _layer(self, i: int, number: int, layer: Layer) -> partial[Ragged]:
         """Return a layer in one of its forms."""
         forms = self.forms[i]
         assert isinstance(forms, nn.ModuleList)
@@ -248,15 +248,12 @@ class Pruned(nn.Module):
         bits: int,
     ) -> Step:
         """Return the step of a layer in one of its forms."""
-        forms = self.forms[i]
-        assert isinstance(forms, nn.ModuleList)
-        own, run = forms[number], self._layer(i, number, layer)
-        if isinstance(own, LinearLayer):
+        run = self._layer(i, number, layer)
+        if isinstance(own := run.func, LinearLayer):
             cost = Cost(own.macs(length), own.bytes(layer, bits))
         else:
-            groups, units = _widths(self.config.forms[i][number], layer)
-            maps: dict[str, Any] = dict(own.named_children())
-            held = layer.bytes(groups, units, bits, **maps)
+            groups, units = run.args
+            held = layer.bytes(groups, units, bits, **run.keywords)
             cost = Cost(layer.macs(groups, units, length), held)
         return step_of(bits, self.bits, ("layer", i, number), run, takes, cost)
 

@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from random import Random
 from typing import Any
 
-import torch
-
 from models import checkpoint
-from models.backends.torch import TorchBackend
 from models.elasticize.assembling import write
 from models.families.pruned import Pruned
 from models.inputs.text import text_input
 from models.train.cuts import CutsRecipe, train_cuts
-from search.offline.measuring import Texts
+from search.offline.measuring import Texts, write_table
 from search.offline.measuring_tasks import with_tasks
 from search.offline.quantizing import quantize
 from search.offline.rewriting import with_config
-from search.offline.training import RECORD, RUN, training_log
+from search.offline.training import RECORD, RUN, machine, training_log
 from search.offline.whole import answers_of
 from search.quality.agreement import AgreementQuality
-from search.quality.embeddings import Measured, table_of
-from search.quality.table import TABLE
-from search.quality.whole_agreement import scores_and_agreement
+from search.quality.embeddings import Measured
 
 HELD_OUT = 400
 _TASK = "similarity"
@@ -79,11 +73,7 @@ def train_cuts_of(
         "texts": {"taught": len(taught), "held out": len(held_out)},
         "steps": training_log(out),
         "agreement": {str(keep): one._asdict() for keep, one in found.items()},
-        "machine": {
-            "processor": platform.processor() or platform.machine(),
-            "threads": torch.get_num_threads(),
-            "torch": torch.__version__,
-        },
+        "machine": machine(),
     }
     (out / RECORD).write_text(json.dumps(record, indent=1) + "\n")
     checkpoint.cover(out, RECORD)
@@ -103,19 +93,14 @@ def _student(source: Path) -> tuple[Pruned, bool]:
 def _measured(out: Path, texts: Sequence[str], has_bits: bool) -> dict[float, Measured]:
     """Write the table of a checkpoint by what keeps similarities; return that of whole vectors."""
     model: Any = checkpoint.load(out).model
-    backend = TorchBackend()
-    backend.prepare(model)
-    quality = AgreementQuality(texts, answers_of(model.base, texts))
-    subnets = list(model.space)
-    measured, agreed = scores_and_agreement(model, backend, quality, subnets)
-    table = table_of(model, subnets, {_TASK: measured}, {_TASK: agreed})
-    table.save(out / TABLE, model.space)
-    checkpoint.cover(out, TABLE)
+    whole = answers_of(model.base, texts)
+    quality = AgreementQuality(texts, whole)
+    measured = write_table(out, model, _TASK, quality, whole)
     if has_bits:
         quantize(out, Texts(quality))
     largest = model.space.largest
     return {
         float(subnet["keep"]): one
-        for subnet, one in zip(subnets, measured, strict=True)
+        for subnet, one in zip(model.space, measured, strict=True)
         if all(subnet[axis] == largest[axis] for axis in subnet if axis != "keep")
     }

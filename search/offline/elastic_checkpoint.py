@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from models import checkpoint, formats
-from models.backends.torch import TorchBackend
 from models.elasticize.assembling import write
 from models.families.exits import Exits
 from models.families.pruned import LayerForm, Pruned
@@ -19,15 +18,13 @@ from search.offline.cuts import macs_of
 from search.offline.elasticizing import Run
 from search.offline.front_page import Point
 from search.offline.material import Material, Reading
-from search.offline.measuring import Texts, digest
+from search.offline.measuring import Texts, digest, write_table
 from search.offline.options import Found, RunOptions
 from search.offline.quantizing import quantize
 from search.offline.record import TRIALS, Record
 from search.offline.training import RUN
 from search.offline.whole import TABLE_PART, whole_of
-from search.quality.embeddings import table_of
 from search.quality.table import TABLE, Table
-from search.quality.whole_agreement import scores_and_agreement
 
 
 def elasticize(
@@ -114,21 +111,7 @@ def _family(base: Any) -> str:
 
 def _measured(out: Path, material: Material, found: Found) -> list[Point]:
     """Measure every cut as stored, with weights of 32 and of 8 bits; return the front."""
-    stored: Pruned = checkpoint.load(out).model
-    backend = TorchBackend()
-    backend.prepare(stored)
-    subnets = list(stored.space)
-    measured, agreed = scores_and_agreement(stored, backend, material.report, subnets)
-    whole = measured[-1]
-    if whole.value <= 0:
-        raise ValueError(
-            f"the whole model has {material.metric} {whole.value:.3f} on the {whole.n} examples "
-            "that are reported, so what a cut keeps of it cannot be said; more examples, or more "
-            "minutes to run them, are needed, or data that the model was made for"
-        )
-    table = table_of(stored, subnets, {material.task: measured}, {material.task: agreed})
-    table.save(out / TABLE, stored.space)
-    checkpoint.cover(out, TABLE)
+    write_table(out, checkpoint.load(out).model, material.task, material.report)
     quantize(out, Texts(material.report))
     model: Pruned = checkpoint.load(out).model
     table = Table.load(out / TABLE, model.space, model.tasks)

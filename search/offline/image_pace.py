@@ -77,9 +77,9 @@ def answers_of(model: Convnet, items: Sequence[Item]) -> FloatArray:
     """Return the whole model's logits, shape [items, classes]."""
     plan = model.plan(model.space.largest, model.inputs.plan_shapes())
     (task,) = model.tasks
-    batches = Batches(model, items)
+    batches, backend = Batches(model, items), TorchBackend()
     with torch.inference_mode():
-        rows = [TorchBackend().run(plan, batch)[task] for batch in batches]
+        rows = [backend.run(plan, batch)[task] for batch in batches]
     return batches.in_order(torch.cat(rows).double().numpy())
 
 

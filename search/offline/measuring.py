@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from models import checkpoint
 from models.backends.torch import TorchBackend
 from models.files import reading
 from models.inputs.content import Encoded
@@ -22,7 +23,9 @@ from models.space import Subnet
 from models.variants import Choices, build, choices_of
 from search.offline.csv_rows import rows_of
 from search.offline.errors import DataError
-from search.quality.embeddings import Evaluation, Measured, scores
+from search.quality.embeddings import Evaluation, Measured, scores, table_of
+from search.quality.table import TABLE, FloatArray
+from search.quality.whole_agreement import scores_and_agreement
 
 OBJECTIVES = ("quality", "macs", "ms", "bytes")
 _BATCH = 64
@@ -86,6 +89,40 @@ class Texts:
     def __call__(self, model: Any, subnets: Sequence[Subnet]) -> list[Measured]:
         """Return the score of each subnet."""
         return scores(model, TorchBackend(), self.evaluation, subnets)
+
+
+def write_table(
+    folder: Path, model: Any, task: str, evaluation: Evaluation, whole: FloatArray | None = None
+) -> list[Measured]:
+    """Measure every subnet of a stored checkpoint of one task, and write its table.
+
+    Args:
+        folder: Of the checkpoint.
+        model: As it is stored there.
+        task: Its task.
+        evaluation: Of the task.
+        whole: The whole model's answers to the evaluation's items; None to compute them.
+
+    Returns:
+        The score of each subnet.
+
+    Raises:
+        ValueError: If the whole model scores nothing: then no table is written.
+    """
+    backend = TorchBackend()
+    backend.prepare(model)
+    subnets = list(model.space)
+    found, agreed = scores_and_agreement(model, backend, evaluation, subnets, whole)
+    best = found[-1]
+    if best.value <= 0:
+        raise ValueError(
+            f"the whole model has {model.tasks[task].metric} {best.value:.3f} on the {best.n} "
+            "examples that are reported, so what a cut keeps of it cannot be said; more examples, "
+            "or more minutes to run them, are needed, or data that the model was made for"
+        )
+    table_of(model, subnets, {task: found}, {task: agreed}).save(folder / TABLE, model.space)
+    checkpoint.cover(folder, TABLE)
+    return found
 
 
 def read_labelled(path: Path, image: ImageInput, labels: Sequence[str], seed: int) -> Labelled:

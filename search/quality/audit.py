@@ -140,7 +140,7 @@ class Seen:
         if own is not None and self.samples - own.last < _LATELY:
             found.append(own.ratio)
         highest = (one.bounds(confidence, _PRIOR_SPREAD).high for one in found if one.weight > 0)
-        return max(1.0, *highest, 1.0)
+        return max([1.0, *highest])
 
 
 def part_kept(expected: FloatArray, ratio: FloatArray) -> FloatArray:
