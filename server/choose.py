@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from models.core import Shapes
 from search.budget import InfeasibleBudgetError, TooSlowError
 from search.find import TOLERANCE, Selection
 from search.floors import Floors
-from search.terms import Terms
 from server.answers import Answers, AnswersAtPrices, Asked
 from server.engine.engine import Engine
 from server.engine.flows import Room
-from server.engine.load import LoadPolicy, Moment
+from server.engine.load import Load, LoadPolicy, Moment
 from server.errors import InvalidRequestError, OverloadedError
 from server.promises import Promises
 from server.question import Question
@@ -22,11 +21,9 @@ from server.served import Served
 
 __all__ = ["Choice", "Chooser", "Question", "RequestProgress"]
 
-_LEAST_S = 1e-6  # no subnet is faster
 _ANY_PRICE = 1e9  # at which the cheapest subnet wins
 _DOUBT = 1.25  # a wait is let in that may take this many times what is predicted
 _BEYOND = 1.5  # times what is predicted for more rows than were measured, where it must hold
-_STEP = 1.02  # times and paces are rounded to its powers, so that the search can remember answers
 _FORGET = 0.9  # what a request weighs less in the mean run for each later one
 
 
@@ -56,6 +53,7 @@ class RequestProgress:
         room: What it holds in the engine.
         deadline: Of its items, on the engine's clock.
         now: On the same clock.
+        num_behind: Requests that arrived by the time that it was begun, and were not.
     """
 
     num_items: int
@@ -64,6 +62,7 @@ class RequestProgress:
     room: Room
     deadline: float = math.inf
     now: float = 0.0
+    num_behind: int = 0
 
 
 class Chooser:
@@ -123,9 +122,8 @@ class Chooser:
         left_s = math.inf
         if latency_ms is not None and self._policy.heeds_latency:
             left_s = latency_ms / 1000 - reading_s
-        terms = self._terms(served, num_items, left_s)
         try:
-            return self._find(served, question, shapes, num_items, terms)
+            return self._find(served, question, shapes, num_items, max_seconds=left_s)
         except TooSlowError as error:
             assert latency_ms is not None
             assert served.profile is not None, "or nothing would be too slow"
@@ -170,13 +168,13 @@ class Chooser:
             return self._added_s(found, progress.num_items)
 
         size = progress.num_items * wanted.cost.flops / wanted.fraction
-        load = self._policy.decide(Moment(progress.now, delay_s, left_s, size, seconds_at))
+        arrived = progress.now - progress.spent_s
+        moment = Moment(arrived, delay_s, left_s, size, seconds_at, progress.num_behind)
+        load = self._policy.decide(moment)
         selection = wanted
         is_free = load.price == 0 and load.max_seconds == left_s
         if is_open and not is_free:
-            terms = self._terms(served, progress.num_items, load.max_seconds)
-            terms = terms._replace(price=load.price)
-            selection = self._slimmed(served, question, shapes, progress.num_items, terms)
+            selection = self._slimmed(served, question, shapes, progress.num_items, load)
         each_s = (selection.shared_seconds or 0.0) / progress.num_items
         self._usual_s = _FORGET * self._usual_s + (1 - _FORGET) * each_s
         run_s = selection.seconds or 0.0
@@ -233,23 +231,13 @@ class Chooser:
                 )
 
     def _slimmed(
-        self, served: Served, question: Question, shapes: Shapes, num_items: int, terms: Terms
+        self, served: Served, question: Question, shapes: Shapes, num_items: int, load: Load
     ) -> Selection:
-        """Return the best subnet under the terms, or the cheapest if they cannot be met."""
+        """Return the best subnet at this load, or the cheapest if there is none in its time."""
         try:
-            return self._find(served, question, shapes, num_items, terms)
+            return self._find(served, question, shapes, num_items, *load)
         except InfeasibleBudgetError:
-            cheapest = terms._replace(price=_ANY_PRICE, max_seconds=math.inf)
-            return self._find(served, question, shapes, num_items, cheapest)
-
-    def _terms(self, served: Served, num_items: int, max_seconds: float) -> Terms:
-        if served.profile is None:
-            return Terms()
-        timing = self._answers.timing(served.profile, num_items)
-        pace = _STEP ** round(math.log(self._engine.pace, _STEP))
-        if _LEAST_S < max_seconds < math.inf:
-            max_seconds = _STEP ** math.floor(math.log(max_seconds, _STEP))
-        return Terms(0.0, timing, max_seconds, pace)
+            return self._find(served, question, shapes, num_items, _ANY_PRICE)
 
     def _find(
         self,
@@ -257,17 +245,11 @@ class Chooser:
         question: Question,
         shapes: Shapes,
         num_items: int,
-        terms: Terms,
+        price: float = 0.0,
+        max_seconds: float = math.inf,
     ) -> Selection:
         answers = self._answers_to(served, question, shapes, num_items)
-        # Paces and limits change with every request. Most limits do not bind, and the answer
-        # without one is remembered.
-        found = answers.at(terms.price)
-        if found.seconds is None:
-            return found
-        if terms.pace * found.seconds > terms.max_seconds:
-            return answers.find(terms)
-        return replace(found, seconds=terms.pace * found.seconds)
+        return answers.find(price, max_seconds, self._engine.pace)
 
     def _answers_to(
         self, served: Served, question: Question, shapes: Shapes, num_items: int

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
-from search.budget import Budget, InfeasibleBudgetError
-from search.find import Finder
+from search.budget import Budget, InfeasibleBudgetError, TooSlowError
+from search.find import TOLERANCE, Finder, Selection
+from search.terms import Terms
 from search.timing.profile import LatencyProfile
+from search.timing.timing import Timing
 from server.answers import Answers, Asked
 from server.served import Served
 
@@ -44,6 +47,42 @@ def test_the_same_question_is_searched_once_at_each_price(
     assert answers.to(finder, ANYTHING, profile, 1) is first
     assert first.at(0.0) is first.at(0.0)
     assert first.at(0.0).cost.macs > first.at(100.0).cost.macs
+
+
+def test_limits_on_time_are_searched_once_for_each_answer(
+    finder: Finder, profile: LatencyProfile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timing = Timing.of(profile, 1)
+    slowest_s = finder.find(terms=Terms(timing=timing)).seconds
+    assert slowest_s is not None
+    limits = slowest_s * np.random.default_rng(0).uniform(0.05, 1.1, 300)
+    searches = []
+
+    def counted(*args: Any, **kwargs: Any) -> Selection:
+        searches.append(kwargs["terms"].max_seconds)
+        return Finder.find(finder, *args, **kwargs)
+
+    monkeypatch.setattr(finder, "find", counted)
+    answers = Answers().to(finder, ANYTHING, profile, 1)
+    for limit_s in limits:
+        for pace in (1.0, 1.5):
+            terms = Terms(timing=timing, max_seconds=limit_s, pace=pace)
+            slow = expected = None
+            try:
+                expected = Finder.find(finder, terms=terms)
+            except TooSlowError as error:
+                slow = error
+            if slow is not None:
+                with pytest.raises(TooSlowError, match=re.escape(str(slow))) as found:
+                    answers.find(0.0, limit_s, pace)
+                assert found.value.cheapest_s == pytest.approx(slow.cheapest_s)
+                continue
+            assert expected is not None
+            answer = answers.find(0.0, limit_s, pace)
+            assert answer.quality == pytest.approx(expected.quality, abs=TOLERANCE)
+            assert answer.seconds is not None
+            assert answer.seconds <= limit_s * (1 + 1e-9)
+    assert len(set(searches)) == len(searches) < 100  # of 600
 
 
 def test_other_questions_have_other_answers(finder: Finder, profile: LatencyProfile) -> None:
