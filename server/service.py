@@ -29,7 +29,7 @@ from server.inputs.decoder import Decoder
 from server.inputs.sources import Source, Sources
 from server.items import check_inputs, estimate_s, flops_of, for_inputs
 from server.loading import Loading
-from server.observe.arrival import arrived
+from server.observe.arrival import arrived, behind
 from server.observe.logs import note_model
 from server.observe.metrics import Metrics, Stage
 from server.served import Served
@@ -264,7 +264,7 @@ class Service:
             spent_s = decoded - start + late_s
             waited_s = begun - start + late_s + min(wait_s, decoded - begun)
             progress = RequestProgress(
-                num_items, spent_s, waited_s, room.room, deadline, now=decoded
+                num_items, spent_s, waited_s, room.room, deadline, decoded, behind()
             )
             choice = await self._loading.choose(served, question, shapes, progress)
             flops = flops_of(served, choice.selection, shapes, items)

@@ -32,6 +32,14 @@ class WorkRange(NamedTuple):
         """Return the seconds between the least, at 0, and the whole, at 1."""
         return self.least + part * (self.whole - self.least)
 
+    def times(self, count: float) -> WorkRange:
+        """Return the work of so many."""
+        return WorkRange(count * self.whole, count * self.least)
+
+    def at_least(self, other: WorkRange) -> WorkRange:
+        """Return the larger of both, each way."""
+        return WorkRange(max(self.whole, other.whole), max(self.least, other.least))
+
     def part(self, seconds: float) -> float:
         """Return where seconds lie between the least, at 0, and the whole, at 1."""
         spread = self.whole - self.least

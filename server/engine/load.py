@@ -30,18 +30,20 @@ class Moment(NamedTuple):
     """What is known when a request's subnet is chosen.
 
     Attributes:
-        now: Seconds, on any clock that never goes back.
+        arrived: Seconds, on any clock that never goes back.
         delay_s: Predicted until its turn.
         left_s: Of its latency budget, before that; infinity without one.
         size: FLOPs of the whole model on its items.
         seconds_at: Returns what it is predicted to add to the worker's time at a price.
+        num_behind: Requests that have arrived and of which nothing is known yet.
     """
 
-    now: float
+    arrived: float
     delay_s: float
     left_s: float
     size: float
     seconds_at: Callable[[float], float]
+    num_behind: int = 0
 
 
 class Load(NamedTuple):
@@ -118,10 +120,10 @@ class Price(LoadPolicy):
     """The worker's time has a price: the lowest at which all will be done in time.
 
     All is what waits, the request itself, and what usually comes after a request within windows of
-    its horizon (`server.engine.demand`). By the end of each window no more may be left than half a
-    horizon, so that bursts are met by subnets that were small enough from their start. The queue is
-    what integrates, so that a step in the load leads to one level and stays there. Where nobody
-    waits and nobody is likely to come, time is free.
+    its horizon (`server.engine.demand`), or has arrived already if that is more. By the end of each
+    window no more may be left than half a horizon, so that bursts are met by subnets that were
+    small enough from their start. The queue is what integrates, so that a step in the load leads to
+    one level and stays there. Where nobody waits and nobody is likely to come, time is free.
 
     The horizon is what a request has left, but at most twice the target.
     """
@@ -146,8 +148,10 @@ class Price(LoadPolicy):
         self._mean_size += (moment.size - self._mean_size) / self._weight
         size = moment.size / self._mean_size
         work = WorkRange(moment.seconds_at(0.0), moment.seconds_at(own_price(HIGHEST_PRICE, size)))
-        self._demand.note(moment.now, work)
-        room = self._room(moment.delay_s, min(moment.left_s, _OF_TARGET * self._target_s))
+        self._demand.note(moment.arrived, work)
+        behind = work.times(moment.num_behind / size)
+        horizon_s = min(moment.left_s, _OF_TARGET * self._target_s)
+        room = self._room(moment.delay_s, horizon_s, behind)
 
         def is_held(rung: int) -> bool:
             usual, own = own_price(_LADDER[rung], 1.0), own_price(_LADDER[rung], size)
@@ -167,11 +171,12 @@ class Price(LoadPolicy):
         self.price = _LADDER[rung]
         return Load(own_price(self.price, size), moment.left_s - moment.delay_s)
 
-    def _room(self, delay_s: float, horizon_s: float) -> _Room:
+    def _room(self, delay_s: float, horizon_s: float, behind: WorkRange) -> _Room:
         if horizon_s <= 0:
             return _Room(delay_s, -1.0, ())
         coming = self._demand.within(_SHORTEST * horizon_s, horizon_s)
-        return _Room(delay_s, _FULL * horizon_s, tuple(coming))
+        more = tuple((window, usual.at_least(behind)) for window, usual in coming)
+        return _Room(delay_s, _FULL * horizon_s, more)
 
 
 class _Room(NamedTuple):

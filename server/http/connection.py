@@ -15,6 +15,7 @@ from time import perf_counter
 from typing import ClassVar
 
 import httptools
+from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from server.errors import (
@@ -26,7 +27,8 @@ from server.errors import (
 from server.http.heads import FAULT, WHOLE, Limits, read_head
 from server.http.leaving import LEAVING, Leaving
 from server.http.pacing import PIECE, Joined, LastWords, Paced
-from server.observe.arrival import ARRIVED
+from server.http.starting import Starter
+from server.observe.arrival import ARRIVED, BEHIND
 
 
 class Connection(Paced):
@@ -38,6 +40,7 @@ class Connection(Paced):
     """
 
     limits: ClassVar[Limits]
+    starter: ClassVar[Starter]
     _timer: TimerHandle | None = None
     _is_in_message = False
     _is_in_head = False
@@ -115,6 +118,16 @@ class Connection(Paced):
         super().on_response_complete()
         if self._is_in_head:
             self._turn_ended()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        """Begin to answer a request when it is its turn."""
+        begin = super()._start_asgi_task
+
+        def begin_now() -> None:
+            cycle.scope["state"][BEHIND] = len(self.starter)
+            begin(cycle, app)
+
+        self.starter.put(begin_now, self.loop)
 
     def _room(self) -> int:
         """Return how many bytes may be parsed next; 0 if a limit is reached."""
@@ -263,4 +276,5 @@ def limited(limits: Limits) -> type[Connection]:
         pass
 
     Limited.limits = limits
+    Limited.starter = Starter()
     return Limited

@@ -92,14 +92,18 @@ class RequestId:
 class Shedding:
     """Refuse what is posted unread while the event loop does not keep up; the rest is answered."""
 
-    def __init__(self, app: ASGIApp, watchdog: Watchdog) -> None:
+    def __init__(
+        self, app: ASGIApp, watchdog: Watchdog, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
         self._app = app
         self._watchdog = watchdog
+        self._clock = clock
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Handle one connection."""
         if scope["type"] == "http" and scope["method"] == "POST":
-            self._watchdog.check()
+            now = self._clock()
+            self._watchdog.check(now - arrival.arrived(now))
         return self._app(scope, receive, send)
 
 

@@ -1,7 +1,7 @@
-"""When the request at hand had arrived: its last byte, read by the connection.
+"""When the request at hand had arrived, its last byte read, and how many wait behind it.
 
-Requests of a burst are read at once and then answered one after another, so most of them wait
-before anything is done for them. That wait is part of what their clients see.
+Requests of a burst are read at once and then begun one after another, so most of them wait before
+anything is done for them. That wait is part of what their clients see.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any
 
-ARRIVED = "arrived"  # in a scope's state: seconds of `time.perf_counter`
+# In a scope's state:
+ARRIVED = "arrived"  # seconds of `time.perf_counter`
+BEHIND = "behind"  # requests that had arrived and not begun when it was begun
 
 _state: ContextVar[Mapping[str, Any]] = ContextVar("arrival")
 
@@ -27,4 +29,10 @@ def arrived(unknown: float) -> float:
         unknown: Returned where no connection said so.
     """
     found: float = _state.get({}).get(ARRIVED, unknown)
+    return found
+
+
+def behind() -> int:
+    """Return how many requests waited to be begun when the one at hand was."""
+    found: int = _state.get({}).get(BEHIND, 0)
     return found

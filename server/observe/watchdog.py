@@ -1,10 +1,10 @@
 """Whether the event loop keeps up with what arrives; if not, some is refused unread.
 
-A request passes the loop some twenty times. When more arrive than it can read, each turn takes
-longer, requests pile up half read, and all of them are late: nothing that is decided after reading
-helps. So the turns are timed, by a timer. As in CoDel (Nichols and Jacobson 2012, Controlling Queue
-Delay; RFC 8289) one long turn is no overload, and an interval in which every turn was late is one.
-Then each turn reads for a moment only, and refuses the rest of what it finds, until one is on time.
+When more requests arrive than the loop can begin, all of them are late: nothing that is decided
+after reading helps. So their waits are measured, and a timer tells how late the loop itself is. As
+in CoDel (Nichols and Jacobson 2012, Controlling Queue Delay; RFC 8289) one long wait is no
+overload, and an interval in which every wait was long is one. Then what has waited longer is
+refused, until one wait is short.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import NamedTuple
 from server.errors import OverloadedError
 
 EVERY_S = 0.02
-_INTERVAL_S = 0.1
-_MOMENT = 2.0  # for reading in one turn, in limits
+_INTERVAL_S = 0.5  # a burst may last so long
+_TOO_LONG = 2.0  # limits that a request may have waited while the loop is behind
 
 
 class WatchdogStats(NamedTuple):
@@ -34,24 +34,24 @@ class WatchdogStats(NamedTuple):
 
 
 class Watchdog:
-    """Times a timer, and what is read in each turn of the event loop.
+    """Times a timer on the event loop, and knows how long requests waited to be begun.
 
     Attributes:
-        late_s: How late the timer was, the better of the last two times, seconds: what a request
-            waits to be read, and its answer to be sent, unless the loop has only stopped once.
+        late_s: How late the timer was, the better of the last two times, seconds: what an answer
+            waits to be sent, unless the loop has only stopped once.
     """
 
     def __init__(self, limit_s: float, clock: Callable[[], float]) -> None:
         """Start on time.
 
         Args:
-            limit_s: Lateness that is none yet.
+            limit_s: Lateness, or a wait, that is none yet.
             clock: Returns seconds; only differences matter.
         """
         self._limit_s = limit_s
         self._clock = clock
         self._late_since = inf
-        self._turn_at: float | None = None  # when this turn read its first request
+        self._waited_s = 0.0  # the request that waited longest since the timer last came
         self._refusals = 0
         self._last_s = self.late_s = 0.0
 
@@ -60,20 +60,20 @@ class Watchdog:
         """The figures of this moment."""
         return WatchdogStats(self.late_s, self._refusals)
 
-    def check(self) -> None:
+    def check(self, waited_s: float) -> None:
         """Let a request be read; call it on the loop, before anything is done for it.
 
+        Args:
+            waited_s: Since it arrived.
+
         Raises:
-            OverloadedError: If the loop is behind and this turn has read enough.
+            OverloadedError: If the loop is behind and the request has waited too long.
         """
-        now = self._clock()
-        if self._turn_at is None:
-            self._turn_at = now
-            asyncio.get_running_loop().call_soon(self._end_turn)
-        is_behind = now - self._late_since >= _INTERVAL_S
-        if is_behind and now - self._turn_at > _MOMENT * self._limit_s:
+        self._waited_s = max(self._waited_s, waited_s)
+        is_behind = self._clock() - self._late_since >= _INTERVAL_S
+        if is_behind and waited_s > _TOO_LONG * self._limit_s:
             self._refusals += 1
-            raise OverloadedError("more requests arrive than can be read", self.late_s)
+            raise OverloadedError("more requests arrive than can be read", waited_s)
 
     async def beat(self) -> None:
         """Go on until cancelled, on the loop that is timed."""
@@ -86,10 +86,8 @@ class Watchdog:
         """Take in when the timer was due and when it came."""
         late_s = max(0.0, now - due)
         self.late_s, self._last_s = min(late_s, self._last_s), late_s
-        if late_s <= self._limit_s:
+        if max(late_s, self._waited_s) <= self._limit_s:
             self._late_since = inf
         elif self._late_since == inf:
             self._late_since = now  # not ``due``: one stop, however long, is over by now
-
-    def _end_turn(self) -> None:
-        self._turn_at = None
+        self._waited_s = 0.0

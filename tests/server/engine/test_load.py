@@ -38,8 +38,9 @@ def moment(
     size: float = 1e6,
     now: float = 0.0,
     seconds: Callable[[float], float] = seconds_at,
+    num_behind: int = 0,
 ) -> Moment:
-    return Moment(now, delay_s, left_s, size, seconds)
+    return Moment(now, delay_s, left_s, size, seconds, num_behind)
 
 
 def used_to(gap_s: float, count: int = 200) -> tuple[Price, float]:
@@ -54,6 +55,16 @@ def test_where_nobody_waits_and_nobody_comes_time_is_free() -> None:
     assert Price(TARGET_S).decide(moment()) == (0.0, inf)
     seldom, now = used_to(10.0)
     assert seldom.decide(moment(now=now)) == (0.0, inf)
+
+
+def test_requests_that_have_arrived_count_before_they_are_read() -> None:
+    # The last of some that came at once, of which nothing is known but that they are there.
+    alone = Price(TARGET_S).decide(moment()).price
+    few, many = (Price(TARGET_S), Price(TARGET_S))
+    for price in (few, many):
+        _ = price.decide(moment(now=-10.0))
+    assert few.decide(moment(num_behind=1)).price == alone == 0
+    assert many.decide(moment(num_behind=1000)).price == HIGHEST_PRICE
 
 
 def test_a_request_alone_may_use_all_of_its_latency_budget() -> None:

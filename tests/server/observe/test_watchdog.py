@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 
 import pytest
 from fastapi.testclient import TestClient
@@ -14,62 +15,53 @@ from server.settings import Settings
 LIMIT_S = 0.02
 
 
-class Turns:
+class Loop:
     """A watchdog whose clock stands still unless it is moved."""
 
     def __init__(self) -> None:
         self.now = 100.0
         self.watchdog = Watchdog(LIMIT_S, lambda: self.now)
 
-    def late(self, seconds: float, by: float = 0.1) -> None:
-        """Let the timer be late for some time."""
-        end = self.now + seconds
+    def run(self, seconds: float, late_s: float = 0.0, waited_s: float = 0.0) -> int:
+        """Let the timer be late, and requests wait, for some time; return how many are let in."""
+        end, count = self.now + seconds, 0
         while self.now < end:
-            self.watchdog.note(self.now, self.now + by)
-            self.now += by
-
-    def on_time(self) -> None:
-        self.watchdog.note(self.now, self.now)
-
-    async def read(self, num_requests: int, each_s: float = 0.003) -> int:
-        """Return how many requests of one turn are let in."""
-        count = 0
-        for _ in range(num_requests):
-            try:
-                self.watchdog.check()
-            except OverloadedError:
-                continue
-            count += 1
-            self.now += each_s
-        await asyncio.sleep(0)
+            due = self.now + EVERY_S
+            for _ in range(10):
+                with suppress(OverloadedError):
+                    self.watchdog.check(waited_s)
+                    count += 1
+            self.now = due + late_s
+            self.watchdog.note(due, self.now)
         return count
 
 
-def test_all_is_read_while_turns_are_on_time() -> None:
-    turns = Turns()
-    turns.on_time()
-    assert asyncio.run(turns.read(1000)) == 1000
+def test_all_is_read_while_waits_are_short() -> None:
+    loop = Loop()
+    assert loop.run(1.0, waited_s=LIMIT_S) >= 500
+    assert loop.watchdog.stats.refusals == 0
 
 
 def test_one_long_turn_is_no_reason_to_refuse() -> None:
-    turns = Turns()
-    turns.watchdog.note(100.0, 105.0)
-    turns.now = 105.0
-    assert asyncio.run(turns.read(30)) == 30
-    assert turns.watchdog.late_s == 0  # the better of two
+    loop = Loop()
+    loop.watchdog.note(100.0, 105.0)
+    loop.now = 105.0
+    assert loop.run(EVERY_S, waited_s=5.0) == 10
+    assert loop.watchdog.late_s == 0  # the better of two
 
 
-def test_a_loop_that_stays_late_reads_for_a_moment_in_each_turn_until_it_is_on_time() -> None:
-    async def found() -> list[int]:
-        turns = Turns()
-        turns.late(0.3)
-        behind = [await turns.read(1000), await turns.read(1000), await turns.read(5)]
-        assert turns.watchdog.stats.refusals == 2 * 1000 - sum(behind[:2])
-        assert turns.watchdog.late_s == pytest.approx(0.1)
-        turns.on_time()
-        return [*behind, await turns.read(1000)]
-
-    assert asyncio.run(found()) == [14, 14, 5, 1000]
+@pytest.mark.parametrize("late_s", [0.0, 2 * LIMIT_S])
+def test_what_waited_long_is_refused_once_all_waits_were_long(late_s: float) -> None:
+    loop = Loop()
+    assert loop.run(0.4, late_s, waited_s=3 * LIMIT_S) >= 60
+    _ = loop.run(0.3, late_s, waited_s=3 * LIMIT_S)
+    assert loop.watchdog.late_s == pytest.approx(late_s)
+    refusals = loop.watchdog.stats.refusals
+    assert loop.run(0.1, late_s, waited_s=3 * LIMIT_S) == 0
+    assert loop.watchdog.stats.refusals > refusals
+    assert loop.run(EVERY_S, late_s, waited_s=2 * LIMIT_S) == 10
+    _ = loop.run(EVERY_S)  # nothing waits
+    assert loop.run(EVERY_S, waited_s=3 * LIMIT_S) == 10
 
 
 def test_a_loop_that_is_kept_busy_is_late_and_then_no_more() -> None:
@@ -97,7 +89,7 @@ def test_a_server_that_is_behind_refuses_what_is_posted_and_answers_the_rest(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with TestClient(create_app(settings)) as client:
-        monkeypatch.setattr("server.observe.watchdog._MOMENT", -1)
+        monkeypatch.setattr("server.observe.watchdog._TOO_LONG", -1)
         monkeypatch.setattr("server.observe.watchdog._INTERVAL_S", -float("inf"))
         for path, kind in (("/v1/infer", "overloaded"), ("/v1/embeddings", "rate_limit_error")):
             answer = client.post(path, content=b"{")
