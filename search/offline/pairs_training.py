@@ -68,9 +68,7 @@ def train_pairs_from(
             run with another recipe.
     """
     lessons = pairs_data.lessons(root, recipe.seed)
-    base = _exits_of(source, name, out)
-    model = _pairs_of(base)
-    model.attach(out)
+    model, base = untrained(source, name, out)
     report("embedding texts, which finds the wrong documents")
     data = _start(model, base, lessons, recipe, out / RUN)
     report("training")
@@ -122,6 +120,24 @@ def write(model: Pairs, root: Path, out: Path, record: dict[str, object]) -> dic
     for file in (TABLE, RECORD, CARD):
         checkpoint.cover(out, file)
     return measured
+
+
+def untrained(source: Path, name: str, out: Path) -> tuple[Pairs, Exits]:
+    """Return a model whose scores are all a line of an encoder's own cosine, and the encoder.
+
+    Args:
+        source: A folder that `models.formats.read` reads.
+        name: Of the model.
+        out: Folder where the tokenizer is written.
+
+    Raises:
+        FormatError: If the folder cannot be read exactly.
+        ValueError: If the encoder has other positions, norms or pooling than the family.
+    """
+    base = _exits_of(source, name, out)
+    model = _pairs_of(base)
+    model.attach(out)
+    return model.eval().requires_grad_(False), base
 
 
 def _exits_of(source: Path, name: str, out: Path) -> Exits:
