@@ -50,11 +50,12 @@ _CONTROL = "minilm-2d"
 
 
 class Set(NamedTuple):
-    """Queries with their candidates, and how they are judged."""
+    """Queries with their candidates, how they are judged, and each pair's cosine by MiniLM."""
 
     name: str
     data: Retrieval
     metrics: Sequence[str]
+    first_stage: Floats
 
 
 def main() -> None:
@@ -91,9 +92,9 @@ def _model(folder: Path | None) -> Pairs:
 
 def _questions(root: Path, is_quick: bool) -> Set:
     data = texts.trecqa(root, "test")
-    return Set(
-        "TREC QA test", _first(data, 12 if is_quick else len(data.queries)), ("map", "mrr@10")
-    )
+    data = _first(data, 12 if is_quick else len(data.queries))
+    pairs = PairRankingQuality(data, "map").texts
+    return Set("TREC QA test", data, ("map", "mrr@10"), _cosines(minilm(256), pairs))
 
 
 def _claims(root: Path, chosen: Any) -> Set:
@@ -102,9 +103,13 @@ def _claims(root: Path, chosen: Any) -> Set:
         cited = {i for own in data.relevant for i in own}
         others = [i for i in range(len(data.documents)) if i not in cited]
         data = reduced(data, others[:30], 6)
-    vectors = _first_stage(data, chosen.vectors)
-    found = reranking(data, vectors, min(chosen.candidates, len(data.documents)))
-    return Set("SciFact dev", _first(found, chosen.claims), ("ndcg@10",))
+    queries, documents = _first_stage(data, chosen.vectors)
+    found = reranking(data, (queries, documents), min(chosen.candidates, len(data.documents)))
+    found = _first(found, chosen.claims)
+    assert found.candidates is not None
+    of_pairs = zip(queries, found.candidates, strict=False)
+    cosines = np.concatenate([documents[list(own)] @ query for query, own in of_pairs])
+    return Set("SciFact dev", found, ("ndcg@10",), cosines)
 
 
 def _first_stage(data: Retrieval, kept: Path | None) -> tuple[Floats, Floats]:
@@ -137,7 +142,7 @@ def _table(one: Set, model: Pairs) -> list[dict[str, Any]]:
     judges = [PairRankingQuality(one.data, metric) for metric in one.metrics]
     pairs = judges[0].texts
     scorers: dict[str, Floats] = {
-        "all-MiniLM-L6-v2": _cosines(minilm(256), pairs),
+        "all-MiniLM-L6-v2": one.first_stage,
         _CONTROL: _cosines(checkpoint.load(report.ZOO_TEXT).model, pairs),
     }
     found, macs = scores_of(model, pairs)

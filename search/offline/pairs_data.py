@@ -68,8 +68,8 @@ def lessons(root: Path, seed: int) -> list[Lesson]:
     codes = texts.pydoc_code(root, "train")
     rng.shuffle(codes)
     found = [
-        Lesson("scifact", _fewer(texts.scifact(root, "train"), _OTHERS, rng), 0.5),
-        Lesson("trecqa", texts.trecqa(root, "train"), 0.25),
+        Lesson("scifact", _fewer(texts.scifact(root, "train"), _OTHERS, rng), 0.45),
+        Lesson("trecqa", texts.trecqa(root, "train"), 0.3),
         Lesson("stsb", texts.as_collection(alike), 0.15),
         Lesson("pydoc-code", texts.as_collection(codes[:_CODES]), 0.1),
     ]

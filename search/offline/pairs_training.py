@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from hashlib import blake2b
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -197,10 +198,9 @@ def _start(
 ) -> list[tuple[RankedTexts, float]]:
     """Fit the first exits and embed all texts, once per run; return what is learned from."""
     every = pairs_data.words_of(lessons)
-    path = run / _START
-    if path.exists():
-        found: dict[str, Any] = load_state(path)
-    else:
+    path, read = run / _START, blake2b("\n".join(every).encode()).hexdigest()
+    found: dict[str, Any] = load_state(path) if path.exists() else {}
+    if found.get("texts") != read:  # of none, or of other data
         some = Random(recipe.seed).sample(every, min(_FITTED_ON, len(every)))
         length = recipe.max_tokens
         base.take(_shorter(base, length), path)
@@ -210,7 +210,11 @@ def _start(
             backend = TorchBackend()
             backend.prepare(base)
             vectors = whole_answers(base, backend, every)
-        found = {"exits": base.exits.state_dict(), "vectors": torch.from_numpy(vectors).float()}
+        found = {
+            "texts": read,
+            "exits": base.exits.state_dict(),
+            "vectors": torch.from_numpy(vectors).float(),
+        }
         run.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".tmp")
         torch.save(found, partial)

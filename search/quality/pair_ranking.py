@@ -10,6 +10,8 @@ from models.train.texts import Retrieval
 from search.quality.cells import FloatArray
 from search.quality.embeddings import PER_QUERY, Measured, mean_of
 
+_FAR = 1000  # places behind the candidates, for what is not among them
+
 
 class PairRankingQuality:
     """The mean over queries of how well the right documents rank by a model's scores.
@@ -23,8 +25,8 @@ class PairRankingQuality:
 
         Args:
             retrieval: Queries with their candidates, and judgements.
-            metric: As for `search.quality.embeddings.RankingQuality`; ``ndcg@10`` counts right
-                documents that are no candidates too.
+            metric: As for `search.quality.embeddings.RankingQuality`. Right documents that are no
+                candidates count as not found.
 
         Raises:
             ValueError: If the metric is another, or the queries have no candidates of their own.
@@ -53,7 +55,8 @@ class PairRankingQuality:
             start += len(own)
             right = np.isin(np.array(own)[order], list(relevant))
             missed = len(relevant) - int(right.sum())
-            found.append(self._per_query(np.append(right, [True] * missed)))
+            far = [False] * _FAR + [True] * missed if missed else []
+            found.append(self._per_query(np.append(right, far).astype(np.bool_)))
         return np.array(found)
 
 
