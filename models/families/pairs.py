@@ -13,11 +13,12 @@ Trans-Encoder, arXiv 2109.13059, for two ways with one encoder; see `models.nn.m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
+from itertools import product
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import torch
 from pydantic import ConfigDict
@@ -33,14 +34,16 @@ from models.nn import meeting
 from models.nn.architecture import TransformerConfig
 from models.nn.exit import Exit, pooled, unit_vectors
 from models.nn.head import HeadActivation, HeadLayer
+from models.nn.meeting import CosineScore, PairScore
 from models.nn.pooling import Pooling
 from models.nn.quantized import bytes_of
 from models.nn.transformer import Embedding, Layer
-from models.space import Axis, Space, Subnet, Value
+from models.space import Axis, Space, Subnet, Value, check_ascending
 from models.tasks import Metric, Task, wanted_tasks
 
 Interaction = Literal["bi", "once", "cross"]
 INTERACTIONS: tuple[Interaction, ...] = get_args(Interaction)
+_WAYS = {"bi": 0, "once": 1, "cross": 2}  # texts whose values depend on the other
 SCORE, EMBEDDING = "score", "embedding"
 QUERY, DOCUMENT = "query", "document"
 _CLOSED = -5.0  # a reach at which texts hardly see each other
@@ -56,7 +59,6 @@ class PairsConfig:
         document: Likewise a document.
         depths: Layers after which there is an exit, ascending; the last is their number.
         metric: What the table scores.
-        interactions: Ways of scoring, cheapest first.
         heads: Shares of the heads, ascending, the last 1.
         ffn: Shares of the feed-forward units, ascending, the last 1.
         bits: Of the layers' linear weights: 32, or 8 and 32.
@@ -72,7 +74,6 @@ class PairsConfig:
     depths: tuple[int, ...]
     projection: int
     metric: Metric = "map"
-    interactions: tuple[Interaction, ...] = INTERACTIONS
     heads: tuple[float, ...] = (1.0,)
     ffn: tuple[float, ...] = (1.0,)
     bits: tuple[int, ...] = (32,)
@@ -93,22 +94,11 @@ class PairsConfig:
             ("heads", self.heads, 1),
             ("ffn", self.ffn, 1),
         ):
-            told = list(values)
-            if not told or told != sorted(set(told)) or told[0] <= 0 or told[-1] != last:
-                raise ValueError(f"{name}={told} must be positive, ascend and end at {last}")
-        in_order = [one for one in INTERACTIONS if one in self.interactions]
-        if not in_order or list(self.interactions) != in_order:
-            raise ValueError(
-                f"interactions={list(self.interactions)} must be some of {list(INTERACTIONS)}, in "
-                "this order"
-            )
+            check_ascending(name, values, last)
         check_bits(self.bits)
-        encoder = self.encoder
-        if encoder.positions != "absolute" or encoder.norm != "post":
-            raise ValueError(
-                f"encoder: positions={encoder.positions!r} and norm={encoder.norm!r} must be "
-                "'absolute' and 'post'"
-            )
+        encoder, kind = self.encoder, (self.encoder.positions, self.encoder.norm)
+        if kind != ("absolute", "post"):
+            raise ValueError(f"encoder: positions and norm {kind} must be ('absolute', 'post')")
         for name, text in ((QUERY, self.query), (DOCUMENT, self.document)):
             if text.max_length > encoder.max_positions:
                 raise ValueError(
@@ -133,15 +123,10 @@ class Pairs(nn.Module):
             torch.full((encoder.heads,), _CLOSED) for _ in range(encoder.layers)
         )
         self.exits = nn.ModuleDict({str(depth): Exit(config) for depth in config.depths})
-        self.scores = nn.ModuleDict(
-            {
-                f"{way}-{depth}": (
-                    nn.Linear(1, 1) if way == "bi" else meeting.PairScore(config.projection)
-                )
-                for way in config.interactions
-                for depth in config.depths
-            }
-        )
+        self.scores = nn.ModuleDict()
+        for way, depth in product(INTERACTIONS, config.depths):
+            head = CosineScore() if way == "bi" else PairScore(config.projection)
+            self.scores[f"{way}-{depth}"] = head
         self.bits = config.bits[-1]
         self._text: tuple[TextInput, TextInput] | None = None
 
@@ -157,11 +142,9 @@ class Pairs(nn.Module):
         """
         config = self.config
         query, document = (TextInput.load(text, folder) for text in (config.query, config.document))
-        if query.vocab_size > config.encoder.vocab_size:
-            raise ValueError(
-                f"{folder / TOKENIZER}: {query.vocab_size} ids, "
-                f"vocab_size={config.encoder.vocab_size}"
-            )
+        rows = config.encoder.vocab_size
+        if query.vocab_size > rows:
+            raise ValueError(f"{folder / TOKENIZER}: {query.vocab_size} ids, vocab_size={rows}")
         self._text = (query, document)
 
     @property
@@ -187,7 +170,7 @@ class Pairs(nn.Module):
         return Space(
             (
                 *axis_of(config.bits),
-                Axis("interaction", config.interactions),
+                Axis("interaction", INTERACTIONS),
                 Axis("depth", config.depths),
                 Axis("heads", config.heads),
                 Axis("ffn", config.ffn),
@@ -203,10 +186,8 @@ class Pairs(nn.Module):
         return sum(self._lengths(shapes).values())
 
     def _lengths(self, shapes: Shapes) -> dict[str, int]:
-        limits = {
-            QUERY: self.config.query.max_length,
-            DOCUMENT: self.config.document.max_length,
-        }
+        config = self.config
+        limits = {QUERY: config.query.max_length, DOCUMENT: config.document.max_length}
         if shapes.keys() != limits.keys() or not all(
             len(shape) == 1 and 1 <= shape[0] <= limits[name] for name, shape in shapes.items()
         ):
@@ -219,12 +200,10 @@ class Pairs(nn.Module):
         subnet = self.space.check(subnet)
         part = _Part(self, subnet, self._lengths(shapes))
         answers = {}
-        for task in wanted:
-            answers[task] = (
-                part.vector(part.alone(DOCUMENT))
-                if task == EMBEDDING
-                else part.score(str(subnet["interaction"]))
-            )
+        if SCORE in wanted:
+            answers[SCORE] = part.score(str(subnet["interaction"]))
+        if EMBEDDING in wanted:
+            answers[EMBEDDING] = part.vector(DOCUMENT)
         return Plan(answers)
 
 
@@ -234,32 +213,30 @@ class _Part:
     def __init__(self, model: Pairs, subnet: Subnet, lengths: Mapping[str, int]) -> None:
         encoder = model.config.encoder
         self._model, self._lengths = model, lengths
-        self._groups = round(float(subnet["heads"]) * encoder.kv_heads)
-        self._units = round(float(subnet["ffn"]) * encoder.ffn)
+        groups = round(float(subnet["heads"]) * encoder.kv_heads)
+        self._widths = (groups, round(float(subnet["ffn"]) * encoder.ffn))
         self._depth, self._bits = int(subnet["depth"]), bits_of(subnet)
+        self._layers = [layer for layer in model.layers if isinstance(layer, Layer)]
+        exit_ = model.exits[str(self._depth)]
+        assert isinstance(exit_, Exit)
+        self._exit = exit_
+        self._step = partial(step_of, self._bits, model.bits)
 
-    def score(self, interaction: str) -> Step:
+    def score(self, way: str) -> Step:
         """Return the step that answers the score."""
-        model, depth, width = self._model, self._depth, self._model.config.projection
-        head, exit_ = model.scores[f"{interaction}-{depth}"], self._exit
-        key, held = ("score", interaction, depth), bytes_of(head)
-        if interaction == "bi":
-            vectors = tuple(self.vector(self.alone(side)) for side in (QUERY, DOCUMENT))
-            assert isinstance(head, nn.Linear)
-            return Step(key, partial(meeting.cosine_score, head), vectors, Cost(1, held))
-        assert isinstance(head, meeting.PairScore)
-        held += exit_.bytes(width, None)
-        if interaction == "once":
-            document = self.vector(self.alone(DOCUMENT))
-            run = partial(meeting.once_score, head, exit_, width)
-            cost = Cost(3 * width + exit_.macs(width), held)
-            return Step(key, run, (self.reading(), document), cost)
-        run = partial(meeting.cross_score, head, exit_, width)
-        return Step(key, run, self.together(), Cost(3 * width + 2 * exit_.macs(width), held))
-
-    def alone(self, side: str) -> Step:
-        """Return the last layer's values of a text that sees itself."""
-        return self._alone(side)[-1]
+        head, exit_ = self._model.scores[f"{way}-{self._depth}"], self._exit
+        assert isinstance(head, CosineScore | PairScore)
+        if way == "bi":
+            takes = (self.vector(QUERY), self.vector(DOCUMENT))
+        elif way == "once":
+            takes = (self.reading(), self.vector(DOCUMENT))
+        else:
+            takes = self.together()
+        width, pooled_here = self._model.config.projection, _WAYS[way]
+        macs = head.in_features + pooled_here * exit_.macs(width)
+        held = bytes_of(head) + bool(pooled_here) * exit_.bytes(width, None)
+        run = partial(meeting.score, head, exit_, width)
+        return Step(("score", way, self._depth), run, takes, Cost(macs, held))
 
     def reading(self) -> Step:
         """Return the last layer's values of the query, which reads the document."""
@@ -281,25 +258,23 @@ class _Part:
             )
         return query, document
 
-    def vector(self, hidden: Step) -> Step:
-        """Return a text's unit vector."""
+    def vector(self, side: str) -> Step:
+        """Return the unit vector of a text that sees itself."""
         width, exit_ = self._model.config.projection, self._exit
         parts = (exit_, width, None)
         cost = Cost(exit_.macs(width), exit_.bytes(width, None))
         run, raw = partial(unit_vectors, *parts), partial(pooled, *parts)
-        return Step(("exit", self._depth), run, (hidden,), cost, raw)
+        return Step(("exit", self._depth), run, (self._alone(side)[-1],), cost, raw)
 
     def _alone(self, side: str) -> list[Step]:
         """Return what enters each layer of a text that sees itself, and what leaves the last."""
         steps = [self._embedded(side)]
         for i in range(self._depth):
-            layer = self._layer(i)
-            cost = Cost(
-                layer.macs(self._groups, self._units, self._lengths[side]),
-                layer.bytes(self._groups, self._units, self._bits),
-            )
-            run = partial(layer, self._groups, self._units)
-            steps.append(self._step(("layer", i, self._groups, self._units), run, steps[-1:], cost))
+            layer = self._layers[i]
+            macs = layer.macs(*self._widths, self._lengths[side])
+            cost = Cost(macs, layer.bytes(*self._widths, self._bits))
+            run = partial(layer, *self._widths)
+            steps.append(self._step(("layer", i, *self._widths), run, (steps[-1],), cost))
         return steps
 
     def _embedded(self, side: str) -> Step:
@@ -308,40 +283,18 @@ class _Part:
 
     def _memory(self, i: int, hidden: Step, side: str) -> Step:
         """Return the keys and values of a text's tokens in a layer."""
-        layer, groups = self._layer(i), self._groups
-        cost = Cost(
-            meeting.remember_macs(layer, groups, self._lengths[side]),
-            meeting.remember_bytes(layer, groups, self._bits),
-        )
+        layer, groups = self._layers[i], self._widths[0]
+        cost = meeting.remember_cost(layer, groups, self._lengths[side], self._bits)
         run = partial(meeting.remember, layer, groups)
-        return self._step(("memory", i, groups), run, [hidden], cost)
+        return self._step(("memory", i, groups), run, (hidden,), cost)
 
     def _attending(self, i: int, hidden: Step, own: Step, others: Step, side: str) -> Step:
         """Return what leaves a layer in which a text's tokens see another text's too."""
-        layer, groups, units = self._layer(i), self._groups, self._units
-        length = self._lengths[side]
-        cost = Cost(
-            meeting.attend_macs(layer, groups, units, length, sum(self._lengths.values()) - length),
-            meeting.attend_bytes(layer, groups, units, self._bits),
-        )
-        run = partial(meeting.attend, layer, groups, units, self._model.reach[i])
-        return self._step(("meeting", i, groups, units), run, [hidden, own, others], cost)
-
-    def _step(
-        self, key: tuple[Hashable, ...], run: Callable[..., Any], takes: Sequence[Step], cost: Cost
-    ) -> Step:
-        return step_of(self._bits, self._model.bits, key, run, tuple(takes), cost)
-
-    def _layer(self, i: int) -> Layer:
-        layer = self._model.layers[i]
-        assert isinstance(layer, Layer)
-        return layer
-
-    @property
-    def _exit(self) -> Exit:
-        exit_ = self._model.exits[str(self._depth)]
-        assert isinstance(exit_, Exit)
-        return exit_
+        layer, widths = self._layers[i], self._widths
+        length, every = self._lengths[side], sum(self._lengths.values())
+        cost = meeting.attend_cost(layer, *widths, length, every, self._bits)
+        run = partial(meeting.attend, layer, *widths, self._model.reach[i])
+        return self._step(("meeting", i, *widths), run, (hidden, own, others), cost)
 
 
 FAMILY = Family(PairsConfig, Pairs)

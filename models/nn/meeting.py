@@ -21,9 +21,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.core import Cost
 from models.nn.exit import Exit, unit_vectors
 from models.nn.quantized import bytes_of, linear, linear_bytes
-from models.nn.ragged import Layout, Ragged
+from models.nn.ragged import Layout, Ragged, Value
 from models.nn.transformer import Attention, Layer
 
 
@@ -31,7 +32,7 @@ def remember(layer: Layer, groups: int, x: Ragged) -> Ragged:
     """Return the keys and values of tokens, shape [tokens, groups * 2 * head_dim].
 
     Args:
-        layer: Whose.
+        layer: Whose; with norms after each sum.
         groups: Of heads, 1..kv_heads.
         x: What enters the layer.
     """
@@ -66,32 +67,20 @@ def attend(
     return layer.finish(units, x, parts[0] if len(parts) == 1 else torch.cat(parts))
 
 
-def remember_macs(layer: Layer, groups: int, length: int) -> int:
-    """Return the multiply-accumulates of `remember` for a row of some length."""
+def remember_cost(layer: Layer, groups: int, length: int, bits: int) -> Cost:
+    """Return the cost of `remember` for a row of some length."""
     config = layer.attention.config
-    return length * config.hidden * groups * 2 * config.head_dim
+    outputs = groups * 2 * config.head_dim
+    held = _bytes(layer.attention, outputs, bits)
+    return Cost(length * config.hidden * outputs, held)
 
 
-def attend_macs(layer: Layer, groups: int, units: int, length: int, others: int) -> int:
-    """Return the multiply-accumulates of `attend` for rows of two lengths."""
-    config = layer.attention.config
-    inner = groups * config.group * config.head_dim
-    attention = 2 * inner * config.hidden + 2 * (length + others) * inner
-    return length * attention + layer.ffn.macs(units, length)
-
-
-def remember_bytes(layer: Layer, groups: int, bits: int) -> int:
-    """Return the bytes of the weights of `remember`, in 8 or 32 bits."""
-    return _bytes(layer.attention, groups * 2 * layer.attention.config.head_dim, bits) + (
-        0 if layer.is_post else bytes_of(layer.attention_norm)
-    )
-
-
-def attend_bytes(layer: Layer, groups: int, units: int, bits: int) -> int:
-    """Return the bytes of the weights of `attend`, in 8 or 32 bits."""
+def attend_cost(layer: Layer, groups: int, units: int, length: int, every: int, bits: int) -> Cost:
+    """Return the cost of `attend` for a row of some length, which sees as many tokens as told."""
     config = layer.attention.config
     inner = groups * config.group * config.head_dim
-    return (
+    attention = 2 * inner * config.hidden + 2 * every * inner
+    held = (
         _bytes(layer.attention, inner, bits)
         + 4 * groups * config.group  # the reach of each head
         + layer.attention.out.bytes(inner, config.hidden, bits)
@@ -99,13 +88,28 @@ def attend_bytes(layer: Layer, groups: int, units: int, bits: int) -> int:
         + layer.ffn.down.bytes(units, config.hidden, bits)
         + bytes_of(layer.attention_norm, layer.ffn_norm)
     )
+    return Cost(length * attention + layer.ffn.macs(units, length), held)
+
+
+class CosineScore(nn.Linear):
+    """A line of the cosine of two unit vectors."""
+
+    def __init__(self) -> None:
+        super().__init__(1, 1)
+
+    @torch.no_grad()
+    def start(self, scale: float, bias: float) -> None:
+        """Begin as ``scale`` times the cosine plus ``bias``."""
+        self.weight.fill_(scale)
+        self.bias.fill_(bias)
+
+    def score(self, first: Tensor, second: Tensor) -> Tensor:
+        """Map unit vectors, shape [rows, width] each, to a number a row."""
+        return self((first * second).sum(dim=1, keepdim=True))[:, 0]  # type: ignore[no-any-return]
 
 
 class PairScore(nn.Linear):
-    """A number of two texts, from a unit vector of each: a, b and their product, value by value.
-
-    It starts as a multiple of the cosine.
-    """
+    """A number of two texts, from a unit vector of each: a, b and their product, value by value."""
 
     def __init__(self, width: int) -> None:
         super().__init__(3 * width, 1)
@@ -113,8 +117,7 @@ class PairScore(nn.Linear):
     @torch.no_grad()
     def start(self, scale: float, bias: float) -> None:
         """Begin as ``scale`` times the cosine plus ``bias``."""
-        width = self.in_features // 3
-        self.weight.zero_()[:, :width] = scale
+        self.weight.zero_()[:, : self.in_features // 3] = scale
         self.bias.fill_(bias)
 
     def score(self, first: Tensor, second: Tensor) -> Tensor:
@@ -122,19 +125,15 @@ class PairScore(nn.Linear):
         return self(torch.cat((first * second, first, second), dim=1))[:, 0]  # type: ignore[no-any-return]
 
 
-def cosine_score(head: nn.Linear, first: Tensor, second: Tensor) -> Tensor:
-    """Map unit vectors, shape [rows, width] each, to a line of their cosine."""
-    return head((first * second).sum(dim=1, keepdim=True))[:, 0]  # type: ignore[no-any-return]
-
-
-def once_score(head: PairScore, exit_: Exit, width: int, first: Ragged, second: Tensor) -> Tensor:
-    """Score tokens that have read the other text, and the other's unit vector."""
-    return head.score(unit_vectors(exit_, width, None, first), second)
-
-
-def cross_score(head: PairScore, exit_: Exit, width: int, first: Ragged, second: Ragged) -> Tensor:
-    """Score tokens of two texts that have read each other."""
-    return head.score(*(unit_vectors(exit_, width, None, one) for one in (first, second)))
+def score(
+    head: CosineScore | PairScore, exit_: Exit, width: int, first: Value, second: Value
+) -> Tensor:
+    """Return a number a row of two texts, each a unit vector or tokens for the exit to pool."""
+    vectors = (
+        unit_vectors(exit_, width, None, one) if isinstance(one, Ragged) else one
+        for one in (first, second)
+    )
+    return head.score(*vectors)
 
 
 def _projected(layer: Layer, groups: int, rows: slice, x: Ragged) -> Tensor:

@@ -17,11 +17,11 @@ from tokenizers import Tokenizer
 from models import checkpoint, formats
 from models.backends.torch import TorchBackend
 from models.families.exits import Exits
-from models.families.pairs import EMBEDDING, SCORE, Pairs, PairsConfig
+from models.families.pairs import EMBEDDING, INTERACTIONS, SCORE, Pairs, PairsConfig
 from models.formats.vocabulary import prune
 from models.inputs.text import TOKENIZER, TextInput, text_input
 from models.inputs.text_config import TextConfig
-from models.nn.meeting import PairScore
+from models.nn.meeting import CosineScore, PairScore
 from models.space import Subnet
 from models.train import texts
 from models.train.pairs import PairsRecipe, RankedTexts, train_pairs
@@ -108,8 +108,7 @@ def write(model: Pairs, root: Path, out: Path, record: dict[str, object]) -> dic
     )
     measured = dict(zip(subnets, found, strict=True))
     # By cosine, documents rank as by the score of both texts apart.
-    first = stored.config.interactions[0]
-    apart = [measured[stored.space.check(one | {"interaction": first})] for one in subnets]
+    apart = [measured[stored.space.check(one | {"interaction": "bi"})] for one in subnets]
     table = table_of(stored, subnets, {SCORE: found, EMBEDDING: apart})
     table.save(out / TABLE, stored.space)
     record["result"] = [
@@ -179,13 +178,9 @@ def _pairs_of(base: Exits) -> Pairs:
         ),
     )
     made.load_state_dict(base.state_dict(), strict=False)
-    with torch.no_grad():
-        for head in made.scores.values():
-            if isinstance(head, PairScore):
-                head.start(_SCALE, _BIAS)
-            elif isinstance(head, torch.nn.Linear):
-                head.weight.fill_(_SCALE)
-                head.bias.fill_(_BIAS)
+    for head in made.scores.values():
+        assert isinstance(head, CosineScore | PairScore)
+        head.start(_SCALE, _BIAS)
     return made
 
 
@@ -249,7 +244,7 @@ def _shorter(base: Exits, length: int) -> TextInput:
 
 def _card(model: Pairs, tested: dict[Subnet, Measured]) -> str:
     """Return the card of a checkpoint, in Markdown."""
-    ways, depths = model.config.interactions, model.config.depths
+    ways, depths = INTERACTIONS, model.config.depths
     cells = {(s["interaction"], s["depth"]): one.value for s, one in tested.items()}
     rows = [
         f"| {depth} | " + " | ".join(f"{100 * cells[way, depth]:.1f}" for way in ways) + " |"

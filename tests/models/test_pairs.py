@@ -9,14 +9,22 @@ from random import Random
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from models.backends.torch import TorchBackend
 from models.core import shared_cost
 from models.elastic import nesting_axis
-from models.families.pairs import DOCUMENT, EMBEDDING, QUERY, SCORE, Pairs, PairsConfig
+from models.families.pairs import (
+    DOCUMENT,
+    EMBEDDING,
+    INTERACTIONS,
+    QUERY,
+    SCORE,
+    Pairs,
+    PairsConfig,
+)
 from models.inputs import Item
-from models.nn.meeting import PairScore
+from models.nn.meeting import CosineScore, PairScore
 from models.run.jobs import Done, Job
 from tests.conformance.fixtures.pairs import pairs
 from tests.tiny_text import exits_config
@@ -107,13 +115,10 @@ def test_with_a_closed_reach_every_way_is_the_encoder_s_own_cosine(tmp_path: Pat
     for reach in model.reach:
         reach.fill_(-1e4)
     for head in model.scores.values():
-        if isinstance(head, PairScore):
-            head.start(20.0, -10.0)
-        elif isinstance(head, nn.Linear):
-            head.weight.fill_(20.0)
-            head.bias.fill_(-10.0)
+        assert isinstance(head, CosineScore | PairScore)
+        head.start(20.0, -10.0)
     items = items_of(model, QUERY)
-    found = [scores(model, jobs_of(model, items, way)) for way in model.config.interactions]
+    found = [scores(model, jobs_of(model, items, way)) for way in INTERACTIONS]
     assert found[1] == pytest.approx(found[0], abs=1e-4)
     assert found[2] == pytest.approx(found[0], abs=1e-4)
     assert len({round(score, 3) for score in found[0]}) > 1
@@ -134,9 +139,8 @@ def test_a_query_that_reads_sees_the_document_and_the_document_only_when_both_re
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
-        ({"interactions": ("cross", "bi")}, "interactions"),
         ({"depths": (1, 2)}, "depths"),
-        ({"encoder": exits_config("grouped").encoder}, "positions='rotary'"),
+        ({"encoder": exits_config("grouped").encoder}, "'rotary', 'pre'"),
     ],
 )
 def test_what_cannot_be_built_is_refused(

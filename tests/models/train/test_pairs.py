@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from models.families.pairs import DOCUMENT, QUERY, SCORE, Pairs
+from models.families.pairs import DOCUMENT, INTERACTIONS, QUERY, SCORE, Pairs
 from models.nn.ragged import Ragged
 from models.train.pairs import (
     PairsRecipe,
@@ -60,7 +60,7 @@ def test_every_way_learns_and_an_interrupted_run_goes_on(model: Pairs, tmp_path:
 
     def losses() -> dict[str, float]:
         with torch.no_grad():
-            found = scores_at_every_exit(model, model.config.interactions, batch)
+            found = scores_at_every_exit(model, INTERACTIONS, batch)
             return {
                 way: ranking_loss(
                     {d: own[d].view(12, 3) for d in own}, labels, torch.zeros(12, 3), RECIPE
@@ -83,7 +83,7 @@ def test_every_way_learns_and_an_interrupted_run_goes_on(model: Pairs, tmp_path:
 def test_scores_of_training_are_those_of_plans(model: Pairs) -> None:
     texts = material()
     batch = {QUERY: Ragged.pack(texts.queries), DOCUMENT: Ragged.pack(texts.documents)}
-    found = scores_at_every_exit(model, model.config.interactions, batch)
+    found = scores_at_every_exit(model, INTERACTIONS, batch)
     for way, own in found.items():
         for depth, scores in own.items():
             subnet = model.space.check(model.space.largest | {"interaction": way, "depth": depth})
