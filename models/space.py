@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -196,3 +196,10 @@ class Space:
             if self.valid(subnet):
                 return subnet
         raise ValueError(f"no valid subnet in {_MAX_SAMPLE_TRIES} draws; is the space empty?")
+
+
+def check_ascending(name: str, values: Sequence[float], last: float) -> None:
+    """Refuse values that do not ascend from above 0 to a last one; ValueError naming them."""
+    told = list(values)
+    if not told or told != sorted(set(told)) or told[0] <= 0 or told[-1] != last:
+        raise ValueError(f"{name}={told} must be positive, ascend and end at {last}")

@@ -35,7 +35,7 @@ from models.nn.pooling import Pooling
 from models.nn.quantized import bytes_of
 from models.nn.ragged import Ragged
 from models.nn.transformer import Embedding, Layer, make_norm
-from models.space import Axis, Space, Subnet, Value
+from models.space import Axis, Space, Subnet, Value, check_ascending
 from models.tasks import Kind, Metric, Task, wanted_tasks
 
 
@@ -104,9 +104,7 @@ class HeadedConfig:
             ("heads", self.heads, 1),
             ("ffn", self.ffn, 1),
         ):
-            told = list(values)
-            if not told or told != sorted(set(told)) or told[0] <= 0 or told[-1] != last:
-                raise ValueError(f"{name}={told} must be positive, ascend and end at {last}")
+            check_ascending(name, values, last)
         check_bits(self.bits)
         if self.tied and len(self.heads) != len(self.ffn):
             raise ValueError(f"tied: heads={list(self.heads)} and ffn={list(self.ffn)} do not pair")

@@ -214,15 +214,28 @@ class Layer(nn.Module):
             out: Output map of attention, from the heads there are; None for the layer's own.
             down: Output map of the feed-forward part, likewise.
         """
+        attended = self.attention(self.attention_input(x), groups)
+        return self.finish(units, x, attended, out, down)
+
+    def attention_input(self, x: Ragged) -> Ragged:
+        """Return what attention takes: values of shape [tokens, hidden]."""
+        return x if self.is_post else x.replace(self.attention_norm(x.values))
+
+    def finish(
+        self,
+        units: int,
+        x: Ragged,
+        attended: Tensor,
+        out: nn.Module | None = None,
+        down: nn.Module | None = None,
+    ) -> Ragged:
+        """Return what a call does, from what attention gave: shape [tokens, inner]."""
         out, down = out or self.attention.out, down or self.ffn.down
-        h = x.values
+        h = x.values + out(attended)
         if self.is_post:
-            h = self.attention_norm(h + out(self.attention(x, groups)))
-            h = self.ffn_norm(h + down(self.ffn(h, units)))
-        else:
-            h = h + out(self.attention(x.replace(self.attention_norm(h)), groups))
-            h = h + down(self.ffn(self.ffn_norm(h), units))
-        return x.replace(h)
+            h = self.attention_norm(h)
+            return x.replace(self.ffn_norm(h + down(self.ffn(h, units))))
+        return x.replace(h + down(self.ffn(self.ffn_norm(h), units)))
 
     def macs(self, groups: int, units: int, length: int) -> int:
         """Return the multiply-accumulates of one row."""

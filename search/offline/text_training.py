@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from models import checkpoint, formats
 from models.backends.torch import TorchBackend
-from models.families.exits import Exits
+from models.families.exits import Exits, ExitsConfig
 from models.formats.vocabulary import is_unused, prune, rare
 from models.inputs.text import TOKENIZER, TextInput
 from models.nn.ragged import Ragged
@@ -135,18 +135,29 @@ def elastic(base: Exits, source: Path, out: Path, data: TextData) -> Exits:
         ffn=FFN,
         projection=hidden,
     )
-    model = Exits(base.name, config)
-    model.load_state_dict(base.state_dict(), strict=False)
-    with torch.no_grad():
-        for depth in config.depths:
-            torch.nn.init.eye_(model.projection(depth).weight)
-            torch.nn.init.zeros_(model.projection(depth).bias)
+    model = with_projections(base, config)
     words = (text for pair in data.pairs for text in pair[:2])
     drop = rare(base.text, words) if data.own_words else is_unused
     model.take(base.text, source)
     smaller = prune(model, out, drop)
     smaller.attach(out)
     return smaller
+
+
+def with_projections(base: Exits, config: ExitsConfig) -> Exits:
+    """Return a model with the weights of another, and a projection per exit that changes nothing.
+
+    Args:
+        base: Without projections.
+        config: Of the new model: the same encoder, vectors as wide as it.
+    """
+    model = Exits(base.name, config)
+    model.load_state_dict(base.state_dict(), strict=False)
+    with torch.no_grad():
+        for depth in config.depths:
+            torch.nn.init.eye_(model.projection(depth).weight)
+            torch.nn.init.zeros_(model.projection(depth).bias)
+    return model
 
 
 def importance(model: Exits, pairs: Pairs, recipe: TextRecipe) -> list[Importance]:

@@ -109,10 +109,10 @@ class RankingQuality:
         Raises:
             ValueError: If the metric is another.
         """
-        if metric not in _PER_QUERY:
-            raise ValueError(f"metric={metric!r} must be one of {sorted(_PER_QUERY)}")
+        if metric not in PER_QUERY:
+            raise ValueError(f"metric={metric!r} must be one of {sorted(PER_QUERY)}")
         self._data = retrieval
-        self._per_query = _PER_QUERY[metric]
+        self._per_query = PER_QUERY[metric]
         self.texts = list(dict.fromkeys((*retrieval.queries, *retrieval.documents)))
         position = {text: i for i, text in enumerate(self.texts)}
         self.query_rows = np.array([position[text] for text in retrieval.queries])
@@ -158,7 +158,7 @@ def _average_precision(right: NDArray[np.bool_]) -> float:
     return float((np.arange(1, len(places) + 1) / (places + 1)).mean())
 
 
-_PER_QUERY: dict[str, Callable[[NDArray[np.bool_]], float]] = {
+PER_QUERY: dict[str, Callable[[NDArray[np.bool_]], float]] = {
     "mrr@10": _reciprocal_rank,
     "recall@1": _first_is_right,
     "ndcg@10": _ndcg,

@@ -27,6 +27,7 @@ from server.cli.elasticizing import elasticize
 from server.cli.exporting import export
 from server.cli.keys import keys
 from server.cli.measuring import measure
+from server.cli.pairs_training import pairs
 from server.cli.searching import search
 from server.engine.process.remote import RemoteCore
 from server.errors import DatabaseError
@@ -170,6 +171,7 @@ def calibrate(
 
 
 train.command()(cuts)
+train.command()(pairs)
 cli.add_typer(train, name="train")
 cli.add_typer(keys, name="keys")
 cli.command()(convert)

@@ -1,0 +1,271 @@
+"""Recipe for models that score a query and a document: all ways and all exits in one run.
+
+A step draws some queries, each with a right document and wrong ones: hard ones, which a first model
+ranks high, and those of the other queries. It trains either the texts apart together with the query
+that reads the document, which share all of the document's layers, or both that read each other. In
+each, every exit learns to put the right document first, and all but the last also how the last one
+shares out its scores. A teacher's cosines keep the model from forgetting what it came with.
+
+Sources: Zhang et al. 2019, Be Your Own Teacher, arXiv 1905.08094, for exits that the last one
+teaches; Liu et al. 2022, Trans-Encoder, arXiv 2109.13059, for vectors that teach a model of pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from random import Random
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from models.core import distinct
+from models.families.pairs import DOCUMENT, QUERY, SCORE, Interaction, Pairs
+from models.nn.ragged import Ragged, Value
+from models.train.run import RunState, StepPlan, run_steps
+
+SAVE_EVERY = 50  # steps
+_PARTS: tuple[tuple[Interaction, ...], ...] = (("bi", "once"), ("cross",))
+
+
+@dataclass(frozen=True)
+class PairsRecipe:
+    """Hyper-parameters of one run.
+
+    Attributes:
+        steps: Optimiser steps.
+        queries: In each.
+        hard: Wrong documents of a query that a first model ranks high.
+        others: Documents of other queries that are wrong for it.
+        learning_rate: Peak, after the warm-up, then a cosine down to zero.
+        head_rate: The same for exits and scores.
+        reach_rate: The same for how far heads see into the other text.
+        warmup: Fraction of the steps.
+        weight_decay: Of AdamW, on the encoder's matrices only.
+        last_exit: Weight of what the last exit teaches the others, beside the labels.
+        teacher: Weight of the teacher's cosines, likewise.
+        calibration: Weight of each score as a probability by itself.
+        max_tokens: Documents are cut there in training.
+        bfloat16: Whether matrix products are computed in bfloat16; weights stay in float32.
+        seed: For order and draws.
+    """
+
+    steps: int = 600
+    queries: int = 8
+    hard: int = 4
+    others: int = 1
+    learning_rate: float = 5e-5
+    head_rate: float = 5e-4
+    reach_rate: float = 2e-2
+    warmup: float = 0.1
+    weight_decay: float = 0.01
+    last_exit: float = 0.5
+    teacher: float = 0.3
+    calibration: float = 0.2
+    max_tokens: int = 128
+    bfloat16: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense; ValueError naming the field."""
+        for name, least in (
+            ("steps", 1), ("queries", 2), ("hard", 0), ("others", 0), ("max_tokens", 3)
+        ):  # fmt: skip
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}={getattr(self, name)} must be {least} or more")
+        if self.hard + self.others < 1:
+            raise ValueError(f"hard={self.hard} and others={self.others}: one or more is needed")
+
+
+@dataclass(frozen=True, slots=True)
+class RankedTexts:
+    """Queries with right and wrong documents.
+
+    Attributes:
+        queries: Ids of each.
+        documents: Ids of each.
+        right: Per query, its right documents, one or more.
+        wrong: Per query, hard ones that are not, the hardest first.
+        query_vectors: A teacher's unit vectors, shape [queries, dim].
+        document_vectors: Likewise of the documents.
+    """
+
+    queries: Sequence[Tensor]
+    documents: Sequence[Tensor]
+    right: Sequence[Sequence[int]]
+    wrong: Sequence[Sequence[int]]
+    query_vectors: Tensor
+    document_vectors: Tensor
+
+
+def train_pairs(
+    model: Pairs, data: Sequence[tuple[RankedTexts, float]], recipe: PairsRecipe, out: Path
+) -> None:
+    """Train a model in place.
+
+    The state is written every ``SAVE_EVERY`` steps; called again with the same arguments, an
+    interrupted run goes on where it stopped.
+
+    Args:
+        model: On the device to train on.
+        data: Data sets with the share of steps that each is drawn for.
+        recipe: Hyper-parameters.
+        out: Folder for the state and the log; made if needed.
+
+    Raises:
+        ValueError: If a data set has fewer queries than a step takes, or the folder holds the
+            state of a run with another recipe.
+    """
+    for texts, _ in data:
+        if len(texts.queries) < recipe.queries:
+            raise ValueError(f"{len(texts.queries)} queries are fewer than {recipe.queries}")
+    out.mkdir(parents=True, exist_ok=True)
+    model.train().requires_grad_(True)
+    model.embedding.token.requires_grad_(False)  # half of the parameters, as in `train text`
+    optimizer = _optimizer(model, recipe)
+    state = RunState({"model": model, "optimizer": optimizer}, asdict(recipe))
+
+    def take(rng: Random) -> float:
+        (texts,) = rng.choices([d for d, _ in data], [share for _, share in data])
+        return train_step(model, texts, recipe, rng)
+
+    plan = StepPlan(recipe.steps, recipe.warmup, recipe.seed, SAVE_EVERY)
+    run_steps(take, optimizer, model.parameters(), state, out, plan)
+    model.eval().requires_grad_(False)
+
+
+def train_step(model: Pairs, texts: RankedTexts, recipe: PairsRecipe, rng: Random) -> float:
+    """Add the gradients of one batch; return its loss."""
+    picked = rng.sample(range(len(texts.queries)), recipe.queries)
+    candidates = draw(texts, picked, recipe, rng)
+    labels = torch.tensor([[c in texts.right[q] for c in own] for q, own in candidates.items()])
+    teacher = torch.stack(
+        [texts.document_vectors[own] @ texts.query_vectors[q] for q, own in candidates.items()]
+    )
+    batch = {
+        QUERY: Ragged.pack([texts.queries[q] for q, own in candidates.items() for _ in own]),
+        DOCUMENT: Ragged.pack(
+            [texts.documents[c][: recipe.max_tokens] for own in candidates.values() for c in own]
+        ),
+    }
+    # On CPUs torch's fused attention takes longer to train than its plain one.
+    with (
+        sdpa_kernel(SDPBackend.MATH),
+        torch.autocast(model.embedding.token.weight.device.type, torch.bfloat16, recipe.bfloat16),
+    ):
+        found = scores_at_every_exit(model, rng.choice(_PARTS), batch)
+    loss = torch.stack(
+        [
+            ranking_loss(
+                {depth: s.float().view(labels.shape) for depth, s in own.items()},
+                labels,
+                teacher,
+                recipe,
+            )
+            for own in found.values()
+        ]
+    ).mean()
+    loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it so
+    return loss.item()
+
+
+def draw(
+    texts: RankedTexts, picked: Sequence[int], recipe: PairsRecipe, rng: Random
+) -> dict[int, list[int]]:
+    """Return candidates of some queries, as many each, the first of them right."""
+    right = {q: rng.choice(texts.right[q]) for q in picked}
+    found = {}
+    for q in picked:
+        hard = rng.sample(texts.wrong[q], min(recipe.hard, len(texts.wrong[q])))
+        barred = {*texts.right[q], *hard}
+        rest = [c for c in dict.fromkeys(right.values()) if c not in barred]
+        count = recipe.hard + recipe.others - len(hard)
+        while len(rest) < count:  # few queries, or few hard ones
+            c = rng.randrange(len(texts.documents))
+            rest += [c] if c not in texts.right[q] else []
+        found[q] = [right[q], *hard, *rng.sample(rest, count)]
+    return found
+
+
+def scores_at_every_exit(
+    model: Pairs, ways: Sequence[Interaction], batch: dict[str, Ragged]
+) -> dict[Interaction, dict[int, Tensor]]:
+    """Return the scores of all exits from one pass, by way and depth, shape [rows] each.
+
+    Args:
+        model: At its full width.
+        ways: What the texts see of each other.
+        batch: Ids of the queries and documents, a row each.
+    """
+    shapes = model.inputs.plan_shapes()
+    answers = {
+        (way, depth): model.plan(
+            model.space.check(model.space.largest | {"interaction": way, "depth": depth}),
+            shapes,
+            [SCORE],
+        ).answers[SCORE]
+        for way in ways
+        for depth in model.config.depths
+    }
+    values: dict[bytes, Value] = {}
+    for step in distinct(answers.values()):
+        taken = [batch[x] if isinstance(x, str) else values[x.identity] for x in step.takes]
+        values[step.identity] = step.run(*taken)
+    found: dict[Interaction, dict[int, Tensor]] = {way: {} for way in ways}
+    for (way, depth), step in answers.items():
+        value = values[step.identity]
+        assert isinstance(value, Tensor)
+        found[way][depth] = value
+    return found
+
+
+def ranking_loss(
+    scores: dict[int, Tensor], labels: Tensor, teacher: Tensor, recipe: PairsRecipe
+) -> Tensor:
+    """Return what every exit of one way has to learn, a scalar.
+
+    Args:
+        scores: By depth, shape [queries, candidates]; the last is the deepest.
+        labels: Which candidates are right, bool, the same shape.
+        teacher: Cosines, the same shape.
+        recipe: Weights.
+    """
+    *_, last = scores.values()
+    aim = (20 * teacher).softmax(1)  # as sharp as `losses.multiple_negatives`
+    total = last.new_zeros(())
+    for own in scores.values():
+        shares = own.log_softmax(1)
+        right = shares.masked_fill(~labels, 0).sum(1) / labels.sum(1)
+        alone = F.binary_cross_entropy_with_logits(own, labels.float())
+        loss = recipe.calibration * alone - right.mean()
+        loss = loss + recipe.teacher * F.kl_div(shares, aim, reduction="batchmean")
+        if own is not last:
+            fixed = last.detach().log_softmax(1)
+            kept = F.kl_div(shares, fixed, log_target=True, reduction="batchmean")
+            loss = loss + recipe.last_exit * kept
+        total = total + loss
+    return total / len(scores)
+
+
+def _optimizer(model: Pairs, recipe: PairsRecipe) -> torch.optim.Optimizer:
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        rate, decay = recipe.learning_rate, recipe.weight_decay
+        if name.startswith("reach."):
+            rate, decay = recipe.reach_rate, 0.0
+        elif name.startswith(("exits.", "scores.")):
+            rate, decay = recipe.head_rate, 0.0
+        elif parameter.ndim == 1:
+            decay = 0.0
+        groups.setdefault((rate, decay), []).append(parameter)
+    return torch.optim.AdamW(
+        [
+            {"params": parameters, "weight_decay": decay, "peak": rate, "lr": rate}
+            for (rate, decay), parameters in groups.items()
+        ]
+    )
