@@ -12,14 +12,15 @@ from models.tasks import Kind
 from search.quality.sides import Side
 from server.api.answer import milliseconds, plan_receipt, receipt_headers, unless_gone
 from server.api.options import options_of
-from server.api.rheostat.ranking_schema import RankingReceipt
+from server.api.rheostat.ranking_schema import RankingReceipt, StageReceipt, StagesReceipt
 from server.api.rheostat.schema import BudgetBody, Milliseconds, PlanReceipt
 from server.api.rheostat.text_schema import Preferences
 from server.clients.caller import caller_of
 from server.inputs.sources import Passage
 from server.observe.metrics import Tally
 from server.question import Question
-from server.rerank import Cascade, Ranking, rerank
+from server.ranking import Cascade, Ranking, Wish
+from server.rerank import rerank
 from server.served import Served
 from server.service import Service
 
@@ -37,6 +38,8 @@ class RankingRequest:
         priority: Likewise.
         cascade: Likewise.
         query_budget: Of the body, for the query alone; ``budget`` is then for the documents.
+        in_stages: As in `server.rerank.Wish`.
+        places: Likewise.
     """
 
     query: Passage
@@ -47,6 +50,8 @@ class RankingRequest:
     priority: int | None = None
     cascade: Cascade | None = None
     query_budget: BudgetBody | None = None
+    in_stages: bool | None = None
+    places: int | None = None
 
 
 async def ranked(
@@ -94,8 +99,12 @@ async def ranked(
             question(ranking_request.budget, "document"),
             ranking_request.query,
             ranking_request.documents,
-            ranking_request.cascade,
-            question(ranking_request.query_budget, "query") if by_side else None,
+            Wish(
+                ranking_request.cascade,
+                question(ranking_request.query_budget, "query") if by_side else None,
+                ranking_request.in_stages,
+                ranking_request.places,
+            ),
         ),
     )
     receipt = _receipt(served, ranking)
@@ -130,12 +139,29 @@ def _receipt(served: Served, ranking: Ranking) -> RankingReceipt:
     query = None
     if ranking.query is not None:
         query = PlanReceipt(**plan_receipt(served, ranking.query))
+    stages, receipt = ranking.stages, None
+    if stages is not None:
+        receipt = StagesReceipt(
+            rungs=[dict(rung) for rung in stages.rungs],
+            reached=list(stages.reached),
+            runs=[
+                StageReceipt(
+                    rung=run.rung,
+                    documents=run.documents,
+                    flops=2 * run.macs,
+                    milliseconds=1000 * run.seconds,
+                )
+                for run in stages.runs
+            ],
+            expected_overlap=stages.overlap,
+        )
     return RankingReceipt(
         **plan_receipt(served, ranking.choice.selection),
         total_flops=2 * ranking.macs,
         num_tokens=ranking.num_tokens,
         query=query,
         deepened=ranking.deepened,
+        stages=receipt,
         slimmed=ranking.choice.is_slimmed,
         milliseconds=Milliseconds(**milliseconds(ranking.seconds, ranking.choice)),
     )

@@ -27,7 +27,7 @@ from server.api.tei.schema import TeiRank, TeiRerankBody
 from server.errors import InvalidRequestError, shown
 from server.http.forms import own_form
 from server.inputs.sources import Passage
-from server.rerank import Cascade
+from server.ranking import Cascade
 from server.service import Service
 
 _STATUSES = (404, 413, 415, 422, 429, 504)
@@ -163,6 +163,8 @@ def _ranking_request(body: RerankBody, max_texts: int, truncate: Side | None) ->
         body.priority,
         Cascade(body.cascade.depth, body.cascade.keep) if body.cascade else None,
         body.query_budget,
+        body.in_stages,
+        body.top_n,
     )
 
 

@@ -1,0 +1,80 @@
+"""What rankings in stages learn from one another: how far predictions hold, and models' rungs."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from models.variants import Choices
+from search.find import Selection
+from server.rungs import Ladder, ladder_to
+from server.served import Served
+
+_KEPT = 32  # stages of a model
+_KEPT_ENDS = 256
+_MAX_MODELS = 256
+_MAX_LADDERS = 64
+_QUANTILE = 0.75
+_UNKNOWN = 1.5  # times what is predicted, before anything was seen
+_LEAST, _MOST = 0.5, 20.0
+_SHORTEST_S = 0.002  # a stage says nothing of predictions where others' work weighs more
+_ANSWER_S, _EACH_S = 0.006, 2e-5  # to write an answer, and of each document in it
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+@dataclass(eq=False)
+class Pacing:
+    """For one event loop. Of models and ladders, those unused for longest are forgotten first."""
+
+    _ratios: OrderedDict[str, deque[float]] = field(default_factory=OrderedDict)
+    _late: deque[float] = field(default_factory=lambda: deque(maxlen=_KEPT_ENDS))
+    _ladders: OrderedDict[tuple[object, ...], Ladder] = field(default_factory=OrderedDict)
+
+    def ladder(
+        self,
+        served: Served,
+        best: Selection,
+        task: str,
+        resident: frozenset[Choices] | None,
+        by_time: bool,
+    ) -> Ladder:
+        """Return a model's rungs, from the last few; see `server.rungs.ladder_to`."""
+        key = (id(served), best.subnet, task, resident, by_time)
+        return _recalled(
+            self._ladders,
+            key,
+            lambda: ladder_to(served, best, task, resident, by_time),
+            _MAX_LADDERS,
+        )
+
+    def ratio(self, model: str) -> float:
+        """Return what predicted seconds of a model's stages are to be multiplied by."""
+        seen = self._ratios.get(model)
+        return sorted(seen)[int(_QUANTILE * len(seen))] if seen else _UNKNOWN
+
+    def note_stage(self, model: str, predicted_s: float, taken_s: float) -> None:
+        """Take in a stage: what it was predicted to take without waiting, and what it took."""
+        if predicted_s >= _SHORTEST_S:
+            seen = _recalled(self._ratios, model, lambda: deque(maxlen=_KEPT), _MAX_MODELS)
+            seen.append(min(_MOST, max(_LEAST, taken_s / predicted_s)))
+
+    def answer_s(self, num_documents: int) -> float:
+        """Return how long before its deadline an answer has to be begun."""
+        return _ANSWER_S + _EACH_S * num_documents + max(self._late, default=0.0)
+
+    def note_end(self, late_s: float) -> None:
+        """Take in by how much a ranking ended later than it was to begin its answer."""
+        self._late.append(max(0.0, late_s))
+
+
+def _recalled(known: OrderedDict[K, V], key: K, make: Callable[[], V], most: int) -> V:
+    if key not in known:
+        known[key] = make()
+    known.move_to_end(key)
+    if len(known) > most:
+        known.popitem(last=False)
+    return known[key]

@@ -1,0 +1,202 @@
+"""Ranking in stages: the best order for the time, or for the compute, that a request has.
+
+All documents are scored in the cheapest way that pays; then those whose place is most in doubt are
+looked at more closely, for as long as the budget goes. `search.refine` chooses. At the deadline the
+best order so far is the answer, whatever still runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import inf
+
+import numpy as np
+
+from search.budget import Budget
+from search.quality.table import FloatArray
+from search.refine import UNSCORED, Beliefs, Stage, next_stage, overlap
+from server.errors import InvalidRequestError, QuotaExceededError
+from server.pacing import Pacing
+from server.scoring import QUERY, Scoring
+
+PLACES = 10  # of the list that count where nobody says
+_OVERHEAD_S = 0.001  # of a stage
+_PART = 0.34  # of the time left that one stage may take
+_SHORTEST_S, _LONGEST_S = 0.02, 0.08  # of a stage: those of others wait for it
+
+
+@dataclass(frozen=True, slots=True)
+class StageRun:
+    """One stage, as it went.
+
+    Attributes:
+        rung: Of the ladder.
+        documents: That were scored.
+        macs: Multiply-accumulates.
+        seconds: Waiting included.
+    """
+
+    rung: int
+    documents: int
+    macs: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a ranking may spend.
+
+    Attributes:
+        until: When it has to end, on the clock; infinity for never.
+        macs: Multiply-accumulates of all texts together; infinity for any.
+        quality: Part of the first places that suffices; 1 for the best that can be had.
+        places: That count.
+    """
+
+    until: float
+    macs: float
+    quality: float
+    places: int
+
+    @classmethod
+    def of(cls, budget: Budget, until: float, scoring: Scoring, places: int) -> Limits:
+        """Return the limits of a list; a ceiling per input holds for the mean of all."""
+        count, best = len(scoring.admitted.items), len(scoring.ladder.rungs) - 1
+        whole = float(scoring.cost(best, -1).sum()) / scoring.admitted.selection.fraction
+        macs, _ = budget.max_macs(round(whole / count))
+        places = min(places, len(scoring.documents))
+        return cls(until, macs * count, budget.min_quality or 1.0, places)
+
+
+async def refine(
+    scoring: Scoring, limits: Limits, pacing: Pacing, clock: Callable[[], float]
+) -> tuple[Beliefs, list[StageRun]]:
+    """Score documents stage by stage until nothing is worth more, or the budget is spent.
+
+    Args:
+        scoring: Of the list.
+        limits: Of all stages together.
+        pacing: Told how stages went.
+        clock: The engine's.
+
+    Returns:
+        What is believed of the documents, and the stages.
+
+    Raises:
+        QuotaExceededError: If the client cannot pay for the first stage now.
+        InvalidRequestError: If it never could.
+        InferenceError: If the model failed.
+    """
+    beliefs = Beliefs.none(len(scoring.documents))
+    stages: list[StageRun] = []
+    model = scoring.served.name
+    while limits.quality >= 1 or overlap(beliefs, limits.places) < limits.quality or not stages:
+        started = clock()
+        stage = _choose(scoring, beliefs, limits, pacing, started)
+        if stage is None or not await _paid(scoring, stage, beliefs):
+            break
+        before = scoring.macs
+        scores = await scoring.score(stage.rung, stage.documents.tolist(), limits.until)
+        taken_s = clock() - started
+        if limits.until < inf:
+            pacing.note_stage(model, stage.cost, taken_s)
+        stages.append(StageRun(stage.rung, len(scores), scoring.macs - before, taken_s))
+        if scores:
+            agreement = scoring.ladder.rungs[stage.rung].agreement
+            beliefs = beliefs.learn(stage.rung, agreement, [*scores], [*scores.values()])
+        if len(scores) < len(stage.documents):
+            break  # the time is up
+    if limits.until < inf:
+        pacing.note_end(clock() - limits.until)
+    return beliefs, stages
+
+
+def _choose(
+    scoring: Scoring, beliefs: Beliefs, limits: Limits, pacing: Pacing, now: float
+) -> Stage | None:
+    """Return the next stage, in seconds where there is a deadline, else in MACs."""
+    agreements = scoring.ladder.agreements
+    left_macs = limits.macs - scoring.macs
+    if limits.until == inf:
+        costs, starts = _macs(scoring, beliefs)
+        most = inf if limits.quality >= 1 else _chunk(costs)
+        return next_stage(beliefs, agreements, costs, starts, left_macs, limits.places, most)
+    costs, starts = _seconds(scoring, beliefs)
+    ratio = pacing.ratio(scoring.served.name)
+    left_s = (limits.until - now - scoring.admitted.room.delay_s(_SHORTEST_S)) / ratio
+    most = min(max(_PART * left_s, _SHORTEST_S), _LONGEST_S)
+    stage = next_stage(beliefs, agreements, costs, starts, left_s, limits.places, most)
+    if stage is None or left_macs == inf:
+        return stage
+    macs, needed = _macs(scoring, beliefs)
+    summed = needed[stage.rung] + np.cumsum(macs[stage.rung][stage.documents])
+    count = int(np.searchsorted(summed, left_macs, side="right"))
+    return Stage(stage.rung, stage.documents[:count], stage.cost) if count else None
+
+
+def _chunk(costs: FloatArray) -> float:
+    """Return what a stage may cost that ends as soon as the order is good enough."""
+    known = costs[np.isfinite(costs)]
+    return float(known.max()) * 4 if len(known) else inf
+
+
+async def _paid(scoring: Scoring, stage: Stage, beliefs: Beliefs) -> bool:
+    """Charge a stage; return whether the client could pay for it.
+
+    Raises:
+        QuotaExceededError: If it cannot even pay for the first.
+        InvalidRequestError: Likewise.
+    """
+    macs, starts = _macs(scoring, beliefs)
+    needed = float(macs[stage.rung][stage.documents].sum() + starts[stage.rung])
+    try:
+        await scoring.admitted.pay(2 * needed)
+    except (QuotaExceededError, InvalidRequestError):
+        if (beliefs.rung == UNSCORED).all():
+            raise
+        return False
+    return True
+
+
+def _macs(scoring: Scoring, beliefs: Beliefs) -> tuple[FloatArray, FloatArray]:
+    """Return the MACs of each document by each rung, and of what each rung needs besides."""
+    rungs = range(len(scoring.ladder.rungs))
+    places = [scoring.place(i) for i in scoring.documents]
+    costs = np.full((len(rungs), len(places)), inf)
+    before = np.array([scoring.before(i) for i in scoring.documents])
+    for rung in rungs:
+        for own in set(before.tolist()):
+            is_open = (before == own) & (beliefs.rung < rung)
+            if is_open.any() and own < rung:
+                costs[rung, is_open] = scoring.cost(rung, own)[places][is_open]
+    return costs, np.array([_query_macs(scoring, rung) for rung in rungs])
+
+
+def _query_macs(scoring: Scoring, rung: int) -> float:
+    if not scoring.needs_query(rung):
+        return 0.0
+    own = scoring.query_rung(rung)
+    return float(scoring.cost(own, scoring.before(QUERY))[0])
+
+
+def _seconds(scoring: Scoring, beliefs: Beliefs) -> tuple[FloatArray, FloatArray]:
+    """Return the predicted seconds of each document by each rung, and of what each needs besides.
+
+    What goes on from a lower rung takes the part of the time that it takes of the MACs.
+    """
+    macs, _ = _macs(scoring, beliefs)
+    rungs = range(len(scoring.ladder.rungs))
+    places = [scoring.place(i) for i in scoring.documents]
+    times = [scoring.seconds(rung) for rung in rungs]
+    costs = np.stack([times[r][places] * macs[r] / scoring.cost(r, -1)[places] for r in rungs])
+    starts = [_OVERHEAD_S] * len(rungs)
+    for rung in rungs:
+        if scoring.needs_query(rung):
+            starts[rung] += float(times[scoring.query_rung(rung)][0])
+    return costs, np.array(starts)
+
+
+def reached(beliefs: Beliefs) -> Sequence[int | None]:
+    """Return the rung of each document; None for those without a score."""
+    return [None if rung == UNSCORED else rung for rung in beliefs.rung.tolist()]

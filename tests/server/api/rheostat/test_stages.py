@@ -1,0 +1,122 @@
+"""Rankings in stages, through HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from fastapi.testclient import TestClient
+
+from server.app import create_app
+from server.settings import Settings
+from tests.search.offline.test_static_exit import write_pruned
+from tests.tiny_headed import CROSS_ENCODER
+
+QUERY = "w1 w3 w5"
+DOCUMENTS = [" ".join(f"w{(i * j) % 12 + 1}" for j in range(1, 4 + i % 5)) for i in range(20)]
+LONG_MS = 60_000.0
+
+
+@pytest.fixture(scope="module")
+def client(
+    tmp_path_factory: pytest.TempPathFactory, all_settings: Settings
+) -> Iterator[TestClient]:
+    """A client of a server with cuts of one space and a static exit, and a cross-encoder."""
+    folder = tmp_path_factory.mktemp("stages")
+    write_pruned(folder / "tiny")
+    (folder / CROSS_ENCODER).symlink_to(all_settings.models_folder / CROSS_ENCODER)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "set_num_threads", lambda _: None)  # for other tests
+        with TestClient(create_app(Settings(models=folder, policy="fixed"))) as client:
+            yield client
+
+
+def ask(client: TestClient, path: str = "/v1/rerank", **fields: Any) -> dict[str, Any]:
+    headers = fields.pop("headers", {})
+    body = {"model": "tiny", "query": QUERY, "documents": DOCUMENTS, **fields}
+    answer = client.post(path, json=body, headers=headers)
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def order(answer: dict[str, Any]) -> list[int]:
+    return [one["index"] for one in answer["results"]]
+
+
+@pytest.mark.parametrize("model", ["tiny", CROSS_ENCODER])
+@pytest.mark.parametrize("limits", [{"budget": {"latency_ms": LONG_MS}}, {"in_stages": True}])
+def test_with_enough_of_everything_the_first_are_those_of_the_whole_model(
+    client: TestClient, model: str, limits: dict[str, Any]
+) -> None:
+    whole = ask(client, model=model, top_n=3)
+    found = ask(client, model=model, top_n=3, **limits)
+    assert order(found) == order(whole)
+    stages = found["receipt"]["stages"]
+    assert all(stages["reached"][i] == len(stages["rungs"]) - 1 for i in order(found))
+    assert stages["expected_overlap"] > 0.9
+    assert sum(run["flops"] for run in stages["runs"]) == found["receipt"]["total_flops"]
+    assert whole["receipt"]["stages"] is None
+    for one, other in zip(found["results"], whole["results"], strict=True):
+        assert one["relevance_score"] == pytest.approx(other["relevance_score"], abs=1e-5)
+
+
+@pytest.mark.parametrize("path", ["/v1/rerank", "/rerank", "/v2/rerank"])
+def test_where_no_time_is_left_documents_stay_as_they_came(client: TestClient, path: str) -> None:
+    """Also where the deadline stands in a header, as those of any protocol may."""
+    found = ask(client, path, headers={"x-rheostat-latency-ms": "0.001"})
+    assert order(found) == list(range(20))
+    if path != "/v2/rerank":
+        assert found["receipt"]["stages"]["reached"] == [None] * 20
+        assert found["receipt"]["stages"]["expected_overlap"] == 0
+
+
+def test_tei_has_a_deadline_by_header_too(client: TestClient) -> None:
+    body = {"query": QUERY, "texts": DOCUMENTS, "model": "tiny"}
+    headers = {"x-rheostat-latency-ms": "0.001"}
+    found = client.post("/rerank", json=body, headers=headers).json()
+    assert [one["index"] for one in found] == list(range(20))
+
+
+@pytest.mark.parametrize("part", [0.2, 0.5, 0.8])
+def test_a_ceiling_holds_for_the_mean_and_is_spent_on_the_first(
+    client: TestClient, part: float
+) -> None:
+    whole = ask(client)["receipt"]
+    found = ask(client, in_stages=True, budget={"fraction": part}, top_n=5)
+    assert found["receipt"]["total_flops"] <= part * whole["total_flops"] * 1.01
+    reached = found["receipt"]["stages"]["reached"]
+    assert None not in reached
+    flops = ask(client, in_stages=True, budget={"flops": part * whole["total_flops"] / 21})
+    assert flops["receipt"]["total_flops"] <= part * whole["total_flops"] * 1.01
+
+
+def test_a_quality_is_kept_with_less_compute(client: TestClient) -> None:
+    some = ask(client, in_stages=True, budget={"min_quality": 0.7}, top_n=5)["receipt"]
+    more = ask(client, in_stages=True, budget={"min_quality": 0.99}, top_n=5)["receipt"]
+    assert some["stages"]["expected_overlap"] >= 0.7
+    assert more["stages"]["expected_overlap"] >= 0.99
+    assert some["total_flops"] < more["total_flops"]
+
+
+def test_scores_follow_the_order(client: TestClient) -> None:
+    found = ask(client, in_stages=True, budget={"fraction": 0.3}, top_n=20)["results"]
+    scores = [one["relevance_score"] for one in found]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_a_cascade_and_false_keep_one_subnet_for_all(client: TestClient) -> None:
+    found = ask(client, budget={"latency_ms": LONG_MS}, in_stages=False)
+    assert found["receipt"]["stages"] is None
+
+
+@pytest.mark.parametrize(
+    "fields", [{"cascade": {"depth": 1, "keep": 1}}, {"query_budget": {"fraction": 0.5}}]
+)
+def test_what_does_not_go_together_is_refused(client: TestClient, fields: dict[str, Any]) -> None:
+    body = {"model": "tiny", "query": QUERY, "documents": DOCUMENTS, "in_stages": True}
+    answer = client.post("/v1/rerank", json={**body, **fields})
+    assert answer.status_code == 422
+    assert answer.json()["error"]["field"] == "in_stages"
