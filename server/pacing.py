@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -19,18 +19,31 @@ _MAX_LADDERS = 64
 _QUANTILE = 0.75
 _UNKNOWN = 1.5  # times what is predicted, before anything was seen
 _LEAST, _MOST = 0.5, 20.0
-_SHORTEST_S = 0.002  # a stage says nothing of predictions where others' work weighs more
+_SHORTEST_S = 0.015  # a shorter stage tells what comes on top, a longer one how fast it goes
 _ANSWER_S, _EACH_S = 0.006, 2e-5  # to write an answer, and of each document in it
 
 K = TypeVar("K")
 V = TypeVar("V")
 
 
+@dataclass(slots=True)
+class _Seen:
+    """The last stages of a model.
+
+    Attributes:
+        ratios: Of long ones, time taken over time predicted.
+        excesses: Of short ones, the time they took beyond it, seconds.
+    """
+
+    ratios: deque[float] = field(default_factory=lambda: deque(maxlen=_KEPT))
+    excesses: deque[float] = field(default_factory=lambda: deque(maxlen=_KEPT))
+
+
 @dataclass(eq=False)
 class Pacing:
     """For one event loop. Of models and ladders, those unused for longest are forgotten first."""
 
-    _ratios: OrderedDict[str, deque[float]] = field(default_factory=OrderedDict)
+    _seen: OrderedDict[str, _Seen] = field(default_factory=OrderedDict)
     _late: deque[float] = field(default_factory=lambda: deque(maxlen=_KEPT_ENDS))
     _ladders: OrderedDict[tuple[object, ...], Ladder] = field(default_factory=OrderedDict)
 
@@ -51,16 +64,19 @@ class Pacing:
             _MAX_LADDERS,
         )
 
-    def ratio(self, model: str) -> float:
-        """Return what predicted seconds of a model's stages are to be multiplied by."""
-        seen = self._ratios.get(model)
-        return sorted(seen)[int(_QUANTILE * len(seen))] if seen else _UNKNOWN
+    def affordable_s(self, model: str, left_s: float) -> float:
+        """Return how much predicted time of a model's steps nearly always fits into some time."""
+        seen = self._seen.get(model) or _Seen()
+        ratio, excess_s = _high(seen.ratios, _UNKNOWN), _high(seen.excesses, 0.0)
+        return max(0.0, left_s - excess_s) / ratio
 
     def note_stage(self, model: str, predicted_s: float, taken_s: float) -> None:
-        """Take in a stage: what it was predicted to take without waiting, and what it took."""
+        """Take in a stage: what its steps were predicted to take, and what it took in all."""
+        seen = _recalled(self._seen, model, _Seen, _MAX_MODELS)
         if predicted_s >= _SHORTEST_S:
-            seen = _recalled(self._ratios, model, lambda: deque(maxlen=_KEPT), _MAX_MODELS)
-            seen.append(min(_MOST, max(_LEAST, taken_s / predicted_s)))
+            seen.ratios.append(min(_MOST, max(_LEAST, taken_s / predicted_s)))
+        else:
+            seen.excesses.append(max(0.0, taken_s - predicted_s))
 
     def answer_s(self, num_documents: int) -> float:
         """Return how long before its deadline an answer has to be begun."""
@@ -69,6 +85,10 @@ class Pacing:
     def note_end(self, late_s: float) -> None:
         """Take in by how much a ranking ended later than it was to begin its answer."""
         self._late.append(max(0.0, late_s))
+
+
+def _high(values: Collection[float], unknown: float) -> float:
+    return sorted(values)[int(_QUANTILE * len(values))] if values else unknown
 
 
 def _recalled(known: OrderedDict[K, V], key: K, make: Callable[[], V], most: int) -> V:

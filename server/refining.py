@@ -123,10 +123,13 @@ def _choose(
         most = inf if limits.quality >= 1 else _chunk(costs)
         return next_stage(beliefs, agreements, costs, starts, left_macs, limits.places, most)
     costs, starts = _seconds(scoring, beliefs)
-    ratio = pacing.ratio(scoring.served.name)
-    left_s = (limits.until - now - scoring.admitted.room.delay_s(_SHORTEST_S)) / ratio
+    wait_s = scoring.admitted.room.delay_s(_SHORTEST_S)
+    left_s = pacing.affordable_s(scoring.served.name, limits.until - now - wait_s)
     most = min(max(_PART * left_s, _SHORTEST_S), _LONGEST_S)
     stage = next_stage(beliefs, agreements, costs, starts, left_s, limits.places, most)
+    if stage is None and now < limits.until and (beliefs.rung == UNSCORED).all():
+        # Predictions may be wrong, and what is done of it until then is better than nothing.
+        stage = Stage(0, np.arange(len(beliefs.mean)), float(costs[0].sum()))
     if stage is None or left_macs == inf:
         return stage
     macs, needed = _macs(scoring, beliefs)

@@ -1,0 +1,375 @@
+"""Rankings that meet a deadline: how good they are, beside policies that are fixed beforehand.
+
+SciFact's dev claims, each with its 100 first documents by BM25, in the order of their numbers,
+which says nothing. A server in a process of its own ranks them for clients that ask at once, each
+one request at a time; times are the clients', from the first byte sent to the last byte read. A
+fixed policy gives every document the same subnet (the static exit, or one by its share of the
+compute), or the whole model to the first few by BM25 and none to the others, which follow. It meets
+a deadline under some number of clients if no more than one in a hundred of its answers was late.
+
+Reported: nDCG@10 with its standard error over claims, late answers, and times. What no candidate
+answers counts as 0 for all.
+"""
+
+from __future__ import annotations
+
+import http.client
+import itertools
+import json
+import math
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+
+from bench import report
+from bench.bm25 import Bm25
+from bench.peers.process import HOST, Launch, Running, running
+from models.train import texts
+from models.train.texts import Retrieval
+from search.quality.table import FloatArray
+from server.settings import data_folder
+
+CANDIDATES = 100
+PLACES = 10
+_LATE = 0.01  # of a fixed policy's answers that may be late
+_TRIES = 20
+
+Body = dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Policy:
+    """A way to ask for a ranking.
+
+    Attributes:
+        name: In the table.
+        fields: Of the request.
+        first: Candidates that are sent; the others follow as they are.
+    """
+
+    name: str
+    fields: Body
+    first: int = CANDIDATES
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What became of some requests.
+
+    Attributes:
+        scores: Of each claim, the mean nDCG@10 of its answers; NaN where it was not asked.
+        times: From the first byte sent to the last byte read, seconds.
+        refused: Answers that are no ranking, by status.
+        seen: Mean overlap that was expected; NaN where none was told.
+    """
+
+    scores: FloatArray
+    times: FloatArray
+    refused: Mapping[int, int]
+    seen: float
+
+    @property
+    def ndcg(self) -> tuple[float, float, int]:
+        """The mean, its standard error and the number of claims."""
+        known = self.scores[~np.isnan(self.scores)]
+        if len(known) < 2:
+            return math.nan, math.nan, len(known)
+        return float(known.mean()), float(known.std(ddof=1) / math.sqrt(len(known))), len(known)
+
+
+@dataclass(frozen=True)
+class Lists:
+    """Claims with their candidates.
+
+    Attributes:
+        data: SciFact.
+        candidates: Of each claim, document numbers as BM25 has them, best first.
+    """
+
+    data: Retrieval
+    candidates: Sequence[Sequence[int]]
+
+    def sent(self, claim: int, policy: Policy) -> list[int]:
+        """Return the documents of a request, in an order that says nothing."""
+        return sorted(self.candidates[claim][: policy.first])
+
+    def body(self, claim: int, policy: Policy, model: str) -> bytes:
+        """Return a request that brings its documents."""
+        documents = [self.data.documents[i] for i in self.sent(claim, policy)]
+        return _json(model, self.data.queries[claim], policy, documents=documents)
+
+    def score(self, claim: int, policy: Policy, order: Sequence[int]) -> float:
+        """Return nDCG@10 of an answer."""
+        sent = self.sent(claim, policy)
+        ranked = [sent[i] for i in order] + list(self.candidates[claim][policy.first :])
+        right = self.data.relevant[claim]
+        discounts = 1 / np.log2(np.arange(2, PLACES + 2))
+        found = [discount for one, discount in zip(ranked, discounts, strict=False) if one in right]
+        return float(sum(found) / discounts[: len(right)].sum())
+
+
+def _json(model: str, query: str, policy: Policy, **fields: Any) -> bytes:
+    body = {"model": model, "query": query, "truncate": "right", **fields, **policy.fields}
+    return json.dumps(body).encode()
+
+
+class Asking:
+    """Clients of one server."""
+
+    def __init__(self, server: Running, lists: Lists, model: str) -> None:
+        self._server, self._lists, self._model = server, lists, model
+
+    def cell(self, policy: Policy, clients: int, claims: Sequence[int]) -> Cell:
+        """Ask for rankings from some clients at once.
+
+        Args:
+            policy: Of all requests.
+            clients: Each asks one claim after the other.
+            claims: To be asked, in order.
+        """
+        bodies = {one: self._lists.body(one, policy, self._model) for one in set(claims)}
+        left: Iterator[int] = iter(claims)
+        lock = threading.Lock()
+        scores: dict[int, list[float]] = {}
+        times: list[float] = []
+        seen: list[float] = []
+        refused: Counter[int] = Counter()
+
+        def client() -> None:
+            connection = http.client.HTTPConnection(HOST, self._server.port, timeout=120)
+            while True:
+                with lock:
+                    claim = next(left, None)
+                if claim is None:
+                    break
+                started = time.perf_counter()
+                status, answer = _asked(connection, bodies[claim])
+                taken_s = time.perf_counter() - started
+                if status != 200:
+                    refused[status] += 1
+                    continue
+                found = json.loads(answer)
+                order = [one["index"] for one in found["results"]]
+                times.append(taken_s)
+                scores.setdefault(claim, []).append(self._lists.score(claim, policy, order))
+                if stages := found["receipt"]["stages"]:
+                    seen.append(stages["expected_overlap"])
+            connection.close()
+
+        threads = [threading.Thread(target=client) for _ in range(clients)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        each = np.full(len(self._lists.candidates), np.nan)
+        for claim, own in scores.items():
+            each[claim] = np.mean(own)
+        return Cell(each, np.array(times), refused, float(np.mean(seen)) if seen else math.nan)
+
+
+def _asked(connection: http.client.HTTPConnection, body: bytes) -> tuple[int, bytes]:
+    connection.request("POST", "/v1/rerank", body, {"Content-Type": "application/json"})
+    answer = connection.getresponse()
+    return answer.status, answer.read()
+
+
+def fixed_policies(shares: Sequence[float], firsts: Sequence[int]) -> list[Policy]:
+    """Return the policies that say beforehand what each document gets."""
+
+    def at(share: float) -> Body:
+        return {"in_stages": False, "budget": {"fraction": share, "strict": True}}
+
+    found = [Policy("whole for all", {"in_stages": False})]
+    found += [Policy(f"{share:.3g} of the compute for all", at(share)) for share in shares]
+    found += [Policy(f"whole for the first {n}", {"in_stages": False}, n) for n in firsts]
+    return found
+
+
+def main() -> None:
+    """Ask, print and write."""
+    options = report.parser(__doc__)
+    options.add_argument("--models", type=Path, default=report.ZOO_TEXT, help="folder to serve")
+    options.add_argument("--model", help="to ask, where several are served")
+    options.add_argument("--requests", type=int, default=500, help="of each cell with a deadline")
+    options.add_argument("--deadlines", default="300,1000,3000", help="milliseconds")
+    options.add_argument("--clients", default="1,5")
+    options.add_argument("--shares", default="0.001,0.25,0.4,0.5,0.6,0.8", help="of the compute")
+    options.add_argument("--seed", type=int, default=0, help="of the order of claims")
+    chosen = options.parse_args()
+    firsts, num_claims = [5, 10, 20, 50], None
+    if chosen.quick:
+        chosen.requests, chosen.deadlines, chosen.clients, chosen.shares = 6, "300,1000", "1", "0.5"
+        firsts, num_claims = [10], 4
+    deadlines = [float(one) for one in chosen.deadlines.split(",")]
+    clients = [int(one) for one in chosen.clients.split(",")]
+    lists = scifact(num_claims)
+    model = chosen.model or json.loads((_only(chosen.models) / "manifest.json").read_text())["name"]
+    command = (sys.executable, "-m", "server", "serve", "--port", "{port}")
+    launch = Launch((*command, "--models", str(chosen.models.resolve())))
+    warm = json.dumps({"model": model, "input": "warm"}).encode()
+    shares = [float(one) for one in chosen.shares.split(",")]
+    with running(launch, report.machine()["cores"], warm) as server:
+        server.rest(20 if chosen.quick else 120)
+        asking = Asking(server, lists, model)
+        order = shuffled(len(lists.candidates), chosen.seed)
+        fixed = {
+            policy: asking.cell(policy, 1, list(itertools.islice(order(), len(lists.candidates))))
+            for policy in fixed_policies(shares, firsts)
+        }
+        rows = []
+        for count in clients:
+            tried = {policy: fixed[policy] for policy in fixed}
+            if count > 1:
+                some = list(itertools.islice(order(), _TRIES * count // 2))
+                tried = {policy: asking.cell(policy, count, some) for policy in fixed}
+            for deadline_ms in deadlines:
+                policy = Policy(f"{deadline_ms:g} ms", {"budget": {"latency_ms": deadline_ms}})
+                asking.cell(policy, count, list(itertools.islice(order(), 2 * count)))
+                claims = list(itertools.islice(order(), chosen.requests))
+                cell = asking.cell(policy, count, claims)
+                rows.append(row(policy, count, deadline_ms, cell, fixed, tried))
+    show(fixed, rows)
+    report.finish(figures(fixed, rows), chosen.json)
+
+
+def _only(folder: Path) -> Path:
+    """Return the only checkpoint of a folder, or the folder that is one."""
+    return (
+        folder
+        if (folder / "manifest.json").exists()
+        else next(folder.glob("*/manifest.json")).parent
+    )
+
+
+def scifact(num_claims: int | None) -> Lists:
+    """Return the dev claims with their candidates; end with code 2 without the data."""
+    try:
+        data = texts.scifact(data_folder(), "dev")
+    except (ValueError, FileNotFoundError) as error:
+        print(f"this benchmark needs SciFact: {error}", file=sys.stderr)
+        sys.exit(2)
+    ranker = Bm25(data.documents)
+    queries = data.queries[:num_claims]
+    return Lists(data, [ranker.first(query, CANDIDATES) for query in queries])
+
+
+def shuffled(count: int, seed: int) -> Callable[[], Iterator[int]]:
+    """Return what yields numbers in a random order, over and over, the same each time."""
+    order = list(range(count))
+    Random(seed).shuffle(order)
+    return lambda: itertools.cycle(order)
+
+
+def row(
+    policy: Policy,
+    clients: int,
+    deadline_ms: float,
+    cell: Cell,
+    fixed: Mapping[Policy, Cell],
+    tried: Mapping[Policy, Cell],
+) -> Body:
+    """Return the figures of a cell, beside the best fixed policy that meets its deadline."""
+    ndcg, stderr, claims = cell.ndcg
+    limit_s = deadline_ms / 1000
+    meeting = [
+        one
+        for one, own in tried.items()
+        if len(own.times) and (own.times > limit_s).mean() <= _LATE
+    ]
+    best = max(meeting, key=lambda one: fixed[one].ndcg[0], default=None)
+    whole = next(own for one, own in fixed.items() if one.name == "whole for all")
+    return {
+        "deadline_ms": deadline_ms,
+        "clients": clients,
+        "requests": len(cell.times),
+        "refused": dict(cell.refused),
+        "late": int((cell.times > limit_s).sum()),
+        "longest_ms": 1000 * float(cell.times.max(initial=0.0)),
+        "median_ms": 1000 * float(np.median(cell.times)) if len(cell.times) else math.nan,
+        "ndcg": ndcg,
+        "stderr": stderr,
+        "claims": claims,
+        "of_whole": ndcg / whole.ndcg[0],
+        "of_whole_stderr": _paired(cell, whole),
+        "expected_overlap": cell.seen,
+        "best_fixed": best.name if best else None,
+        "best_fixed_ndcg": fixed[best].ndcg[0] if best else math.nan,
+        "ahead": ndcg - fixed[best].ndcg[0] if best else math.nan,
+        "ahead_stderr": _paired(cell, fixed[best]) if best else math.nan,
+    }
+
+
+def _paired(one: Cell, other: Cell) -> float:
+    """Return the standard error of the difference of two means over the same claims."""
+    differences = one.scores - other.scores
+    known = differences[~np.isnan(differences)]
+    return float(known.std(ddof=1) / math.sqrt(len(known))) if len(known) > 1 else math.nan
+
+
+def show(fixed: Mapping[Policy, Cell], rows: Sequence[Body]) -> None:
+    """Print both tables."""
+    columns = ["fixed policy", "nDCG@10", "± stderr", "n", "median ms", "p99 ms"]
+    lines = [
+        [
+            policy.name,
+            *own.ndcg,
+            round(1000 * float(np.median(own.times))),
+            round(1000 * float(np.quantile(own.times, 0.99))),
+        ]
+        for policy, own in fixed.items()
+        if len(own.times)
+    ]
+    report.show("fixed policies, one client", columns, lines)
+    told = {
+        "deadline": "deadline_ms",
+        "clients": "clients",
+        "n": "requests",
+        "late": "late",
+        "longest": "longest_ms",
+        "median": "median_ms",
+        "nDCG@10": "ndcg",
+        "±": "stderr",
+        "of whole": "of_whole",
+        "overlap": "expected_overlap",
+        "best fixed in time": "best_fixed",
+        "its": "best_fixed_ndcg",
+        "ahead": "ahead",
+        "± ": "ahead_stderr",
+    }
+    lines = [
+        [round(one[key]) if key.endswith("_ms") else one[key] for key in told.values()]
+        for one in rows
+    ]
+    report.show("in stages, by deadline", list(told), lines)
+    for one in rows:
+        if one["refused"]:
+            print(f"refused at {one['deadline_ms']:g} ms, {one['clients']}: {one['refused']}")
+
+
+def figures(fixed: Mapping[Policy, Cell], rows: Sequence[Body]) -> Body:
+    """Return what is written."""
+    return {
+        "cells": list(rows),
+        "fixed": [
+            {
+                "policy": policy.name,
+                "ndcg": own.ndcg[0],
+                "stderr": own.ndcg[1],
+                "claims": own.ndcg[2],
+                "times_ms": [round(1000 * one, 1) for one in own.times],
+            }
+            for policy, own in fixed.items()
+        ],
+    }
+
+
+if __name__ == "__main__":
+    main()
