@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from models.space import Subnet
+from models.tasks import Kind
 from search.find import Selection
 from server.choose import Choice, Question
 from server.observe.metrics import Stage
 from server.refining import StageRun
+from server.served import Served
 
 Scale: TypeAlias = Literal["cosine", "logit"]
 
@@ -85,9 +87,16 @@ class Wish:
         in_stages: Whether the budget may be spent on some documents more than on others. None: if
             it has a deadline.
         places: Of the list that count; None where nobody says.
+        known: Cosines of the documents that are known beforehand; then it goes on in stages.
     """
 
     cascade: Cascade | None = None
     query: Question | None = None
     in_stages: bool | None = None
     places: int | None = None
+    known: Sequence[float] | None = None
+
+
+def task_of(served: Served, selection: Selection, kind: Kind) -> str:
+    """Return the first task of a kind that a selection answers."""
+    return next(task for task in selection.scores if served.elastic.tasks[task].kind == kind)

@@ -22,6 +22,9 @@ from server.scoring import QUERY, Scoring
 
 PLACES = 10  # of the list that count where nobody says
 _OVERHEAD_S = 0.001  # of a stage
+KNOWN_AGREEMENT = (
+    0.8  # of cosines known beforehand with another model's scores; taken, not measured
+)
 _PART = 0.34  # of the time left that one stage may take
 _SHORTEST_S, _LONGEST_S = 0.02, 0.08  # of a stage: those of others wait for it
 
@@ -70,7 +73,11 @@ class Limits:
 
 
 async def refine(
-    scoring: Scoring, limits: Limits, pacing: Pacing, clock: Callable[[], float]
+    scoring: Scoring,
+    limits: Limits,
+    pacing: Pacing,
+    clock: Callable[[], float],
+    known: Sequence[float] | None = None,
 ) -> tuple[Beliefs, list[StageRun]]:
     """Score documents stage by stage until nothing is worth more, or the budget is spent.
 
@@ -79,6 +86,8 @@ async def refine(
         limits: Of all stages together.
         pacing: Told how stages went.
         clock: The engine's.
+        known: Scores of all documents that are there already; they count as a rung of their own,
+            below the others.
 
     Returns:
         What is believed of the documents, and the stages.
@@ -90,20 +99,28 @@ async def refine(
     """
     beliefs = Beliefs.none(len(scoring.documents))
     stages: list[StageRun] = []
+    below = 0
+    if known is not None:
+        below, beliefs = 1, beliefs.learn(0, KNOWN_AGREEMENT, range(len(known)), known)
     model = scoring.served.name
-    while limits.quality >= 1 or overlap(beliefs, limits.places) < limits.quality or not stages:
+    while (
+        limits.quality >= 1
+        or overlap(beliefs, limits.places) < limits.quality
+        or not (stages or below)
+    ):
         started = clock()
-        stage = _choose(scoring, beliefs, limits, pacing, started)
-        if stage is None or not await _paid(scoring, stage, beliefs):
+        stage = _choose(scoring, beliefs, limits, pacing, started, below)
+        if stage is None or not await _paid(scoring, stage, beliefs, below):
             break
         before = scoring.macs
-        scores = await scoring.score(stage.rung, stage.documents.tolist(), limits.until)
+        rung = stage.rung - below
+        scores = await scoring.score(rung, stage.documents.tolist(), limits.until)
         taken_s = clock() - started
         if limits.until < inf:
             pacing.note_stage(model, stage.cost, taken_s)
-        stages.append(StageRun(stage.rung, len(scores), scoring.macs - before, taken_s))
+        stages.append(StageRun(rung, len(scores), scoring.macs - before, taken_s))
         if scores:
-            agreement = scoring.ladder.rungs[stage.rung].agreement
+            agreement = scoring.ladder.rungs[rung].agreement
             beliefs = beliefs.learn(stage.rung, agreement, [*scores], [*scores.values()])
         if len(scores) < len(stage.documents):
             break  # the time is up
@@ -113,16 +130,16 @@ async def refine(
 
 
 def _choose(
-    scoring: Scoring, beliefs: Beliefs, limits: Limits, pacing: Pacing, now: float
+    scoring: Scoring, beliefs: Beliefs, limits: Limits, pacing: Pacing, now: float, below: int
 ) -> Stage | None:
     """Return the next stage, in seconds where there is a deadline, else in MACs."""
-    agreements = scoring.ladder.agreements
+    agreements = [*[KNOWN_AGREEMENT] * below, *scoring.ladder.agreements]
     left_macs = limits.macs - scoring.macs
     if limits.until == inf:
-        costs, starts = _macs(scoring, beliefs)
+        costs, starts = _macs(scoring, beliefs, below)
         most = inf if limits.quality >= 1 else _chunk(costs)
         return next_stage(beliefs, agreements, costs, starts, left_macs, limits.places, most)
-    costs, starts = _seconds(scoring, beliefs)
+    costs, starts = _seconds(scoring, beliefs, below)
     wait_s = scoring.admitted.room.delay_s(_SHORTEST_S)
     left_s = pacing.affordable_s(scoring.served.name, limits.until - now - wait_s)
     most = min(max(_PART * left_s, _SHORTEST_S), _LONGEST_S)
@@ -132,7 +149,7 @@ def _choose(
         stage = Stage(0, np.arange(len(beliefs.mean)), float(costs[0].sum()))
     if stage is None or left_macs == inf:
         return stage
-    macs, needed = _macs(scoring, beliefs)
+    macs, needed = _macs(scoring, beliefs, below)
     summed = needed[stage.rung] + np.cumsum(macs[stage.rung][stage.documents])
     count = int(np.searchsorted(summed, left_macs, side="right"))
     return Stage(stage.rung, stage.documents[:count], stage.cost) if count else None
@@ -144,14 +161,14 @@ def _chunk(costs: FloatArray) -> float:
     return float(known.max()) * 4 if len(known) else inf
 
 
-async def _paid(scoring: Scoring, stage: Stage, beliefs: Beliefs) -> bool:
+async def _paid(scoring: Scoring, stage: Stage, beliefs: Beliefs, below: int) -> bool:
     """Charge a stage; return whether the client could pay for it.
 
     Raises:
         QuotaExceededError: If it cannot even pay for the first.
         InvalidRequestError: Likewise.
     """
-    macs, starts = _macs(scoring, beliefs)
+    macs, starts = _macs(scoring, beliefs, below)
     needed = float(macs[stage.rung][stage.documents].sum() + starts[stage.rung])
     try:
         await scoring.admitted.pay(2 * needed)
@@ -162,18 +179,18 @@ async def _paid(scoring: Scoring, stage: Stage, beliefs: Beliefs) -> bool:
     return True
 
 
-def _macs(scoring: Scoring, beliefs: Beliefs) -> tuple[FloatArray, FloatArray]:
+def _macs(scoring: Scoring, beliefs: Beliefs, below: int) -> tuple[FloatArray, FloatArray]:
     """Return the MACs of each document by each rung, and of what each rung needs besides."""
     rungs = range(len(scoring.ladder.rungs))
     places = [scoring.place(i) for i in scoring.documents]
-    costs = np.full((len(rungs), len(places)), inf)
+    costs = np.full((below + len(rungs), len(places)), inf)
     before = np.array([scoring.before(i) for i in scoring.documents])
     for rung in rungs:
         for own in set(before.tolist()):
-            is_open = (before == own) & (beliefs.rung < rung)
+            is_open = (before == own) & (beliefs.rung < rung + below)
             if is_open.any() and own < rung:
-                costs[rung, is_open] = scoring.cost(rung, own)[places][is_open]
-    return costs, np.array([_query_macs(scoring, rung) for rung in rungs])
+                costs[rung + below, is_open] = scoring.cost(rung, own)[places][is_open]
+    return costs, np.array([0.0] * below + [_query_macs(scoring, rung) for rung in rungs])
 
 
 def _query_macs(scoring: Scoring, rung: int) -> float:
@@ -183,23 +200,22 @@ def _query_macs(scoring: Scoring, rung: int) -> float:
     return float(scoring.cost(own, scoring.before(QUERY))[0])
 
 
-def _seconds(scoring: Scoring, beliefs: Beliefs) -> tuple[FloatArray, FloatArray]:
+def _seconds(scoring: Scoring, beliefs: Beliefs, below: int) -> tuple[FloatArray, FloatArray]:
     """Return the predicted seconds of each document by each rung, and of what each needs besides.
 
     What goes on from a lower rung takes the part of the time that it takes of the MACs.
     """
-    macs, _ = _macs(scoring, beliefs)
-    rungs = range(len(scoring.ladder.rungs))
+    costs, _ = _macs(scoring, beliefs, below)
     places = [scoring.place(i) for i in scoring.documents]
-    times = [scoring.seconds(rung) for rung in rungs]
-    costs = np.stack([times[r][places] * macs[r] / scoring.cost(r, -1)[places] for r in rungs])
-    starts = [_OVERHEAD_S] * len(rungs)
-    for rung in rungs:
-        if scoring.needs_query(rung):
-            starts[rung] += float(times[scoring.query_rung(rung)][0])
+    starts = [0.0] * below
+    for rung in range(len(scoring.ladder.rungs)):
+        times = scoring.seconds(rung)
+        costs[rung + below] *= (times / scoring.cost(rung, -1))[places]
+        query = scoring.seconds(scoring.query_rung(rung))[0] if scoring.needs_query(rung) else 0.0
+        starts.append(_OVERHEAD_S + float(query))
     return costs, np.array(starts)
 
 
-def reached(beliefs: Beliefs) -> Sequence[int | None]:
-    """Return the rung of each document; None for those without a score."""
-    return [None if rung == UNSCORED else rung for rung in beliefs.rung.tolist()]
+def reached(beliefs: Beliefs, below: int) -> Sequence[int | None]:
+    """Return the rung of the ladder of each document; None for those without a score of it."""
+    return [None if rung < below else rung - below for rung in beliefs.rung.tolist()]

@@ -20,7 +20,7 @@ from server.clients.inherit import inherited
 from server.errors import DeadlineError, InvalidRequestError
 from server.inputs.sources import Source
 from server.observe.metrics import Stage
-from server.ranking import Cascade, Ranking, Scale, Stages, Wish
+from server.ranking import Cascade, Ranking, Scale, Stages, Wish, task_of
 from server.refining import PLACES, Limits, reached, refine
 from server.rungs import Ladder, Rung
 from server.scoring import QUERY, Scoring
@@ -73,7 +73,7 @@ async def _at_once(
     cascade = wish.cascade
     num_more = min(cascade.keep, len(items) - (not is_pairs)) + (not is_pairs) if cascade else 0
     async with service.admit(served, question, items, num_more) as admitted:
-        task = _task(served, admitted.selection, is_pairs)
+        task = task_of(served, admitted.selection, "score" if is_pairs else "embedding")
         of_query, alone = None, None
         if wish.query is not None:
             shapes = served.inputs.shapes(admitted.items[0])
@@ -114,13 +114,16 @@ async def _in_stages(
     is_pairs: bool,
     wish: Wish,
 ) -> Ranking:
-    """Rank as well as the budget allows; where it ends before a score is there, as they came."""
+    """Rank as well as the budget allows; where it ends before a score is there, as they came.
+
+    With scores known beforehand that is the order by these.
+    """
     scale: Scale = "logit" if is_pairs else "cosine"
     best = question.of_the_best()
     count, begun = len(items) - (not is_pairs), service.clock()
     try:
         async with service.admit(served, question, items, in_stages=True) as admitted:
-            task = _task(served, admitted.selection, is_pairs)
+            task = task_of(served, admitted.selection, "score" if is_pairs else "embedding")
             resident = service.variants.resident(served)
             ladder = service.pacing.ladder(
                 served, admitted.selection, task, resident, by_time=admitted.deadline < inf
@@ -128,21 +131,16 @@ async def _in_stages(
             scoring = Scoring(service, served, admitted, ladder, is_pairs)
             until = admitted.deadline - service.pacing.answer_s(count)
             limits = Limits.of(admitted.question.budget, until, scoring, wish.places or PLACES)
-            beliefs, runs = await refine(scoring, limits, service.pacing, service.clock)
+            beliefs, runs = await refine(scoring, limits, service.pacing, service.clock, wish.known)
             admitted.flops = 2 * scoring.macs
     except DeadlineError:  # before anything was read
         selection = service.select(served, best, served.inputs.plan_shapes())
         taken_s = service.clock() - begun
-        return Ranking(
-            Choice(selection, False, taken_s),
-            list(range(count)),
-            [0.0] * count,
-            scale,
-            seconds=dict.fromkeys(Stage, 0.0) | {Stage.DECODE: taken_s, Stage.TOTAL: taken_s},
-            stages=Stages([], [None] * count, [], 0.0),
-        )
-    top = int(beliefs.rung.max())
+        return as_they_came(Choice(selection, False, taken_s), count, wish.known, taken_s)
+    top = int(beliefs.rung.max()) - (wish.known is not None)
     choice = admitted.choice
+    if top < 0 and wish.known is not None:
+        scale = "cosine"  # of what was known
     if top < len(ladder.rungs) - 1:
         chosen = replace(best, fixed=dict(ladder.rungs[max(top, 0)].subnet))
         shapes = served.inputs.upper(admitted.items)
@@ -157,10 +155,25 @@ async def _in_stages(
         seconds=admitted.seconds,
         stages=Stages(
             [rung.subnet for rung in ladder.rungs],
-            reached(beliefs),
+            reached(beliefs, wish.known is not None),
             runs,
             overlap(beliefs, limits.places),
         ),
+    )
+
+
+def as_they_came(
+    choice: Choice, count: int, known: Sequence[float] | None, taken_s: float
+) -> Ranking:
+    """Return the ranking of a request that ran out of time before anything was read."""
+    scores = [0.0] * count if known is None else list(known)
+    return Ranking(
+        choice,
+        list(range(count)) if known is None else _best_first(scores),
+        scores,
+        "cosine",
+        seconds=dict.fromkeys(Stage, 0.0) | {Stage.DECODE: taken_s, Stage.TOTAL: taken_s},
+        stages=Stages([], [None] * count, [], 0.0),
     )
 
 
@@ -170,6 +183,8 @@ def _is_in_stages(served: Served, question: Question, wish: Wish) -> bool:
     Raises:
         InvalidRequestError: If it has a deadline and nothing is known of times.
     """
+    if wish.known is not None:
+        return True
     if wish.in_stages is False or wish.cascade is not None or wish.query is not None:
         return False
     latency_ms = inherited(question, served).budget.latency_ms
@@ -220,12 +235,6 @@ def _pairs(served: Served, query: Source, documents: Sequence[Source]) -> list[d
     assert served.pair is not None, "or it would not compare"
     first, second = served.pair
     return [{first: query, second: document} for document in documents]
-
-
-def _task(served: Served, selection: Selection, is_pairs: bool) -> str:
-    """Return the first task whose answers rank."""
-    kind = "score" if is_pairs else "embedding"
-    return next(task for task in selection.scores if served.elastic.tasks[task].kind == kind)
 
 
 def _rungs(served: Served, choice: Choice, cascade: Cascade | None) -> list[Rung]:

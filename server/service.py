@@ -24,6 +24,7 @@ from server.engine.engine import Engine
 from server.engine.flows import Flow
 from server.engine.item import QueueItem
 from server.engine.load import Fixed, LoadPolicy
+from server.indexes.store import Indexes
 from server.inputs.decoder import Decoder
 from server.inputs.sources import Source, Sources
 from server.items import for_inputs
@@ -64,6 +65,7 @@ class Service:
         slims_all: bool = False,
         max_variant_bytes: int = 0,
         audit: Audit | None = None,
+        indexes: Indexes | None = None,
     ) -> None:
         """Wire what answers.
 
@@ -80,6 +82,7 @@ class Service:
             slims_all: Whether load may also make subnets smaller for requests without a budget.
             max_variant_bytes: What the weights of variants may hold that requests have built.
             audit: Keeps some of what is answered, to compare it; None for none.
+            indexes: Documents that clients keep here; None for no room for any.
         """
         self._slims_all = slims_all
         self._tracing = tracing
@@ -96,6 +99,7 @@ class Service:
         self._is_draining = False
         self.uses = Uses()
         self.pacing = Pacing()
+        self.indexes = indexes or Indexes(None, 0, 0)
         self._admitting = Admitting(
             engine,
             decoder,

@@ -24,6 +24,7 @@ from server.api.rheostat.text_schema import DocumentText, RerankBody, Similarity
 from server.api.tei import routes as tei
 from server.api.tei.form import TEI
 from server.api.tei.schema import TeiRank, TeiRerankBody
+from server.clients.caller import caller_of
 from server.errors import InvalidRequestError, shown
 from server.http.forms import own_form
 from server.inputs.sources import Passage
@@ -39,6 +40,7 @@ class _Keys(RequestBody):
 
     texts: Any = None
     documents: Any = None
+    ids: Any = None
 
 
 def routes(service: Service, max_texts: int) -> APIRouter:
@@ -90,8 +92,9 @@ def routes(service: Service, max_texts: int) -> APIRouter:
             RankedDocument(index=i, relevance_score=scores[i]) for i in ranking.order[: body.top_n]
         ]
         if body.return_documents:
+            documents = await _documents(service, request, body)
             for one in results:
-                one.document = _repeated(body.documents[one.index])
+                one.document = _repeated(documents[one.index])
         return RerankAnswer(
             id=request.scope["state"]["request_id"],
             model=receipt.model,
@@ -113,8 +116,9 @@ def routes(service: Service, max_texts: int) -> APIRouter:
             ranking, receipt = await ranked(service, request, response, tally, ranking_request)
         answer = cohere.answer(request.scope["state"]["request_id"], ranking, receipt, body.top_n)
         if body.return_documents:
+            documents = await _documents(service, request, body)
             for one in answer.results:
-                one.document = _repeated(body.documents[one.index])
+                one.document = _repeated(documents[one.index])
         return answer
 
     for path, answer, by in (
@@ -137,12 +141,16 @@ async def _is_tei(request: Request) -> bool:
     given = (await read_json(request, _Keys)).model_fields_set
     if len(given) != 1:
         problem = "both given; use one" if given else "missing; one is required"
-        raise InvalidRequestError(f"documents and texts are {problem}", "documents")
+        names = "documents and ids" if "ids" in given else "documents and texts"
+        raise InvalidRequestError(f"{names} are {problem}", "documents")
     return "texts" in given
 
 
 def _ranking_request(body: RerankBody, max_texts: int, truncate: Side | None) -> RankingRequest:
-    check_count("documents", len(body.documents), max_texts, "max_texts")
+    field = "documents" if body.ids is None else "ids"
+    check_count(field, len(body.ids or body.documents), max_texts, "max_texts")
+    if (body.index is None) != (body.ids is None):
+        raise InvalidRequestError("index and ids must both be given, or neither", "index")
     may_cut = body.max_tokens_per_doc is not None or body.max_chunks_per_doc is not None
     side = truncate or ("right" if may_cut else None)
     return RankingRequest(
@@ -165,6 +173,7 @@ def _ranking_request(body: RerankBody, max_texts: int, truncate: Side | None) ->
         body.query_budget,
         body.in_stages,
         body.top_n,
+        None if body.index is None or body.ids is None else (body.index, body.ids),
     )
 
 
@@ -178,6 +187,16 @@ def _text(field: str, document: str | DocumentText, rank_fields: Sequence[str]) 
             where = f"{field}.{name}"[:80]
             raise InvalidRequestError(f"{where}={shown(value)} must be a text, to be ranked", where)
     return "\n".join(fields[name] for name in rank_fields)
+
+
+async def _documents(
+    service: Service, request: Request, body: RerankBody
+) -> Sequence[str | DocumentText]:
+    """Return the documents of a request, those of an index among them."""
+    if body.index is None or body.ids is None:
+        return body.documents
+    index = await service.indexes.get(caller_of(request).client, body.index)
+    return [index.texts[i] for i in index.at(body.ids)]
 
 
 def _repeated(document: str | DocumentText) -> DocumentText:
