@@ -13,172 +13,25 @@ answers counts as 0 for all.
 
 from __future__ import annotations
 
-import http.client
 import itertools
 import json
 import math
 import sys
-import threading
-import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import numpy as np
 
 from bench import report
 from bench.bm25 import Bm25
-from bench.peers.process import HOST, Launch, Running, running
+from bench.peers.process import Launch, running
+from bench.rankers import CANDIDATES, Asking, Body, Cell, Lists, Policy
 from models.train import texts
-from models.train.texts import Retrieval
-from search.quality.table import FloatArray
 from server.settings import data_folder
 
-CANDIDATES = 100
-PLACES = 10
 _LATE = 0.01  # of a fixed policy's answers that may be late
 _TRIES = 20
-
-Body = dict[str, Any]
-
-
-@dataclass(frozen=True, eq=False)
-class Policy:
-    """A way to ask for a ranking.
-
-    Attributes:
-        name: In the table.
-        fields: Of the request.
-        first: Candidates that are sent; the others follow as they are.
-    """
-
-    name: str
-    fields: Body
-    first: int = CANDIDATES
-
-
-@dataclass(frozen=True)
-class Cell:
-    """What became of some requests.
-
-    Attributes:
-        scores: Of each claim, the mean nDCG@10 of its answers; NaN where it was not asked.
-        times: From the first byte sent to the last byte read, seconds.
-        refused: Answers that are no ranking, by status.
-        seen: Mean overlap that was expected; NaN where none was told.
-    """
-
-    scores: FloatArray
-    times: FloatArray
-    refused: Mapping[int, int]
-    seen: float
-
-    @property
-    def ndcg(self) -> tuple[float, float, int]:
-        """The mean, its standard error and the number of claims."""
-        known = self.scores[~np.isnan(self.scores)]
-        if len(known) < 2:
-            return math.nan, math.nan, len(known)
-        return float(known.mean()), float(known.std(ddof=1) / math.sqrt(len(known))), len(known)
-
-
-@dataclass(frozen=True)
-class Lists:
-    """Claims with their candidates.
-
-    Attributes:
-        data: SciFact.
-        candidates: Of each claim, document numbers as BM25 has them, best first.
-    """
-
-    data: Retrieval
-    candidates: Sequence[Sequence[int]]
-
-    def sent(self, claim: int, policy: Policy) -> list[int]:
-        """Return the documents of a request, in an order that says nothing."""
-        return sorted(self.candidates[claim][: policy.first])
-
-    def body(self, claim: int, policy: Policy, model: str) -> bytes:
-        """Return a request that brings its documents."""
-        documents = [self.data.documents[i] for i in self.sent(claim, policy)]
-        return _json(model, self.data.queries[claim], policy, documents=documents)
-
-    def score(self, claim: int, policy: Policy, order: Sequence[int]) -> float:
-        """Return nDCG@10 of an answer."""
-        sent = self.sent(claim, policy)
-        ranked = [sent[i] for i in order] + list(self.candidates[claim][policy.first :])
-        right = self.data.relevant[claim]
-        discounts = 1 / np.log2(np.arange(2, PLACES + 2))
-        found = [discount for one, discount in zip(ranked, discounts, strict=False) if one in right]
-        return float(sum(found) / discounts[: len(right)].sum())
-
-
-def _json(model: str, query: str, policy: Policy, **fields: Any) -> bytes:
-    body = {"model": model, "query": query, "truncate": "right", **fields, **policy.fields}
-    return json.dumps(body).encode()
-
-
-class Asking:
-    """Clients of one server."""
-
-    def __init__(self, server: Running, lists: Lists, model: str) -> None:
-        self._server, self._lists, self._model = server, lists, model
-
-    def cell(self, policy: Policy, clients: int, claims: Sequence[int]) -> Cell:
-        """Ask for rankings from some clients at once.
-
-        Args:
-            policy: Of all requests.
-            clients: Each asks one claim after the other.
-            claims: To be asked, in order.
-        """
-        bodies = {one: self._lists.body(one, policy, self._model) for one in set(claims)}
-        left: Iterator[int] = iter(claims)
-        lock = threading.Lock()
-        scores: dict[int, list[float]] = {}
-        times: list[float] = []
-        seen: list[float] = []
-        refused: Counter[int] = Counter()
-
-        def client() -> None:
-            connection = http.client.HTTPConnection(HOST, self._server.port, timeout=120)
-            while True:
-                with lock:
-                    claim = next(left, None)
-                if claim is None:
-                    break
-                started = time.perf_counter()
-                status, answer = _asked(connection, bodies[claim])
-                taken_s = time.perf_counter() - started
-                if status != 200:
-                    refused[status] += 1
-                    continue
-                found = json.loads(answer)
-                order = [one["index"] for one in found["results"]]
-                times.append(taken_s)
-                scores.setdefault(claim, []).append(self._lists.score(claim, policy, order))
-                if stages := found["receipt"]["stages"]:
-                    seen.append(stages["expected_overlap"])
-            connection.close()
-
-        threads = [threading.Thread(target=client) for _ in range(clients)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        each = np.full(len(self._lists.candidates), np.nan)
-        for claim, own in scores.items():
-            each[claim] = np.mean(own)
-        return Cell(each, np.array(times), refused, float(np.mean(seen)) if seen else math.nan)
-
-
-def _asked(connection: http.client.HTTPConnection, body: bytes) -> tuple[int, bytes]:
-    connection.request("POST", "/v1/rerank", body, {"Content-Type": "application/json"})
-    answer = connection.getresponse()
-    return answer.status, answer.read()
 
 
 def fixed_policies(shares: Sequence[float], firsts: Sequence[int]) -> list[Policy]:

@@ -18,27 +18,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
+from search.beliefs import LOGISTIC, TINY, UNSCORED, Beliefs, within
 from search.lengths import IntArray
 from search.quality.table import FloatArray
 
-UNSCORED = -1
-_LOGISTIC = math.sqrt(3) / math.pi  # scale of a logistic distribution of standard deviation 1
 _MOST_PLACES = 16  # places that are told apart; further ones stand for several
-_MOST_AGREEMENT = 0.9995  # of a rung that is not the best
 _NOTHING = 1e-4  # of what the best rung could gain in all, a look is worth no less
-_TINY = 1e-12
-_FAR, _HALVINGS = 5.0, 30
 
 
-class Stage(NamedTuple):
+class Look(NamedTuple):
     """What to score next.
 
     Attributes:
@@ -52,107 +46,6 @@ class Stage(NamedTuple):
     cost: float
 
 
-@dataclass(frozen=True)
-class Beliefs:
-    """What is believed of each document of a list; all arrays have shape [documents].
-
-    Attributes:
-        mean: Expected score by the best rung, in standard deviations of the list from its mean.
-        error: Standard deviation of what the best rung would say around the mean.
-        rung: The highest by which each was scored; `UNSCORED` for none.
-        raw: Its score by that rung; 0 where there is none.
-        prior: Mean before that rung.
-        doubt: Error before that rung.
-    """
-
-    mean: FloatArray
-    error: FloatArray
-    rung: NDArray[np.int64]
-    raw: FloatArray
-    prior: FloatArray
-    doubt: FloatArray
-
-    @classmethod
-    def none(cls, count: int) -> Beliefs:
-        """Return what is believed before anything was scored."""
-        nothing, unknown = np.zeros(count), np.ones(count)
-        rung = np.full(count, UNSCORED, dtype=np.int64)
-        return cls(nothing, unknown, rung, nothing, nothing, unknown)
-
-    @property
-    def order(self) -> IntArray:
-        """The documents, best first; those without a score last, as they came."""
-        return np.lexsort((-self.mean, self.rung == UNSCORED))
-
-    def learn(
-        self, rung: int, agreement: float, documents: ArrayLike, scores: ArrayLike
-    ) -> Beliefs:
-        """Take in scores by a higher rung than these documents had.
-
-        Rungs have scales of their own. The scores of all documents that are at a rung are shifted
-        and stretched so that they have the mean and the spread that was believed of them before.
-
-        Args:
-            rung: Of the scores.
-            agreement: Correlation of its scores with the best rung's, 0..1; 1 for the best.
-            documents: Numbers, each once.
-            scores: Of these.
-        """
-        at = np.asarray(documents, dtype=np.int64)
-        rungs, raw = self.rung.copy(), self.raw.copy()
-        prior, doubt = self.prior.copy(), self.doubt.copy()
-        rungs[at], raw[at] = rung, scores
-        prior[at], doubt[at] = self.mean[at], self.error[at]
-        here = rungs == rung
-        own, kept = raw[here], _within(agreement)
-        spread = kept**2 * (prior[here].var() + (doubt[here] ** 2).mean()) + 1 - kept**2
-        deviation = float(own.std())
-        stretch = math.sqrt(spread) / deviation if deviation > _TINY else 0.0
-        standard = kept * prior[here].mean() + stretch * (own - own.mean())
-        mean, error = self.mean.copy(), self.error.copy()
-        mean[here], error[here] = kept * standard, math.sqrt(1 - kept**2)
-        return Beliefs(mean, error, rungs, raw, prior, doubt)
-
-
-def scores_of(beliefs: Beliefs) -> FloatArray:
-    """Return scores in the order of the beliefs, on the scale of the highest rung reached.
-
-    Those that reached it have their own; the others' means are put on its scale.
-    """
-    top = int(beliefs.rung.max())
-    if top == UNSCORED:
-        return np.zeros(len(beliefs.raw))
-    there = beliefs.rung == top
-    found = beliefs.raw.copy()
-    if not there.all():
-        own, known = beliefs.raw[there], beliefs.mean[there]
-        slope = own.std() / known.std() if known.std() > _TINY else 0.0
-        found[~there] = own.mean() + slope * (beliefs.mean[~there] - known.mean())
-        least = found[beliefs.rung != UNSCORED].min()
-        found[beliefs.rung == UNSCORED] = least
-    return found
-
-
-def overlap(beliefs: Beliefs, first: int) -> float:
-    """Return the part of the first documents that is expected among the best rung's first, 0..1.
-
-    Args:
-        beliefs: Of the list.
-        first: Number of places that count.
-    """
-    order = beliefs.order
-    if first >= len(order):
-        return 1.0
-    scale = np.maximum(_LOGISTIC * beliefs.error, _TINY)
-    low, high = float(beliefs.mean.min()) - 1, float(beliefs.mean.max()) + _FAR
-    for _ in range(_HALVINGS):  # to the score that as many are expected to exceed
-        middle = (low + high) / 2
-        is_low = _logistic((beliefs.mean - middle) / scale).sum() > first
-        low, high = (middle, high) if is_low else (low, middle)
-    there, limit = order[:first], (low + high) / 2
-    return float(_logistic((beliefs.mean[there] - limit) / scale[there]).mean())
-
-
 def gains(beliefs: Beliefs, agreement: float, first: int) -> FloatArray:
     """Return what a look at each document by a rung is worth, in DCG of standardised scores.
 
@@ -164,13 +57,13 @@ def gains(beliefs: Beliefs, agreement: float, first: int) -> FloatArray:
     Returns:
         Shape [documents]; 0 where nothing would be learnt.
     """
-    learnt = np.sqrt(np.maximum(beliefs.error**2 - (1 - _within(agreement) ** 2), 0.0))
+    learnt = np.sqrt(np.maximum(beliefs.error**2 - (1 - within(agreement) ** 2), 0.0))
     places, weights = _places(min(first, len(learnt) - 1))
     if not len(places):
         return np.zeros_like(learnt)
     means = -np.sort(-beliefs.mean)
     limits = (means[places - 1] + means[places]) / 2
-    scale = np.maximum(_LOGISTIC * learnt, _TINY)[:, None]
+    scale = np.maximum(LOGISTIC * learnt, TINY)[:, None]
     distance = np.abs(beliefs.mean[:, None] - limits) / scale
     worth: FloatArray = (scale * np.log1p(np.exp(-distance))) @ weights
     worth[learnt <= 0] = 0.0
@@ -185,7 +78,7 @@ def next_stage(
     left: float,
     first: int,
     most: float = math.inf,
-) -> Stage | None:
+) -> Look | None:
     """Choose what to score next.
 
     Of each rung the documents most worth their cost are taken, as far as the rest of the budget
@@ -217,7 +110,7 @@ def next_stage(
             continue
         summed = starts[rung] + np.cumsum(costs[rung][documents])
         some = documents[: max(1, int(np.searchsorted(summed, most, side="right")))]
-        stage = Stage(rung, some, float(summed[len(some) - 1]))
+        stage = Look(rung, some, float(summed[len(some) - 1]))
         # Without a limit every rung could have everything; what counts is the gain for its cost.
         is_bounded = left < math.inf
         gained = float(worth[documents].sum() if is_bounded else worth[some].sum() / stage.cost)
@@ -238,7 +131,7 @@ def _first_stage(
     starts: FloatArray,
     left: float,
     first: int,
-) -> Stage | None:
+) -> Look | None:
     """Score all documents by the rung that, with what it leaves for the others, gains most."""
     count = len(beliefs.mean)
     everything, most = np.arange(count), ideal(count, first)
@@ -263,7 +156,7 @@ def _first_stage(
     if not math.isfinite(summed[-1]):
         return None
     documents = everything[: int(np.searchsorted(summed, left, side="right"))]
-    return Stage(chosen, documents, float(summed[len(documents) - 1])) if len(documents) else None
+    return Look(chosen, documents, float(summed[len(documents) - 1])) if len(documents) else None
 
 
 def _affordable(worth: FloatArray, costs: FloatArray, left: float, least: float) -> IntArray:
@@ -272,16 +165,6 @@ def _affordable(worth: FloatArray, costs: FloatArray, left: float, least: float)
     order = candidates[np.argsort(-worth[candidates] / costs[candidates], kind="stable")]
     fitting: IntArray = order[np.cumsum(costs[order]) <= left]
     return fitting
-
-
-def _within(agreement: float) -> float:
-    """Return an agreement as it is counted on: that of no rung but the best is whole."""
-    return 1.0 if agreement >= 1 else min(max(agreement, 0.0), _MOST_AGREEMENT)
-
-
-def _logistic(values: FloatArray) -> FloatArray:
-    found: FloatArray = 0.5 * (1 + np.tanh(0.5 * values))
-    return found
 
 
 def _discounts(first: int) -> FloatArray:

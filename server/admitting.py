@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from math import inf
 
+from models.inputs import Item
 from server.admitted import Admitted
 from server.choose import Chooser, Question, RequestProgress
 from server.clients.caller import Caller
@@ -85,12 +86,10 @@ class Admitting:
         ):
             if self._quotas is not None:
                 await self._quotas.charge_request(caller)
-            decoding = self._decoder.decode(asked, served.inputs, caller.client, caller.weight)
-            left_s = deadline - begun if in_stages and deadline < inf else None
-            try:
-                items = await asyncio.wait_for(decoding, left_s)
-            except TimeoutError:
-                raise DeadlineError("the inputs could not be read before the deadline") from None
+            is_bounded = in_stages and deadline < inf
+            items = await self._read(
+                served, asked, caller, deadline - begun if is_bounded else None
+            )
             decoded = self._clock()
             shapes = served.inputs.upper(items)
             question = for_inputs(question, served, shapes)
@@ -109,10 +108,8 @@ class Admitting:
                 Stage.QUEUE: 0.0,
                 Stage.RUN: 0.0,
             }
-            charge = partial(self._charge, caller)
-            admitted = Admitted(
-                room, question, items, choice, flops, deadline, seconds, charge=charge
-            )
+            admitted = Admitted(room, question, items, choice, flops, deadline, seconds)
+            admitted.charge = partial(self._charge, caller)
             try:
                 yield admitted
             except DeadlineError:
@@ -127,6 +124,16 @@ class Admitting:
         self._metrics.answered(
             served, choice, admitted.flops, admitted.shared, seconds, budget.latency_ms
         )
+
+    async def _read(
+        self, served: Served, asked: Sequence[Sources], caller: Caller, limit_s: float | None
+    ) -> list[Item]:
+        """Return the items of a request; DeadlineError if that takes longer than a limit."""
+        decoding = self._decoder.decode(asked, served.inputs, caller.client, caller.weight)
+        try:
+            return await asyncio.wait_for(decoding, limit_s)
+        except TimeoutError:
+            raise DeadlineError("the inputs could not be read before the deadline") from None
 
     async def _charge(self, caller: Caller, flops: float) -> None:
         if self._quotas is not None and flops:

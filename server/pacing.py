@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from models.variants import Choices
 from search.find import Selection
-from server.rungs import Ladder, ladder_to
+from server.rungs import Rungs, ladder_to
 from server.served import Served
 
 _KEPT = 32  # stages of a model
@@ -45,7 +45,7 @@ class Pacing:
 
     _seen: OrderedDict[str, _Seen] = field(default_factory=OrderedDict)
     _late: deque[float] = field(default_factory=lambda: deque(maxlen=_KEPT_ENDS))
-    _ladders: OrderedDict[tuple[object, ...], Ladder] = field(default_factory=OrderedDict)
+    _ladders: OrderedDict[tuple[object, ...], Rungs] = field(default_factory=OrderedDict)
 
     def ladder(
         self,
@@ -54,7 +54,7 @@ class Pacing:
         task: str,
         resident: frozenset[Choices] | None,
         by_time: bool,
-    ) -> Ladder:
+    ) -> Rungs:
         """Return a model's rungs, from the last few; see `server.rungs.ladder_to`."""
         key = (id(served), best.subnet, task, resident, by_time)
         return _recalled(

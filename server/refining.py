@@ -13,9 +13,10 @@ from math import inf
 
 import numpy as np
 
+from search.beliefs import UNSCORED, Beliefs, overlap
 from search.budget import Budget
 from search.quality.table import FloatArray
-from search.refine import UNSCORED, Beliefs, Stage, next_stage, overlap
+from search.refine import Look, next_stage
 from server.errors import InvalidRequestError, QuotaExceededError
 from server.pacing import Pacing
 from server.scoring import QUERY, Scoring
@@ -47,7 +48,7 @@ class StageRun:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class Spending:
     """What a ranking may spend.
 
     Attributes:
@@ -63,7 +64,7 @@ class Limits:
     places: int
 
     @classmethod
-    def of(cls, budget: Budget, until: float, scoring: Scoring, places: int) -> Limits:
+    def of(cls, budget: Budget, until: float, scoring: Scoring, places: int) -> Spending:
         """Return the limits of a list; a ceiling per input holds for the mean of all."""
         count, best = len(scoring.admitted.items), len(scoring.ladder.rungs) - 1
         whole = float(scoring.cost(best, -1).sum()) / scoring.admitted.selection.fraction
@@ -74,7 +75,7 @@ class Limits:
 
 async def refine(
     scoring: Scoring,
-    limits: Limits,
+    limits: Spending,
     pacing: Pacing,
     clock: Callable[[], float],
     known: Sequence[float] | None = None,
@@ -130,8 +131,8 @@ async def refine(
 
 
 def _choose(
-    scoring: Scoring, beliefs: Beliefs, limits: Limits, pacing: Pacing, now: float, below: int
-) -> Stage | None:
+    scoring: Scoring, beliefs: Beliefs, limits: Spending, pacing: Pacing, now: float, below: int
+) -> Look | None:
     """Return the next stage, in seconds where there is a deadline, else in MACs."""
     agreements = [*[KNOWN_AGREEMENT] * below, *scoring.ladder.agreements]
     left_macs = limits.macs - scoring.macs
@@ -146,13 +147,13 @@ def _choose(
     stage = next_stage(beliefs, agreements, costs, starts, left_s, limits.places, most)
     if stage is None and now < limits.until and (beliefs.rung == UNSCORED).all():
         # Predictions may be wrong, and what is done of it until then is better than nothing.
-        stage = Stage(0, np.arange(len(beliefs.mean)), float(costs[0].sum()))
+        stage = Look(0, np.arange(len(beliefs.mean)), float(costs[0].sum()))
     if stage is None or left_macs == inf:
         return stage
     macs, needed = _macs(scoring, beliefs, below)
     summed = needed[stage.rung] + np.cumsum(macs[stage.rung][stage.documents])
     count = int(np.searchsorted(summed, left_macs, side="right"))
-    return Stage(stage.rung, stage.documents[:count], stage.cost) if count else None
+    return Look(stage.rung, stage.documents[:count], stage.cost) if count else None
 
 
 def _chunk(costs: FloatArray) -> float:
@@ -161,7 +162,7 @@ def _chunk(costs: FloatArray) -> float:
     return float(known.max()) * 4 if len(known) else inf
 
 
-async def _paid(scoring: Scoring, stage: Stage, beliefs: Beliefs, below: int) -> bool:
+async def _paid(scoring: Scoring, stage: Look, beliefs: Beliefs, below: int) -> bool:
     """Charge a stage; return whether the client could pay for it.
 
     Raises:

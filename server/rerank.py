@@ -13,16 +13,16 @@ from models.core import Shapes
 from models.inputs import num_tokens
 from models.variants import choices_of, load_axes
 from models.vectors import space_choices
+from search.beliefs import overlap, scores_of
 from search.find import Selection
-from search.refine import overlap, scores_of
 from server.choose import Choice, Question
 from server.clients.inherit import inherited
 from server.errors import DeadlineError, InvalidRequestError
 from server.inputs.sources import Source
 from server.observe.metrics import Stage
 from server.ranking import Cascade, Ranking, Scale, Stages, Wish, task_of
-from server.refining import PLACES, Limits, reached, refine
-from server.rungs import Ladder, Rung
+from server.refining import PLACES, Spending, reached, refine
+from server.rungs import Rung, Rungs
 from server.scoring import QUERY, Scoring
 from server.served import Served
 from server.service import Service
@@ -78,8 +78,8 @@ async def _at_once(
         if wish.query is not None:
             shapes = served.inputs.shapes(admitted.items[0])
             of_query = _of_query(service, served, wish.query, admitted.selection, shapes)
-            alone = Ladder(served, task, [Rung(of_query.subnet)])
-        ladder = Ladder(served, task, _rungs(served, admitted.choice, cascade))
+            alone = Rungs(served, task, [Rung(of_query.subnet)])
+        ladder = Rungs(served, task, _rungs(served, admitted.choice, cascade))
         scoring = Scoring(service, served, admitted, ladder, is_pairs, alone)
         found = await scoring.score(0, scoring.documents)
         scores = [found[i] for i in scoring.documents]
@@ -130,7 +130,7 @@ async def _in_stages(
             )
             scoring = Scoring(service, served, admitted, ladder, is_pairs)
             until = admitted.deadline - service.pacing.answer_s(count)
-            limits = Limits.of(admitted.question.budget, until, scoring, wish.places or PLACES)
+            limits = Spending.of(admitted.question.budget, until, scoring, wish.places or PLACES)
             beliefs, runs = await refine(scoring, limits, service.pacing, service.clock, wish.known)
             admitted.flops = 2 * scoring.macs
     except DeadlineError:  # before anything was read

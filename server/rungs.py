@@ -39,7 +39,7 @@ class Rung:
 
 
 @dataclass(frozen=True, eq=False)
-class Ladder:
+class Rungs:
     """A model's rungs for one task, cheapest first.
 
     Attributes:
@@ -150,7 +150,7 @@ def ladder_to(
     task: str,
     resident: frozenset[Choices] | None,
     by_time: bool,
-) -> Ladder:
+) -> Rungs:
     """Return the rungs up to a subnet: what it goes on from, or what keeps most in less time.
 
     Args:
@@ -168,7 +168,7 @@ def ladder_to(
         is_there = resident is None or choices_of(space, one.subnet) in resident
         if is_there and one.quality < best.quality:
             found.append(one)
-    return Ladder(served, task, list(_ascending(served, found, best, task, by_time)))
+    return Rungs(served, task, list(_ascending(served, found, best, task, by_time)))
 
 
 def _chain(served: Served, best: Selection, task: str) -> Iterator[Selection]:

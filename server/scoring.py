@@ -15,7 +15,7 @@ from search.lengths import IntArray
 from search.quality.table import FloatArray
 from server.admitted import Admitted
 from server.engine.item import ItemResult, PreparedPlan, QueueItem
-from server.rungs import Ladder, seconds
+from server.rungs import Rungs, seconds
 from server.served import Served
 from server.service import Service
 
@@ -44,9 +44,9 @@ class Scoring:
     service: Service
     served: Served
     admitted: Admitted
-    ladder: Ladder
+    ladder: Rungs
     is_pairs: bool
-    query: Ladder | None = None
+    query: Rungs | None = None
     macs: int = 0
     results: dict[int, ItemResult] = field(default_factory=dict)
     _reached: dict[int, int] = field(default_factory=dict)

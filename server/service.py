@@ -100,18 +100,8 @@ class Service:
         self.uses = Uses()
         self.pacing = Pacing()
         self.indexes = indexes or Indexes(None, 0, 0)
-        self._admitting = Admitting(
-            engine,
-            decoder,
-            metrics,
-            clock,
-            self._chooser,
-            loading,
-            self.uses,
-            quotas,
-            late_s,
-            slims_all,
-        )
+        known = engine, decoder, metrics, clock, self._chooser, loading, self.uses
+        self._admitting = Admitting(*known, quotas, late_s, slims_all)
 
     def models_of(self, caller: Caller) -> Catalog:
         """Return the models that there are for a caller: it is told of no other."""

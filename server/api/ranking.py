@@ -16,9 +16,6 @@ from server.api.rheostat.ranking_schema import RankingReceipt, StageReceipt, Sta
 from server.api.rheostat.schema import BudgetBody, Milliseconds, PlanReceipt
 from server.api.rheostat.text_schema import Preferences
 from server.clients.caller import caller_of
-from server.errors import InvalidRequestError
-from server.indexes.asking import Scorer, rank_stored
-from server.indexes.index import Index
 from server.inputs.sources import Passage
 from server.observe.metrics import Tally
 from server.question import Question
@@ -43,7 +40,6 @@ class RankingRequest:
         query_budget: Of the body, for the query alone; ``budget`` is then for the documents.
         in_stages: As in `server.rerank.Wish`.
         places: Likewise.
-        stored: Name of an index and ids of its documents, in place of documents.
     """
 
     query: Passage
@@ -56,7 +52,6 @@ class RankingRequest:
     query_budget: BudgetBody | None = None
     in_stages: bool | None = None
     places: int | None = None
-    stored: tuple[str, Sequence[str]] | None = None
 
 
 async def ranked(
@@ -80,8 +75,6 @@ async def ranked(
     Raises:
         RheostatError: As `server.rerank.rerank`; UnknownModelError.
     """
-    if ranking_request.stored is not None:
-        return await _ranked_stored(service, request, response, tally, ranking_request)
     served = service.models_of(caller_of(request)).choose(
         ranking_request.model, "text", gives=gives
     )
@@ -140,60 +133,6 @@ def own_scores(ranking: Ranking, raw: bool) -> list[float]:
 def probabilities(logits: Sequence[float]) -> list[float]:
     """Return the logistic function of each number."""
     return [0.5 * (1.0 + math.tanh(0.5 * logit)) for logit in logits]  # which never overflows
-
-
-async def _ranked_stored(
-    service: Service,
-    request: Request,
-    response: Response,
-    tally: Tally,
-    ranking_request: RankingRequest,
-) -> tuple[Ranking, RankingReceipt]:
-    """Rank documents of an index."""
-    assert ranking_request.stored is not None, "asked by who knows"
-    name, ids = ranking_request.stored
-    for field, given in (
-        ("cascade", ranking_request.cascade),
-        ("query_budget", ranking_request.query_budget),
-    ):
-        if given is not None:
-            raise InvalidRequestError(f"{field} cannot be used with an index", field)
-    served, index, question, scorer = await stored_of(
-        service, request, tally, name, ranking_request
-    )
-    last, ranking = await unless_gone(
-        request,
-        rank_stored(service, served, index, question, ranking_request.query, index.at(ids), scorer),
-    )
-    response.headers.update(receipt_headers(last, ranking.choice.selection))
-    return ranking, receipt_of(last, ranking)
-
-
-async def stored_of(
-    service: Service, request: Request, tally: Tally, name: str, ranking_request: RankingRequest
-) -> tuple[Served, Index, Question, Scorer | None]:
-    """Return an index's model, the index, what its query may cost, and who looks closer.
-
-    Raises:
-        RheostatError: UnknownIndexError, UnknownModelError.
-    """
-    caller = caller_of(request)
-    models = service.models_of(caller)
-    index = await service.indexes.get(caller.client, name)
-    served = models.choose(index.model, "text", gives=("embedding",))
-    tally.model = served.name
-    question = options_of(request).question(
-        caller,
-        ranking_request.budget,
-        preferences=None,
-        priority=ranking_request.priority,
-    )
-    if ranking_request.model in (None, index.model):
-        return served, index, question, None
-    closer = models.choose(ranking_request.model, "text", gives=("score",))
-    tally.model = closer.name
-    wish = Wish(places=ranking_request.places)
-    return served, index, question, Scorer(closer, question, wish)
 
 
 def receipt_of(served: Served, ranking: Ranking) -> RankingReceipt:

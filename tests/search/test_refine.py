@@ -6,9 +6,10 @@ import math
 import numpy as np
 import pytest
 
+from search.beliefs import UNSCORED, Beliefs, overlap, scores_of
 from search.lengths import IntArray
 from search.quality.table import FloatArray
-from search.refine import UNSCORED, Beliefs, gains, ideal, next_stage, overlap, scores_of
+from search.refine import gains, ideal, next_stage
 
 AGREEMENTS = (0.7, 0.9, 1.0)
 EACH = np.array([0.01, 1.0, 4.0])  # cost of one document by rung

@@ -24,7 +24,7 @@ class StoredDocument(_Strict):
     text: str = Field(min_length=1, description="What is too long for the model is cut at its end.")
 
 
-class IndexBody(_Strict):
+class NewIndexBody(_Strict):
     """Documents to keep with their vectors."""
 
     model_config = ConfigDict(
@@ -100,6 +100,34 @@ class NeighborsBody(_Strict):
     )
     priority: Priority = None
     return_documents: bool = Field(default=False, description="Repeat texts in the answer.")
+    truncate: Truncate = None
+
+
+class StoredRerankBody(_Strict):
+    """A query and documents of an index to put in order."""
+
+    query: str
+    index: Name = Field(description="Of documents kept here (`/v1/indexes`).")
+    ids: Annotated[list[Name], Field(fail_fast=True, min_length=1)] = Field(
+        description="Of documents. They are ranked by the vectors that the index has; where "
+        "`model` names one that compares two texts, it then looks at them in stages."
+    )
+    model: Name | None = Field(
+        default=None, description="Compares two texts. Default: the vectors have the last word."
+    )
+    top_n: int | None = Field(
+        default=None,
+        gt=0,
+        description="Return only so many; default: all, as where there are less.",
+    )
+    budget: BudgetBody | None = Field(
+        default=None, description="For the query's vector, and likewise for each pair."
+    )
+    priority: Priority = None
+    return_documents: bool = Field(default=False, description="Repeat texts in the answer.")
+    raw_scores: bool = Field(
+        default=False, description="A cross-encoder's logits as scores; cosines stay as they are."
+    )
     truncate: Truncate = None
 
 

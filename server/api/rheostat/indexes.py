@@ -9,16 +9,17 @@ from fastapi import APIRouter, Request, Response
 from server.api.answer import receipt_headers, unless_gone
 from server.api.body import check_count, read_json
 from server.api.documentation import errors, inlined, request_docs
-from server.api.ranking import RankingRequest, own_scores, receipt_of, stored_of
+from server.api.ranking import own_scores, receipt_of
 from server.api.rheostat.index_schema import (
     IndexAnswer,
-    IndexBody,
     IndexList,
     Neighbor,
     NeighborsAnswer,
     NeighborsBody,
+    NewIndexBody,
     QueryQualityAnswer,
 )
+from server.api.stored import stored_of
 from server.clients.caller import caller_of
 from server.errors import InvalidRequestError, shown
 from server.indexes.asking import nearest
@@ -41,7 +42,7 @@ def routes(service: Service) -> APIRouter:
     @router.post(
         "/indexes",
         status_code=201,
-        openapi_extra=request_docs(json=inlined(IndexBody)),
+        openapi_extra=request_docs(json=inlined(NewIndexBody)),
         responses=errors(404, 413, 415, 422, 429),
     )
     async def create_index(request: Request) -> IndexAnswer:
@@ -50,7 +51,7 @@ def routes(service: Service) -> APIRouter:
         Takes as long as that; a client that leaves ends it.
         """
         with service.metrics.request() as tally:
-            body = await read_json(request, IndexBody)
+            body = await read_json(request, NewIndexBody)
             most = service.indexes.max_documents
             check_count("documents", len(body.documents), most, "max_index_documents")
             _check_ids(body)
@@ -73,6 +74,11 @@ def routes(service: Service) -> APIRouter:
         """Forget an index."""
         await service.indexes.delete(caller_of(request).client, index)
 
+    _add_neighbors(router, service)
+    return router
+
+
+def _add_neighbors(router: APIRouter, service: Service) -> None:
     @router.post(
         "/neighbors",
         openapi_extra=request_docs(json=inlined(NeighborsBody)),
@@ -82,22 +88,24 @@ def routes(service: Service) -> APIRouter:
         """Find the documents of an index that are nearest to a query."""
         with service.metrics.request() as tally:
             body = await read_json(request, NeighborsBody)
-            asked = RankingRequest(
-                Passage("query", body.query, truncate=body.truncate),
-                [],
+            stored = await stored_of(
+                service,
+                request,
+                tally,
+                body.index,
                 body.model,
                 body.budget,
-                priority=body.priority,
-                places=body.k,
+                body.priority,
+                body.k,
             )
-            served, index, question, scorer = await stored_of(
-                service, request, tally, body.index, asked
-            )
+            query = Passage("query", body.query, truncate=body.truncate)
+            index, scorer = stored.index, stored.scorer
             count = min(body.k, len(index))
             found, ranking = await unless_gone(
-                request, nearest(service, served, index, question, asked.query, count, scorer)
+                request,
+                nearest(service, stored.served, index, stored.question, query, count, scorer),
             )
-        last = served if scorer is None else scorer.served
+        last = stored.served if scorer is None else scorer.served
         response.headers.update(receipt_headers(last, ranking.choice.selection))
         scores = own_scores(ranking, raw=False)
         measured = index.quality_of(ranking.choice.selection.subnet) if scorer is None else None
@@ -115,10 +123,8 @@ def routes(service: Service) -> APIRouter:
             receipt=receipt_of(last, ranking),
         )
 
-    return router
 
-
-def _check_ids(body: IndexBody) -> None:
+def _check_ids(body: NewIndexBody) -> None:
     seen: set[str] = set()
     for i, one in enumerate(body.documents):
         if one.id in seen:

@@ -19,12 +19,13 @@ from server.api.cohere import COHERE, CohereAnswer
 from server.api.documentation import OWN, errors, inlined, request_docs
 from server.api.ranking import RankingRequest, own_scores, ranked
 from server.api.request_body import RequestBody
+from server.api.rheostat.index_schema import StoredRerankBody
 from server.api.rheostat.ranking_schema import RankedDocument, RerankAnswer, SimilarityAnswer
 from server.api.rheostat.text_schema import DocumentText, RerankBody, SimilarityBody, Usage
+from server.api.stored import rerank_stored
 from server.api.tei import routes as tei
 from server.api.tei.form import TEI
 from server.api.tei.schema import TeiRank, TeiRerankBody
-from server.clients.caller import caller_of
 from server.errors import InvalidRequestError, shown
 from server.http.forms import own_form
 from server.inputs.sources import Passage
@@ -33,6 +34,7 @@ from server.service import Service
 
 _STATUSES = (404, 413, 415, 422, 429, 504)
 _BODIES = {"anyOf": [inlined(RerankBody), inlined(TeiRerankBody)]}
+_OWN_BODIES = {"anyOf": [*_BODIES["anyOf"], inlined(StoredRerankBody)]}
 
 
 class _Keys(RequestBody):
@@ -81,9 +83,12 @@ def routes(service: Service, max_texts: int) -> APIRouter:
     async def rank(request: Request, response: Response) -> RerankAnswer | list[TeiRank]:
         """Put documents in order of their similarity to a query."""
         with service.metrics.request() as tally:
-            if await _is_tei(request):
+            which = await _which(request)
+            if which == "texts":
                 return await tei.rerank(service, request, response, tally, max_texts)
             request.scope["state"]["form"] = own_form
+            if which == "ids":
+                return await rerank_stored(service, request, response, tally, max_texts)
             body = await read_json(request, RerankBody)
             ranking_request = _ranking_request(body, max_texts, body.truncate)
             ranking, receipt = await ranked(service, request, response, tally, ranking_request)
@@ -92,9 +97,8 @@ def routes(service: Service, max_texts: int) -> APIRouter:
             RankedDocument(index=i, relevance_score=scores[i]) for i in ranking.order[: body.top_n]
         ]
         if body.return_documents:
-            documents = await _documents(service, request, body)
             for one in results:
-                one.document = _repeated(documents[one.index])
+                one.document = _repeated(body.documents[one.index])
         return RerankAnswer(
             id=request.scope["state"]["request_id"],
             model=receipt.model,
@@ -109,48 +113,46 @@ def routes(service: Service, max_texts: int) -> APIRouter:
         Texts that are too long are cut at the end unless `truncate` says otherwise.
         """
         with service.metrics.request() as tally:
-            if await _is_tei(request):
+            which = await _which(request)
+            if which == "texts":
                 return await tei.rerank(service, request, response, tally, max_texts)
             body = await read_json(request, RerankBody)
             ranking_request = _ranking_request(body, max_texts, body.truncate or "right")
             ranking, receipt = await ranked(service, request, response, tally, ranking_request)
         answer = cohere.answer(request.scope["state"]["request_id"], ranking, receipt, body.top_n)
         if body.return_documents:
-            documents = await _documents(service, request, body)
             for one in answer.results:
-                one.document = _repeated(documents[one.index])
+                one.document = _repeated(body.documents[one.index])
         return answer
 
-    for path, answer, by in (
-        ("/rerank", rank, (TEI, OWN)),
-        ("/v1/rerank", rank, (OWN, TEI)),
-        (cohere.PATH, rank_as_cohere, (COHERE, TEI)),
+    for path, answer, bodies, by in (
+        ("/rerank", rank, _OWN_BODIES, (TEI, OWN)),
+        ("/v1/rerank", rank, _OWN_BODIES, (OWN, TEI)),
+        (cohere.PATH, rank_as_cohere, _BODIES, (COHERE, TEI)),
     ):
         router.add_api_route(
             path,
             answer,
             methods=["POST"],
-            openapi_extra=request_docs(json=_BODIES),
+            openapi_extra=request_docs(json=bodies),
             responses=errors(400, 424, *_STATUSES, by=by),
             response_model_exclude_unset=True,  # texts that nobody asked for
         )
     return router
 
 
-async def _is_tei(request: Request) -> bool:
+async def _which(request: Request) -> str:
+    """Return the field that has what is to be ranked."""
     given = (await read_json(request, _Keys)).model_fields_set
-    if len(given) != 1:
-        problem = "both given; use one" if given else "missing; one is required"
-        names = "documents and ids" if "ids" in given else "documents and texts"
-        raise InvalidRequestError(f"{names} are {problem}", "documents")
-    return "texts" in given
+    if len(given) == 1:
+        return next(iter(given))
+    problem = "both given; use one" if given else "missing; one is required"
+    names = "documents and ids" if "ids" in given else "documents and texts"
+    raise InvalidRequestError(f"{names} are {problem}", "documents")
 
 
 def _ranking_request(body: RerankBody, max_texts: int, truncate: Side | None) -> RankingRequest:
-    field = "documents" if body.ids is None else "ids"
-    check_count(field, len(body.ids or body.documents), max_texts, "max_texts")
-    if (body.index is None) != (body.ids is None):
-        raise InvalidRequestError("index and ids must both be given, or neither", "index")
+    check_count("documents", len(body.documents), max_texts, "max_texts")
     may_cut = body.max_tokens_per_doc is not None or body.max_chunks_per_doc is not None
     side = truncate or ("right" if may_cut else None)
     return RankingRequest(
@@ -173,7 +175,6 @@ def _ranking_request(body: RerankBody, max_texts: int, truncate: Side | None) ->
         body.query_budget,
         body.in_stages,
         body.top_n,
-        None if body.index is None or body.ids is None else (body.index, body.ids),
     )
 
 
@@ -187,16 +188,6 @@ def _text(field: str, document: str | DocumentText, rank_fields: Sequence[str]) 
             where = f"{field}.{name}"[:80]
             raise InvalidRequestError(f"{where}={shown(value)} must be a text, to be ranked", where)
     return "\n".join(fields[name] for name in rank_fields)
-
-
-async def _documents(
-    service: Service, request: Request, body: RerankBody
-) -> Sequence[str | DocumentText]:
-    """Return the documents of a request, those of an index among them."""
-    if body.index is None or body.ids is None:
-        return body.documents
-    index = await service.indexes.get(caller_of(request).client, body.index)
-    return [index.texts[i] for i in index.at(body.ids)]
 
 
 def _repeated(document: str | DocumentText) -> DocumentText:

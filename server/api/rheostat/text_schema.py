@@ -226,17 +226,8 @@ class RerankBody(_TextBody):
     query: str
     documents: Annotated[
         list[Annotated[str | DocumentText, WrapValidator(_document)]],
-        Field(fail_fast=True),
-    ] = Field(default=[], min_length=1)
-    index: Name | None = Field(
-        default=None, description="Of documents kept here (`/v1/indexes`), with `ids`."
-    )
-    ids: Annotated[list[Name], Field(fail_fast=True)] | None = Field(
-        default=None,
-        min_length=1,
-        description="In place of `documents`. They are ranked by the vectors that the index has; "
-        "where `model` names one that compares two texts, it then looks at them in stages.",
-    )
+        Field(min_length=1, fail_fast=True),
+    ]
     top_n: int | None = Field(
         default=None,
         gt=0,
