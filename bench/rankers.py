@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from bench.peers.process import HOST, Running
+from bench.peers.process import HOST, Running, ServerError
 from models.train.texts import Retrieval
 from search.quality.table import FloatArray
 
 CANDIDATES = 100
 PLACES = 10
+INDEX = "candidates"
 
 Body = dict[str, Any]
 
@@ -32,11 +33,13 @@ class Policy:
         name: In the table.
         fields: Of the request.
         first: Candidates that are sent; the others follow as they are.
+        is_by_id: Whether the server has the documents.
     """
 
     name: str
     fields: Body
     first: int = CANDIDATES
+    is_by_id: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,13 @@ class Lists:
         documents = [self.data.documents[i] for i in self.sent(claim, policy)]
         return _json(model, self.data.queries[claim], policy, documents=documents)
 
+    def body_of_ids(self, claim: int, policy: Policy, index: str) -> bytes:
+        """Return a request that names documents of an index."""
+        ids = [str(i) for i in self.sent(claim, policy)]
+        return json.dumps(
+            {"query": self.data.queries[claim], "index": index, "ids": ids, **policy.fields}
+        ).encode()
+
     def score(self, claim: int, policy: Policy, order: Sequence[int]) -> float:
         """Return nDCG@10 of an answer."""
         sent = self.sent(claim, policy)
@@ -106,6 +116,17 @@ class Asking:
     def __init__(self, server: Running, lists: Lists, model: str) -> None:
         self._server, self._lists, self._model = server, lists, model
 
+    def keep(self) -> None:
+        """Have the server keep the candidates of all claims."""
+        numbers = sorted({i for own in self._lists.candidates for i in own})
+        documents = [{"id": str(i), "text": self._lists.data.documents[i]} for i in numbers]
+        body = json.dumps({"name": INDEX, "model": self._model, "documents": documents}).encode()
+        connection = http.client.HTTPConnection(HOST, self._server.port, timeout=3600)
+        status, answer = _asked(connection, body, "/v1/indexes")
+        connection.close()
+        if status != 201:
+            raise ServerError(f"the index was not made: {status} {answer[:300]!r}")
+
     def cell(self, policy: Policy, clients: int, claims: Sequence[int]) -> Cell:
         """Ask for rankings from some clients at once.
 
@@ -114,7 +135,13 @@ class Asking:
             clients: Each asks one claim after the other.
             claims: To be asked, in order.
         """
-        bodies = {one: self._lists.body(one, policy, self._model) for one in set(claims)}
+        lists, model = self._lists, self._model
+        bodies = {
+            one: lists.body_of_ids(one, policy, INDEX)
+            if policy.is_by_id
+            else lists.body(one, policy, model)
+            for one in set(claims)
+        }
         left: Iterator[int] = iter(claims)
         lock = threading.Lock()
         scores: dict[int, list[float]] = {}
@@ -154,7 +181,9 @@ class Asking:
         return Cell(each, np.array(times), refused, float(np.mean(seen)) if seen else math.nan)
 
 
-def _asked(connection: http.client.HTTPConnection, body: bytes) -> tuple[int, bytes]:
-    connection.request("POST", "/v1/rerank", body, {"Content-Type": "application/json"})
+def _asked(
+    connection: http.client.HTTPConnection, body: bytes, path: str = "/v1/rerank"
+) -> tuple[int, bytes]:
+    connection.request("POST", path, body, {"Content-Type": "application/json"})
     answer = connection.getresponse()
     return answer.status, answer.read()

@@ -73,9 +73,7 @@ class Admitting:
         begun = self._clock()
         start = arrived(begun - late_s)  # its answer may wait as long as the loop is late
         budget, num_items = question.budget, len(asked) + num_more
-        latency_s = inf if budget.latency_ms is None else budget.latency_ms / 1000
-        timeout_s = inf if question.timeout_s is None else question.timeout_s
-        deadline = start + min(latency_s, timeout_s) - late_s
+        deadline = start + _limit_s(question) - late_s
         is_timed = budget.latency_ms is not None
         expected_s, caller = estimate_s(served, question, asked), question.caller
         sources = [source for item in asked for source in item.values()]
@@ -102,12 +100,8 @@ class Admitting:
             choice = await self._loading.choose(served, to_choose, shapes, progress)
             flops = 0 if in_stages else flops_of(served, choice.selection, shapes, items)
             await self._charge(caller, flops)
-            seconds = {
-                Stage.DECODE: decoded - start,
-                Stage.SEARCH: self._clock() - decoded,
-                Stage.QUEUE: 0.0,
-                Stage.RUN: 0.0,
-            }
+            seconds = dict.fromkeys((Stage.QUEUE, Stage.RUN), 0.0)
+            seconds |= {Stage.DECODE: decoded - start, Stage.SEARCH: self._clock() - decoded}
             admitted = Admitted(room, question, items, choice, flops, deadline, seconds)
             admitted.charge = partial(self._charge, caller)
             try:
@@ -121,9 +115,8 @@ class Admitting:
         seconds[Stage.TOTAL] = self._clock() - start
         if not in_stages:
             self._chooser.note_total(served, choice, seconds[Stage.TOTAL])
-        self._metrics.answered(
-            served, choice, admitted.flops, admitted.shared, seconds, budget.latency_ms
-        )
+        counted = admitted.flops, admitted.shared, seconds, budget.latency_ms
+        self._metrics.answered(served, choice, *counted)
 
     async def _read(
         self, served: Served, asked: Sequence[Sources], caller: Caller, limit_s: float | None
@@ -138,6 +131,13 @@ class Admitting:
     async def _charge(self, caller: Caller, flops: float) -> None:
         if self._quotas is not None and flops:
             await self._quotas.charge_flops(caller, flops)
+
+
+def _limit_s(question: Question) -> float:
+    """Return after how long an answer is of no use any more; infinity if it always is."""
+    latency_ms, timeout_s = question.budget.latency_ms, question.timeout_s
+    latency_s = inf if latency_ms is None else latency_ms / 1000
+    return min(latency_s, inf if timeout_s is None else timeout_s)
 
 
 def _flow(question: Question) -> Flow:
