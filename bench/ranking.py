@@ -63,9 +63,8 @@ def main() -> None:
     if chosen.quick:
         chosen.requests, chosen.deadlines, chosen.clients, chosen.shares = 6, "300,1000", "1", "0.5"
         firsts, chosen.claims, chosen.by_id = [10], 3, "100"
-    cells = [
-        (float(one), is_by_id) for is_by_id in (False, True) for one in _listed(chosen, is_by_id)
-    ]
+    cells = [(float(one), False) for one in chosen.deadlines.split(",") if one]
+    cells += [(float(one), True) for one in chosen.by_id.split(",") if one]
     lists = scifact(chosen.claims)
     model = chosen.model or json.loads((_only(chosen.models) / "manifest.json").read_text())["name"]
     command = (sys.executable, "-m", "server", "serve", "--port", "{port}")

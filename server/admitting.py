@@ -100,8 +100,8 @@ class Admitting:
             choice = await self._loading.choose(served, to_choose, shapes, progress)
             flops = 0 if in_stages else flops_of(served, choice.selection, shapes, items)
             await self._charge(caller, flops)
-            seconds = dict.fromkeys((Stage.QUEUE, Stage.RUN), 0.0)
-            seconds |= {Stage.DECODE: decoded - start, Stage.SEARCH: self._clock() - decoded}
+            seconds = {Stage.DECODE: decoded - start, Stage.SEARCH: self._clock() - decoded}
+            seconds |= dict.fromkeys((Stage.QUEUE, Stage.RUN), 0.0)
             admitted = Admitted(room, question, items, choice, flops, deadline, seconds)
             admitted.charge = partial(self._charge, caller)
             try:
