@@ -209,6 +209,42 @@ class EmbeddingsAnswer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StageReceipt:
+    """One stage of a ranking.
+
+    Attributes:
+        rung: Position in ``rungs``.
+        documents: That were scored.
+        flops: That it took.
+        milliseconds: Likewise, waiting included.
+    """
+
+    rung: int
+    documents: int
+    flops: int
+    milliseconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StagesReceipt:
+    """How a ranking in stages went.
+
+    Attributes:
+        rungs: Subnets that could score, cheapest first.
+        reached: Of each document as sent, the position in ``rungs`` of the last that scored it;
+            None: none did in time.
+        runs: In order.
+        expected_overlap: Part of the first places that the last of ``rungs`` is expected to give to
+            the same documents.
+    """
+
+    rungs: list[dict[str, Value]]
+    reached: list[int | None]
+    runs: list[StageReceipt]
+    expected_overlap: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RankingReceipt(PlanReceipt):
     """The receipt of a ranking: the subnet of the whole, and what all texts took together.
 
@@ -217,6 +253,7 @@ class RankingReceipt(PlanReceipt):
         num_tokens: Read, special tokens included.
         query: Of the query's own subnet; None if it has that of the documents.
         deepened: Documents that went on to the chosen depth.
+        stages: Where the budget was spent in stages, else None.
         slimmed: Whether a better subnet would have run if nobody waited.
         milliseconds: Where the time went.
     """
@@ -225,6 +262,7 @@ class RankingReceipt(PlanReceipt):
     num_tokens: int
     query: PlanReceipt | None
     deepened: list[int]
+    stages: StagesReceipt | None
     slimmed: bool
     milliseconds: Milliseconds
 
