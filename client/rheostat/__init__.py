@@ -14,13 +14,7 @@ from rheostat.answers import (
     InferAnswer,
     Milliseconds,
     PlanReceipt,
-    RankedDocument,
-    RankingReceipt,
     Receipt,
-    RerankAnswer,
-    SimilarityAnswer,
-    StageReceipt,
-    StagesReceipt,
     TaskOutput,
     TaskReceipt,
     Usage,
@@ -52,6 +46,14 @@ from rheostat.model_answers import (
     TaskEntry,
     TensorEntry,
     TextEntry,
+)
+from rheostat.ranking_answers import (
+    RankedDocument,
+    RankingReceipt,
+    RerankAnswer,
+    SimilarityAnswer,
+    StageReceipt,
+    StagesReceipt,
 )
 from rheostat.retries import Retries
 from rheostat.version import __version__

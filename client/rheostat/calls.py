@@ -13,19 +13,12 @@ from urllib.parse import quote
 
 import httpx
 
-from rheostat.answers import (
-    Embeddings,
-    EmbeddingsAnswer,
-    InferAnswer,
-    PlanAnswer,
-    PlanReceipt,
-    RerankAnswer,
-    SimilarityAnswer,
-)
+from rheostat.answers import Embeddings, EmbeddingsAnswer, InferAnswer, PlanAnswer, PlanReceipt
 from rheostat.asked import Budget, Cascade
 from rheostat.bodies import given, json_body, reader, texts_of
 from rheostat.call import Call
 from rheostat.model_answers import ModelDetail, ModelEntry, ModelList
+from rheostat.ranking_answers import RerankAnswer, SimilarityAnswer
 from rheostat.reading import from_json
 
 T = TypeVar("T")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rheostat.answers import RankingReceipt, Value
+from rheostat.answers import Value
+from rheostat.ranking_answers import RankingReceipt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

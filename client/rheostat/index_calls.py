@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 from urllib.parse import quote
 
-from rheostat.answers import RerankAnswer
 from rheostat.asked import Budget
 from rheostat.bodies import given, json_body, reader, texts_of
 from rheostat.call import Call
 from rheostat.index_answers import IndexDetail, IndexList, NeighborsAnswer
+from rheostat.ranking_answers import RerankAnswer
 
 Side = Literal["left", "right"]
 

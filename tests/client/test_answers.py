@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 import models.space
 import rheostat
-from rheostat import answers, index_answers, model_answers
+from rheostat import answers, index_answers, model_answers, ranking_answers
 from server.api.rheostat import index_schema, models_schema, ranking_schema, schema, text_schema
 
 
@@ -94,7 +94,7 @@ def test_every_type_of_an_answer_is_exported() -> None:
     exported = {name for name in rheostat.__all__ if hasattr(rheostat, name)}
     assert exported == set(rheostat.__all__)
     read_inside = {"PlanAnswer", "EmbeddingsAnswer", "EmbeddingEntry", "ModelList", "IndexList"}
-    for module in (answers, index_answers, model_answers):
+    for module in (answers, index_answers, model_answers, ranking_answers):
         declared = {
             name
             for name, value in vars(module).items()
