@@ -18,7 +18,7 @@ _MAX_MODELS = 256
 _MAX_LADDERS = 64
 _QUANTILE = 0.75
 _UNKNOWN = 1.5  # times what is predicted, before anything was seen
-_LEAST, _MOST = 0.5, 20.0
+_LEAST, _MOST = 0.05, 20.0
 _SHORTEST_S = 0.015  # a shorter stage tells what comes on top, a longer one how fast it goes
 _ANSWER_S, _EACH_S = 0.006, 2e-5  # to write an answer, and of each document in it
 
@@ -66,13 +66,19 @@ class Pacing:
 
     def affordable_s(self, model: str, left_s: float) -> float:
         """Return how much predicted time of a model's steps nearly always fits into some time."""
-        seen = self._seen.get(model) or _Seen()
-        ratio, excess_s = _high(seen.ratios, _UNKNOWN), _high(seen.excesses, 0.0)
-        return max(0.0, left_s - excess_s) / ratio
+        excess_s = _high(self._of(model).excesses, 0.0)
+        return self.predicted_s(model, max(0.0, left_s - excess_s))
+
+    def predicted_s(self, model: str, seconds: float) -> float:
+        """Return the predicted time of a model's steps that lately took some time."""
+        return seconds / _high(self._of(model).ratios, _UNKNOWN)
+
+    def _of(self, model: str) -> _Seen:
+        return _recalled(self._seen, model, _Seen, _MAX_MODELS)
 
     def note_stage(self, model: str, predicted_s: float, taken_s: float) -> None:
         """Take in a stage: what its steps were predicted to take, and what it took in all."""
-        seen = _recalled(self._seen, model, _Seen, _MAX_MODELS)
+        seen = self._of(model)
         if predicted_s >= _SHORTEST_S:
             seen.ratios.append(min(_MOST, max(_LEAST, taken_s / predicted_s)))
         else:

@@ -117,8 +117,8 @@ async def refine(
         rung = stage.rung - below
         scores = await scoring.score(rung, stage.documents.tolist(), limits.until)
         taken_s = clock() - started
-        if limits.until < inf:
-            pacing.note_stage(model, stage.cost, taken_s)
+        if limits.until < inf and scores:
+            pacing.note_stage(model, stage.cost * len(scores) / len(stage.documents), taken_s)
         stages.append(StageRun(rung, len(scores), scoring.macs - before, taken_s))
         if scores:
             agreement = scoring.ladder.rungs[rung].agreement
@@ -141,13 +141,15 @@ def _choose(
         most = inf if limits.quality >= 1 else _chunk(costs)
         return next_stage(beliefs, agreements, costs, starts, left_macs, limits.places, most)
     costs, starts = _seconds(scoring, beliefs, below)
-    wait_s = scoring.admitted.room.delay_s(_SHORTEST_S)
-    left_s = pacing.affordable_s(scoring.served.name, limits.until - now - wait_s)
-    most = min(max(_PART * left_s, _SHORTEST_S), _LONGEST_S)
+    model, room = scoring.served.name, scoring.admitted.room
+    real_s = limits.until - now - room.delay_s(_SHORTEST_S)
+    left_s = pacing.affordable_s(model, real_s)
+    most = pacing.predicted_s(model, min(max(_PART * real_s, _SHORTEST_S), _LONGEST_S))
     stage = next_stage(beliefs, agreements, costs, starts, left_s, limits.places, most)
-    if stage is None and now < limits.until and (beliefs.rung == UNSCORED).all():
-        # Predictions may be wrong, and what is done of it until then is better than nothing.
-        stage = Look(0, np.arange(len(beliefs.mean)), float(costs[0].sum()))
+    if now < limits.until and (beliefs.rung == UNSCORED).all():
+        # What is predicted not to fit may fit, and what is done of it is better than nothing.
+        rung = 0 if stage is None else stage.rung
+        stage = Look(rung, np.arange(len(beliefs.mean)), float(costs[rung].sum() + starts[rung]))
     if stage is None or left_macs == inf:
         return stage
     macs, needed = _macs(scoring, beliefs, below)

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, cast
 
 import pytest
 import torch
 from fastapi.testclient import TestClient
 
+from models.backends.torch import TorchBackend
+from models.nn.ragged import Value
+from models.run.chain import Chain
+from models.run.execution import never
+from search.budget import Budget
 from server.app import create_app
+from server.clients.caller import Caller
+from server.clients.profile import ClientProfile
+from server.inputs.sources import Passage
+from server.question import Question
+from server.rerank import rerank
 from server.settings import Settings
 from tests.search.offline.test_static_exit import write_pruned
 from tests.tiny_headed import CROSS_ENCODER
@@ -31,6 +42,39 @@ def client(
         patch.setattr(torch, "set_num_threads", lambda _: None)  # for other tests
         with TestClient(create_app(Settings(models=folder, policy="fixed"))) as client:
             yield client
+
+
+class SlowBackend(TorchBackend):
+    """Runs as usual; once it is slow, each chain takes a while on top."""
+
+    slow_s = 0.0
+
+    def run_chain(
+        self, chain: Chain, inputs: Sequence[Value], stop: Callable[[], bool] = never
+    ) -> Value:
+        time.sleep(self.slow_s)
+        return super().run_chain(chain, inputs, stop)
+
+
+@pytest.mark.parametrize("slow_s", [0.06, 0.5])
+def test_a_back_end_slower_than_predicted_makes_no_answer_late(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, slow_s: float
+) -> None:
+    """Also where not even the first stage is done by then."""
+    backend = SlowBackend()
+    monkeypatch.setattr("server.app.make_backend", lambda _: backend)
+    settings = Settings(models=cast(Any, client.app).state.service.catalog["tiny"].folder)
+    with TestClient(create_app(settings)) as slow:
+        ask(slow)
+        backend.slow_s = slow_s
+        found: dict[str, Any] = {}
+        for _ in range(3):
+            started = time.perf_counter()
+            found = ask(slow, budget={"latency_ms": 200})
+            assert time.perf_counter() - started < 0.25
+            assert sorted(order(found)) == list(range(20))
+        reached = found["receipt"]["stages"]["reached"]
+        assert (None in reached) == (slow_s > 0.2)
 
 
 def ask(client: TestClient, path: str = "/v1/rerank", **fields: Any) -> dict[str, Any]:
@@ -78,6 +122,18 @@ def test_tei_has_a_deadline_by_header_too(client: TestClient) -> None:
     headers = {"x-rheostat-latency-ms": "0.001"}
     found = client.post("/rerank", json=body, headers=headers).json()
     assert [one["index"] for one in found] == list(range(20))
+
+
+def test_a_clients_own_budget_is_a_deadline_too(client: TestClient) -> None:
+    service = cast(Any, client.app).state.service
+    profile = ClientProfile(budget=Budget(latency_ms=LONG_MS))
+    question = Question(None, None, Budget(), caller=Caller("shop", profile=profile))
+    documents = [Passage(f"documents[{i}]", text) for i, text in enumerate(DOCUMENTS)]
+    assert client.portal is not None
+    ranking = client.portal.call(
+        rerank, service, service.catalog["tiny"], question, Passage("query", QUERY), documents
+    )
+    assert ranking.stages is not None
 
 
 @pytest.mark.parametrize("part", [0.2, 0.5, 0.8])
