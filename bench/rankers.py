@@ -51,12 +51,14 @@ class Cell:
         times: From the first byte sent to the last byte read, seconds.
         refused: Answers that are no ranking, by status.
         seen: Mean overlap that was expected; NaN where none was told.
+        flops: Of an answer, the mean.
     """
 
     scores: FloatArray
     times: FloatArray
     refused: Mapping[int, int]
     seen: float
+    flops: float = math.nan
 
     @property
     def ndcg(self) -> tuple[float, float, int]:
@@ -147,6 +149,7 @@ class Asking:
         scores: dict[int, list[float]] = {}
         times: list[float] = []
         seen: list[float] = []
+        flops: list[int] = []
         refused: Counter[int] = Counter()
 
         def client() -> None:
@@ -166,6 +169,7 @@ class Asking:
                 order = [one["index"] for one in found["results"]]
                 times.append(taken_s)
                 scores.setdefault(claim, []).append(self._lists.score(claim, policy, order))
+                flops.append(found["receipt"]["total_flops"])
                 if stages := found["receipt"]["stages"]:
                     seen.append(stages["expected_overlap"])
             connection.close()
@@ -178,7 +182,11 @@ class Asking:
         each = np.full(len(self._lists.candidates), np.nan)
         for claim, own in scores.items():
             each[claim] = np.mean(own)
-        return Cell(each, np.array(times), refused, float(np.mean(seen)) if seen else math.nan)
+        return Cell(each, np.array(times), refused, _mean(seen), _mean(flops))
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values)) if values else math.nan
 
 
 def _asked(
