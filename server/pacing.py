@@ -64,6 +64,11 @@ class Pacing:
             _MAX_LADDERS,
         )
 
+    def forget(self, served: Served) -> None:
+        """Give up what is kept of a model that is served no more."""
+        for key in [key for key, own in self._ladders.items() if own.served is served]:
+            del self._ladders[key]
+
     def affordable_s(self, model: str, left_s: float) -> float:
         """Return how much predicted time of a model's steps nearly always fits into some time."""
         excess_s = _high(self._of(model).excesses, 0.0)
