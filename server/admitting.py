@@ -64,10 +64,11 @@ class Admitting:
         question: Question,
         asked: Sequence[Sources],
         num_more: int,
-        in_stages: bool,
+        spare_s: float | None,
     ) -> AsyncIterator[Admitted]:
         """As `server.service.Service.admit`."""
         check_inputs(served, asked)
+        in_stages = spare_s is not None
         question = inherited(question, served, self._slims_all)
         late_s = self._late_s()
         begun = self._clock()
@@ -84,10 +85,8 @@ class Admitting:
         ):
             if self._quotas is not None:
                 await self._quotas.charge_request(caller)
-            is_bounded = in_stages and deadline < inf
-            items = await self._read(
-                served, asked, caller, deadline - begun if is_bounded else None
-            )
+            limit_s = None if spare_s is None or deadline == inf else deadline - spare_s - begun
+            items = await self._read(served, asked, caller, limit_s)
             decoded = self._clock()
             shapes = served.inputs.upper(items)
             question = for_inputs(question, served, shapes)

@@ -121,15 +121,16 @@ async def _in_stages(
     scale: Scale = "logit" if is_pairs else "cosine"
     best = question.of_the_best()
     count, begun = len(items) - (not is_pairs), service.clock()
+    spare_s = service.pacing.answer_s(count)
     try:
-        async with service.admit(served, question, items, in_stages=True) as admitted:
+        async with service.admit(served, question, items, spare_s=spare_s) as admitted:
             task = task_of(served, admitted.selection, "score" if is_pairs else "embedding")
             resident = service.variants.resident(served)
             ladder = service.pacing.ladder(
                 served, admitted.selection, task, resident, by_time=admitted.deadline < inf
             )
             scoring = Scoring(service, served, admitted, ladder, is_pairs)
-            until = admitted.deadline - service.pacing.answer_s(count)
+            until = admitted.deadline - spare_s
             limits = Spending.of(admitted.question.budget, until, scoring, wish.places or PLACES)
             beliefs, runs = await refine(scoring, limits, service.pacing, service.clock, wish.known)
             admitted.flops = 2 * scoring.macs

