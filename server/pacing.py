@@ -13,7 +13,9 @@ from server.rungs import Rungs, ladder_to
 from server.served import Served
 
 _KEPT = 32  # stages of a model
-_KEPT_ENDS = 256
+_KEPT_ANSWERS = 256
+_FORGET = 0.98  # what the longest of them counts less for each later one
+_MARGIN = 1.2  # times that
 _MAX_MODELS = 256
 _MAX_LADDERS = 64
 _QUANTILE = 0.75
@@ -44,7 +46,7 @@ class Pacing:
     """For one event loop. Of models and ladders, those unused for longest are forgotten first."""
 
     _seen: OrderedDict[str, _Seen] = field(default_factory=OrderedDict)
-    _late: deque[float] = field(default_factory=lambda: deque(maxlen=_KEPT_ENDS))
+    _answers: deque[float] = field(default_factory=lambda: deque(maxlen=_KEPT_ANSWERS))
     _ladders: OrderedDict[tuple[object, ...], Rungs] = field(default_factory=OrderedDict)
 
     def ladder(
@@ -91,11 +93,14 @@ class Pacing:
 
     def answer_s(self, num_documents: int) -> float:
         """Return how long before its deadline an answer has to be begun."""
-        return _ANSWER_S + _EACH_S * num_documents + max(self._late, default=0.0)
+        longest_s = 0.0
+        for seconds in self._answers:
+            longest_s = max(_FORGET * longest_s, seconds)
+        return max(_ANSWER_S, _MARGIN * longest_s) + _EACH_S * num_documents
 
-    def note_end(self, late_s: float) -> None:
-        """Take in by how much a ranking ended later than it was to begin its answer."""
-        self._late.append(max(0.0, late_s))
+    def note_answer(self, seconds: float) -> None:
+        """Take in how long an answer took, from when it was to be begun until it was sent."""
+        self._answers.append(max(0.0, seconds))
 
 
 def _high(values: Collection[float], unknown: float) -> float:

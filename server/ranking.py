@@ -40,12 +40,14 @@ class Stages:
         runs: In order.
         overlap: Part of the first places that the best rung is expected to give to the same
             documents, 0..1.
+        ended: When its answer was to be begun, on the service's clock.
     """
 
     rungs: Sequence[Subnet]
     reached: Sequence[int | None]
     runs: Sequence[StageRun]
     overlap: float
+    ended: float
 
 
 @dataclass(frozen=True, slots=True)

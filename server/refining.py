@@ -125,8 +125,6 @@ async def refine(
             beliefs = beliefs.learn(stage.rung, agreement, [*scores], [*scores.values()])
         if len(scores) < len(stage.documents):
             break  # the time is up
-    if limits.until < inf:
-        pacing.note_end(clock() - limits.until)
     return beliefs, stages
 
 
@@ -143,9 +141,11 @@ def _choose(
     costs, starts = _seconds(scoring, beliefs, below)
     model, room = scoring.served.name, scoring.admitted.room
     real_s = limits.until - now - room.delay_s(_SHORTEST_S)
-    left_s = pacing.affordable_s(model, real_s)
     most = pacing.predicted_s(model, min(max(_PART * real_s, _SHORTEST_S), _LONGEST_S))
-    stage = next_stage(beliefs, agreements, costs, starts, left_s, limits.places, most)
+    stage = None
+    for left_s in (pacing.affordable_s(model, real_s), pacing.predicted_s(model, real_s)):
+        # What fits with nothing set aside may well be done, where nothing else fits.
+        stage = stage or next_stage(beliefs, agreements, costs, starts, left_s, limits.places, most)
     if now < limits.until and (beliefs.rung == UNSCORED).all():
         # What is predicted not to fit may fit, and what is done of it is better than nothing.
         rung = 0 if stage is None else stage.rung

@@ -134,10 +134,11 @@ async def _in_stages(
             limits = Spending.of(admitted.question.budget, until, scoring, wish.places or PLACES)
             beliefs, runs = await refine(scoring, limits, service.pacing, service.clock, wish.known)
             admitted.flops = 2 * scoring.macs
+            ended = service.clock()
     except DeadlineError:  # before anything was read
         selection = service.select(served, best, served.inputs.plan_shapes())
         taken_s = service.clock() - begun
-        return as_they_came(Choice(selection, False, taken_s), count, wish.known, taken_s)
+        return as_they_came(Choice(selection, False, taken_s), count, wish.known, begun, taken_s)
     top = int(beliefs.rung.max()) - (wish.known is not None)
     choice = admitted.choice
     if top < 0 and wish.known is not None:
@@ -159,12 +160,13 @@ async def _in_stages(
             reached(beliefs, wish.known is not None),
             runs,
             overlap(beliefs, limits.places),
+            min(until, ended),
         ),
     )
 
 
 def as_they_came(
-    choice: Choice, count: int, known: Sequence[float] | None, taken_s: float
+    choice: Choice, count: int, known: Sequence[float] | None, begun: float, taken_s: float
 ) -> Ranking:
     """Return the ranking of a request that ran out of time before anything was read."""
     scores = [0.0] * count if known is None else list(known)
@@ -174,7 +176,7 @@ def as_they_came(
         scores,
         "cosine",
         seconds=dict.fromkeys(Stage, 0.0) | {Stage.DECODE: taken_s, Stage.TOTAL: taken_s},
-        stages=Stages([], [None] * count, [], 0.0),
+        stages=Stages([], [None] * count, [], 0.0, begun + taken_s),
     )
 
 

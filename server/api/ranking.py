@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fastapi import Request, Response
+from starlette.background import BackgroundTask
 
 from models.tasks import Kind
 from search.quality.sides import Side
@@ -108,6 +109,7 @@ async def ranked(
         ),
     )
     receipt = receipt_of(served, ranking)
+    note_when_sent(service, response, ranking)
     response.headers.update(receipt_headers(served, ranking.choice.selection))
     return ranking, receipt
 
@@ -133,6 +135,18 @@ def own_scores(ranking: Ranking, raw: bool) -> list[float]:
 def probabilities(logits: Sequence[float]) -> list[float]:
     """Return the logistic function of each number."""
     return [0.5 * (1.0 + math.tanh(0.5 * logit)) for logit in logits]  # which never overflows
+
+
+def note_when_sent(service: Service, response: Response, ranking: Ranking) -> None:
+    """Have later rankings set aside as much time for their answers as this one's takes."""
+    if ranking.stages is None:
+        return
+    ended = ranking.stages.ended
+
+    async def note() -> None:
+        service.pacing.note_answer(service.clock() - ended)
+
+    response.background = BackgroundTask(note)
 
 
 def receipt_of(served: Served, ranking: Ranking) -> RankingReceipt:

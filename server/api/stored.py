@@ -9,7 +9,7 @@ from fastapi import Request, Response
 from server.api.answer import receipt_headers, unless_gone
 from server.api.body import check_count, read_json
 from server.api.options import options_of
-from server.api.ranking import own_scores, receipt_of
+from server.api.ranking import note_when_sent, own_scores, receipt_of
 from server.api.rheostat.index_schema import StoredRerankBody
 from server.api.rheostat.ranking_schema import RankedDocument, RerankAnswer
 from server.api.rheostat.schema import BudgetBody
@@ -104,6 +104,7 @@ async def rerank_stored(
             service, stored.served, index, stored.question, query, positions, stored.scorer
         ),
     )
+    note_when_sent(service, response, ranking)
     response.headers.update(receipt_headers(last, ranking.choice.selection))
     scores = own_scores(ranking, body.raw_scores)
     results = [

@@ -24,11 +24,14 @@ def test_what_comes_on_top_of_short_stages_is_set_aside() -> None:
     assert pacing.affordable_s("m", 0.01) == 0
 
 
-def test_an_answer_is_begun_earlier_once_one_was_late() -> None:
+def test_an_answer_is_begun_as_early_as_the_longest_lately_took() -> None:
     pacing = Pacing()
     before = pacing.answer_s(100)
     assert pacing.answer_s(1000) > before
-    pacing.note_end(-0.5)  # early
+    pacing.note_answer(0.001)
     assert pacing.answer_s(100) == before
-    pacing.note_end(0.03)
-    assert pacing.answer_s(100) == pytest.approx(before + 0.03)
+    pacing.note_answer(0.1)
+    assert pacing.answer_s(0) == pytest.approx(0.12)
+    for _ in range(100):
+        pacing.note_answer(0.001)
+    assert pacing.answer_s(0) < 0.03

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request, Response
 from server.api.answer import receipt_headers, unless_gone
 from server.api.body import check_count, read_json
 from server.api.documentation import errors, inlined, request_docs
-from server.api.ranking import own_scores, receipt_of
+from server.api.ranking import note_when_sent, own_scores, receipt_of
 from server.api.rheostat.index_schema import (
     IndexAnswer,
     IndexList,
@@ -106,6 +106,7 @@ def _add_neighbors(router: APIRouter, service: Service) -> None:
                 nearest(service, stored.served, index, stored.question, query, count, scorer),
             )
         last = stored.served if scorer is None else scorer.served
+        note_when_sent(service, response, ranking)
         response.headers.update(receipt_headers(last, ranking.choice.selection))
         scores = own_scores(ranking, raw=False)
         measured = index.quality_of(ranking.choice.selection.subnet) if scorer is None else None
