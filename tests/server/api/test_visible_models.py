@@ -32,6 +32,10 @@ ASKED: dict[tuple[str, str], Any] = {
     ("POST", "/v1/rerank"): {"query": "w1", "documents": ["w2"]},
     ("POST", "/v2/rerank"): {"query": "w1", "documents": ["w2"]},
     ("POST", "/rerank"): {"query": "w1", "texts": ["w2"]},
+    ("GET", "/v1/indexes"): None,
+    ("POST", "/v1/indexes"): {"name": "all", "documents": [{"id": "a", "text": "w1"}]},
+    ("GET", "/v1/indexes/{index}"): None,
+    ("POST", "/v1/neighbors"): {"index": "all", "query": "w1"},
     ("POST", "/"): {"inputs": "w1"},
     ("POST", "/embed"): {"inputs": "w1"},
     ("POST", "/similarity"): {"inputs": {"source_sentence": "w1", "sentences": ["w2"]}},
@@ -54,7 +58,12 @@ ASKED: dict[tuple[str, str], Any] = {
         "inputs": [{"name": "text", "datatype": "BYTES", "shape": [1], "data": ["w1"]}]
     },
 }
-NAMES_NONE = {("GET", "/v1/models"), ("GET", "/v2"), ("POST", "/v2/repository/index")}
+NAMES_NONE = {
+    ("GET", "/v1/models"),
+    ("GET", "/v1/indexes"),
+    ("GET", "/v2"),
+    ("POST", "/v2/repository/index"),
+}
 
 
 @pytest.fixture(scope="module")
