@@ -15,14 +15,14 @@ from server.served import Served
 _KEPT = 32  # stages of a model
 _KEPT_ANSWERS = 256
 _FORGET = 0.98  # what the longest of them counts less for each later one
-_MARGIN = 1.2  # times that
+_MARGIN = 1.5  # times that: the client has yet to read it
 _MAX_MODELS = 256
 _MAX_LADDERS = 64
 _QUANTILE = 0.75
 _UNKNOWN = 1.5  # times what is predicted, before anything was seen
 _LEAST, _MOST = 0.05, 20.0
 _SHORTEST_S = 0.015  # a shorter stage tells what comes on top, a longer one how fast it goes
-_ANSWER_S, _EACH_S = 0.006, 2e-5  # to write an answer, and of each document in it
+_ANSWER_S, _EACH_S = 0.012, 2e-5  # to write an answer, and of each document in it
 
 K = TypeVar("K")
 V = TypeVar("V")
