@@ -12,6 +12,7 @@ BENCHMARKS = (
     "bench.training",
     "bench.ladder",
     "bench.text",
+    "bench.ranking",
     "bench.packing",
     "bench.quality",
     "bench.pairs",

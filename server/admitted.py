@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from types import MappingProxyType
 
 from torch import Tensor
@@ -61,6 +62,7 @@ class Admitted:
         seconds: Per stage so far; ``run`` adds to it.
         shared: Part of the FLOPs of the last run that were computed for others as well.
         on_ran: Told of each run that ends: its slowest result, and of how many items.
+        charge: Charges the FLOPs of what runs, where that is not known before; QuotaExceededError.
     """
 
     room: Reservation
@@ -72,44 +74,87 @@ class Admitted:
     seconds: dict[Stage, float]
     shared: float = 0.0
     on_ran: Callable[[ItemResult, int], None] | None = None
+    charge: Callable[[float], Awaitable[None]] | None = None
 
     @property
     def selection(self) -> Selection:
         """The subnet chosen."""
         return self.choice.selection
 
-    def queued(self, prepared: PreparedPlan, item: Item, known: Mapping[bytes, Value]) -> QueueItem:
-        """Return an item as the engine takes it."""
+    def queued(
+        self,
+        prepared: PreparedPlan,
+        item: Item,
+        known: Mapping[bytes, Value] = _NOTHING,
+        flops: float | None = None,
+        deadline: float | None = None,
+    ) -> QueueItem:
+        """Return an item as the engine takes it.
+
+        Args:
+            prepared: The plan.
+            item: Decoded.
+            known: What an earlier run kept of it.
+            flops: Of the plan on the item; None for those of the subnet chosen.
+            deadline: Of the item; None for that of the request.
+        """
         flow = self.room.room.flow
         return QueueItem(
             prepared,
             item,
             known,
-            deadline=self.deadline,
-            flops=self.selection.cost.flops,
+            deadline=self.deadline if deadline is None else deadline,
+            flops=self.selection.cost.flops if flops is None else flops,
             client=flow.client,
             weight=flow.weight,
             priority=flow.priority,
         )
 
-    async def run(
-        self, prepared: PreparedPlan, going_on: Mapping[int, Mapping[bytes, Value]] | None = None
-    ) -> list[ItemResult]:
-        """Run items and add the times of the slowest.
+    async def run(self, prepared: PreparedPlan) -> list[ItemResult]:
+        """Run all items by one plan and add the times of the slowest."""
+        items = [self.queued(prepared, item) for item in self.items]
+        results = await self.room.submit(items)
+        self._note(items, results)
+        return results
+
+    async def run_items(
+        self, items: Sequence[QueueItem], until: float = inf
+    ) -> Sequence[ItemResult | None]:
+        """Run items from `queued` and add the times of the slowest.
 
         Args:
-            prepared: The plan.
-            going_on: What an earlier run kept, by the number of the item; only these items run.
-                None to run all from the start.
+            items: Of any plans.
+            until: On the engine's clock.
+
+        Returns:
+            In order; None for each that was not done by then.
         """
-        known = dict.fromkeys(range(len(self.items)), _NOTHING) if going_on is None else going_on
-        items = [self.queued(prepared, self.items[i], kept) for i, kept in known.items()]
-        results = await self.room.submit(items)
-        whole = macs_of(prepared, [item.inputs for item in items])
+        if until == inf:
+            results: Sequence[ItemResult | None] = await self.room.submit(items)
+        else:
+            results = await self.room.submit_until(items, until)
+        done = [(i, result) for i, result in zip(items, results, strict=True) if result is not None]
+        if done:
+            self._note([item for item, _ in done], [result for _, result in done])
+        return results
+
+    async def pay(self, flops: float) -> None:
+        """Charge what is to run and was not known before.
+
+        Raises:
+            QuotaExceededError: If too little is left.
+        """
+        if self.charge is not None:
+            await self.charge(flops)
+
+    def _note(self, items: Sequence[QueueItem], results: Sequence[ItemResult]) -> None:
+        by_plan: dict[PreparedPlan, list[Item]] = {}
+        for item in items:
+            by_plan.setdefault(item.prepared, []).append(item.inputs)
+        whole = sum(macs_of(prepared, inputs) for prepared, inputs in by_plan.items())
         self.shared = shared_part(sum(result.macs for result in results), whole)
         slowest = max(results, key=lambda result: result.queue_s + result.run_s)
         self.seconds[Stage.QUEUE] += slowest.queue_s
         self.seconds[Stage.RUN] += slowest.run_s
         if self.on_ran is not None:
             self.on_ran(slowest, len(results))
-        return results

@@ -7,10 +7,8 @@ import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import (
-    AbstractAsyncContextManager,
     AsyncExitStack,
     asynccontextmanager,
-    nullcontext,
 )
 from functools import partial
 from importlib.metadata import version
@@ -28,7 +26,7 @@ from server.api.kserve import rest as kserve
 from server.api.kserve.inference import Inference
 from server.api.openai import routes as openai
 from server.api.options import ReadOptions
-from server.api.rheostat import classify, infer, lifecycle, models, rerank
+from server.api.rheostat import classify, indexes, infer, lifecycle, models, rerank
 from server.api.rheostat import clients as client_routes
 from server.api.rheostat import keys as key_routes
 from server.api.tei import predict as tei_predict
@@ -38,12 +36,12 @@ from server.audit.audit import Audit
 from server.audit.rerun import Rerun
 from server.backends import make_backend
 from server.clients.clients import Clients
-from server.clients.keys import Scope
 from server.engine import load
 from server.engine.cache import ContentCache
 from server.engine.core import Core
 from server.engine.engine import Engine
 from server.engine.local import LocalCore
+from server.grpc_listening import grpc_server
 from server.http.auth import Access, Authenticator
 from server.http.cors import cors
 from server.http.direct import Direct
@@ -54,6 +52,7 @@ from server.http.openapi import DocumentedApp
 from server.http.paths import HeadMethod, Methods, Prefix
 from server.http.routed import route_path
 from server.http.scopes import SCOPES
+from server.indexes.store import Indexes
 from server.inputs.decoder import Decoder
 from server.lifecycle import Lifecycle
 from server.observe.audits import AuditMetrics
@@ -126,13 +125,14 @@ def create_app(
         slims_all=settings.slim_all,
         max_variant_bytes=settings.max_variant_bytes,
         audit=Audit.of(settings, served),
+        indexes=Indexes.of(settings),
     )
     rerun = Rerun(service.audit, engine, service.variants, service.uses, time.perf_counter)
     metrics.add(AuditMetrics(served, service.audit))
     metrics.watch_stats("variants", lambda: service.variants.stats, ("resident", "bytes"))
 
     inference = Inference(service, settings.max_images, settings.max_texts)
-    grpc = _grpc_server(settings, inference, authenticator, tracing)
+    grpc = grpc_server(settings, inference, authenticator, tracing)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -168,6 +168,7 @@ def create_app(
         infer.routes(service, settings.max_images, settings.max_texts),
         openai.routes(service, settings.max_texts),
         rerank.routes(service, settings.max_texts),
+        indexes.routes(service),
         classify.routes(service, settings.max_texts, settings.max_label_bytes),
         tei.routes(service, settings),
         tei_tokens.routes(service, settings),
@@ -275,25 +276,3 @@ def _telemetry(tracing: Tracing | None) -> TelemetryConfig:
         "auto_configure": False,
         "exclude": lambda scope: "path" in scope and route_path(scope) in PROBES,
     }
-
-
-def _grpc_server(
-    settings: Settings, inference: Inference, authenticator: Authenticator, tracing: Tracing | None
-) -> AbstractAsyncContextManager[object]:
-    """Return what listens for gRPC while it is entered; nothing where no port is set."""
-    if settings.grpc_port is None:
-        return nullcontext()
-    try:
-        from server.api.kserve.grpc import GrpcServer
-        from server.api.kserve.grpc_calls import Calls  # the extra `grpc` may not be installed
-    except ImportError as error:
-        raise SettingsError(f"grpc_port needs the extra grpc: {error}") from None
-    return GrpcServer(
-        inference,
-        Calls(lambda metadata: authenticator.authenticate(Scope.INFER, metadata), tracing),
-        settings.host,
-        settings.grpc_port,
-        settings.max_body_bytes,
-        settings.max_queue,
-        settings.grace_s,
-    )

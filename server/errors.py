@@ -8,6 +8,7 @@ RheostatError                    500  internal
 │   ├── PermissionDeniedError    403  permission_denied
 │   ├── UnknownClientError       404  unknown_client
 │   ├── UnknownKeyError          404  unknown_key
+│   ├── UnknownIndexError        404  unknown_index
 │   ├── UnsupportedMediaError    415  unsupported_media_type
 │   ├── PayloadTooLargeError     413  payload_too_large
 │   ├── RequestTimeoutError      408  request_timeout
@@ -145,6 +146,13 @@ class UnknownKeyError(ClientError):
 
     status = 404
     error_type = "unknown_key"
+
+
+class UnknownIndexError(ClientError):
+    """The client has no index of that name."""
+
+    status = 404
+    error_type = "unknown_index"
 
 
 class UnsupportedMediaError(ClientError):

@@ -240,6 +240,7 @@ class Lifecycle:
 
     async def _forget(self, served: Served) -> None:
         self._service.audit.forget(served)
+        self._service.pacing.forget(served)
         await self._service.variants.forget(served)
         await self._engine.core.forget_model(served)
         # Once those who called this have let go of it too.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from models.space import Value
 from models.variants import Choices
@@ -42,3 +42,11 @@ class Question:
     raw: bool = False
     resident: frozenset[Choices] | None = None
     side: Side | None = None
+
+    def of_the_best(self) -> Question:
+        """Return the same question of the best subnet, whatever it costs and however long it takes.
+
+        The weights that it may hold stay limited.
+        """
+        budget = Budget(bytes=self.budget.bytes, strict=True)
+        return replace(self, budget=budget, timeout_s=None)

@@ -1,75 +1,33 @@
 """Ranking texts by their vectors' cosine with a query's, or by what a model says of each pair.
 
-Either in one pass or in a cascade.
+In one pass, in a cascade, or in as many stages as the budget allows (`server.refining`).
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from math import inf
 
-import torch
-
-from models.core import Shapes, plan_cost
+from models.core import Shapes
 from models.inputs import num_tokens
-from models.nn.ragged import Value
-from models.space import Subnet
 from models.variants import choices_of, load_axes
 from models.vectors import space_choices
+from search.beliefs import overlap, scores_of
 from search.find import Selection
-from server.admitted import Admitted
 from server.choose import Choice, Question
-from server.engine.item import ItemResult, PreparedPlan
-from server.errors import InvalidRequestError
+from server.clients.inherit import inherited
+from server.errors import DeadlineError, InvalidRequestError
 from server.inputs.sources import Source
 from server.observe.metrics import Stage
+from server.ranking import Cascade, Ranking, Scale, Stages, Wish, task_of
+from server.refining import PLACES, Spending, reached, refine
+from server.rungs import Rung, Rungs
+from server.scoring import QUERY, Scoring
 from server.served import Served
 from server.service import Service
 
-Scale: TypeAlias = Literal["cosine", "logit"]
-
-
-@dataclass(frozen=True, slots=True)
-class Cascade:
-    """Score all documents at a shallow exit, then only the best of them at the chosen one.
-
-    Attributes:
-        depth: The shallow exit layer.
-        keep: Documents that go deeper.
-    """
-
-    depth: int
-    keep: int
-
-
-@dataclass(frozen=True, slots=True)
-class Ranking:
-    """Documents in order, and what it took.
-
-    Attributes:
-        choice: The subnet chosen, and how.
-        order: Indices of the documents, best first.
-        scores: Of each document, from the deepest exit it reached.
-        scale: ``cosine`` with the query, -1..1; or ``logit``, any number.
-        deepened: Indices of the documents that went deeper; empty without a cascade.
-        macs: Multiply-accumulates of the whole request.
-        num_tokens: Read, the query included.
-        seconds: Per stage.
-        query: What was chosen for the query alone; None if it has the documents' subnet.
-    """
-
-    choice: Choice
-    order: list[int]
-    scores: list[float]
-    scale: Scale
-    deepened: list[int]
-    macs: int
-    num_tokens: int
-    seconds: Mapping[Stage, float]
-    query: Selection | None = None
+_ANY_WISH = Wish()
 
 
 async def rerank(
@@ -78,8 +36,7 @@ async def rerank(
     question: Question,
     query: Source,
     documents: Sequence[Source],
-    cascade: Cascade | None = None,
-    query_question: Question | None = None,
+    wish: Wish = _ANY_WISH,
 ) -> Ranking:
     """Rank documents by cosine, or by the scores of a model that compares two texts.
 
@@ -91,63 +48,165 @@ async def rerank(
     pass, that is all there is.
 
     Raises:
-        RheostatError: As `Service.infer`; InvalidRequestError for a cascade that cannot be.
+        RheostatError: As `Service.infer`; InvalidRequestError for a wish that cannot be.
     """
     is_pairs = _compares(served)
-    first_document = 0 if is_pairs else 1  # the query is row 0
-    if query_question is not None:
-        _check_sides(is_pairs, cascade)
-    num_more = min(cascade.keep, len(documents)) + first_document if cascade else 0
-    items = _items(served, query, documents, is_pairs)
-    scored = _logits if is_pairs else _cosines
+    _check_wish(is_pairs, wish)
+    items = [
+        *([] if is_pairs else served.named("text", [query])),
+        *(_pairs(served, query, documents) if is_pairs else served.named("text", documents)),
+    ]
+    if _is_in_stages(served, question, wish):
+        return await _in_stages(service, served, question, items, is_pairs, wish)
+    return await _at_once(service, served, question, items, is_pairs, wish)
+
+
+async def _at_once(
+    service: Service,
+    served: Served,
+    question: Question,
+    items: Sequence[Mapping[str, Source]],
+    is_pairs: bool,
+    wish: Wish,
+) -> Ranking:
+    """Rank by the subnet chosen, in one pass or in a cascade."""
+    cascade = wish.cascade
+    num_more = min(cascade.keep, len(items) - (not is_pairs)) + (not is_pairs) if cascade else 0
     async with service.admit(served, question, items, num_more) as admitted:
-        selection = admitted.selection
-        task = _task(served, selection.scores, is_pairs)
-        first, deeper = _stages(service, served, admitted.choice, cascade, task)
-        shapes = [served.inputs.shapes(item) for item in admitted.items]
-        of_query = None
-        if query_question is not None:
-            of_query = _of_query(service, served, query_question, selection, shapes[0])
-        alone = None if of_query is None else _stage(service, served, of_query.subnet, task)
-        results = await _first_pass(admitted, first, alone)
-        macs = (alone or first).macs(served, shapes[:1]) + first.macs(served, shapes[1:])
-        scores = scored(results, task)
+        task = task_of(served, admitted.selection, "score" if is_pairs else "embedding")
+        of_query, alone = None, None
+        if wish.query is not None:
+            shapes = served.inputs.shapes(admitted.items[0])
+            of_query = _of_query(service, served, wish.query, admitted.selection, shapes)
+            alone = Rungs(served, task, [Rung(of_query.subnet)])
+        ladder = Rungs(served, task, _rungs(served, admitted.choice, cascade))
+        scoring = Scoring(service, served, admitted, ladder, is_pairs, alone)
+        found = await scoring.score(0, scoring.documents)
+        scores = [found[i] for i in scoring.documents]
         deepened: list[int] = []
-        if cascade is not None and deeper is not None:
+        if cascade is not None and len(ladder.rungs) > 1:
             deepened = _best_first(scores)[: cascade.keep]
-            again = [*range(first_document), *(i + first_document for i in deepened)]
-            deep = await admitted.run(deeper.prepared, {i: results[i].kept for i in again})
-            macs += deeper.macs(served, [shapes[i] for i in again])
-            for i, score in zip(deepened, scored(deep, task), strict=True):
+            for i, score in (await scoring.score(1, deepened)).items():
                 scores[i] = score
         if cascade is None and of_query is None:
+            first = [] if is_pairs else [QUERY]
+            results = [scoring.results[i] for i in (*first, *scoring.documents)]
             service.audit.note(admitted, served, results, is_list=True)
     is_deep = set(deepened)
-    order = sorted(range(len(documents)), key=lambda i: (i not in is_deep, -scores[i]))
-    read = sum(map(num_tokens, admitted.items))
-    scale: Scale = "logit" if is_pairs else "cosine"
     return Ranking(
-        admitted.choice, order, scores, scale, deepened, macs, read, admitted.seconds, of_query
+        admitted.choice,
+        sorted(scoring.documents, key=lambda i: (i not in is_deep, -scores[i])),
+        scores,
+        "logit" if is_pairs else "cosine",
+        deepened,
+        scoring.macs,
+        sum(map(num_tokens, admitted.items)),
+        admitted.seconds,
+        of_query,
     )
 
 
-def _check_sides(is_pairs: bool, cascade: Cascade | None) -> None:
-    """Refuse a budget of the query where it has no plan of its own."""
-    if is_pairs or cascade is not None:
-        what = "with a cascade" if cascade is not None else "of a model that reads pairs"
+async def _in_stages(
+    service: Service,
+    served: Served,
+    question: Question,
+    items: Sequence[Mapping[str, Source]],
+    is_pairs: bool,
+    wish: Wish,
+) -> Ranking:
+    """Rank as well as the budget allows; where it ends before a score is there, as they came.
+
+    With scores known beforehand that is the order by these.
+    """
+    scale: Scale = "logit" if is_pairs else "cosine"
+    best = question.of_the_best()
+    count, begun = len(items) - (not is_pairs), service.clock()
+    spare_s = service.pacing.answer_s(count)
+    try:
+        async with service.admit(served, question, items, spare_s=spare_s) as admitted:
+            task = task_of(served, admitted.selection, "score" if is_pairs else "embedding")
+            resident = service.variants.resident(served)
+            ladder = service.pacing.ladder(
+                served, admitted.selection, task, resident, by_time=admitted.deadline < inf
+            )
+            scoring = Scoring(service, served, admitted, ladder, is_pairs)
+            until = admitted.deadline - spare_s
+            limits = Spending.of(admitted.question.budget, until, scoring, wish.places or PLACES)
+            beliefs, runs = await refine(scoring, limits, service.pacing, service.clock, wish.known)
+            admitted.flops = 2 * scoring.macs
+            ended = service.clock()
+    except DeadlineError:  # before anything was read
+        selection = service.select(served, best, served.inputs.plan_shapes())
+        taken_s = service.clock() - begun
+        return as_they_came(Choice(selection, False, taken_s), count, wish.known, begun, taken_s)
+    top = int(beliefs.rung.max()) - (wish.known is not None)
+    choice = admitted.choice
+    if top < 0 and wish.known is not None:
+        scale = "cosine"  # of what was known
+    if top < len(ladder.rungs) - 1:
+        chosen = replace(best, fixed=dict(ladder.rungs[max(top, 0)].subnet))
+        shapes = served.inputs.upper(admitted.items)
+        choice = replace(choice, selection=service.select(served, chosen, shapes))
+    return Ranking(
+        choice,
+        beliefs.order.tolist(),
+        scores_of(beliefs).tolist(),
+        scale,
+        macs=scoring.macs,
+        num_tokens=sum(map(num_tokens, admitted.items)),
+        seconds=admitted.seconds,
+        stages=Stages(
+            [rung.subnet for rung in ladder.rungs],
+            reached(beliefs, wish.known is not None),
+            runs,
+            overlap(beliefs, limits.places),
+            min(until, ended),
+        ),
+    )
+
+
+def as_they_came(
+    choice: Choice, count: int, known: Sequence[float] | None, begun: float, taken_s: float
+) -> Ranking:
+    """Return the ranking of a request that ran out of time before anything was read."""
+    scores = [0.0] * count if known is None else list(known)
+    return Ranking(
+        choice,
+        list(range(count)) if known is None else _best_first(scores),
+        scores,
+        "cosine",
+        seconds=dict.fromkeys(Stage, 0.0) | {Stage.DECODE: taken_s, Stage.TOTAL: taken_s},
+        stages=Stages([], [None] * count, [], 0.0, begun + taken_s),
+    )
+
+
+def _is_in_stages(served: Served, question: Question, wish: Wish) -> bool:
+    """Return whether a budget may be spent unevenly.
+
+    Raises:
+        InvalidRequestError: If it has a deadline and nothing is known of times.
+    """
+    if wish.known is not None:
+        return True
+    if wish.in_stages is False or wish.cascade is not None or wish.query is not None:
+        return False
+    latency_ms = inherited(question, served).budget.latency_ms
+    if latency_ms is not None and served.profile is None:
+        raise InvalidRequestError(
+            f"budget.latency_ms={latency_ms:g}: no times have been measured of {served.name}",
+            "budget.latency_ms",
+        )
+    return bool(wish.in_stages) or latency_ms is not None
+
+
+def _check_wish(is_pairs: bool, wish: Wish) -> None:
+    """Refuse what does not go together."""
+    if wish.query is not None and (is_pairs or wish.cascade is not None):
+        what = "with a cascade" if wish.cascade is not None else "of a model that reads pairs"
         raise InvalidRequestError(f"query_budget cannot be used {what}", "query_budget")
-
-
-async def _first_pass(
-    admitted: Admitted, documents: _Stage, query: _Stage | None
-) -> list[ItemResult]:
-    """Run all items on one subnet, or the first, the query, on another, together."""
-    if query is None:
-        return await admitted.run(documents.prepared)
-    rest: dict[int, Mapping[bytes, Value]] = {i: {} for i in range(1, len(admitted.items))}
-    both = (admitted.run(query.prepared, {0: {}}), admitted.run(documents.prepared, rest))
-    of_query, others = await asyncio.gather(*both)
-    return [*of_query, *others]
+    for name, given in (("cascade", wish.cascade), ("query_budget", wish.query)):
+        if wish.in_stages and given is not None:
+            raise InvalidRequestError(f"in_stages=true cannot be used with {name}", "in_stages")
 
 
 def _of_query(
@@ -175,47 +234,21 @@ def _compares(served: Served) -> bool:
     return served.pair is not None and served.gives(("score",))
 
 
-def _items(
-    served: Served, query: Source, documents: Sequence[Source], is_pairs: bool
-) -> list[dict[str, Source]]:
-    if is_pairs and served.pair is not None:
-        first, second = served.pair
-        return [{first: query, second: document} for document in documents]
-    return served.named("text", [query, *documents])
+def _pairs(served: Served, query: Source, documents: Sequence[Source]) -> list[dict[str, Source]]:
+    assert served.pair is not None, "or it would not compare"
+    first, second = served.pair
+    return [{first: query, second: document} for document in documents]
 
 
-def _task(served: Served, tasks: Iterable[str], is_pairs: bool) -> str:
-    """Return the first task whose answers rank."""
-    kind = "score" if is_pairs else "embedding"
-    return next(task for task in tasks if served.elastic.tasks[task].kind == kind)
+def _rungs(served: Served, choice: Choice, cascade: Cascade | None) -> list[Rung]:
+    """Return the rung chosen, after that of a cascade's first pass.
 
-
-@dataclass(frozen=True, slots=True)
-class _Stage:
-    """A plan, and how to count what it costs for items of any shapes."""
-
-    prepared: PreparedPlan
-    subnet: Subnet
-
-    def macs(self, served: Served, shapes: Sequence[Shapes]) -> int:
-        total, tasks = 0, list(self.prepared.plan.answers)
-        for shape, count in Counter(tuple(one.items()) for one in shapes).items():
-            plan = served.elastic.plan(self.subnet, dict(shape), tasks)
-            total += count * plan_cost(plan.rest(self.prepared.known)).macs
-        return total
-
-
-def _stage(service: Service, served: Served, subnet: Subnet, task: str) -> _Stage:
-    return _Stage(service.variants.prepare(served, subnet, [task]), subnet)
-
-
-def _stages(
-    service: Service, served: Served, choice: Choice, cascade: Cascade | None, task: str
-) -> tuple[_Stage, _Stage | None]:
+    Raises:
+        InvalidRequestError: If there can be no such pass.
+    """
     subnet = choice.selection.subnet
-    whole = service.variants.prepare(served, subnet, [task])
     if cascade is None:
-        return _Stage(whole, subnet), None
+        return [Rung(subnet)]
     axis = served.exits
     if axis is None:
         raise InvalidRequestError("cascade: this model has no exits to leave at", "cascade")
@@ -227,30 +260,13 @@ def _stages(
     ]
     if cascade.depth not in allowed:
         if choice.is_slimmed and cascade.depth in axis.values:
-            return _Stage(whole, subnet), None  # load has left nothing to go on to
+            return [Rung(subnet)]  # load has left nothing to go on to
         raise InvalidRequestError(
             f"cascade.depth={cascade.depth} must be an exit before the chosen one "
             f"({axis.name}={chosen}); one of {allowed}",
             "cascade.depth",
         )
-    shallow = subnet | {axis.name: cascade.depth}
-    first = service.variants.prepare(served, shallow, [task])
-    # What the shallow exit reads, the deeper layers go on from.
-    shared = frozenset(step.identity for step in whole.plan.last_common(first.plan))
-    return (
-        _Stage(replace(first, keep=shared), shallow),
-        _Stage(replace(whole, known=shared), subnet),
-    )
-
-
-def _cosines(results: Sequence[ItemResult], task: str) -> list[float]:
-    """Return each later row's cosine with the first; vectors are of length 1."""
-    vectors = torch.stack([result.outputs[task] for result in results])
-    return (vectors[1:] @ vectors[0]).tolist()
-
-
-def _logits(results: Sequence[ItemResult], task: str) -> list[float]:
-    return [float(result.outputs[task]) for result in results]
+    return [Rung(subnet | {axis.name: cascade.depth}), Rung(subnet)]
 
 
 def _best_first(scores: Sequence[float]) -> list[int]:

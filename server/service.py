@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from math import inf
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, TypeVar
 
 from models.core import Shapes
 from models.inputs import num_tokens
 from models.variants import loaded
+from search.budget import Budget
 from search.find import Selection
 from server.admitted import Admitted, Answer
+from server.admitting import Admitting
 from server.ahead import make_ready
 from server.audit.audit import Audit
 from server.catalog import Catalog
-from server.choose import Chooser, Question, RequestProgress
+from server.choose import Chooser, Question
 from server.clients.caller import ANYONE, Caller
 from server.clients.inherit import inherited
 from server.clients.quotas import Quotas
@@ -24,14 +25,14 @@ from server.engine.engine import Engine
 from server.engine.flows import Flow
 from server.engine.item import QueueItem
 from server.engine.load import Fixed, LoadPolicy
-from server.errors import DeadlineError
+from server.indexes.store import Indexes
 from server.inputs.decoder import Decoder
 from server.inputs.sources import Source, Sources
-from server.items import check_inputs, estimate_s, flops_of, for_inputs
+from server.items import for_inputs
 from server.loading import Loading
-from server.observe.arrival import arrived, behind
 from server.observe.logs import note_model
-from server.observe.metrics import Metrics, Stage
+from server.observe.metrics import Metrics
+from server.pacing import Pacing
 from server.served import Served
 from server.sound import blaming, check_answers, examples
 from server.uses import Uses
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_UNDONE = 1.5  # times what a request took that was given up, it would have taken
+_BEST = Question(None, None, Budget(strict=True))
 _OWN = Flow(priority=-1)  # of the server's own runs: a reload does not wait behind requests
 
 S = TypeVar("S", bound=Source)
@@ -66,6 +67,7 @@ class Service:
         slims_all: bool = False,
         max_variant_bytes: int = 0,
         audit: Audit | None = None,
+        indexes: Indexes | None = None,
     ) -> None:
         """Wire what answers.
 
@@ -82,23 +84,26 @@ class Service:
             slims_all: Whether load may also make subnets smaller for requests without a budget.
             max_variant_bytes: What the weights of variants may hold that requests have built.
             audit: Keeps some of what is answered, to compare it; None for none.
+            indexes: Documents that clients keep here; None for no room for any.
         """
-        self._quotas = quotas
-        self._late_s = late_s
         self._slims_all = slims_all
         self._tracing = tracing
         self.catalog = catalog
         self.audit = audit or Audit.off(catalog)
         self._chooser = Chooser(engine, policy or Fixed(), self.audit.floors)
         self.variants = Variants(engine, max_variant_bytes, clock)
-        self._loading = Loading(self._chooser, self.variants, clock)
+        loading = Loading(self._chooser, self.variants, clock)
         self.metrics = metrics
         self._engine = engine
         self._decoder = decoder
-        self._clock = clock
+        self.clock = clock
         self._is_warm = False
         self._is_draining = False
         self.uses = Uses()
+        self.pacing = Pacing()
+        self.indexes = indexes or Indexes(None, 0, 0)
+        known = engine, decoder, metrics, clock, self._chooser, loading, self.uses
+        self._admitting = Admitting(*known, quotas, late_s, slims_all)
 
     def models_of(self, caller: Caller) -> Catalog:
         """Return the models that there are for a caller: it is told of no other."""
@@ -167,7 +172,18 @@ class Service:
                     )
                     check_answers(served.elastic.tasks, result.outputs)
         await make_ready(served, self._engine, self.variants)
+        self._make_rungs(served)
         self.metrics.watch_model(served)  # with its front, which takes a moment
+
+    def _make_rungs(self, served: Served) -> None:
+        """Find the subnets of rankings in stages, which takes a moment, before one is asked for."""
+        tasks = served.elastic.tasks
+        ranking = [one for one in served.default_tasks if tasks[one].kind in ("embedding", "score")]
+        if served.profile is not None and ranking:
+            best = self.select(served, _BEST, served.inputs.plan_shapes())
+            self.pacing.ladder(
+                served, best, ranking[0], self.variants.resident(served), by_time=True
+            )
 
     def select(self, served: Served, question: Question, shapes: Shapes) -> Selection:
         """Choose a subnet for one item of some shapes, as if nobody waited, without running it.
@@ -209,7 +225,12 @@ class Service:
         )
 
     def admit(
-        self, served: Served, question: Question, items: Sequence[Sources], num_more: int = 0
+        self,
+        served: Served,
+        question: Question,
+        items: Sequence[Sources],
+        num_more: int = 0,
+        spare_s: float | None = None,
     ) -> AbstractAsyncContextManager[Admitted]:
         """Reserve room, decode the inputs and choose a subnet; record the request at the end.
 
@@ -218,8 +239,12 @@ class Service:
             question: What is wanted of it.
             items: Of the request.
             num_more: Items to have room for beyond one per item.
+            spare_s: Where the caller spends the budget itself, stage by stage, what it needs of the
+                time to answer; else None. Then the best subnet is chosen, nothing is refused for
+                its time and no FLOPs are charged.
 
         Raises:
+            DeadlineError: In stages, if the inputs could not be read in time.
             OverloadedError: If there is no room for all items.
             InvalidRequestError: If an input is none.
             RequestError: If tasks, preferences or fixed values make no sense.
@@ -229,68 +254,7 @@ class Service:
             QuotaExceededError: If one of the caller's quotas is used up.
         """
         note_model(served.name)
-        admission = self._admit(served, question, items, num_more)
+        admission = self._admitting.admit(served, question, items, num_more, spare_s)
         if self._tracing is None:
             return admission
         return self._tracing.follow(admission, served, self.backend_name)
-
-    @asynccontextmanager
-    async def _admit(
-        self, served: Served, question: Question, asked: Sequence[Sources], num_more: int
-    ) -> AsyncIterator[Admitted]:
-        check_inputs(served, asked)
-        question = inherited(question, served, self._slims_all)
-        late_s = self._late_s()
-        begun = self._clock()
-        start = arrived(begun - late_s)  # its answer may wait as long as the loop is late
-        budget, num_items = question.budget, len(asked) + num_more
-        latency_s = inf if budget.latency_ms is None else budget.latency_ms / 1000
-        timeout_s = inf if question.timeout_s is None else question.timeout_s
-        deadline = start + min(latency_s, timeout_s) - late_s
-        is_timed = budget.latency_ms is not None
-        expected_s, caller = estimate_s(served, question, asked), question.caller
-        sources = [source for item in asked for source in item.values()]
-        wait_s = self._decoder.wait_s(sources, caller.client, caller.weight)
-        with (
-            self.uses.hold(served),
-            self._engine.reserve(num_items, expected_s, _flow(question), is_timed, wait_s) as room,
-        ):
-            if self._quotas is not None:
-                await self._quotas.charge_request(caller)
-            items = await self._decoder.decode(asked, served.inputs, caller.client, caller.weight)
-            decoded = self._clock()
-            shapes = served.inputs.upper(items)
-            question = for_inputs(question, served, shapes)
-            spent_s = decoded - start + late_s
-            waited_s = begun - start + late_s + min(wait_s, decoded - begun)
-            progress = RequestProgress(
-                num_items, spent_s, waited_s, room.room, deadline, decoded, behind()
-            )
-            choice = await self._loading.choose(served, question, shapes, progress)
-            flops = flops_of(served, choice.selection, shapes, items)
-            if self._quotas is not None:
-                await self._quotas.charge_flops(question.caller, flops)
-            seconds = {
-                Stage.DECODE: decoded - start,
-                Stage.SEARCH: self._clock() - decoded,
-                Stage.QUEUE: 0.0,
-                Stage.RUN: 0.0,
-            }
-            admitted = Admitted(room, question, items, choice, flops, deadline, seconds)
-            try:
-                yield admitted
-            except DeadlineError:
-                # It took at least so long, and would have taken longer.
-                self._chooser.note_total(served, choice, _UNDONE * (self._clock() - start))
-                if budget.latency_ms is not None:
-                    self.metrics.given_up(served)
-                raise
-        seconds[Stage.TOTAL] = self._clock() - start
-        self._chooser.note_total(served, choice, seconds[Stage.TOTAL])
-        self.metrics.answered(served, choice, flops, admitted.shared, seconds, budget.latency_ms)
-
-
-def _flow(question: Question) -> Flow:
-    """Return whose turn a request waits for; it may step back behind its caller's class."""
-    caller = question.caller
-    return Flow(caller.client, caller.weight, max(caller.priority, question.priority or 0))

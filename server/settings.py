@@ -188,6 +188,16 @@ class Settings(BaseSettings):
         description="Whether min_quality goes by what audits saw, at the lower bound, where that "
         "is less than the table promises. Needs audit_share.",
     )
+    indexes: Path | None = Field(
+        default=None,
+        description="Folder of the documents that clients keep here. Default: in memory only.",
+    )
+    max_index_documents: int = Field(
+        default=20_000, gt=0, description="Most documents of one index."
+    )
+    max_index_bytes: int = Field(
+        default=256 * MIB, gt=0, description="What all indexes may hold, texts and vectors."
+    )
     profiles: Path | None = Field(
         default=None,
         description="Folder of measured times and exported graphs. Default: rheostat/profiles in "

@@ -23,6 +23,7 @@ ZOO = ROOT / "models" / "zoo"
 GUIDES = ROOT / "docs" / "guides"
 PRINTED = {  # of programs in Python, by page
     "text.md": "2 vectors of 128 dimensions",
+    "ranking.md": r"0 \[\d, \d, \d\] [\d.]+\npin [\d.]+ of 3 queries",
     "protocols.md": r"\(2, 128\) \d+",
     "operations.md": "^$",
 }

@@ -14,11 +14,7 @@ from rheostat.answers import (
     InferAnswer,
     Milliseconds,
     PlanReceipt,
-    RankedDocument,
-    RankingReceipt,
     Receipt,
-    RerankAnswer,
-    SimilarityAnswer,
     TaskOutput,
     TaskReceipt,
     Usage,
@@ -37,6 +33,7 @@ from rheostat.errors import (
     ServerError,
     UnknownModelError,
 )
+from rheostat.index_answers import IndexDetail, Neighbor, NeighborsAnswer, QueryQuality
 from rheostat.model_answers import (
     AuditEntry,
     AxisEntry,
@@ -49,6 +46,14 @@ from rheostat.model_answers import (
     TaskEntry,
     TensorEntry,
     TextEntry,
+)
+from rheostat.ranking_answers import (
+    RankedDocument,
+    RankingReceipt,
+    RerankAnswer,
+    SimilarityAnswer,
+    StageReceipt,
+    StagesReceipt,
 )
 from rheostat.retries import Retries
 from rheostat.version import __version__
@@ -68,6 +73,7 @@ __all__ = [
     "Embeddings",
     "FrontEntry",
     "ImageEntry",
+    "IndexDetail",
     "InfeasibleBudgetError",
     "InferAnswer",
     "InvalidAnswerError",
@@ -75,8 +81,11 @@ __all__ = [
     "Milliseconds",
     "ModelDetail",
     "ModelEntry",
+    "Neighbor",
+    "NeighborsAnswer",
     "OverloadedError",
     "PlanReceipt",
+    "QueryQuality",
     "RankedDocument",
     "RankingReceipt",
     "Receipt",
@@ -85,6 +94,8 @@ __all__ = [
     "ServerError",
     "SimilarityAnswer",
     "SpaceEntry",
+    "StageReceipt",
+    "StagesReceipt",
     "TaskEntry",
     "TaskOutput",
     "TaskReceipt",

@@ -209,75 +209,7 @@ class EmbeddingsAnswer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RankingReceipt(PlanReceipt):
-    """The receipt of a ranking: the subnet of the whole, and what all texts took together.
-
-    Attributes:
-        total_flops: For all texts, the query included.
-        num_tokens: Read, special tokens included.
-        query: Of the query's own subnet; None if it has that of the documents.
-        deepened: Documents that went on to the chosen depth.
-        slimmed: Whether a better subnet would have run if nobody waited.
-        milliseconds: Where the time went.
-    """
-
-    total_flops: int
-    num_tokens: int
-    query: PlanReceipt | None
-    deepened: list[int]
-    slimmed: bool
-    milliseconds: Milliseconds
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SimilarityAnswer:
-    """Answer of `Client.similarity`.
-
-    Attributes:
-        scores: Cosine per text, in order.
-        receipt: What ran, and what it cost.
-    """
-
-    scores: list[float]
-    receipt: RankingReceipt
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class DocumentText:
     """A document that was asked to be repeated."""
 
     text: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RankedDocument:
-    """One document.
-
-    Attributes:
-        index: Its place in the request.
-        relevance_score: Cosine with the query, -1..1.
-        document: Its text, with ``return_documents``.
-    """
-
-    index: int
-    relevance_score: float
-    document: DocumentText | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RerankAnswer:
-    """Answer of `Client.rerank`.
-
-    Attributes:
-        id: Of the request.
-        model: The model's own name.
-        usage: Tokens read.
-        results: Best first.
-        receipt: What ran, and what it cost.
-    """
-
-    id: str
-    model: str
-    usage: Usage
-    results: list[RankedDocument]
-    receipt: RankingReceipt

@@ -6,25 +6,19 @@ import base64
 import json
 import sys
 from array import array
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Literal, TypeAlias, TypeVar
 from urllib.parse import quote
 
 import httpx
 
-from rheostat.answers import (
-    Embeddings,
-    EmbeddingsAnswer,
-    InferAnswer,
-    PlanAnswer,
-    PlanReceipt,
-    RerankAnswer,
-    SimilarityAnswer,
-)
+from rheostat.answers import Embeddings, EmbeddingsAnswer, InferAnswer, PlanAnswer, PlanReceipt
 from rheostat.asked import Budget, Cascade
+from rheostat.bodies import given, json_body, reader, texts_of
 from rheostat.call import Call
 from rheostat.model_answers import ModelDetail, ModelEntry, ModelList
+from rheostat.ranking_answers import RerankAnswer, SimilarityAnswer
 from rheostat.reading import from_json
 
 T = TypeVar("T")
@@ -65,7 +59,7 @@ def infer(
         raise TypeError("give either image or inputs")
     if inputs is not None:
         items = [inputs] if isinstance(inputs, Mapping) else list(inputs)
-        asked = _given(
+        asked = given(
             inputs=[{name: _input(one) for name, one in item.items()} for item in items],
             model=model,
             tasks=tasks,
@@ -74,13 +68,13 @@ def infer(
             priority=priority,
             side=side,
         )
-        return Call("POST", "/v1/infer", _reader(InferAnswer), _json(asked))
+        return Call("POST", "/v1/infer", reader(InferAnswer), json_body(asked))
     assert image is not None
     images = [image] if isinstance(image, bytes) else list(image)
     for i, one in enumerate(images):
         if not isinstance(one, bytes):
             raise TypeError(f"image[{i}] is {one!r}; an image is the bytes of its file")
-    asked = _given(
+    asked = given(
         model=model,
         tasks=tasks,
         preferences=preferences,
@@ -92,7 +86,7 @@ def infer(
         ("request", (None, json.dumps(asked))),
         *(("image", (f"image{i}", one)) for i, one in enumerate(images)),
     ]
-    return Call("POST", "/v1/infer", _reader(InferAnswer), {"files": parts})
+    return Call("POST", "/v1/infer", reader(InferAnswer), {"files": parts})
 
 
 def _input(value: Any) -> Any:
@@ -119,7 +113,7 @@ def plan(
         tokens: Length of a text.
         side: As in `infer`.
     """
-    asked = _given(
+    asked = given(
         model=model,
         tasks=tasks,
         preferences=preferences,
@@ -127,8 +121,8 @@ def plan(
         tokens=tokens,
         side=side,
     )
-    read = _reader(PlanAnswer)
-    return Call("POST", "/v1/plan", lambda response: read(response).receipt, _json(asked))
+    read = reader(PlanAnswer)
+    return Call("POST", "/v1/plan", lambda response: read(response).receipt, json_body(asked))
 
 
 def embed(
@@ -156,7 +150,7 @@ def embed(
         truncate: Which end to cut of a text that is too long; None to refuse it.
         side: Of a search that the texts are, whose other side is of the whole model.
     """
-    asked = _given(
+    asked = given(
         model=model,
         input=texts,
         dimensions=dimensions,
@@ -168,7 +162,7 @@ def embed(
         truncate=truncate,
         side=side,
     )
-    return Call("POST", "/v1/embeddings", _read_embeddings, _json(asked))
+    return Call("POST", "/v1/embeddings", _read_embeddings, json_body(asked))
 
 
 def rerank(
@@ -186,6 +180,7 @@ def rerank(
     max_tokens_per_doc: int | None = None,
     return_documents: bool | None = None,
     truncate: Side | None = None,
+    in_stages: bool | None = None,
 ) -> Call[RerankAnswer]:
     """Put documents in order of their similarity to a query.
 
@@ -203,14 +198,17 @@ def rerank(
         max_tokens_per_doc: Cut longer documents.
         return_documents: Repeat the texts in the answer.
         truncate: Which end to cut of a text that is too long; None to refuse it.
+        in_stages: Whether the budget may go to some documents more than to others, and
+            ``latency_ms`` is a deadline at which the best order so far is the answer. None: if
+            there is one.
 
     Raises:
         TypeError: If the documents are one text.
     """
-    asked = _given(
+    asked = given(
         model=model,
         query=query,
-        documents=_texts("documents", documents),
+        documents=texts_of("documents", documents),
         top_n=top_n,
         cascade=cascade and asdict(cascade),
         preferences=preferences,
@@ -221,8 +219,9 @@ def rerank(
         max_tokens_per_doc=max_tokens_per_doc,
         return_documents=return_documents,
         truncate=truncate,
+        in_stages=in_stages,
     )
-    return Call("POST", "/v1/rerank", _reader(RerankAnswer), _json(asked))
+    return Call("POST", "/v1/rerank", reader(RerankAnswer), json_body(asked))
 
 
 def similarity(
@@ -236,54 +235,27 @@ def similarity(
     truncate: Side | None = None,
 ) -> Call[SimilarityAnswer]:
     """Return the cosine of each text with one; arguments as in `rerank`."""
-    asked = _given(
+    asked = given(
         model=model,
         source=source,
-        texts=_texts("texts", texts),
+        texts=texts_of("texts", texts),
         preferences=preferences,
         budget=budget,
         priority=priority,
         truncate=truncate,
     )
-    return Call("POST", "/v1/similarity", _reader(SimilarityAnswer), _json(asked))
+    return Call("POST", "/v1/similarity", reader(SimilarityAnswer), json_body(asked))
 
 
 def models() -> Call[list[ModelEntry]]:
     """List the models served."""
-    read = _reader(ModelList)
+    read = reader(ModelList)
     return Call("GET", "/v1/models", lambda response: read(response).data, {})
 
 
 def model(name: str) -> Call[ModelDetail]:
     """Describe one model: its axes, tasks, input, cost and Pareto front."""
-    return Call("GET", f"/v1/models/{quote(name, safe='')}", _reader(ModelDetail), {})
-
-
-def _given(*, budget: Budget | None, **fields: Any) -> dict[str, Any]:
-    """Return the fields that are not None, a budget as its limits."""
-    found = {name: value for name, value in fields.items() if value is not None}
-    limits = {} if budget is None else asdict(budget)
-    given = {name: limit for name, limit in limits.items() if limit is not None}
-    return {**found, "budget": given} if given else found
-
-
-def _texts(name: str, texts: Sequence[str]) -> list[str]:
-    """Return several texts; one alone would be taken for as many as it has characters."""
-    if isinstance(texts, str):
-        raise TypeError(f"{name} is one text; it must be a list of texts")
-    return list(texts)
-
-
-def _json(asked: Mapping[str, Any]) -> dict[str, Any]:
-    # httpx refuses NaN without a name; the server says where it stands.
-    return {
-        "content": json.dumps(asked).encode(),
-        "headers": {"content-type": "application/json"},
-    }
-
-
-def _reader(kind: type[T]) -> Callable[[httpx.Response], T]:
-    return lambda response: from_json(kind, response.content)
+    return Call("GET", f"/v1/models/{quote(name, safe='')}", reader(ModelDetail), {})
 
 
 def _read_embeddings(response: httpx.Response) -> Embeddings:

@@ -18,7 +18,7 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import httpx
 
-from rheostat import calls
+from rheostat import calls, index_calls
 from rheostat.call import Call
 from rheostat.retries import Retries
 from rheostat.version import __version__
@@ -104,6 +104,12 @@ class Client:
     embed = _blocking(calls.embed)
     rerank = _blocking(calls.rerank)
     similarity = _blocking(calls.similarity)
+    create_index = _blocking(index_calls.create_index)
+    indexes = _blocking(index_calls.indexes)
+    index = _blocking(index_calls.index)
+    delete_index = _blocking(index_calls.delete_index)
+    rerank_stored = _blocking(index_calls.rerank_stored)
+    neighbors = _blocking(index_calls.neighbors)
     models = _blocking(calls.models)
     model = _blocking(calls.model)
 
@@ -162,6 +168,12 @@ class AsyncClient:
     embed = _awaitable(calls.embed)
     rerank = _awaitable(calls.rerank)
     similarity = _awaitable(calls.similarity)
+    create_index = _awaitable(index_calls.create_index)
+    indexes = _awaitable(index_calls.indexes)
+    index = _awaitable(index_calls.index)
+    delete_index = _awaitable(index_calls.delete_index)
+    rerank_stored = _awaitable(index_calls.rerank_stored)
+    neighbors = _awaitable(index_calls.neighbors)
     models = _awaitable(calls.models)
     model = _awaitable(calls.model)
 

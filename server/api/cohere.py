@@ -12,7 +12,7 @@ from server.api.ranking import unit_scores
 from server.api.rheostat.ranking_schema import RankingReceipt
 from server.api.rheostat.text_schema import DocumentText
 from server.errors import RheostatError
-from server.rerank import Ranking
+from server.ranking import Ranking
 
 PATH = "/v2/rerank"
 _SEARCH_UNIT = 100  # documents

@@ -51,6 +51,7 @@ _RUN_MODELS = frozenset(
         "/v1/similarity",
         "/v1/classify",
         "/v1/rerank",
+        "/v1/neighbors",
         "/v2/rerank",
         "/rerank",
         "/",

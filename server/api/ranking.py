@@ -7,19 +7,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fastapi import Request, Response
+from starlette.background import BackgroundTask
 
 from models.tasks import Kind
 from search.quality.sides import Side
 from server.api.answer import milliseconds, plan_receipt, receipt_headers, unless_gone
 from server.api.options import options_of
-from server.api.rheostat.ranking_schema import RankingReceipt
+from server.api.rheostat.ranking_schema import RankingReceipt, StageReceipt, StagesReceipt
 from server.api.rheostat.schema import BudgetBody, Milliseconds, PlanReceipt
 from server.api.rheostat.text_schema import Preferences
 from server.clients.caller import caller_of
 from server.inputs.sources import Passage
 from server.observe.metrics import Tally
 from server.question import Question
-from server.rerank import Cascade, Ranking, rerank
+from server.ranking import Cascade, Ranking, Wish
+from server.rerank import rerank
 from server.served import Served
 from server.service import Service
 
@@ -37,6 +39,8 @@ class RankingRequest:
         priority: Likewise.
         cascade: Likewise.
         query_budget: Of the body, for the query alone; ``budget`` is then for the documents.
+        in_stages: As in `server.rerank.Wish`.
+        places: Likewise.
     """
 
     query: Passage
@@ -47,6 +51,8 @@ class RankingRequest:
     priority: int | None = None
     cascade: Cascade | None = None
     query_budget: BudgetBody | None = None
+    in_stages: bool | None = None
+    places: int | None = None
 
 
 async def ranked(
@@ -94,11 +100,16 @@ async def ranked(
             question(ranking_request.budget, "document"),
             ranking_request.query,
             ranking_request.documents,
-            ranking_request.cascade,
-            question(ranking_request.query_budget, "query") if by_side else None,
+            Wish(
+                ranking_request.cascade,
+                question(ranking_request.query_budget, "query") if by_side else None,
+                ranking_request.in_stages,
+                ranking_request.places,
+            ),
         ),
     )
-    receipt = _receipt(served, ranking)
+    receipt = receipt_of(served, ranking)
+    note_when_sent(service, response, ranking)
     response.headers.update(receipt_headers(served, ranking.choice.selection))
     return ranking, receipt
 
@@ -126,16 +137,46 @@ def probabilities(logits: Sequence[float]) -> list[float]:
     return [0.5 * (1.0 + math.tanh(0.5 * logit)) for logit in logits]  # which never overflows
 
 
-def _receipt(served: Served, ranking: Ranking) -> RankingReceipt:
+def note_when_sent(service: Service, response: Response, ranking: Ranking) -> None:
+    """Have later rankings set aside as much time for their answers as this one's takes."""
+    if ranking.stages is None:
+        return
+    ended = ranking.stages.ended
+
+    async def note() -> None:
+        service.pacing.note_answer(service.clock() - ended)
+
+    response.background = BackgroundTask(note)
+
+
+def receipt_of(served: Served, ranking: Ranking) -> RankingReceipt:
+    """Return what a ranking took and is worth."""
     query = None
     if ranking.query is not None:
         query = PlanReceipt(**plan_receipt(served, ranking.query))
+    stages, receipt = ranking.stages, None
+    if stages is not None:
+        receipt = StagesReceipt(
+            rungs=[dict(rung) for rung in stages.rungs],
+            reached=list(stages.reached),
+            runs=[
+                StageReceipt(
+                    rung=run.rung,
+                    documents=run.documents,
+                    flops=2 * run.macs,
+                    milliseconds=1000 * run.seconds,
+                )
+                for run in stages.runs
+            ],
+            expected_overlap=stages.overlap,
+        )
     return RankingReceipt(
         **plan_receipt(served, ranking.choice.selection),
         total_flops=2 * ranking.macs,
         num_tokens=ranking.num_tokens,
         query=query,
         deepened=ranking.deepened,
+        stages=receipt,
         slimmed=ranking.choice.is_slimmed,
         milliseconds=Milliseconds(**milliseconds(ranking.seconds, ranking.choice)),
     )

@@ -169,7 +169,7 @@ class Engine:
             num_items, seconds, self.core.pace, flow, running_s, is_timed, wait_s
         ) as room:
             self._note_held()
-            yield Reservation(self._submit, room)
+            yield Reservation(self, room)
 
     def _note_held(self) -> None:
         """Have other HTTP processes told soon what is inside here: they predict waits by it."""
@@ -182,7 +182,25 @@ class Engine:
         if held:  # what leaves has to be told as well
             self._note_held()
 
-    async def _submit(self, items: Sequence[QueueItem], room: Room) -> list[ItemResult]:
+    async def submit(self, items: Sequence[QueueItem], room: Room) -> list[ItemResult]:
+        """As `Reservation.submit`."""
+        with self._waiting(items, room) as futures:
+            return await asyncio.gather(*futures)
+
+    async def submit_until(
+        self, items: Sequence[QueueItem], room: Room, until: float
+    ) -> list[ItemResult | None]:
+        """As `Reservation.submit_until`."""
+        with self._waiting(items, room) as futures:
+            left_s = max(0.0, until - self._clock())
+            await asyncio.wait(futures, timeout=left_s)
+            return [_in_time(future) for future in futures]
+
+    @contextmanager
+    def _waiting(
+        self, items: Sequence[QueueItem], room: Room
+    ) -> Iterator[list[asyncio.Future[ItemResult]]]:
+        """Have items wait for their turn; those without a result at the end leave."""
         now, new_future = self._clock(), asyncio.get_running_loop().create_future
         futures: list[asyncio.Future[ItemResult]] = [new_future() for _ in items]
         waiting = [
@@ -198,9 +216,13 @@ class Engine:
         self._promises |= promises
         try:
             self.answered(self.core.put(waiting))
-            return await asyncio.gather(*futures)
+            yield futures
         finally:
             self.core.discard([one for one in waiting if self._promises.pop(one, None)])
+            for future in futures:
+                # A batch that still runs has to know that nobody waits, and errors are seen here.
+                if not future.cancel() and not future.cancelled():
+                    future.exception()
 
     # What the core tells, on the event loop.
 
@@ -253,3 +275,10 @@ class Engine:
         promise = self._promises.pop(one, None)  # none if nobody waits any more
         if promise is not None:
             promise.end(result)
+
+
+def _in_time(future: asyncio.Future[ItemResult]) -> ItemResult | None:
+    """Return a result that is there; none if its time has passed. Any other error is raised."""
+    if not future.done() or isinstance(future.exception(), DeadlineError):
+        return None
+    return future.result()

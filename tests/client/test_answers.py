@@ -11,8 +11,8 @@ from pydantic import BaseModel
 
 import models.space
 import rheostat
-from rheostat import answers, model_answers
-from server.api.rheostat import models_schema, ranking_schema, schema, text_schema
+from rheostat import answers, index_answers, model_answers, ranking_answers
+from server.api.rheostat import index_schema, models_schema, ranking_schema, schema, text_schema
 
 
 def shape(kind: Any) -> Any:
@@ -40,6 +40,8 @@ PAIRS = [
     (answers.PlanAnswer, schema.PlanAnswer),
     (rheostat.SimilarityAnswer, ranking_schema.SimilarityAnswer),
     (rheostat.RerankAnswer, ranking_schema.RerankAnswer),
+    (rheostat.IndexDetail, index_schema.IndexAnswer),
+    (rheostat.NeighborsAnswer, index_schema.NeighborsAnswer),
     (rheostat.ModelEntry, models_schema.ModelEntry),
     (rheostat.ModelDetail, models_schema.ModelDetail),
 ]
@@ -91,8 +93,8 @@ def test_values_on_axes_are_those_of_the_models() -> None:
 def test_every_type_of_an_answer_is_exported() -> None:
     exported = {name for name in rheostat.__all__ if hasattr(rheostat, name)}
     assert exported == set(rheostat.__all__)
-    read_inside = {"PlanAnswer", "EmbeddingsAnswer", "EmbeddingEntry", "ModelList"}
-    for module in (answers, model_answers):
+    read_inside = {"PlanAnswer", "EmbeddingsAnswer", "EmbeddingEntry", "ModelList", "IndexList"}
+    for module in (answers, index_answers, model_answers, ranking_answers):
         declared = {
             name
             for name, value in vars(module).items()

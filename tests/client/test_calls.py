@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from rheostat import Budget, Cascade, calls
+from rheostat import Budget, Cascade, calls, index_calls
 from rheostat.call import Call
+from server.api.rheostat.index_schema import NeighborsBody, StoredRerankBody
 from server.api.rheostat.schema import FullPlanBody, PlanBody
 from server.api.rheostat.text_schema import EmbeddingsBody, RerankBody, SimilarityBody
 
@@ -26,6 +27,9 @@ LIMITS = {
 BUDGET = Budget(**LIMITS, strict=False)
 COMMON = {"model": "m", "preferences": {"a": 2.0}, "budget": BUDGET}
 TEXT = {**COMMON, "priority": 3, "truncate": "left"}
+
+STORED = {"query": "q", "index": "i", "return_documents": True, **TEXT}
+del STORED["preferences"]
 
 FULL: list[tuple[Callable[..., Call[Any]], dict[str, Any], type[BaseModel]]] = [
     (
@@ -51,9 +55,16 @@ FULL: list[tuple[Callable[..., Call[Any]], dict[str, Any], type[BaseModel]]] = [
             "document_prompt": "document",
             "max_tokens_per_doc": 9,
             "return_documents": True,
+            "in_stages": False,
         },
         RerankBody,
     ),
+    (
+        index_calls.rerank_stored,
+        {**STORED, "ids": ("a", "b"), "top_n": 1, "raw_scores": True},
+        StoredRerankBody,
+    ),
+    (index_calls.neighbors, {**STORED, "k": 3}, NeighborsBody),
     (calls.similarity, {**TEXT, "source": "q", "texts": ("x", "y")}, SimilarityBody),
 ]
 
@@ -80,7 +91,7 @@ def test_every_argument_is_a_field_that_the_server_knows(
     asked = sent(build(**arguments))
     schema.model_validate_json(json.dumps(asked))
     assert asked["budget"] == {**LIMITS, "strict": False}
-    assert asked["preferences"] == {"a": 2.0}
+    assert asked.get("preferences", {"a": 2.0}) == {"a": 2.0}
 
 
 def test_what_is_not_given_is_not_sent() -> None:

@@ -88,6 +88,22 @@ def test_documents_are_ranked_and_compared(client: Client) -> None:
     assert client.rerank("w1", TEXTS, cascade=Cascade(depth=1, keep=1)).receipt.deepened
 
 
+def test_documents_are_kept_ranked_and_forgotten(client: Client) -> None:
+    made = client.create_index("kept", dict(zip("ab", TEXTS, strict=True)), model="tiny-text")
+    assert (made.documents, client.indexes(), client.index("kept")) == (2, [made], made)
+    found = client.neighbors("kept", "w1 w2", k=1, return_documents=True)
+    (best,) = client.rerank_stored("w1 w2", ["a", "b"], index="kept", top_n=1).results
+    assert (found.results[0].id, found.results[0].document) == ("ab"[best.index], TEXTS[best.index])
+    client.delete_index("kept")
+    assert client.indexes() == []
+
+
+def test_a_deadline_makes_stages(client: Client) -> None:
+    receipt = client.rerank("w1", TEXTS, budget=Budget(latency_ms=60_000)).receipt
+    assert receipt.stages is not None
+    assert sum(run.flops for run in receipt.stages.runs) == receipt.total_flops
+
+
 def test_vectors_are_sequences_of_the_floats_that_the_server_has(
     client: Client, text_url: str
 ) -> None:

@@ -26,7 +26,8 @@ from server.errors import (
 from server.inputs.decoder import Decoder
 from server.inputs.sources import Passage, Sources, Upload
 from server.observe.metrics import Stage
-from server.rerank import Cascade, rerank
+from server.ranking import Cascade, Wish
+from server.rerank import rerank
 from server.served import Served
 from server.service import Service
 from server.settings import Settings
@@ -223,11 +224,11 @@ def test_load_that_leaves_a_cascade_nothing_to_go_on_to_ranks_all_in_one_pass(
     async def scenario() -> None:
         async with running(text, decoder, TorchBackend(), policy=Overload()) as service:
             slim = replace(ANYTHING, budget=Budget(strict=False))
-            ranking = await rerank(service, text, slim, query, documents, Cascade(2, 1))
+            ranking = await rerank(service, text, slim, query, documents, Wish(Cascade(2, 1)))
             assert ranking.choice.is_slimmed
             assert ranking.choice.selection.subnet["depth"] == 1
             assert ranking.deepened == []
             with pytest.raises(InvalidRequestError, match=r"cascade\.depth=9"):
-                await rerank(service, text, slim, query, documents, Cascade(9, 1))
+                await rerank(service, text, slim, query, documents, Wish(Cascade(9, 1)))
 
     run(scenario())

@@ -4,8 +4,33 @@ from __future__ import annotations
 
 from pydantic import BaseModel, Field
 
+from models.space import Value
 from server.api.rheostat.schema import Milliseconds, PlanReceipt
 from server.api.rheostat.text_schema import DocumentText, Usage
+
+
+class StageReceipt(BaseModel):
+    """One stage of a ranking."""
+
+    rung: int = Field(description="Position in `rungs`.")
+    documents: int = Field(description="That were scored.")
+    flops: int
+    milliseconds: float = Field(description="Waiting included.")
+
+
+class StagesReceipt(BaseModel):
+    """How a ranking in stages went."""
+
+    rungs: list[dict[str, Value]] = Field(description="Subnets that could score, cheapest first.")
+    reached: list[int | None] = Field(
+        description="Of each document as sent, the position in `rungs` of the last that scored it; "
+        "null: none did in time, and it stays where it was, after the others."
+    )
+    runs: list[StageReceipt] = Field(description="In order.")
+    expected_overlap: float = Field(
+        description="Part of the first `top_n` documents, or 10, that the last of `rungs` is "
+        "expected to put there as well."
+    )
 
 
 class RankingReceipt(PlanReceipt):
@@ -17,6 +42,9 @@ class RankingReceipt(PlanReceipt):
         description="Of the query's own subnet; null if it has that of the documents."
     )
     deepened: list[int] = Field(description="Documents that went on to the chosen depth.")
+    stages: StagesReceipt | None = Field(
+        description="Where the budget was spent in stages; the subnet is then the best that scored."
+    )
     slimmed: bool = Field(description="Whether a better subnet would have run if nobody waited.")
     milliseconds: Milliseconds
 

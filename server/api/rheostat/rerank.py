@@ -19,19 +19,22 @@ from server.api.cohere import COHERE, CohereAnswer
 from server.api.documentation import OWN, errors, inlined, request_docs
 from server.api.ranking import RankingRequest, own_scores, ranked
 from server.api.request_body import RequestBody
+from server.api.rheostat.index_schema import StoredRerankBody
 from server.api.rheostat.ranking_schema import RankedDocument, RerankAnswer, SimilarityAnswer
 from server.api.rheostat.text_schema import DocumentText, RerankBody, SimilarityBody, Usage
+from server.api.stored import rerank_stored
 from server.api.tei import routes as tei
 from server.api.tei.form import TEI
 from server.api.tei.schema import TeiRank, TeiRerankBody
 from server.errors import InvalidRequestError, shown
 from server.http.forms import own_form
 from server.inputs.sources import Passage
-from server.rerank import Cascade
+from server.ranking import Cascade
 from server.service import Service
 
 _STATUSES = (404, 413, 415, 422, 429, 504)
 _BODIES = {"anyOf": [inlined(RerankBody), inlined(TeiRerankBody)]}
+_OWN_BODIES = {"anyOf": [*_BODIES["anyOf"], inlined(StoredRerankBody)]}
 
 
 class _Keys(RequestBody):
@@ -39,6 +42,7 @@ class _Keys(RequestBody):
 
     texts: Any = None
     documents: Any = None
+    ids: Any = None
 
 
 def routes(service: Service, max_texts: int) -> APIRouter:
@@ -79,9 +83,12 @@ def routes(service: Service, max_texts: int) -> APIRouter:
     async def rank(request: Request, response: Response) -> RerankAnswer | list[TeiRank]:
         """Put documents in order of their similarity to a query."""
         with service.metrics.request() as tally:
-            if await _is_tei(request):
+            which = await _which(request)
+            if which == "texts":
                 return await tei.rerank(service, request, response, tally, max_texts)
             request.scope["state"]["form"] = own_form
+            if which == "ids":
+                return await rerank_stored(service, request, response, tally, max_texts)
             body = await read_json(request, RerankBody)
             ranking_request = _ranking_request(body, max_texts, body.truncate)
             ranking, receipt = await ranked(service, request, response, tally, ranking_request)
@@ -106,7 +113,8 @@ def routes(service: Service, max_texts: int) -> APIRouter:
         Texts that are too long are cut at the end unless `truncate` says otherwise.
         """
         with service.metrics.request() as tally:
-            if await _is_tei(request):
+            which = await _which(request)
+            if which == "texts":
                 return await tei.rerank(service, request, response, tally, max_texts)
             body = await read_json(request, RerankBody)
             ranking_request = _ranking_request(body, max_texts, body.truncate or "right")
@@ -117,28 +125,30 @@ def routes(service: Service, max_texts: int) -> APIRouter:
                 one.document = _repeated(body.documents[one.index])
         return answer
 
-    for path, answer, by in (
-        ("/rerank", rank, (TEI, OWN)),
-        ("/v1/rerank", rank, (OWN, TEI)),
-        (cohere.PATH, rank_as_cohere, (COHERE, TEI)),
+    for path, answer, bodies, by in (
+        ("/rerank", rank, _OWN_BODIES, (TEI, OWN)),
+        ("/v1/rerank", rank, _OWN_BODIES, (OWN, TEI)),
+        (cohere.PATH, rank_as_cohere, _BODIES, (COHERE, TEI)),
     ):
         router.add_api_route(
             path,
             answer,
             methods=["POST"],
-            openapi_extra=request_docs(json=_BODIES),
+            openapi_extra=request_docs(json=bodies),
             responses=errors(400, 424, *_STATUSES, by=by),
             response_model_exclude_unset=True,  # texts that nobody asked for
         )
     return router
 
 
-async def _is_tei(request: Request) -> bool:
+async def _which(request: Request) -> str:
+    """Return the field that has what is to be ranked."""
     given = (await read_json(request, _Keys)).model_fields_set
-    if len(given) != 1:
-        problem = "both given; use one" if given else "missing; one is required"
-        raise InvalidRequestError(f"documents and texts are {problem}", "documents")
-    return "texts" in given
+    if len(given) == 1:
+        return next(iter(given))
+    problem = "both given; use one" if given else "missing; one is required"
+    names = "documents and ids" if "ids" in given else "documents and texts"
+    raise InvalidRequestError(f"{names} are {problem}", "documents")
 
 
 def _ranking_request(body: RerankBody, max_texts: int, truncate: Side | None) -> RankingRequest:
@@ -163,6 +173,8 @@ def _ranking_request(body: RerankBody, max_texts: int, truncate: Side | None) ->
         body.priority,
         Cascade(body.cascade.depth, body.cascade.keep) if body.cascade else None,
         body.query_budget,
+        body.in_stages,
+        body.top_n,
     )
 
 

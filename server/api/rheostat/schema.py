@@ -64,7 +64,8 @@ class BudgetBody(_StrictBody):
         default=None,
         gt=0,
         description="Milliseconds of the whole request, waiting included. The best subnet that is "
-        "predicted to keep it runs; past it, what has not run yet is given up with 504.",
+        "predicted to keep it runs; past it, what has not run yet is given up with 504. Of a "
+        "ranking: when the best order so far is the answer.",
     )
     bytes: float | None = Field(
         default=None,

@@ -260,6 +260,15 @@ class RerankBody(_TextBody):
     query_prompt: Name | None = Field(default=None, description="Template for the query.")
     document_prompt: Name | None = Field(default=None, description="Template for documents.")
     cascade: CascadeBody | None = None
+    in_stages: bool | None = Field(
+        default=None,
+        strict=True,
+        description="Whether the budget may go to some documents more than to others: all are "
+        "scored as cheaply as can be, then those that may belong to the first `top_n`, or 10, more "
+        "closely. A ceiling per input then holds for their mean, and `latency_ms` is a deadline at "
+        "which the best order so far is the answer. Default: true with a `latency_ms`, unless "
+        "`cascade` or `query_budget` says otherwise.",
+    )
     query_budget: QueryBudget | None = Field(
         default=None,
         description="For the query alone; `budget` is then for documents. Both subnets give "

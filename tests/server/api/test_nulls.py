@@ -22,6 +22,7 @@ TENSOR = {"name": "text", "shape": [1], "datatype": "BYTES", "data": ["w1 w2"]}
 RANK: Body = {"query": "w1", "documents": ["w2", {"text": "w3"}]}
 TEI_RANK: Body = {"query": "w1", "texts": ["w2", "w3"]}
 IMAGE = text_of(image())
+INDEX: Body = {"name": "all", "model": "tiny-text", "documents": [{"id": "a", "text": "w1"}]}
 BODIES: dict[str, list[Body]] = {
     "/v1/infer": [{"image": IMAGE}, {"images": [IMAGE]}],
     "/v1/plan": [{"model": "tiny"}, {"model": "tiny-text", "tokens": 4}],
@@ -29,7 +30,7 @@ BODIES: dict[str, list[Body]] = {
     "/embeddings": [{"input": ["w1", "w2"]}],
     "/v1/classify": [{"input": "w1", "labels": ["w2", "w3"]}],
     "/v1/similarity": [{"source": "w1", "texts": ["w2"]}],
-    "/v1/rerank": [RANK, TEI_RANK],
+    "/v1/rerank": [RANK, TEI_RANK, {"query": "w1", "index": "all", "ids": ["a"]}],
     "/v2/rerank": [RANK, TEI_RANK],
     "/rerank": [RANK, TEI_RANK],
     "/": [{"inputs": "w1"}],
@@ -41,6 +42,10 @@ BODIES: dict[str, list[Body]] = {
     "/v2/models/{model}/infer": [
         {"inputs": [TENSOR], "outputs": [{"name": "embedding", "parameters": {}}]}
     ],
+    "/v1/indexes": [
+        {"name": "all", "model": "tiny-text", "documents": [{"id": "a", "text": "w1"}]}
+    ],
+    "/v1/neighbors": [{"index": "all", "query": "w1"}],
     "/v1/clients/{client}": [{"weight": 2.0, "quota": {"requests_per_s": 1e6}}],
     "/v1/keys": [{"scopes": ["metrics"]}],
 }
@@ -60,6 +65,7 @@ def admin(all_settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> I
         key = client.post("/v1/keys", json={"scopes": ["admin", "infer", "metrics"]}).json()["key"]
         client.headers["authorization"] = f"Bearer {key}"
         client.put("/v1/clients/shop", json={})
+        client.post("/v1/indexes", json=INDEX)
         yield client
 
 

@@ -41,6 +41,7 @@ RUNNING: Mapping[str, list[dict[str, Any]]] = {
     "/v1/rerank": [{"json": RANK}, {"json": {"query": "w1", "texts": ["w2"]}}],
     "/v2/rerank": [{"json": RANK}, {"json": {"query": "w1", "texts": ["w2"]}}],
     "/rerank": [{"json": RANK}, {"json": {"query": "w1", "texts": ["w2"]}}],
+    "/v1/neighbors": [{"json": {"index": "all", "query": "w1"}}],
     "/": [{"json": {"inputs": "w1"}}],
     "/embed": [{"json": {"inputs": "w1"}}],
     "/similarity": [{"json": {"inputs": {"source_sentence": "w1", "sentences": ["w2"]}}}],
@@ -55,6 +56,9 @@ CASES = [(path, i) for path, bodies in RUNNING.items() for i in range(len(bodies
 def text_client(all_settings: Settings) -> Iterator[TestClient]:
     """A client of an app with models for every path."""
     with TestClient(create_app(all_settings)) as client:
+        documents = [{"id": "a", "text": "w1"}]
+        body = {"name": "all", "model": TEXT_MODEL, "documents": documents}
+        assert client.post("/v1/indexes", json=body).status_code == 201
         yield client
 
 
@@ -118,7 +122,8 @@ def test_a_budget_in_headers_holds_on_every_route_that_runs_a_model(
     small = send(text_client, path, i, {"x-rheostat-fraction": "0.000001"})
     assert small.status_code in (400, 422)
     assert "budget.fraction=1e-06 is too small" in small.text
-    fits = {"x-rheostat-fraction": "0.5", "x-rheostat-strict": "true", "x-rheostat-priority": "3"}
+    part = "1" if path == "/v1/neighbors" else "0.5"  # this model has one depth in each space
+    fits = {"x-rheostat-fraction": part, "x-rheostat-strict": "true", "x-rheostat-priority": "3"}
     assert send(text_client, path, i, fits).status_code == 200
 
 

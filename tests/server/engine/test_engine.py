@@ -53,6 +53,22 @@ def test_equal_inputs_are_computed_once() -> None:
     run(scenario())
 
 
+def test_what_is_done_by_a_time_is_returned_and_the_rest_leaves() -> None:
+    async def scenario() -> None:
+        backend = FakeBackend()
+        async with held(backend) as engine:
+            with engine.reserve(2) as room:
+                late = await room.submit_until([work("a1"), work("a2")], backend.clock())
+                assert late == [None, None]
+                backend.release()
+                done = await room.submit_until([work("a3"), work("b4")], backend.clock() + 20)
+                assert answers([one for one in done if one is not None]) == [6, 8]
+            assert engine.depth == 0
+        assert backend.calls == ["z 0", "a 3", "b 4"]
+
+    run(scenario())
+
+
 def test_no_batch_is_larger_than_allowed() -> None:
     async def scenario() -> None:
         backend = FakeBackend()

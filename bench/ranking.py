@@ -1,0 +1,257 @@
+"""Rankings that meet a deadline: how good they are, beside policies that are fixed beforehand.
+
+SciFact's dev claims, each with its 100 first documents by BM25, in the order of their numbers,
+which says nothing. A server in a process of its own ranks them for clients that ask at once, each
+one request at a time; times are the clients', from the first byte sent to the last byte read. A
+fixed policy gives every document the same subnet (the static exit, or one by its share of the
+compute), or the whole model to the first few by BM25 and none to the others, which follow. It meets
+a deadline under some number of clients if no more than one in a hundred of its answers was late.
+
+Reported: nDCG@10 with its standard error over claims, late answers, and times. What no candidate
+answers counts as 0 for all.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from random import Random
+
+import numpy as np
+
+from bench import report
+from bench.bm25 import Bm25
+from bench.peers.process import Launch, running
+from bench.rankers import CANDIDATES, Asking, Body, Cell, Lists, Policy
+from models.train import texts
+from server.settings import data_folder
+
+_LATE = 0.01  # of a fixed policy's answers that may be late
+_LEAST_SHARE = 0.1  # of the compute that is spent in stages as well
+_TRIES = 4  # of each client
+
+
+def fixed_policies(shares: Sequence[float], firsts: Sequence[int]) -> list[Policy]:
+    """Return the policies without a clock: what each document gets is said beforehand, or not."""
+
+    def at(share: float) -> Body:
+        return {"in_stages": False, "budget": {"fraction": share, "strict": True}}
+
+    found = [Policy("whole for all", {"in_stages": False})]
+    found += [Policy(f"{share:.3g} of the compute for all", at(share)) for share in shares]
+    found += [
+        Policy(f"{share:.3g} of the compute in stages", {**at(share), "in_stages": True})
+        for share in shares
+        if share >= _LEAST_SHARE
+    ]
+    found += [Policy(f"whole for the first {n}", {"in_stages": False}, n) for n in firsts]
+    return found
+
+
+def main() -> None:
+    """Ask, print and write."""
+    options = report.parser(__doc__)
+    options.add_argument("--models", type=Path, default=report.ZOO_TEXT, help="folder to serve")
+    options.add_argument("--model", help="to ask, where several are served")
+    options.add_argument("--requests", type=int, default=500, help="of each cell with a deadline")
+    options.add_argument("--deadlines", default="300,1000,3000", help="milliseconds")
+    options.add_argument("--clients", default="1,5")
+    options.add_argument("--shares", default="0.001,0.25,0.4,0.5,0.6,0.8", help="of the compute")
+    options.add_argument("--by-id", default="100,300", help="deadlines of documents kept there")
+    options.add_argument("--claims", type=int, help="the first so many; default: all")
+    options.add_argument("--seed", type=int, default=0, help="of the order of claims")
+    chosen = options.parse_args()
+    firsts = [5, 10, 20, 50]
+    if chosen.quick:
+        chosen.requests, chosen.deadlines, chosen.clients, chosen.shares = 6, "300,1000", "1", "0.5"
+        firsts, chosen.claims, chosen.by_id = [10], 3, "100"
+    cells = [(float(one), False) for one in chosen.deadlines.split(",") if one]
+    cells += [(float(one), True) for one in chosen.by_id.split(",") if one]
+    lists = scifact(chosen.claims)
+    model = chosen.model or json.loads((_only(chosen.models) / "manifest.json").read_text())["name"]
+    command = (sys.executable, "-m", "server", "serve", "--port", "{port}")
+    launch = Launch((*command, "--models", str(chosen.models.resolve())))
+    warm = json.dumps({"model": model, "input": "warm"}).encode()
+    shares = [float(one) for one in chosen.shares.split(",")]
+    with running(launch, report.machine()["cores"], warm) as server:
+        server.rest(20 if chosen.quick else 120)
+        asking = Asking(server, lists, model)
+        order = shuffled(len(lists.candidates), chosen.seed)
+        every = list(itertools.islice(order(), len(lists.candidates)))
+        fixed = {policy: asking.cell(policy, 1, every) for policy in fixed_policies(shares, firsts)}
+        if any(is_by_id for _, is_by_id in cells):
+            asking.keep()
+        rows = []
+        for count in map(int, chosen.clients.split(",")):
+            tried = beside(asking, fixed, count, max(one for one, _ in cells), every)
+            for deadline_ms, is_by_id in cells:
+                budget = {"budget": {"latency_ms": deadline_ms}}
+                policy = Policy(f"{deadline_ms:g} ms", budget, is_by_id=is_by_id)
+                asking.cell(policy, count, every[: 2 * count])  # which learns how long it takes
+                claims = list(itertools.islice(order(), chosen.requests))
+                cell = asking.cell(policy, count, claims)
+                rows.append(row(policy, count, deadline_ms, cell, fixed, tried))
+    show(fixed, rows)
+    report.finish(figures(fixed, rows), chosen.json)
+
+
+def beside(
+    asking: Asking,
+    fixed: Mapping[Policy, Cell],
+    clients: int,
+    most_ms: float,
+    claims: Sequence[int],
+) -> Mapping[Policy, Cell]:
+    """Return what fixed policies do for some clients at once, those that may be in time at all."""
+    if clients == 1:
+        return fixed
+    return {
+        policy: asking.cell(policy, clients, claims[: _TRIES * clients])
+        for policy, own in fixed.items()
+        if len(own.times) and 1000 * float(np.median(own.times)) < most_ms
+    }
+
+
+def _only(folder: Path) -> Path:
+    """Return the only checkpoint of a folder, or the folder that is one."""
+    return (
+        folder
+        if (folder / "manifest.json").exists()
+        else next(folder.glob("*/manifest.json")).parent
+    )
+
+
+def scifact(num_claims: int | None) -> Lists:
+    """Return the dev claims with their candidates; end with code 2 without the data."""
+    try:
+        data = texts.scifact(data_folder(), "dev")
+    except (ValueError, FileNotFoundError) as error:
+        print(f"this benchmark needs SciFact: {error}", file=sys.stderr)
+        sys.exit(2)
+    ranker = Bm25(data.documents)
+    queries = data.queries[:num_claims]
+    return Lists(data, [ranker.first(query, CANDIDATES) for query in queries])
+
+
+def shuffled(count: int, seed: int) -> Callable[[], Iterator[int]]:
+    """Return what yields numbers in a random order, over and over, the same each time."""
+    order = list(range(count))
+    Random(seed).shuffle(order)
+    return lambda: itertools.cycle(order)
+
+
+def row(
+    policy: Policy,
+    clients: int,
+    deadline_ms: float,
+    cell: Cell,
+    fixed: Mapping[Policy, Cell],
+    tried: Mapping[Policy, Cell],
+) -> Body:
+    """Return the figures of a cell, beside the best fixed policy that meets its deadline."""
+    ndcg, stderr, claims = cell.ndcg
+    limit_s = deadline_ms / 1000
+    meeting = [  # what was said beforehand alone
+        one
+        for one, own in tried.items()
+        if one.fields["in_stages"] is False
+        and len(own.times)
+        and (own.times > limit_s).mean() <= _LATE
+    ]
+    best = max(meeting, key=lambda one: fixed[one].ndcg[0], default=None)
+    whole = next(own for one, own in fixed.items() if one.name == "whole for all")
+    return {
+        "documents": "by id" if policy.is_by_id else "sent",
+        "deadline_ms": deadline_ms,
+        "clients": clients,
+        "requests": len(cell.times),
+        "refused": dict(cell.refused),
+        "late": int((cell.times > limit_s).sum()),
+        "longest_ms": 1000 * float(cell.times.max(initial=0.0)),
+        "median_ms": 1000 * float(np.median(cell.times)) if len(cell.times) else math.nan,
+        "ndcg": ndcg,
+        "stderr": stderr,
+        "claims": claims,
+        "of_whole": ndcg / whole.ndcg[0],
+        "of_whole_stderr": _paired(cell, whole),
+        "expected_overlap": cell.seen,
+        "best_fixed": best.name if best else None,
+        "best_fixed_ndcg": fixed[best].ndcg[0] if best else math.nan,
+        "ahead": ndcg - fixed[best].ndcg[0] if best else math.nan,
+        "ahead_stderr": _paired(cell, fixed[best]) if best else math.nan,
+    }
+
+
+def _paired(one: Cell, other: Cell) -> float:
+    """Return the standard error of the difference of two means over the same claims."""
+    differences = one.scores - other.scores
+    known = differences[~np.isnan(differences)]
+    return float(known.std(ddof=1) / math.sqrt(len(known))) if len(known) > 1 else math.nan
+
+
+def show(fixed: Mapping[Policy, Cell], rows: Sequence[Body]) -> None:
+    """Print both tables."""
+    columns = ["policy", "GFLOPs", "nDCG@10", "± stderr", "n", "median ms", "p99 ms"]
+    lines = [
+        [
+            policy.name,
+            own.flops / 1e9,
+            *own.ndcg,
+            round(1000 * float(np.median(own.times))),
+            round(1000 * float(np.quantile(own.times, 0.99))),
+        ]
+        for policy, own in fixed.items()
+        if len(own.times)
+    ]
+    report.show("without a deadline, one client", columns, lines)
+    told = {
+        "documents": "documents",
+        "deadline": "deadline_ms",
+        "clients": "clients",
+        "n": "requests",
+        "late": "late",
+        "longest": "longest_ms",
+        "median": "median_ms",
+        "nDCG@10": "ndcg",
+        "±": "stderr",
+        "of whole": "of_whole",
+        "overlap": "expected_overlap",
+        "best fixed in time": "best_fixed",
+        "its": "best_fixed_ndcg",
+        "ahead": "ahead",
+        "± ": "ahead_stderr",
+    }
+    lines = [
+        [round(one[key]) if key.endswith("_ms") else one[key] for key in told.values()]
+        for one in rows
+    ]
+    report.show("in stages, by deadline", list(told), lines)
+    for one in rows:
+        if one["refused"]:
+            print(f"refused at {one['deadline_ms']:g} ms, {one['clients']}: {one['refused']}")
+
+
+def figures(fixed: Mapping[Policy, Cell], rows: Sequence[Body]) -> Body:
+    """Return what is written."""
+    return {
+        "cells": list(rows),
+        "fixed": [
+            {
+                "policy": policy.name,
+                "flops": own.flops,
+                "ndcg": own.ndcg[0],
+                "stderr": own.ndcg[1],
+                "claims": own.ndcg[2],
+                "times_ms": [round(1000 * one, 1) for one in own.times],
+            }
+            for policy, own in fixed.items()
+        ],
+    }
+
+
+if __name__ == "__main__":
+    main()

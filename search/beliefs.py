@@ -1,0 +1,136 @@
+"""What is believed of the documents of a list, from scores of several kinds.
+
+What the best kind of score, the best *rung*, would say of a document is believed to lie around a
+mean, with an error that is smaller the closer the document was looked at; both in standard
+deviations of the list's scores. Beliefs are logistic: near enough to normal ones, and in closed
+form.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from search.lengths import IntArray
+from search.quality.table import FloatArray
+
+UNSCORED = -1
+LOGISTIC = math.sqrt(3) / math.pi  # scale of a logistic distribution of standard deviation 1
+TINY = 1e-12
+_MOST_AGREEMENT = 0.9995  # of a rung that is not the best
+_FAR, _HALVINGS = 5.0, 30
+
+
+@dataclass(frozen=True)
+class Beliefs:
+    """What is believed of each document of a list; all arrays have shape [documents].
+
+    Attributes:
+        mean: Expected score by the best rung, in standard deviations of the list from its mean.
+        error: Standard deviation of what the best rung would say around the mean.
+        rung: The highest by which each was scored; `UNSCORED` for none.
+        raw: Its score by that rung; 0 where there is none.
+        prior: Mean before that rung.
+        doubt: Error before that rung.
+    """
+
+    mean: FloatArray
+    error: FloatArray
+    rung: NDArray[np.int64]
+    raw: FloatArray
+    prior: FloatArray
+    doubt: FloatArray
+
+    @classmethod
+    def none(cls, count: int) -> Beliefs:
+        """Return what is believed before anything was scored."""
+        nothing, unknown = np.zeros(count), np.ones(count)
+        rung = np.full(count, UNSCORED, dtype=np.int64)
+        return cls(nothing, unknown, rung, nothing, nothing, unknown)
+
+    @property
+    def order(self) -> IntArray:
+        """The documents, best first; those without a score last, as they came."""
+        return np.lexsort((-self.mean, self.rung == UNSCORED))
+
+    def learn(
+        self, rung: int, agreement: float, documents: ArrayLike, scores: ArrayLike
+    ) -> Beliefs:
+        """Take in scores by a higher rung than these documents had.
+
+        Rungs have scales of their own. The scores of all documents that are at a rung are shifted
+        and stretched so that they have the mean and the spread that was believed of them before.
+
+        Args:
+            rung: Of the scores.
+            agreement: Correlation of its scores with the best rung's, 0..1; 1 for the best.
+            documents: Numbers, each once.
+            scores: Of these.
+        """
+        at = np.asarray(documents, dtype=np.int64)
+        rungs, raw = self.rung.copy(), self.raw.copy()
+        prior, doubt = self.prior.copy(), self.doubt.copy()
+        rungs[at], raw[at] = rung, scores
+        prior[at], doubt[at] = self.mean[at], self.error[at]
+        here = rungs == rung
+        own, kept = raw[here], within(agreement)
+        spread = kept**2 * (prior[here].var() + (doubt[here] ** 2).mean()) + 1 - kept**2
+        deviation = float(own.std())
+        stretch = math.sqrt(spread) / deviation if deviation > TINY else 0.0
+        standard = kept * prior[here].mean() + stretch * (own - own.mean())
+        mean, error = self.mean.copy(), self.error.copy()
+        mean[here], error[here] = kept * standard, math.sqrt(1 - kept**2)
+        return Beliefs(mean, error, rungs, raw, prior, doubt)
+
+
+def scores_of(beliefs: Beliefs) -> FloatArray:
+    """Return scores in the order of the beliefs, on the scale of the highest rung reached.
+
+    Those that reached it have their own; the others' means are put on its scale.
+    """
+    top = int(beliefs.rung.max())
+    if top == UNSCORED:
+        return np.zeros(len(beliefs.raw))
+    there = beliefs.rung == top
+    found = beliefs.raw.copy()
+    if not there.all():
+        own, known = beliefs.raw[there], beliefs.mean[there]
+        slope = own.std() / known.std() if known.std() > TINY else 0.0
+        found[~there] = own.mean() + slope * (beliefs.mean[~there] - known.mean())
+        least = found[beliefs.rung != UNSCORED].min()
+        found[beliefs.rung == UNSCORED] = least
+    return found
+
+
+def overlap(beliefs: Beliefs, first: int) -> float:
+    """Return the part of the first documents that is expected among the best rung's first, 0..1.
+
+    Args:
+        beliefs: Of the list.
+        first: Number of places that count.
+    """
+    order = beliefs.order
+    if first >= len(order):
+        return 1.0
+    scale = np.maximum(LOGISTIC * beliefs.error, TINY)
+    low, high = float(beliefs.mean.min()) - 1, float(beliefs.mean.max()) + _FAR
+    for _ in range(_HALVINGS):  # to the score that as many are expected to exceed
+        middle = (low + high) / 2
+        is_low = logistic((beliefs.mean - middle) / scale).sum() > first
+        low, high = (middle, high) if is_low else (low, middle)
+    there, limit = order[:first], (low + high) / 2
+    return float(logistic((beliefs.mean[there] - limit) / scale[there]).mean())
+
+
+def within(agreement: float) -> float:
+    """Return an agreement as it is counted on: that of no rung but the best is whole."""
+    return 1.0 if agreement >= 1 else min(max(agreement, 0.0), _MOST_AGREEMENT)
+
+
+def logistic(values: FloatArray) -> FloatArray:
+    """Return the logistic function of each value."""
+    found: FloatArray = 0.5 * (1 + np.tanh(0.5 * values))
+    return found

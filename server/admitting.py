@@ -1,0 +1,145 @@
+"""Letting a request in: room, inputs and a subnet for it, and a record of how it ended."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from math import inf
+
+from models.inputs import Item
+from server.admitted import Admitted
+from server.choose import Chooser, Question, RequestProgress
+from server.clients.caller import Caller
+from server.clients.inherit import inherited
+from server.clients.quotas import Quotas
+from server.engine.engine import Engine
+from server.engine.flows import Flow
+from server.errors import DeadlineError
+from server.inputs.decoder import Decoder
+from server.inputs.sources import Sources
+from server.items import check_inputs, estimate_s, flops_of, for_inputs
+from server.loading import Loading
+from server.observe.arrival import arrived, behind
+from server.observe.metrics import Metrics, Stage
+from server.served import Served
+from server.uses import Uses
+
+_UNDONE = 1.5  # times what a request took that was given up, it would have taken
+
+
+class Admitting:
+    """Lets requests in."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        decoder: Decoder,
+        metrics: Metrics,
+        clock: Callable[[], float],
+        chooser: Chooser,
+        loading: Loading,
+        uses: Uses,
+        quotas: Quotas | None,
+        late_s: Callable[[], float],
+        slims_all: bool,
+    ) -> None:
+        """Take what a request needs; see `server.service.Service`."""
+        self._engine = engine
+        self._decoder = decoder
+        self._metrics = metrics
+        self._clock = clock
+        self._chooser = chooser
+        self._loading = loading
+        self._uses = uses
+        self._quotas = quotas
+        self._late_s = late_s
+        self._slims_all = slims_all
+
+    @asynccontextmanager
+    async def admit(
+        self,
+        served: Served,
+        question: Question,
+        asked: Sequence[Sources],
+        num_more: int,
+        spare_s: float | None,
+    ) -> AsyncIterator[Admitted]:
+        """As `server.service.Service.admit`."""
+        check_inputs(served, asked)
+        in_stages = spare_s is not None
+        question = inherited(question, served, self._slims_all)
+        late_s = self._late_s()
+        begun = self._clock()
+        start = arrived(begun - late_s)  # its answer may wait as long as the loop is late
+        budget, num_items = question.budget, len(asked) + num_more
+        deadline = start + _limit_s(question) - late_s
+        is_timed = budget.latency_ms is not None
+        expected_s, caller = estimate_s(served, question, asked), question.caller
+        sources = [source for item in asked for source in item.values()]
+        wait_s = self._decoder.wait_s(sources, caller.client, caller.weight)
+        with (
+            self._uses.hold(served),
+            self._engine.reserve(num_items, expected_s, _flow(question), is_timed, wait_s) as room,
+        ):
+            if self._quotas is not None:
+                await self._quotas.charge_request(caller)
+            limit_s = None if spare_s is None or deadline == inf else deadline - spare_s - begun
+            items = await self._read(served, asked, caller, limit_s)
+            decoded = self._clock()
+            shapes = served.inputs.upper(items)
+            question = for_inputs(question, served, shapes)
+            spent_s = decoded - start + late_s
+            waited_s = begun - start + late_s + min(wait_s, decoded - begun)
+            progress = RequestProgress(
+                num_items, spent_s, waited_s, room.room, deadline, decoded, behind()
+            )
+            to_choose = question.of_the_best() if in_stages else question
+            choice = await self._loading.choose(served, to_choose, shapes, progress)
+            flops = 0 if in_stages else flops_of(served, choice.selection, shapes, items)
+            await self._charge(caller, flops)
+            seconds = {Stage.DECODE: decoded - start, Stage.SEARCH: self._clock() - decoded}
+            seconds |= dict.fromkeys((Stage.QUEUE, Stage.RUN), 0.0)
+            admitted = Admitted(room, question, items, choice, flops, deadline, seconds)
+            admitted.charge = partial(self._charge, caller)
+            try:
+                yield admitted
+            except DeadlineError:
+                # It took at least so long, and would have taken longer.
+                self._chooser.note_total(served, choice, _UNDONE * (self._clock() - start))
+                if budget.latency_ms is not None:
+                    self._metrics.given_up(served)
+                raise
+        seconds[Stage.TOTAL] = self._clock() - start
+        if not in_stages:
+            self._chooser.note_total(served, choice, seconds[Stage.TOTAL])
+        counted = admitted.flops, admitted.shared, seconds, budget.latency_ms
+        self._metrics.answered(served, choice, *counted)
+
+    async def _read(
+        self, served: Served, asked: Sequence[Sources], caller: Caller, limit_s: float | None
+    ) -> list[Item]:
+        """Return the items of a request; DeadlineError if that takes longer than a limit."""
+        decoding = self._decoder.decode(asked, served.inputs, caller.client, caller.weight)
+        try:
+            return await asyncio.wait_for(decoding, limit_s)
+        except TimeoutError:
+            raise DeadlineError("the inputs could not be read before the deadline") from None
+
+    async def _charge(self, caller: Caller, flops: float) -> None:
+        if self._quotas is not None and flops:
+            await self._quotas.charge_flops(caller, flops)
+
+
+def _limit_s(question: Question) -> float:
+    """Return after how long an answer is of no use any more; infinity if it always is."""
+    latency_ms, timeout_s = question.budget.latency_ms, question.timeout_s
+    latency_s = inf if latency_ms is None else latency_ms / 1000
+    return min(latency_s, inf if timeout_s is None else timeout_s)
+
+
+def _flow(question: Question) -> Flow:
+    """Return whose turn a request waits for; it may step back behind its caller's class."""
+    caller = question.caller
+    return Flow(caller.client, caller.weight, max(caller.priority, question.priority or 0))

@@ -1,0 +1,212 @@
+"""The ways in which a model can score the documents of a list, from the cheapest to the best."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from models.core import Plan, Shapes, plan_cost
+from models.space import Subnet, Value
+from models.variants import Choices, choices_of
+from search.find import Selection
+from search.lengths import IntArray, Lengths
+from search.quality.table import FloatArray
+from search.timing.front import front as time_front
+from server.engine.item import PreparedPlan
+from server.served import Served
+
+_MOST = 8
+_CHEAPER = 0.8  # of the next rung's cost, at most, or a rung is left out
+_BATCH = 8  # documents by whose time rungs are compared
+_POINTS = 4  # lengths at which times are predicted; between them in a straight line
+_WORTH_KEEPING = 0.2  # of a rung's cost, at least, or what it shares with another is computed anew
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One way to score a document.
+
+    Attributes:
+        subnet: What runs.
+        agreement: Of its scores with the best rung's, 0..1: the part of the quality that is kept.
+    """
+
+    subnet: Subnet
+    agreement: float = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Rungs:
+    """A model's rungs for one task, cheapest first.
+
+    Attributes:
+        served: The model.
+        task: What ranks.
+        rungs: The last is the best.
+    """
+
+    served: Served
+    task: str
+    rungs: Sequence[Rung]
+    _coefficients: dict[tuple[int, int], IntArray] = field(default_factory=dict)
+
+    @property
+    def agreements(self) -> list[float]:
+        """Of each rung."""
+        return [rung.agreement for rung in self.rungs]
+
+    @cached_property
+    def is_one_space(self) -> bool:
+        """Whether the vectors of all rungs may be compared."""
+        return len({self.served.space_of(rung.subnet) for rung in self.rungs} - {None}) == 1
+
+    def basis(self, shapes: Sequence[Shapes]) -> IntArray:
+        """Return what `macs` needs to know of items of some shapes, shape [items, coefficients]."""
+        inputs = self.served.inputs
+        keys = [tuple(one.items()) for one in shapes]
+        known = {key: self._lengths.basis(inputs.lengths(dict(key))) for key in set(keys)}
+        return np.array([known[key] for key in keys])
+
+    def macs(self, rung: int, before: int, basis: IntArray) -> IntArray:
+        """Return what a rung costs for some items, in multiply-accumulates.
+
+        Args:
+            rung: Number.
+            before: Of the rung whose state the items go on from; -1 for none.
+            basis: Of the items.
+
+        Returns:
+            Shape [items].
+        """
+        key = (rung, before)
+        if key not in self._coefficients:
+            self._coefficients[key] = self._polynomial(*key)
+        found: IntArray = basis @ self._coefficients[key]
+        return found
+
+    def shared(self, rung: int, before: int) -> frozenset[bytes]:
+        """Return the values of a lower rung that a higher one goes on from; none if hardly any."""
+        if before < 0:
+            return frozenset()
+        return self._shared[rung, before]
+
+    def kept(self, rung: int) -> frozenset[bytes]:
+        """Return the values of a rung that higher ones go on from."""
+        higher = range(rung + 1, len(self.rungs))
+        return frozenset().union(*(self.shared(one, rung) for one in higher))
+
+    @cached_property
+    def _shared(self) -> Mapping[tuple[int, int], frozenset[bytes]]:
+        plans = [self._plan(rung.subnet, None) for rung in self.rungs]
+        found = {}
+        for high, plan in enumerate(plans):
+            for low in range(high):
+                common = frozenset(step.identity for step in plan.last_common(plans[low]))
+                saved = plan.cost.macs - plan_cost(plan.rest(common)).macs
+                is_worth = saved >= _WORTH_KEEPING * plans[low].cost.macs
+                found[high, low] = common if is_worth else frozenset()
+        return found
+
+    @cached_property
+    def _lengths(self) -> Lengths:
+        return Lengths.of(self.served.inputs, self.served.names(self.rungs[-1].subnet))
+
+    def _polynomial(self, rung: int, before: int) -> IntArray:
+        known = self.shared(rung, before)
+        subnet = self.rungs[rung].subnet
+        values = [
+            plan_cost(self._plan(subnet, shapes).rest(known)).macs
+            for shapes in self._lengths.planned()
+        ]
+        return self._lengths.coefficients(np.array(values, dtype=np.int64))
+
+    def _plan(self, subnet: Subnet, shapes: Shapes | None) -> Plan:
+        served = self.served
+        shapes = shapes or served.inputs.plan_shapes(names=served.names(subnet))
+        return served.elastic.plan(subnet, shapes, [self.task])
+
+
+def seconds(prepared: PreparedPlan, lengths: Sequence[Mapping[str, int]]) -> FloatArray:
+    """Predict what each of some items adds to a batch, from a few of them; shape [items].
+
+    Args:
+        prepared: The plan.
+        lengths: Of each item, by input.
+    """
+    sums = np.array([sum(one.values()) for one in lengths])
+    order = np.argsort(sums, kind="stable")
+    picked = order[np.unique(np.linspace(0, len(order) - 1, _POINTS).round().astype(np.int64))]
+    known = [prepared.share(lengths[i]).more for i in picked]
+    found: FloatArray = np.interp(sums, sums[picked], known)
+    return np.maximum(found, 1e-6)
+
+
+def ladder_to(
+    served: Served,
+    best: Selection,
+    task: str,
+    resident: frozenset[Choices] | None,
+    by_time: bool,
+) -> Rungs:
+    """Return the rungs up to a subnet: what it goes on from, or what keeps most in less time.
+
+    Args:
+        served: The model.
+        best: The last rung.
+        task: What ranks.
+        resident: Choices on load axes whose weights are there; None for a model without any.
+        by_time: Whether what costs less takes less time here, which has to be known; else it has
+            fewer multiply-accumulates.
+    """
+    space = served.elastic.space
+    outputs = {axis.name: best.subnet[axis.name] for axis in space.axes if axis.kind == "output"}
+    found = [best]
+    for one in (*_chain(served, best, task), *_front(served, outputs, task, by_time)):
+        is_there = resident is None or choices_of(space, one.subnet) in resident
+        if is_there and one.quality < best.quality:
+            found.append(one)
+    return Rungs(served, task, list(_ascending(served, found, best, task, by_time)))
+
+
+def _chain(served: Served, best: Selection, task: str) -> Iterator[Selection]:
+    """Yield the subnets that the best one goes on from."""
+    axis, space = served.exits, served.elastic.space
+    for value in () if axis is None else axis.values[: axis.index(best.subnet[axis.name])]:
+        subnet = best.subnet | {axis.name: value} if axis else best.subnet
+        if space.has(subnet) and served.table.locate(task, subnet):
+            yield served.finders.at(fixed=dict(subnet)).find([task])
+
+
+def _front(
+    served: Served, outputs: Mapping[str, Value], task: str, by_time: bool
+) -> Iterable[Selection]:
+    """Return the subnets of the same answers that are best for their cost."""
+    finder = served.finders.at(fixed=outputs)
+    if served.profile is None or not by_time:
+        return finder.front([task])
+    return time_front(finder, served.profile, (_BATCH,))
+
+
+def _ascending(
+    served: Served, found: Sequence[Selection], best: Selection, task: str, by_time: bool
+) -> Iterator[Rung]:
+    """Yield rungs, cheapest first, each clearly cheaper than the next and worth less."""
+
+    def cost(one: Selection) -> float:
+        if not by_time:
+            return float(one.cost.macs)
+        prepared = served.prepare(one.subnet, [task])
+        lengths = served.inputs.lengths(served.inputs.plan_shapes(names=served.names(one.subnet)))
+        return prepared.share(lengths).more
+
+    kept: list[tuple[float, Selection]] = [(cost(best), best)]
+    for one in sorted(found, key=lambda one: -one.quality):
+        last, least = kept[-1]
+        own = cost(one)
+        if one.quality < least.quality and own <= _CHEAPER * last and len(kept) < _MOST:
+            kept.append((own, one))
+    for _, one in reversed(kept):
+        yield Rung(one.subnet, 1.0 if one is best else one.quality / best.quality)
