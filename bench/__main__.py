@@ -14,6 +14,7 @@ BENCHMARKS = (
     "bench.text",
     "bench.packing",
     "bench.quality",
+    "bench.text_uses",
     "bench.limit",
     "bench.http",
     "bench.long_texts",
