@@ -86,9 +86,18 @@ class Judge:
         """The whole model's own score."""
         return self._kept(self._whole, self._whole)
 
-    def of(self, embed: Embed) -> dict[str, Kept]:
-        """Return what a subnet, or another model, keeps by task."""
-        tasks = self._held_out.tasks
+    def of(self, embed: Embed, queries_alone: bool = False) -> dict[str, Kept]:
+        """Return what a subnet, or another model, keeps by task.
+
+        Args:
+            embed: Of the subnet.
+            queries_alone: Whether of a search only the queries are cut.
+        """
+        tasks, evaluation = self._held_out.tasks, self._held_out.evaluation
+        if queries_alone and isinstance(evaluation, RankingQuality):
+            own, rows = self._whole.copy(), np.unique(evaluation.query_rows)
+            own[rows] = embed([self._texts[row] for row in rows])
+            return {tasks[0]: self._kept(own, self._whole)}
         own = embed(self._texts)
         if len(tasks) == 1:
             return {tasks[0]: self._kept(own, own)}

@@ -51,6 +51,7 @@ def main() -> None:
     """Measure, print and write."""
     options = report.parser(__doc__)
     options.add_argument("--model", type=Path, default=report.ZOO_TEXT, metavar="DIR")
+    options.add_argument("--queries", action="store_true", help="no search with both sides cut")
     options.add_argument("--documents", type=int, default=1000, help="that no claim cites")
     options.add_argument("--confidence", type=float, default=0.9, help="of min_quality")
     chosen = options.parse_args()
@@ -63,9 +64,12 @@ def main() -> None:
     served = catalog.load_one(chosen.model)
     control = minilm(_LENGTH)
     finder = served.finders.at(fixed=served.whole_outputs)
-    known = [one for one in sets if set(one.tasks) & set(finder.tasks)]
+    known = [one for one in sets if set(one.tasks) <= set(finder.tasks)]
+    told = {one.name: one.tasks[:1] if chosen.queries else one.tasks for one in known}
     most_points = _QUICK_POINTS if chosen.quick else _POINTS
-    fronts = {task: finder.front([task], most=most_points) for one in known for task in one.tasks}
+    fronts = {
+        task: finder.front([task], most=most_points) for one in known for task in told[one.name]
+    }
     points = {point.subnet: point for own in fronts.values() for point in own}
     by_cost = sorted(points, key=lambda subnet: points[subnet].cost.macs)
     space = served.elastic.space
@@ -77,7 +81,7 @@ def main() -> None:
         judge = Judge(one, _embed(served.model, whole))
         compared.append(_beside(one, judge, _embed(control, control.space.largest)))
         for subnet in by_cost if one in known else ():
-            for task, kept in judge.of(_embed(served.model, subnet)).items():
+            for task, kept in judge.of(_embed(served.model, subnet), chosen.queries).items():
                 measured.setdefault((task, one.name), {})[subnet] = kept
         print(f"measured {one.name}", file=sys.stderr, flush=True)
     fractions = {subnet: points[subnet].fraction for subnet in by_cost}

@@ -62,6 +62,8 @@ def test_of_a_search_queries_may_be_cut_alone() -> None:
     found = judge.of(lambda texts: -whole(list(texts)))
     assert found["use"].share == pytest.approx(1)  # both turned around alike
     assert found["use:query"].share < 0.9
+    alone = judge.of(lambda texts: -whole(list(texts)), queries_alone=True)
+    assert alone == {"use:query": found["use:query"]}
 
 
 def test_the_least_fraction_is_of_the_mean_over_a_use() -> None:
