@@ -41,6 +41,7 @@ _LEVELS = (0.99, 0.98, 0.95, 0.9)
 _FLOORS = (0.95, 0.9)
 _USES = ("similarity", "retrieval:query")
 _BUDGETS = (0.2, 0.3, 0.45, 0.65, 0.85)  # fractions
+_ASKED_FLOORS = (0.98, 0.95, 0.92, 0.9, 0.85)
 _WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the first use
 
 Measured = Mapping[tuple[str, str], Mapping[Subnet, Kept]]
@@ -63,6 +64,8 @@ def main() -> None:
         sys.exit(2)
     served = catalog.load_one(chosen.model)
     control = minilm(_LENGTH)
+    space = served.elastic.space
+    whole = space.largest
     finder = served.finders.at(fixed=served.whole_outputs)
     known = [one for one in sets if set(one.tasks) <= set(finder.tasks)]
     told = {one.name: one.tasks[:1] if chosen.queries else one.tasks for one in known}
@@ -70,11 +73,12 @@ def main() -> None:
     fronts = {
         task: finder.front([task], most=most_points) for one in known for task in told[one.name]
     }
-    points = {point.subnet: point for own in fronts.values() for point in own}
-    by_cost = sorted(points, key=lambda subnet: points[subnet].cost.macs)
-    space = served.elastic.space
-    whole = space.largest
     as_loaded = Terms(resident=frozenset({choices_of(space, whole)}))
+    floors = _floors(finder, list(fronts), chosen.confidence, as_loaded)
+    wishes = _wishes(finder, as_loaded) if set(_USES) <= set(fronts) else {}
+    selections = [*fronts.values(), floors.values(), *wishes.values()]
+    points = {point.subnet: point for own in selections for point in own}
+    by_cost = sorted(points, key=lambda subnet: points[subnet].cost.macs)
     compared: list[dict[str, Any]] = []
     measured: dict[tuple[str, str], dict[Subnet, Kept]] = {}
     for one in sets:
@@ -90,8 +94,8 @@ def main() -> None:
         "front": _front(fractions, measured),
         "least": least_fractions(fractions, measured),
         "receipts": _receipts(fronts, measured, chosen.confidence),
-        "floors": _floors(finder, measured, chosen.confidence, as_loaded),
-        "preferences": _preferences(finder, measured, as_loaded),
+        "floors": _words_kept(floors, measured),
+        "preferences": _preferences(wishes, measured),
     }
     _show(figures)
     report.finish(figures, chosen.json)
@@ -144,7 +148,7 @@ def least_fractions(fractions: Mapping[Subnet, float], measured: Measured) -> li
         row: dict[str, Any] = {"use": use}
         for level in _LEVELS:
             able = [f for s, f in fractions.items() if _share(measured, use, s) >= level]
-            row[f"{level:.0%}"] = min(able)
+            row[f"{level:.0%}"] = min(able, default=1.0)
         rows.append(row)
     return rows
 
@@ -163,6 +167,8 @@ def _receipts(
                 if other == task:
                     over = score.retention - own[point.subnet].share
                     found.append((over, name, point, own[point.subnet].stderr, score))
+        if not found:  # the whole model alone
+            continue
         worst = max(found, key=lambda one: one[0])
         rows.append(
             {
@@ -179,64 +185,72 @@ def _receipts(
 
 
 def _floors(
-    finder: Finder, measured: Measured, confidence: float, as_loaded: Terms
-) -> list[dict[str, Any]]:
-    """Ask for a floor in each task, and see what each of its sets keeps."""
+    finder: Finder, tasks: Sequence[str], confidence: float, as_loaded: Terms
+) -> dict[tuple[str, float], Selection]:
+    """Return what is chosen for a floor in each task."""
     terms = as_loaded._replace(floors=Floors(NormalDist().inv_cdf(confidence)))
+    return {
+        (task, floor): finder.find([task], budget=Budget(min_quality=floor), terms=terms)
+        for task in tasks
+        for floor in _FLOORS
+    }
+
+
+def _words_kept(
+    floors: Mapping[tuple[str, float], Selection], measured: Measured
+) -> list[dict[str, Any]]:
+    """Return whether each set of a task keeps what was asked for, two standard errors allowed."""
     rows = []
-    for task in dict.fromkeys(task for task, _ in measured):
-        for floor in _FLOORS:
-            found = finder.find([task], budget=Budget(min_quality=floor), terms=terms)
-            for (other, name), own in measured.items():
-                if other == task:
-                    kept = own[found.subnet]
-                    rows.append(
-                        {
-                            "task": task,
-                            "min_quality": floor,
-                            "fraction": found.fraction,
-                            "expected": found.quality,
-                            "set": name,
-                            "kept": kept.share,
-                            "standard error": kept.stderr,
-                            "holds": kept.share + 2 * kept.stderr >= floor,
-                        }
-                    )
+    for (task, floor), found in floors.items():
+        for (other, name), own in measured.items():
+            if other == task:
+                kept = own[found.subnet]
+                row = {"task": task, "min_quality": floor, "fraction": found.fraction}
+                row |= {"expected": found.quality, "set": name, "kept": kept.share}
+                row["standard error"] = kept.stderr
+                rows.append({**row, "holds": kept.share + 2 * kept.stderr >= floor})
     return rows
 
 
-def _preferences(finder: Finder, measured: Measured, as_loaded: Terms) -> list[dict[str, Any]]:
-    """Ask for preferences between two uses at equal budgets, and see what both keep."""
-    if not set(_USES) <= {task for task, _ in measured}:
-        return []
-    asked = [("fraction", value, Budget(fraction=value)) for value in _BUDGETS]
-    asked += [
-        ("min_quality", 1 - value / 5, Budget(min_quality=1 - value / 5)) for value in _BUDGETS
-    ]
+def _wishes(finder: Finder, as_loaded: Terms) -> dict[str, list[Selection]]:
+    """Return what is chosen by preferences from one use to the other, by budget."""
+    asked = {f"fraction {value:.2f}": Budget(fraction=value) for value in _BUDGETS}
+    asked |= {f"min_quality {value:.2f}": Budget(min_quality=value) for value in _ASKED_FLOORS}
+    found: dict[str, list[Selection]] = {}
+    for name, budget in asked.items() if set(_USES) <= set(finder.tasks) else ():
+        try:
+            found[name] = [
+                finder.find(
+                    _USES,
+                    dict(zip(_USES, (weight, 1 - weight), strict=True)),
+                    budget,
+                    terms=as_loaded,
+                )
+                for weight in _WEIGHTS
+            ]
+        except InfeasibleBudgetError:
+            continue
+    return found
+
+
+def _preferences(
+    wishes: Mapping[str, Sequence[Selection]], measured: Measured
+) -> list[dict[str, Any]]:
+    """Return whether what is chosen gains on the use that is wished for."""
     rows = []
-    for field, value, budget in asked:
-        kept: list[tuple[float, float]] = []
-        names = []
-        for weight in _WEIGHTS:
-            wishes = dict(zip(_USES, (weight, 1 - weight), strict=True))
-            try:
-                found = finder.find(_USES, wishes, budget, terms=as_loaded)
-            except InfeasibleBudgetError:
-                break
-            names.append(_told(found.subnet))
-            first, second = (_share(measured, use, found.subnet) for use in _USES)
-            kept.append((first, second))
-        else:
-            gained = spearman(list(_WEIGHTS), [one - other for one, other in kept])
-            rows.append(
-                {
-                    "budget": f"{field} {value:.2f}",
-                    "subnets": len(set(names)),
-                    "from": names[0],
-                    "to": names[-1],
-                    "rank correlation": gained if len(set(names)) > 1 else "-",
-                }
-            )
+    for budget, found in wishes.items():
+        first, second = ([_share(measured, use, one.subnet) for one in found] for use in _USES)
+        names = [_told(one.subnet) for one in found]
+        gains = [one - other for one, other in zip(first, second, strict=True)]
+        rows.append(
+            {
+                "budget": budget,
+                "subnets": len(set(names)),
+                "from": names[0],
+                "to": names[-1],
+                "rank correlation": spearman(list(_WEIGHTS), gains) if len(set(names)) > 1 else "-",
+            }
+        )
     return rows
 
 
