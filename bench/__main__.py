@@ -16,6 +16,7 @@ BENCHMARKS = (
     "bench.packing",
     "bench.quality",
     "bench.pairs",
+    "bench.text_uses",
     "bench.limit",
     "bench.http",
     "bench.long_texts",

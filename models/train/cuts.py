@@ -30,6 +30,7 @@ from models.nn.ragged import Ragged
 from models.train.run import RunState, StepPlan, run_steps
 
 SAVE_EVERY = 200  # steps
+_SPAN = 32  # batches of texts that lie side by side by length, of which one is drawn
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,11 @@ class CutsRecipe:
         batch_size: Texts in each.
         learning_rate: Peak of Adam's, after the warm-up, then a cosine down to zero.
         warmup: Fraction of the steps.
-        cuts: That learn in a step, drawn anew; all if there are fewer.
+        cuts: That learn in a step, drawn anew; all if there are fewer. One that keeps less has more
+            to learn and is drawn more often: by weights of 1 - keep.
         similarity: Weight of the similarities beside the vectors.
         max_tokens: Training texts are cut there.
+        bfloat16: Whether matrix products are computed in bfloat16; weights stay in float32.
         seed: For order and draws.
     """
 
@@ -54,6 +57,7 @@ class CutsRecipe:
     cuts: int = 2
     similarity: float = 5.0
     max_tokens: int = 96
+    bfloat16: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -95,15 +99,41 @@ def train_cuts(model: Pruned, texts: Sequence[Tensor], recipe: CutsRecipe, out: 
     state = RunState({"forms": model.forms, "optimizer": optimizer}, asdict(recipe))
     stack = Stack(model.base)
 
+    ordered = sorted((text[: recipe.max_tokens] for text in texts), key=len)
+
     def take(rng: Random) -> float:
-        picked = rng.sample(range(len(texts)), recipe.batch_size)
-        batch = Ragged.pack([texts[i][: recipe.max_tokens] for i in picked])
-        drawn = rng.sample(keeps, min(recipe.cuts, len(keeps)))
-        return train_step(model, stack, batch, drawn, recipe.similarity)
+        batch = Ragged.pack(draw_alike(ordered, recipe.batch_size, rng))
+        drawn = draw_cuts(keeps, recipe.cuts, rng)
+        with torch.autocast("cpu", torch.bfloat16, recipe.bfloat16):
+            return train_step(model, stack, batch, drawn, recipe.similarity)
 
     plan = StepPlan(recipe.steps, recipe.warmup, recipe.seed, SAVE_EVERY)
     run_steps(take, optimizer, own, state, out, plan)
     model.eval().requires_grad_(False)
+
+
+def draw_alike(ordered: Sequence[Tensor], count: int, rng: Random) -> list[Tensor]:
+    """Return some texts of about one length, as attention pads a batch to its longest.
+
+    Args:
+        ordered: Texts, the shortest first.
+        count: Of them; texts are drawn from this many times ``_SPAN`` that lie side by side.
+        rng: Draws them.
+    """
+    span = min(len(ordered), _SPAN * count)
+    first = rng.randrange(len(ordered) - span + 1)
+    return [ordered[i] for i in rng.sample(range(first, first + span), count)]
+
+
+def draw_cuts(keeps: Sequence[float], count: int, rng: Random) -> list[float]:
+    """Return different cuts, drawn by weights of 1 - keep."""
+    left = list(keeps)
+    found = []
+    for _ in range(min(count, len(left))):
+        (one,) = rng.choices(left, [1 - keep for keep in left])
+        left.remove(one)
+        found.append(one)
+    return found
 
 
 def train_step(
@@ -126,6 +156,11 @@ def train_step(
 
 def cut_loss(found: Tensor, whole: Tensor, similarity: float) -> Tensor:
     """Return how far unit vectors are from the whole model's, shape [texts, dim] each; a scalar."""
+    with torch.autocast("cpu", enabled=False):
+        return _loss(found.float(), whole.float(), similarity)
+
+
+def _loss(found: Tensor, whole: Tensor, similarity: float) -> Tensor:
     aims = whole @ whole.T
     distance = (1 - (found * whole).sum(dim=1)).mean()
     own = F.mse_loss(found @ found.T, aims)

@@ -47,10 +47,16 @@ def stsb(root: Path, split: str) -> list[ScoredPair]:
     return [ScoredPair(r["sentence1"], r["sentence2"], float(r["score"])) for r in rows]
 
 
-def sick(root: Path) -> list[ScoredPair]:
-    """Read SICK's train part, to report on only: it is not for commercial use; scores 1..5."""
-    rows = _tsv(root / "sick" / "train.tsv.gz")
+def sick(root: Path, split: str = "train") -> list[ScoredPair]:
+    """Read SICK: train or trial, to report on only: it is not for commercial use; scores 1..5."""
+    rows = _tsv(root / "sick" / f"{split}.tsv.gz")
     return [ScoredPair(r["sentence1"], r["sentence2"], float(r["relatedness"])) for r in rows]
+
+
+def mrpc(root: Path, split: str) -> list[ScoredPair]:
+    """Read the Microsoft Research Paraphrase Corpus: train, val or test; 1 for a paraphrase."""
+    rows = _tsv(root / "mrpc" / f"{split}.tsv.gz")
+    return [ScoredPair(r["sentence1"], r["sentence2"], float(r["label"])) for r in rows]
 
 
 def sts_years(root: Path, known: Collection[str]) -> list[ScoredPair]:

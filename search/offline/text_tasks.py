@@ -187,5 +187,6 @@ KNOWN: Mapping[str, Callable[[Path], Any]] = {
     "trecqa/dev": lambda root: texts.trecqa(root, "dev"),
     "banking77/train": lambda root: texts.intents(root, "banking77", "train"),
     "clinc150/val": lambda root: texts.intents(root, "clinc150", "val"),
+    "pydoc-code/dev": lambda root: texts.as_collection(texts.pydoc_code(root, "dev")[:500]),
 }
 """Splits that may choose, of the data sets in the data folder; none of them is called test."""

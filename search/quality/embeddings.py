@@ -63,7 +63,12 @@ class Evaluation(Protocol):
 
 
 class SimilarityQuality:
-    """Spearman's rank correlation of cosines with people's ratings."""
+    """Spearman's rank correlation of cosines with people's ratings.
+
+    Attributes:
+        texts: Of all pairs, each once.
+        ratings: Of the pairs, shape [pairs].
+    """
 
     def __init__(self, pairs: Sequence[ScoredPair]) -> None:
         """Index the texts of rated pairs."""
@@ -71,12 +76,16 @@ class SimilarityQuality:
         position = {text: i for i, text in enumerate(self.texts)}
         self._first = np.array([position[pair.first] for pair in pairs])
         self._second = np.array([position[pair.second] for pair in pairs])
-        self._ratings = np.array([pair.score for pair in pairs])
+        self.ratings = np.array([pair.score for pair in pairs])
 
     def score(self, vectors: FloatArray) -> Measured:
         """Return the correlation; see `rank_correlation`."""
-        cosines = (vectors[self._first] * vectors[self._second]).sum(axis=1)
-        return rank_correlation(cosines, self._ratings)
+        return rank_correlation(self.cosines(vectors), self.ratings)
+
+    def cosines(self, vectors: FloatArray) -> FloatArray:
+        """Return the cosine of each pair, shape [pairs], from unit vectors of the texts."""
+        found: FloatArray = (vectors[self._first] * vectors[self._second]).sum(axis=1)
+        return found
 
 
 def rank_correlation(scores: FloatArray, ratings: FloatArray) -> Measured:

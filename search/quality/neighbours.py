@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from search.quality.embeddings import Measured, share_of
 from search.quality.table import FloatArray
@@ -34,6 +35,10 @@ class NeighboursQuality:
 
     def score(self, vectors: FloatArray) -> Measured:
         """Return the share of texts whose label is named, and its standard error."""
+        return share_of(self.each(vectors))
+
+    def each(self, vectors: FloatArray) -> NDArray[np.bool_]:
+        """Return whether each text's label is named, shape [texts]."""
         right = np.zeros(len(vectors), dtype=np.bool_)
         for first in range(0, len(vectors), _MOST_AT_ONCE):
             part = vectors[first : first + _MOST_AT_ONCE]
@@ -45,4 +50,4 @@ class NeighboursQuality:
             np.add.at(votes, (np.arange(len(part))[:, None], self._truth[found]), weights)
             own = slice(first, first + len(part))
             right[own] = votes.argmax(axis=1) == self._truth[own]
-        return share_of(right)
+        return right

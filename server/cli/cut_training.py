@@ -30,6 +30,9 @@ def cuts(
     max_tokens: Annotated[
         int, typer.Option(min=3, help="Training texts are cut there.")
     ] = _DEFAULT.max_tokens,
+    bfloat16: Annotated[
+        bool, typer.Option(help="Compute matrix products in bfloat16; faster where it can.")
+    ] = _DEFAULT.bfloat16,
     seed: Annotated[int, typer.Option()] = _DEFAULT.seed,
 ) -> None:
     """Distil a text encoder into its cuts: they learn what the whole model answers."""
@@ -45,6 +48,7 @@ def cuts(
             learning_rate=learning_rate,
             cuts=cuts_per_step,
             max_tokens=max_tokens,
+            bfloat16=bfloat16,
             seed=seed,
         )
         every = list(dict.fromkeys(text for path in texts for text in read_texts(path)))

@@ -18,7 +18,8 @@ def measure(
         typer.Option(
             help="TASK=WHERE, may be repeated: a folder in BEIR's layout, a .tsv of rated pairs or "
             "of questions with answers, a .csv of labelled texts, or a set of the data folder: "
-            "stsb/dev, scifact/train, cranfield, trecqa/dev, banking77/train, clinc150/val."
+            "stsb/dev, scifact/train, cranfield, trecqa/dev, banking77/train, clinc150/val, "
+            "pydoc-code/dev."
         ),
     ],
     seed: Annotated[int, typer.Option(help="Of what is drawn from large sets.")] = 0,

@@ -12,7 +12,14 @@ from torch import Tensor
 from models.elasticize.streams import Stack
 from models.families.pruned import Pruned
 from models.nn.ragged import Ragged
-from models.train.cuts import CutsRecipe, cut_loss, train_cuts, train_step
+from models.train.cuts import (
+    CutsRecipe,
+    cut_loss,
+    draw_alike,
+    draw_cuts,
+    train_cuts,
+    train_step,
+)
 from models.train.run import LOG_FILE
 from tests.conformance.fixtures.pruned import tiny_pruned
 from tests.tiny_text import write_tokenizer
@@ -96,6 +103,40 @@ def test_an_interrupted_run_ends_as_one_that_was_not(
         train_cuts(made(tokenizer), texts, replace(recipe, seed=1), tmp_path / "resumed")
 
 
+def test_cuts_that_keep_less_are_drawn_more_often() -> None:
+    rng = Random(0)
+    drawn = [one for _ in range(500) for one in draw_cuts((0.2, 0.5, 0.8), 2, rng)]
+    counts = [drawn.count(keep) for keep in (0.2, 0.5, 0.8)]
+    assert counts == sorted(counts, reverse=True)
+    assert counts[-1] > 0
+    assert sorted(draw_cuts((0.2, 0.5), 3, rng)) == [0.2, 0.5]
+
+
+def test_a_batch_is_of_texts_of_about_one_length() -> None:
+    ordered = [torch.zeros(length) for length in range(2000)]
+    rng = Random(0)
+    batches = [[len(text) for text in draw_alike(ordered, 4, rng)] for _ in range(50)]
+    assert all(len(set(batch)) == 4 and max(batch) - min(batch) < 4 * 32 for batch in batches)
+    assert min(map(min, batches)) < 200
+    assert max(map(max, batches)) > 1800
+    assert len(draw_alike(ordered[:5], 4, rng)) == 4
+
+
+def test_bfloat16_gives_gradients_of_nearly_the_same_direction(model: Pruned) -> None:
+    batch, found = Ragged.pack(some_texts(16)), []
+    own = list(model.forms.parameters())
+    model.requires_grad_(False)
+    for parameter in own:
+        parameter.requires_grad_(True)
+    for enabled in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled):
+            train_step(model, Stack(model.base), batch, model.config.keep[:1], 5.0)
+        found.append(torch.cat([p.grad.flatten() for p in own if p.grad is not None]))
+        for parameter in own:
+            parameter.grad = None
+    assert torch.cosine_similarity(found[0], found[1], dim=0) > 0.99
+
+
 def test_the_loss_is_of_vectors_and_of_similarities() -> None:
     whole = torch.eye(3)[:2]
     found = torch.stack([whole[0], whole[0]])
@@ -111,7 +152,7 @@ def test_the_loss_is_of_vectors_and_of_similarities() -> None:
 )
 def test_a_recipe_that_makes_no_sense_is_refused(name: str, value: int, least: int) -> None:
     with pytest.raises(ValueError, match=f"{name}={value} must be {least} or more"):
-        CutsRecipe(**{name: value})
+        CutsRecipe(**{name: value})  # type: ignore[arg-type]  # names of whole numbers alone
 
 
 def test_too_few_texts_are_refused(model: Pruned, tmp_path: Path) -> None:
