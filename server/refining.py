@@ -23,9 +23,7 @@ from server.scoring import QUERY, Scoring
 
 PLACES = 10  # of the list that count where nobody says
 _OVERHEAD_S = 0.001  # of a stage
-KNOWN_AGREEMENT = (
-    0.8  # of cosines known beforehand with another model's scores; taken, not measured
-)
+KNOWN_AGREEMENT = 0.8  # of cosines known beforehand with another model's scores; not measured
 _PART = 0.34  # of the time left that one stage may take
 _SHORTEST_S, _LONGEST_S = 0.02, 0.08  # of a stage: those of others wait for it
 
