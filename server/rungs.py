@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from models.core import Plan, Shapes, plan_cost
-from models.space import Subnet, Value
+from models.space import Space, Subnet, Value
 from models.variants import Choices, choices_of
 from search.find import Selection
 from search.lengths import IntArray, Lengths
@@ -163,6 +163,10 @@ def ladder_to(
     """
     space = served.elastic.space
     outputs = {axis.name: best.subnet[axis.name] for axis in space.axes if axis.kind == "output"}
+    if any(axis.task == task and axis.name in outputs for axis in space.axes):
+        # Which vectors the others would have cannot be said to a search: it fixes shared axes only.
+        return Rungs(served, task, [Rung(best.subnet)])
+    outputs = {name: value for name, value in outputs.items() if name in _shared(space)}
     found = [best]
     for one in (*_chain(served, best, task), *_front(served, outputs, task, by_time)):
         is_there = resident is None or choices_of(space, one.subnet) in resident
@@ -171,13 +175,19 @@ def ladder_to(
     return Rungs(served, task, list(_ascending(served, found, best, task, by_time)))
 
 
+def _shared(space: Space) -> tuple[str, ...]:
+    """Return the axes that all tasks depend on."""
+    return tuple(axis.name for axis in space.axes if axis.task is None)
+
+
 def _chain(served: Served, best: Selection, task: str) -> Iterator[Selection]:
     """Yield the subnets that the best one goes on from."""
     axis, space = served.exits, served.elastic.space
     for value in () if axis is None else axis.values[: axis.index(best.subnet[axis.name])]:
         subnet = best.subnet | {axis.name: value} if axis else best.subnet
         if space.has(subnet) and served.table.locate(task, subnet):
-            yield served.finders.at(fixed=dict(subnet)).find([task])
+            fixed = {name: subnet[name] for name in _shared(space)}
+            yield served.finders.at(fixed=fixed).find([task])
 
 
 def _front(

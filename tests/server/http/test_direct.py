@@ -30,6 +30,8 @@ SIMPLE = {
     "/tokenize",
     "/decode",
     "/v1/keys",
+    "/v1/indexes",
+    "/v1/neighbors",
     "/v2/repository/index",
 }
 CHANGES = {"receipt", "id", "key", "created", "request_id"}  # from one request to the next
