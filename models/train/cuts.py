@@ -22,12 +22,11 @@ from random import Random
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from models.elasticize.streams import Stack
 from models.families.pruned import Pruned
 from models.nn.ragged import Ragged
-from models.train.run import RunState, StepPlan, run_steps
+from models.train.run import RunState, StepPlan, attention, run_steps
 
 SAVE_EVERY = 200  # steps
 _SPAN = 32  # batches of texts that lie side by side by length, of which one is drawn
@@ -141,8 +140,7 @@ def train_step(
 ) -> float:
     """Add the gradients of one batch for some cuts; return their mean loss."""
     total = 0.0
-    # On CPUs torch's fused attention takes longer to train than its plain one.
-    with sdpa_kernel(SDPBackend.MATH):
+    with attention(next(model.parameters()).device):
         with torch.no_grad():
             entry = stack.enter(batch)
             whole = stack.leave(stack.through(entry))

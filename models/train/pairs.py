@@ -20,12 +20,11 @@ from random import Random
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from models.core import distinct
 from models.families.pairs import DOCUMENT, QUERY, SCORE, Interaction, Pairs
 from models.nn.ragged import Ragged, Value
-from models.train.run import RunState, StepPlan, run_steps
+from models.train.run import RunState, StepPlan, adamw, attention, run_steps
 
 SAVE_EVERY = 50  # steps
 _PARTS: tuple[tuple[Interaction, ...], ...] = (("bi", "once"), ("cross",))
@@ -151,11 +150,8 @@ def train_step(model: Pairs, texts: RankedTexts, recipe: PairsRecipe, rng: Rando
             [texts.documents[c][: recipe.max_tokens] for own in candidates.values() for c in own]
         ),
     }
-    # On CPUs torch's fused attention takes longer to train than its plain one.
-    with (
-        sdpa_kernel(SDPBackend.MATH),
-        torch.autocast(model.embedding.token.weight.device.type, torch.bfloat16, recipe.bfloat16),
-    ):
+    device = model.embedding.token.weight.device
+    with attention(device), torch.autocast(device.type, torch.bfloat16, recipe.bfloat16):
         found = scores_at_every_exit(model, rng.choice(_PARTS), batch)
     loss = torch.stack(
         [
@@ -251,21 +247,11 @@ def ranking_loss(
 
 
 def _optimizer(model: Pairs, recipe: PairsRecipe) -> torch.optim.Optimizer:
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        rate, decay = recipe.learning_rate, recipe.weight_decay
+    def terms(name: str, parameter: nn.Parameter) -> tuple[float, float]:
         if name.startswith("reach."):
-            rate, decay = recipe.reach_rate, 0.0
-        elif name.startswith(("exits.", "scores.")):
-            rate, decay = recipe.head_rate, 0.0
-        elif parameter.ndim == 1:
-            decay = 0.0
-        groups.setdefault((rate, decay), []).append(parameter)
-    return torch.optim.AdamW(
-        [
-            {"params": parameters, "weight_decay": decay, "peak": rate, "lr": rate}
-            for (rate, decay), parameters in groups.items()
-        ]
-    )
+            return recipe.reach_rate, 0.0
+        if name.startswith(("exits.", "scores.")):
+            return recipe.head_rate, 0.0
+        return recipe.learning_rate, recipe.weight_decay if parameter.ndim > 1 else 0.0
+
+    return adamw(model, terms)

@@ -6,6 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -13,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
 from models.files import reading
@@ -151,3 +153,32 @@ def cosine_schedule(progress: float, warmup: float) -> float:
     if progress < warmup:
         return (progress + 1e-3) / (warmup + 1e-3)
     return 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))
+
+
+def attention(device: torch.device) -> AbstractContextManager[None]:
+    """Return the context in which attention is fastest to train.
+
+    On CPUs, torch's fused attention took 44 % of a step in bfloat16, its plain one a tenth.
+    """
+    return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
+
+
+def adamw(
+    model: nn.Module, terms: Callable[[str, nn.Parameter], tuple[float, float]]
+) -> torch.optim.AdamW:
+    """Return AdamW over the parameters of a model that learn.
+
+    Args:
+        model: To train.
+        terms: Returns the peak of a parameter's learning rate and its weight decay.
+    """
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault(terms(name, parameter), []).append(parameter)
+    return torch.optim.AdamW(
+        [
+            {"params": parameters, "weight_decay": decay, "peak": rate, "lr": rate}
+            for (rate, decay), parameters in groups.items()
+        ]
+    )

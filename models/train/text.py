@@ -11,7 +11,6 @@ What a cell learns comes from the data, see `models.train.examples`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
@@ -20,13 +19,12 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from models.families.exits import Exits
 from models.nn.ragged import Ragged
 from models.train import losses
 from models.train.examples import Distances, Examples, base_loss, tokens_of
-from models.train.run import RunState, StepPlan, run_steps
+from models.train.run import RunState, StepPlan, adamw, attention, run_steps
 
 Strategy = Literal["random", "pairs", "hierarchical"]
 SAVE_EVERY = 200  # steps
@@ -117,21 +115,13 @@ def train_step(model: Exits, examples: Examples, recipe: TextRecipe, rng: Random
     batch = Ragged.pack(tokens_of(examples, picked)).to(device)
     total = 0.0
     for groups, units in widths:
-        with _attention(device), torch.autocast(device.type, torch.bfloat16, recipe.bfloat16):
+        with attention(device), torch.autocast(device.type, torch.bfloat16, recipe.bfloat16):
             pooled = pooled_exits(model, batch, groups, units)
         pooled = {depth: vectors.float() for depth, vectors in pooled.items()}
         loss = _loss(model, pooled, examples, picked, recipe, rng)
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it so
         total += loss.item()
     return total / len(widths)
-
-
-def _attention(device: torch.device) -> AbstractContextManager[None]:
-    """Return the context in which attention is fastest to train.
-
-    On CPUs, torch's fused attention took 44 % of a step in bfloat16, its plain one a tenth.
-    """
-    return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
 
 
 def pooled_exits(model: Exits, tokens: Ragged, groups: int, units: int) -> dict[int, Tensor]:
@@ -212,20 +202,12 @@ def _loss(
 
 
 def _optimizer(model: Exits, recipe: TextRecipe) -> torch.optim.Optimizer:
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            continue
+    def terms(name: str, parameter: nn.Parameter) -> tuple[float, float]:
         is_projection = ".projection." in name
         rate = recipe.projection_rate if is_projection else recipe.learning_rate
-        decay = recipe.weight_decay if parameter.ndim > 1 and not is_projection else 0.0
-        groups.setdefault((rate, decay), []).append(parameter)
-    return torch.optim.AdamW(
-        [
-            {"params": parameters, "weight_decay": decay, "peak": rate, "lr": rate}
-            for (rate, decay), parameters in groups.items()
-        ]
-    )
+        return rate, recipe.weight_decay if parameter.ndim > 1 and not is_projection else 0.0
+
+    return adamw(model, terms)
 
 
 def recipe_json(recipe: TextRecipe) -> dict[str, Any]:
