@@ -25,6 +25,17 @@ def space_choices(model: Any, subnet: Subnet) -> Mapping[str, Value]:
     return found
 
 
+def comparable_choices(model: Any, subnet: Subnet) -> dict[str, Value]:
+    """Return what subnets have in common whose vectors have a subnet's space and its size.
+
+    Args:
+        model: As for `space_choices`.
+        subnet: Likewise.
+    """
+    outputs = {axis.name: subnet[axis.name] for axis in model.space.axes if axis.kind == "output"}
+    return {**outputs, **space_choices(model, subnet)}
+
+
 def space_id(model: Any, origin: str, subnet: Subnet) -> str | None:
     """Return the id of the space that a subnet's vectors are of; None if it gives no vectors.
 

@@ -12,7 +12,7 @@ from math import inf
 from models.core import Shapes
 from models.inputs import num_tokens
 from models.variants import choices_of, load_axes
-from models.vectors import space_choices
+from models.vectors import comparable_choices
 from search.beliefs import overlap, scores_of
 from search.find import Selection
 from server.choose import Choice, Question
@@ -218,8 +218,7 @@ def _of_query(
         InfeasibleBudgetError: If none of that space is within the budget.
     """
     space = served.elastic.space
-    fixed = {axis.name: documents.subnet[axis.name] for axis in space.axes if axis.kind == "output"}
-    fixed |= space_choices(served.elastic, documents.subnet)
+    fixed = comparable_choices(served.elastic, documents.subnet)
     resident = None
     if load_axes(space):  # weights that are there for sure
         resident = frozenset(

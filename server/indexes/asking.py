@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from models.vectors import space_choices
+from models.vectors import comparable_choices
 from server.admitted import Answer
 from server.choose import Choice
 from server.errors import DeadlineError, InvalidRequestError, shown
@@ -137,8 +137,7 @@ def _in_space(served: Served, index: Index, question: Question) -> Question:
             "now; make it again",
             "index",
         )
-    outputs = {axis.name: index.subnet[axis.name] for axis in space.axes if axis.kind == "output"}
-    fixed = outputs | dict(space_choices(served.elastic, index.subnet))
+    fixed = comparable_choices(served.elastic, index.subnet)
     return replace(question, fixed=fixed, side="query")
 
 
