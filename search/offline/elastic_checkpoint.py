@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,9 @@ from search.offline.record import TRIALS, Record
 from search.offline.training import RUN
 from search.offline.whole import TABLE_PART, whole_of
 from search.quality.table import TABLE, Table
+
+log = logging.getLogger(__name__)
+_ENOUGH = 5  # tokens for each input of a map that is fitted
 
 
 def elasticize(
@@ -75,12 +79,27 @@ def elasticize(
     seconds = (1 - TABLE_PART) * options.seconds - (clock() - started)
     left = replace(options, seconds=max(1.0, seconds))
     found = Run(base, _family(base), material, left, record, clock, report).run()
+    _warn_of_few(found)
     report("measuring the table")
     write(found.model, out)
     front = _measured(out, material, found)
     took = clock() - started
     card.write(out, _CARD, name, source, front, material, found, took, length=found.length)
     return front
+
+
+def _warn_of_few(found: Found) -> None:
+    """Say so where maps were fitted on too few tokens for what they read, as on a busy machine."""
+    config = found.model.base.layers[0].attention.config
+    inputs = max(config.ffn, config.hidden)
+    if found.fitted_on < _ENOUGH * inputs:
+        log.warning(
+            "the cuts were fitted on %d tokens, fewer than %d for each of the %d inputs of a map: "
+            "with more --minutes or more texts they keep more",
+            found.fitted_on,
+            _ENOUGH,
+            inputs,
+        )
 
 
 def whole_model(

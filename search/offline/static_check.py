@@ -36,6 +36,7 @@ class Check:
         queries: Sentences sought with.
         documents: Sought among.
         fitted_on: Texts.
+        of: Texts that there were to fit on; time bounds them.
         seconds: That all of it took.
     """
 
@@ -47,6 +48,7 @@ class Check:
     queries: int
     documents: int
     fitted_on: int = 0
+    of: int = 0
     seconds: float = 0.0
 
 

@@ -85,7 +85,8 @@ def add_static(
     put(fit(bags, vectors, token_vectors(base), _prior(old), on), made.static)
     report("checking")
     check, by_dim = held_out_check(made, static_rows(made)[-1], corpus, checked, documents)
-    check = replace(check, fitted_on=len(rows), seconds=round(clock() - started, 1))
+    seconds = round(clock() - started, 1)
+    check = replace(check, fitted_on=len(rows), of=len(corpus.fit), seconds=seconds)
     _write(folder, loaded, made, table, by_dim, {**about, **asdict(check)})
     return check
 

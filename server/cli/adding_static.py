@@ -68,7 +68,7 @@ def static(
 def _told(check: Check) -> str:
     """Return what the check found, in words."""
     lines = [
-        f"fitted on {check.fitted_on} texts in {check.seconds:.0f} s; on texts held out:",
+        f"fitted on {check.fitted_on} of {check.of} texts in {check.seconds:.0f} s; on others:",
         f"agreement with the whole model {check.agreement:.3f}",
     ]
     if check.found is not None and check.whole is not None and check.kept is not None:
@@ -77,4 +77,6 @@ def _told(check: Check) -> str:
             f"{check.found:.3f} of {check.whole:.3f}, {100 * check.kept:.1f} % "
             f"(standard error {100 * check.stderr:.1f})"
         )
+    if check.fitted_on < check.of:
+        lines.append("the other texts did not fit into --minutes: with more the exit keeps more")
     return "\n".join(lines)

@@ -69,7 +69,7 @@ def run_of(
 
 
 def test_a_folder_becomes_a_served_checkpoint_with_its_front(
-    source: Path, texts: Path, tmp_path: Path
+    source: Path, texts: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     out = tmp_path / "out"
     arguments = ["elasticize", str(source), "--data", str(texts), "--out", str(out)]
@@ -91,6 +91,8 @@ def test_a_folder_becomes_a_served_checkpoint_with_its_front(
     assert costs == sorted(costs)
     card = (out / "README.md").read_text()
     assert f"on {cells.n[0, 0]} held-out examples" in card
+    tokens, inputs = int(card.partition("**Fit**: on ")[2].split()[0]), 64
+    assert ("with more --minutes or more texts" in caplog.text) == (tokens < 5 * inputs)
     assert "| contribution | 0." in card
     assert all(line in result.output for line in ("keep  bits", "0.5     8", "0.8    32"))
     with Image.open(out / PICTURE) as picture:

@@ -23,6 +23,7 @@ from search.quality.agreement import AgreementQuality
 from search.quality.embeddings import Measured, scores, table_of
 from search.quality.table import TABLE, Table
 from server import catalog
+from server.cli.adding_static import _told
 from server.cli.main import cli
 from tests.conformance.fixtures.pruned import tiny_pruned
 from tests.search.offline.test_elasticizing import Clock
@@ -134,7 +135,8 @@ def test_time_bounds_the_texts_that_are_fitted_on(corpus: Corpus, tmp_path: Path
     folder = write_text_checkpoint(tmp_path / "model")
     told: list[str] = []
     check = add_static(folder, corpus, 4, {}, Clock(1.0), told.append)
-    assert 0 < check.fitted_on < len(corpus.fit)
+    assert 0 < check.fitted_on < len(corpus.fit) == check.of
+    assert "the other texts did not fit into --minutes" in _told(check)
     assert any(what.startswith("fitting, step") for what in told)
 
 
