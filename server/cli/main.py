@@ -23,6 +23,7 @@ from server.cli import calibrating
 from server.cli.adding_static import static
 from server.cli.commands import convert, ladder, quantize, train
 from server.cli.cut_training import cuts
+from server.cli.dataset import dataset
 from server.cli.elasticizing import elasticize
 from server.cli.exporting import export
 from server.cli.keys import keys
@@ -180,6 +181,7 @@ cli.command()(static)
 cli.command()(measure)
 cli.command()(quantize)
 cli.command()(ladder)
+cli.command()(dataset)
 cli.command()(export)
 cli.command()(search)
 
