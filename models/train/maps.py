@@ -11,7 +11,7 @@ depth; Fouhey et al. 2013, Data-Driven 3D Primitives, for the mean angular error
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeAlias
 
 import torch
@@ -201,6 +201,11 @@ _JUDGES: dict[Metric, Judge] = {
     "rmse": _squares,
     "mean_angular_error": _angles,
 }
+
+
+def joined(several: Sequence[Ratios]) -> Ratios:
+    """Return the ratios of the images of several batches, one batch after the other."""
+    return Ratios(*(torch.cat(own) for own in zip(*several, strict=True)))
 
 
 def parts_of(ratios: Ratios) -> Tensor:

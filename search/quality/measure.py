@@ -14,7 +14,7 @@ from models.core import Plan
 from models.elastic import Elastic
 from models.space import Subnet, Value
 from models.tasks import Task
-from models.train.maps import Ratios, judge_of, parts_of
+from models.train.maps import Ratios, joined, judge_of, parts_of
 from search.quality.alike import agreement
 from search.quality.errors import with_errors
 from search.quality.smooth import smooth, with_largest
@@ -103,8 +103,7 @@ def _run(
         ratios.append(Ratios(*(torch.stack(own, dim=1) for own in zip(*judged, strict=True))))
         if task.kind != "map":
             alike += [_alike(task, answer, answers[-1]) for answer in answers]
-    parts = parts_of(Ratios(*(torch.cat(own) for own in zip(*ratios, strict=True))))
-    return parts.numpy(), alike
+    return parts_of(joined(ratios)).numpy(), alike
 
 
 def _parts(task: Task, num_plans: int, truth: Tensor) -> Iterator[slice]:

@@ -30,6 +30,7 @@ from server.cli.keys import keys
 from server.cli.measuring import measure
 from server.cli.pairs_training import pairs
 from server.cli.searching import search
+from server.cli.vision_training import vision
 from server.engine.process.remote import RemoteCore
 from server.errors import DatabaseError
 from server.http import addresses, serving
@@ -173,6 +174,7 @@ def calibrate(
 
 train.command()(cuts)
 train.command()(pairs)
+train.command()(vision)
 cli.add_typer(train, name="train")
 cli.add_typer(keys, name="keys")
 cli.command()(convert)
