@@ -15,16 +15,15 @@ from models.backends.torch import TorchBackend
 from models.families.dense import Dense, DenseConfig
 from models.space import Subnet
 from models.train.dense import DenseRecipe, train_dense
-from models.train.maps import Ratios, joined, judge_of, parts_of, score_of
+from models.train.maps import score_of
 from models.train.vision import Pictures, VisionData, with_known
 from search.finders import Finders
 from search.offline.training import CARD, RECORD, RUN, machine, training_log
 from search.offline.vision_data import read_vision
-from search.quality.measure import measure
+from search.quality.measure import added_by, measure
 from search.quality.table import TABLE, Table
 
 _SMALL = 64  # pixels of the shorter side; smaller images keep their size in the first stage
-_BATCH = 50  # images that are answered at a time
 _POINTS = 12
 
 
@@ -118,20 +117,15 @@ def image_scores(
     The score is `models.train.maps.score_of` these. Tasks are known of images of their own.
     """
     found: list[dict[str, Tensor]] = [{} for _ in subnets]
+    shapes = model.inputs.plan_shapes()
     for task, (images, truth) in known(model, pictures).items():
-        judge, axes = judge_of(model.tasks[task]), model.space.select({None, task}).axes
+        axes = model.space.select({None, task}).axes
         own = [Subnet((axis.name, subnet[axis.name]) for axis in axes) for subnet in subnets]
-        shapes = model.inputs.plan_shapes()
-        plans = {one: model.plan(one, shapes, [task]) for one in own}
-        judged: dict[Subnet, list[Ratios]] = {one: [] for one in plans}
-        for start in range(0, len(images), _BATCH):
-            part = slice(start, start + _BATCH)
-            for one, plan in plans.items():
-                answer = backend.run(plan, {"image": images[part]})[task]
-                judged[one].append(judge(answer, truth[part]))
-        parts = {one: parts_of(joined(several)) for one, several in judged.items()}
+        paths = list(dict.fromkeys(own))
+        plans = [model.plan(path, shapes, [task]) for path in paths]
+        parts, _ = added_by(model.tasks[task], backend, plans, "image", images, truth)
         for scores, one in zip(found, own, strict=True):
-            scores[task] = parts[one]
+            scores[task] = torch.from_numpy(parts[:, paths.index(one)])
     return found
 
 

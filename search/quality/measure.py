@@ -60,7 +60,7 @@ def measure(
         columns = tuple(model.space.select({task_name}))
         shapes = {only: tuple(inputs.shape[1:])}
         plans = [model.plan(row | own, shapes, [task_name]) for row in rows for own in columns]
-        own, alike = _run(task, backend, plans, only, inputs, truth)
+        own, alike = added_by(task, backend, plans, only, inputs, truth)
         if alike and not within:  # or the whole model's weights may be others
             agreed[task_name] = np.array(alike).reshape(len(rows), -1)
         # Rows and columns are products of axes: give each axis of the task its own.
@@ -83,7 +83,7 @@ def measure(
     )
 
 
-def _run(
+def added_by(
     task: Task,
     backend: TorchBackend,
     plans: Sequence[Plan],
@@ -91,9 +91,19 @@ def _run(
     inputs: Tensor,
     truth: Tensor,
 ) -> tuple[FloatArray, list[float]]:
-    """Return what each input adds to a task's score by each plan, shape [inputs, plans].
+    """Run plans and compare their answers with the truth.
 
-    Also how far each plan's answers agree with the last one's; nothing of maps.
+    Args:
+        task: That the plans answer.
+        backend: Runs them.
+        plans: Of one model; what they share runs once.
+        only: Name of the model's input.
+        inputs: Shape [n, ...].
+        truth: As for `measure`.
+
+    Returns:
+        What each input adds to the score by each plan (`models.train.maps.parts_of`), shape
+        [n, plans]; and how far each plan's answers agree with the last one's, nothing of maps.
     """
     judge, ratios, alike = judge_of(task), list[Ratios](), list[float]()
     for part in _parts(task, len(plans), truth):
