@@ -24,12 +24,12 @@ from torch import Tensor
 
 from bench import report
 from bench.curves import hypervolume, spearman
+from bench.dense_data import scenes
 from bench.dense_ways import JOINT, RULE, Configurations, Way, leaning, regression, simplex, ways_of
 from models.backends.torch import TorchBackend
 from models.families.dense import Dense
 from models.space import Subnet
 from models.train.maps import score_of
-from models.train.scenes import draw_scene, render
 from models.train.vision import Pictures
 from search.offline.vision_data import read_vision
 from search.offline.vision_training import image_scores
@@ -40,22 +40,6 @@ CONTROL_BUDGET = 0.3
 PREFERENCES = (0.02, 0.1, 0.25, 0.4, 0.6, 0.8, 0.94)
 SEED = 20_231_001  # of scenes that nothing else draws
 _QUICK_BUDGETS, _QUICK_PREFERENCES = (0.3, 0.65), (0.02, 0.4, 0.94)
-
-
-def scenes(model: Dense, count: int) -> Pictures:
-    """Render scenes of the model's size."""
-    height, width = model.config.input.height, model.config.input.width
-    found = [render(draw_scene(SEED, i), height, width) for i in range(count)]
-    truth = {
-        "segmentation": np.stack([one.labels for one in found]),
-        "depth": np.stack([one.depth for one in found])[:, None],
-        "normals": np.stack([one.normals for one in found]).transpose(0, 3, 1, 2).copy(),
-        "edges": np.stack([one.edges for one in found]).astype(np.uint8),
-    }
-    pixels = np.stack([one.pixels for one in found]).transpose(0, 3, 1, 2).copy()
-    return Pictures(
-        torch.from_numpy(pixels), {task: torch.from_numpy(one) for task, one in truth.items()}
-    )
 
 
 class Tested:
@@ -218,7 +202,12 @@ def main() -> None:
     if not isinstance(model, Dense):
         sys.exit(f"{chosen.model} is of another family than dense")
     count = chosen.images or (24 if chosen.quick else 300)
-    test = read_vision(chosen.data).test if chosen.data else scenes(model, count)
+    image = model.config.input
+    test = (
+        read_vision(chosen.data).test
+        if chosen.data
+        else scenes(SEED, count, image.height, image.width)
+    )
     test = test.part(slice(count))
     budgets = _QUICK_BUDGETS if chosen.quick else BUDGETS
     preferences = _QUICK_PREFERENCES if chosen.quick else PREFERENCES
