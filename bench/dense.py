@@ -13,19 +13,18 @@ every preference.
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from bench import report
 from bench.curves import hypervolume, spearman
 from bench.dense_data import scenes
-from bench.dense_ways import JOINT, RULE, Configurations, Way, leaning, regression, simplex, ways_of
+from bench.dense_times import times
+from bench.dense_ways import JOINT, RULE, Configurations, Way, leaning, simplex, ways_of
 from models.backends.torch import TorchBackend
 from models.families.dense import Dense
 from models.space import Subnet
@@ -162,32 +161,11 @@ def control(way: Way, name: str, preferences: Sequence[float], tested: Tested) -
     return found
 
 
-def times(model: Dense, subnets: Sequence[Subnet], repeats: int) -> dict[str, Any]:
-    """Print how well time follows FLOPs, at batch 1 and 16."""
-    backend, shapes = TorchBackend(), model.inputs.plan_shapes()
-    backend.prepare(model)
-    plans = [model.plan(one, shapes) for one in subnets]
-    macs = np.array([float(plan.cost.macs) for plan in plans])
-    found: dict[str, Any] = {"macs": macs.tolist()}
-    rows = []
-    for batch in (1, 16):
-        images = torch.randn(batch, *shapes["image"], generator=torch.Generator().manual_seed(0))
-        best = np.full(len(plans), np.inf)
-        for _ in range(repeats + 1):  # in turn, so that a slow moment is nobody's alone
-            for i, plan in enumerate(plans):
-                started = time.perf_counter()
-                backend.run(plan, {"image": images})
-                best[i] = min(best[i], time.perf_counter() - started)
-        slope, start = np.polyfit(macs, best, 1)
-        quarter = (start + slope * macs.max() / 4) / (start + slope * macs.max())
-        rows.append([batch, 1e3 * best.max(), 1e3 * best.min(), regression(macs, best), quarter])
-        found[f"batch {batch}"] = {"seconds": best.tolist(), "R2": rows[-1][3], "quarter": quarter}
-    report.show(
-        f"Time over FLOPs of {len(plans)} subnets, torch, least of {repeats} runs",
-        ["batch", "slowest, ms", "fastest, ms", "R squared", "time of a quarter of the FLOPs"],
-        rows,
-    )
-    return found
+def spread(configurations: Configurations, count: int) -> list[Subnet]:
+    """Return subnets from the cheapest to the dearest, evenly by rank."""
+    order = np.argsort(configurations.fraction, kind="stable")
+    places = np.linspace(0, len(order) - 1, count).astype(int)
+    return [configurations.subnet(int(i)) for i in order[places]]
 
 
 def main() -> None:
@@ -236,10 +214,9 @@ def main() -> None:
     figures["volume"] = show_volumes(volumes(ways, grid, budgets, tested), budgets)
     for name in (JOINT, RULE):
         figures[f"control, {name}"] = control(ways[name], name, preferences, tested)
-    spread = np.argsort(configurations.fraction)
-    some = spread[np.linspace(0, len(spread) - 1, 8 if chosen.quick else 24).astype(int)]
-    repeats = 3 if chosen.quick else 10
-    figures["time"] = times(model, [configurations.subnet(int(i)) for i in some], repeats)
+    some = spread(configurations, 8 if chosen.quick else 24)
+    graphs = spread(configurations, 0 if chosen.quick else 6)
+    figures["time"] = times(model, some, graphs, 3 if chosen.quick else 8)
     report.finish(figures, chosen.json)
 
 

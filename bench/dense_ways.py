@@ -14,7 +14,7 @@ from models.space import Subnet
 from search.budget import Budget, InfeasibleBudgetError
 from search.ecmt import find_by_rule
 from search.find import Finder
-from search.quality.table import FloatArray, Table
+from search.quality.table import Table
 
 Weights = tuple[float, ...]  # of each task in the model's order
 Way = Callable[[Weights, float], Subnet | None]
@@ -154,8 +154,3 @@ def simplex(parts: int, steps: int) -> list[Weights]:
 def leaning(task: int, parts: int, weight: float) -> Weights:
     """Return weights with one task's given and the rest shared by the others."""
     return tuple(weight if i == task else (1 - weight) / (parts - 1) for i in range(parts))
-
-
-def regression(x: FloatArray, y: FloatArray) -> float:
-    """Return R squared of the least-squares line."""
-    return float(np.corrcoef(x, y)[0, 1] ** 2)
