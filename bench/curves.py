@@ -1,20 +1,28 @@
-"""What a set of answers is worth: area dominated and rank correlation."""
+"""What a set of answers is worth: volume dominated and rank correlation."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 
 from search.quality.table import FloatArray
 
 
-def hypervolume(points: list[tuple[float, float]], reference: float) -> float:
-    """Return the area that the points dominate above (reference, reference)."""
-    area, best = 0.0, reference
-    for x, y in sorted(points, reverse=True):
-        if y > best and x > reference:
-            area += (x - reference) * (y - best)
-            best = y
-    return area
+def hypervolume(points: Sequence[tuple[float, ...]], reference: float) -> float:
+    """Return the volume that the points dominate above the same number in each dimension."""
+    above = {point for point in points if min(point) > reference}
+    if not above:
+        return 0.0
+    kept = sorted(above, key=lambda point: -point[-1])
+    if len(kept[0]) == 1:
+        return kept[0][0] - reference
+    volume = 0.0
+    for i, (*_, height) in enumerate(kept, 1):
+        lower = kept[i][-1] if i < len(kept) else reference
+        if height > lower:
+            volume += (height - lower) * hypervolume([one[:-1] for one in kept[:i]], reference)
+    return volume
 
 
 def spearman(x: list[float], y: list[float]) -> float:

@@ -17,6 +17,7 @@ from models.core import Shape
 from models.inputs import pixels as images
 from models.inputs.content import Array, Content, Encoded, InvalidInputError, refuse
 from models.inputs.digest import digest_of
+from models.inputs.fitting import fit
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,7 @@ class ImageInput:
             images.check_size(width, height)
         except images.InvalidImageError as error:
             raise InvalidInputError(str(error)) from None
-        return self._normalised(images.fit(Image.fromarray(pixels), self.width, self.height))
+        return self._normalised(fit(Image.fromarray(pixels), self.width, self.height))
 
     def check_normalised(self, values: NDArray[np.float32]) -> Tensor:
         """Return what a caller has normalised itself, once it is seen to be that.

@@ -19,6 +19,7 @@ from PIL import Image, ImageCms, UnidentifiedImageError
 
 from models.inputs import containers
 from models.inputs.containers import BrokenFileError, ImageFile, Size, UnknownFormatError
+from models.inputs.fitting import fit
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 MAX_PIXELS = 40_000_000
@@ -28,6 +29,7 @@ MAX_PIXELS = 40_000_000
 _REDUCED = 11
 _REDUCTIONS = (8, 4, 2)  # what its decoder offers
 _ROUNDING = 1  # of 255: two spellings of one colour space differ by as much
+_FIRST_ON_SIDE = 5  # of EXIF's orientations
 _SPACES = {"L": "GRAY", "RGB": "RGB ", "CMYK": "CMYK"}
 
 _T = Image.Transpose
@@ -73,6 +75,21 @@ def check_size(width: int, height: int) -> None:
         )
 
 
+def shown_size(data: bytes) -> Size:
+    """Return the size of an image as a viewer shows it, turned as EXIF says.
+
+    Raises:
+        InvalidImageError: As `size_of`.
+    """
+    size = size_of(data)
+    with _blaming("opened"):
+        file = containers.read(data)
+        if file.form == "WEBP":
+            _, file = _open(file, 1, 1)
+        turns = containers.orientation_of(file.exif or b"") >= _FIRST_ON_SIDE
+    return Size(size.height, size.width) if turns else size
+
+
 def displayed(data: bytes, width: int, height: int) -> Image.Image:
     """Decode an image as a viewer shows it.
 
@@ -103,24 +120,6 @@ def displayed(data: bytes, width: int, height: int) -> Image.Image:
             image = image.transpose(turn)
         image = fit(image, width, height)
         return image if transform is None else _in_srgb(image, transform)
-
-
-def fit(image: Image.Image, width: int, height: int) -> Image.Image:
-    """Scale an image so that its shorter side fits, bicubically, and cut it at the centre."""
-    if image.size == (width, height):
-        return image
-    scale = max(width / image.width, height / image.height)
-    scaled_width = max(width, round(image.width * scale))
-    scaled_height = max(height, round(image.height * scale))
-    left, top = (scaled_width - width) // 2, (scaled_height - height) // 2
-    # Scale only the part that is kept, so that a long strip does not become a huge image.
-    box = (
-        left / scale,
-        top / scale,
-        min(image.width, (left + width) / scale),
-        min(image.height, (top + height) / scale),
-    )
-    return image.resize((width, height), Image.Resampling.BICUBIC, box=box)
 
 
 @contextmanager

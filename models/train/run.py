@@ -18,6 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
 from models.files import reading
+from models.space import Space, Subnet
 
 STATE_FILE = "state.pt"
 LOG_FILE = "train.jsonl"
@@ -128,6 +129,11 @@ def run_steps(
                 log.write(json.dumps(record) + "\n")
             recent.clear()
             state.save(out, step + 1)
+
+
+def sandwich_of(space: Space, drawn: int, rng: Random) -> list[Subnet]:
+    """Return the subnets of one step: the largest, the smallest and some drawn at random."""
+    return [space.largest, space.smallest, *(space.sample(rng) for _ in range(drawn))]
 
 
 def load_state(path: Path) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from models.nn.layers import SlimLinear
 from models.space import Subnet
 from models.train.cifar100 import Images
 from models.train.losses import configuration_invariance, task_loss
-from models.train.run import LOG_FILE, RunState, cosine_schedule
+from models.train.run import LOG_FILE, RunState, cosine_schedule, sandwich_of
 
 
 @dataclass(frozen=True)
@@ -126,8 +126,7 @@ def sandwich(model: Slimmable, recipe: Recipe, rng: Random) -> list[Subnet]:
     """Return the subnets of one step, the largest first."""
     if recipe.only is not None:
         return [recipe.only]
-    drawn = [model.space.sample(rng) for _ in range(recipe.random_subnets)]
-    return [model.space.largest, model.space.smallest, *drawn]
+    return sandwich_of(model.space, recipe.random_subnets, rng)
 
 
 def auxiliary_head(model: Slimmable) -> SlimLinear:

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from models.backends.torch import TorchBackend
+from models.core import Plan
 from models.elastic import Elastic
 from models.space import Subnet, Value
 from models.tasks import Task
+from models.train.maps import Ratios, joined, judge_of, parts_of
 from search.quality.alike import agreement
 from search.quality.errors import with_errors
 from search.quality.smooth import smooth, with_largest
 from search.quality.table import Cells, FloatArray, Table
 
 _TINY = 1e-12
+_MOST_BYTES = 2**29  # of answers at a time
 
 
 def measure(
@@ -30,10 +34,11 @@ def measure(
     """Score every subnet of a model that takes one input, computing each value once.
 
     Args:
-        model: Prepared by the backend. Its metrics are accuracies, or root mean square errors.
+        model: Prepared by the backend. Its metrics are those of `models.train.maps.judge_of`.
         backend: Runs the plans.
-        examples: Per task, inputs of shape [n, ...] and what is right: labels, int64, shape [n], or
-            the numbers that the answers should be, of their shape.
+        examples: Per task, inputs of shape [n, ...] and what is right: labels, int64, shape [n],
+            the numbers that the answers should be, of their shape, or maps as
+            `models.train.vision.Pictures` has them.
         report: Called after each task.
         within: Values on axes that no task has alone: only subnets that have them. The model has
             the weights that they name.
@@ -51,20 +56,17 @@ def measure(
     gains: dict[str, FloatArray] = {}
     agreed: dict[str, FloatArray] = {}
     for task_name, task in model.tasks.items():
-        gain_of = _gain_of(task)
         inputs, truth = examples[task_name]
         columns = tuple(model.space.select({task_name}))
         shapes = {only: tuple(inputs.shape[1:])}
         plans = [model.plan(row | own, shapes, [task_name]) for row in rows for own in columns]
-        answers = backend.run_all(plans, {only: inputs})
-        if not within:  # or the whole model's weights may be others
-            alike = [_alike(task, answer[task_name], answers[-1][task_name]) for answer in answers]
+        own, alike = added_by(task, backend, plans, only, inputs, truth)
+        if alike and not within:  # or the whole model's weights may be others
             agreed[task_name] = np.array(alike).reshape(len(rows), -1)
-        found = np.stack([gain_of(answer[task_name], truth) for answer in answers], axis=1)
         # Rows and columns are products of axes: give each axis of the task its own.
         axes = (*shared.axes, *model.space.select({task_name}).axes)
         sizes = (1 if axis.name in within else len(axis.values) for axis in axes)
-        gains[task_name] = found.reshape(len(truth), *sizes)
+        gains[task_name] = (-own if task.lower_is_better else own).reshape(len(truth), *sizes)
         report()
     expected = _expected(model, gains)
     return with_errors(
@@ -81,15 +83,65 @@ def measure(
     )
 
 
+def added_by(
+    task: Task,
+    backend: TorchBackend,
+    plans: Sequence[Plan],
+    only: str,
+    inputs: Tensor,
+    truth: Tensor,
+) -> tuple[FloatArray, list[float]]:
+    """Run plans and compare their answers with the truth.
+
+    Args:
+        task: That the plans answer.
+        backend: Runs them.
+        plans: Of one model; what they share runs once.
+        only: Name of the model's input.
+        inputs: Shape [n, ...].
+        truth: As for `measure`.
+
+    Returns:
+        What each input adds to the score by each plan (`models.train.maps.parts_of`), shape
+        [n, plans]; and how far each plan's answers agree with the last one's, nothing of maps.
+    """
+    judge, ratios, alike = judge_of(task), list[Ratios](), list[float]()
+    for part in _parts(task, len(plans), truth):
+        found = backend.run_all(plans, {only: inputs[part]})
+        answers = [answer[task.name] for answer in found]
+        judged = [judge(answer, truth[part]) for answer in answers]
+        ratios.append(Ratios(*(torch.stack(own, dim=1) for own in zip(*judged, strict=True))))
+        if task.kind != "map":
+            alike += [_alike(task, answer, answers[-1]) for answer in answers]
+    return parts_of(joined(ratios)).numpy(), alike
+
+
+def _parts(task: Task, num_plans: int, truth: Tensor) -> Iterator[slice]:
+    """Yield all examples, those of maps in parts: answers of all subnets are there at a time."""
+    size = len(truth)
+    if task.kind == "map":
+        pixels = truth.shape[-2] * truth.shape[-1]
+        channels = len(task.labels or task.channels)
+        size = max(1, _MOST_BYTES // (4 * pixels * channels * num_plans))
+    for start in range(0, len(truth), size):
+        yield slice(start, start + size)
+
+
 def _expected(model: Elastic, gains: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
-    """Return the expected scores of each task, from what each input adds to them."""
-    accuracies = {name: own for name, own in gains.items() if not model.tasks[name].lower_is_better}
+    """Return the expected scores of each task, from what each input adds to them.
+
+    Accuracies are smoothed together. Other scores have units of their own.
+    """
+    alone = [[name] for name in gains if model.tasks[name].metric != "accuracy"]
+    together = [name for name in gains if model.tasks[name].metric == "accuracy"]
     expected: dict[str, FloatArray] = {}
-    if accuracies:
-        means = {name: own.mean(axis=0) for name, own in accuracies.items()}
-        expected = with_largest(means, smooth(accuracies))
-    for name in gains.keys() - accuracies.keys():  # each error has a unit of its own
-        expected |= smooth({name: gains[name]})
+    for names in [*alone, *([together] if together else [])]:
+        own = {name: gains[name] for name in names}
+        smoothed = smooth(own)
+        if not model.tasks[names[0]].lower_is_better:
+            means = {name: one.mean(axis=0) for name, one in own.items()}
+            smoothed = with_largest(means, smoothed)
+        expected |= smoothed
     return expected
 
 
@@ -105,16 +157,18 @@ def _cells(
 ) -> Cells:
     """Return a task's part of the table from what each input adds to its scores."""
     n, mean = len(gains), gains.mean(axis=0)
+    stderr = gains.std(axis=0, ddof=min(1, n - 1)) / np.sqrt(n)
+    value, smoothed = mean.clip(0.0, 1.0), expected.clip(0.0, 1.0)
     if task.lower_is_better:
-        value = np.sqrt(-mean)
-        # The derivative of a root is 1 / (2 root).
-        spread = gains.std(axis=0, ddof=min(1, n - 1)) / np.sqrt(n)
-        stderr = spread / (2 * np.maximum(value, _TINY))
         # No cell is expected to be better than the best that was seen.
-        smoothed = np.sqrt(np.maximum(-expected, -mean.max()))
-    else:
-        value, smoothed = mean, expected.clip(0.0, 1.0)
-        stderr = np.sqrt(mean * (1 - mean) / n)
+        value = (-mean).clip(0.0)
+        smoothed = np.maximum(-expected, value.min())
+    if task.metric == "rmse":
+        value, smoothed = np.sqrt(value), np.sqrt(smoothed)
+        # The derivative of a root is 1 / (2 root).
+        stderr = stderr / (2 * np.maximum(value, _TINY))
+    if task.metric == "accuracy":
+        stderr = np.sqrt(mean * (1 - mean).clip(0) / n)
     shape = (-1, len(columns))
     value = value.reshape(shape)
     return Cells(
@@ -126,25 +180,3 @@ def _cells(
         smoothed=smoothed.reshape(shape),
         lower_is_better=task.lower_is_better,
     )
-
-
-def _gain_of(task: Task) -> Callable[[Tensor, Tensor], FloatArray]:
-    """Return what says what each input adds to a task's score, the more the better."""
-    if task.metric == "accuracy":
-        return _is_right
-    if task.metric == "rmse":
-        return _minus_squared_error
-    raise ValueError(f"task {task.name!r}: metric={task.metric!r} must be accuracy or rmse")
-
-
-def _is_right(logits: Tensor, labels: Tensor) -> FloatArray:
-    right: FloatArray = (logits.argmax(1) == labels).double().numpy(force=True)
-    return right
-
-
-def _minus_squared_error(found: Tensor, truth: Tensor) -> FloatArray:
-    if found.shape != truth.shape:
-        raise ValueError(f"answers of shape {list(found.shape)}, truth of {list(truth.shape)}")
-    each = (found - truth).double().reshape(len(found), -1)
-    squares: FloatArray = each.pow(2).mean(1).numpy(force=True)
-    return -squares

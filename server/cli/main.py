@@ -23,12 +23,14 @@ from server.cli import calibrating
 from server.cli.adding_static import static
 from server.cli.commands import convert, ladder, quantize, train
 from server.cli.cut_training import cuts
+from server.cli.dataset import dataset
 from server.cli.elasticizing import elasticize
 from server.cli.exporting import export
 from server.cli.keys import keys
 from server.cli.measuring import measure
 from server.cli.pairs_training import pairs
 from server.cli.searching import search
+from server.cli.vision_training import vision
 from server.engine.process.remote import RemoteCore
 from server.errors import DatabaseError
 from server.http import addresses, serving
@@ -172,6 +174,7 @@ def calibrate(
 
 train.command()(cuts)
 train.command()(pairs)
+train.command()(vision)
 cli.add_typer(train, name="train")
 cli.add_typer(keys, name="keys")
 cli.command()(convert)
@@ -180,6 +183,7 @@ cli.command()(static)
 cli.command()(measure)
 cli.command()(quantize)
 cli.command()(ladder)
+cli.command()(dataset)
 cli.command()(export)
 cli.command()(search)
 
