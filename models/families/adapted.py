@@ -28,6 +28,7 @@ from models.core import Cost, Plan, Shapes, Step
 from models.families import Family
 from models.inputs import Inputs, Slot
 from models.inputs.adapter import KIND, AdapterInput
+from models.nn.architecture import TransformerConfig
 from models.nn.low_rank import LowRank
 from models.nn.ragged import Ragged
 from models.nn.transformer import PLACES, Layer, Place, layers_of
@@ -93,17 +94,18 @@ class Adapted(nn.Module):
         if load_axes(self.base.space):
             raise ValueError(f"model: axis {load_axes(self.base.space)[0].name!r} is of weights")
         self.low = nn.ModuleList(
-            nn.ModuleDict({place: self._low_rank(layer, place) for place in config.places})
+            nn.ModuleDict(
+                {place: self._low_rank(layer.attention.config, place) for place in config.places}
+            )
             for layer in layers
         )
         self._number = {id(layer): i for i, layer in enumerate(layers)}
 
-    def _low_rank(self, layer: Layer, place: Place) -> LowRank:
-        encoder = layer.attention.config
+    def _low_rank(self, encoder: TransformerConfig, place: Place) -> LowRank:
         if place == "gate" and not encoder.gated:
             raise ValueError("places: 'gate' is of gated layers, which the model's are not")
         rank, count = self.config.ranks[-1], len(self.config.adapters)
-        return LowRank(count, rank, *sizes(layer, encoder.kv_heads, encoder.ffn)[place])
+        return LowRank(count, rank, *sizes(encoder)[place])
 
     @property
     def assets(self) -> Sequence[str]:
@@ -142,12 +144,9 @@ class Adapted(nn.Module):
 
     def vector_space(self, subnet: Mapping[str, Value]) -> Mapping[str, Value]:
         """Return what tells the trunk's vectors apart and, of an adapter's, the rank."""
-        of_base: Mapping[str, Value] = getattr(self.base, "vector_space", dict)(
-            self._of_base(subnet)
-        )
-        if not _is_adapted(subnet):
-            return of_base
-        return {**of_base, "inputs": subnet["inputs"], "rank": subnet["rank"]}
+        of_base = getattr(self.base, "vector_space", dict)(self._of_base(subnet))
+        own = ("inputs", "rank") if _is_adapted(subnet) else ("inputs",)
+        return {**of_base, **{axis: subnet[axis] for axis in own}}
 
     def tokens(self, shapes: Shapes) -> int:
         """Return the tokens that the layers see; ValueError if the shapes are not the model's."""
@@ -173,7 +172,7 @@ class Adapted(nn.Module):
         low = self.low[self._number[id(layer)]]
         assert isinstance(low, nn.ModuleDict)
         groups, units = step.run.args  # type: ignore[attr-defined]  # of a partial function
-        cost, found = step.cost, sizes(layer, groups, units)
+        cost, found = step.cost, sizes(layer.attention.config, groups, units)
         for place in self.config.places:
             part = low[place]
             assert isinstance(part, LowRank)
@@ -210,17 +209,19 @@ def _adapted(
     return found
 
 
-def sizes(layer: Layer, groups: int, units: int) -> dict[Place, tuple[int, int]]:
+def sizes(
+    encoder: TransformerConfig, groups: int | None = None, units: int | None = None
+) -> dict[Place, tuple[int, int]]:
     """Return the inputs and outputs of each linear map of a layer.
 
     Args:
-        layer: The layer.
-        groups: Of heads that are run.
-        units: Of the feed-forward part that are run.
+        encoder: Of the layer.
+        groups: Of heads that are run; None for all.
+        units: Of the feed-forward part that are run; likewise.
     """
-    encoder = layer.attention.config
-    hidden, keys = encoder.hidden, groups * encoder.head_dim
-    inner = keys * encoder.group
+    hidden = encoder.hidden
+    keys = (encoder.kv_heads if groups is None else groups) * encoder.head_dim
+    inner, units = keys * encoder.group, encoder.ffn if units is None else units
     return {
         "query": (hidden, inner),
         "key": (hidden, keys),

@@ -124,6 +124,7 @@ class Ladder(nn.Module):
         member, wanted = self.member(name), wanted_tasks(self.tasks, tasks)
         axes = (a for a in member.space.axes if a.task is None or a.task in wanted)
         whole = Subnet((axis.name, axis.values[-1]) for axis in axes)
+
         def own(step: Step, takes: tuple[Step | str, ...]) -> Step:
             timed_as = None if step.timed_as is None else (AXIS, name, step.timed_as)
             return replace(step, key=(AXIS, name, step.key), takes=takes, timed_as=timed_as)

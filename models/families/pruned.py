@@ -198,7 +198,7 @@ class Pruned(nn.Module):
             static = self.static.answer("text", int(subnet["dim"]), self.base.tokens(shapes))
             return Plan(dict.fromkeys(wanted_tasks(self.tasks, tasks), static))
         whole = self.base.space.largest
-        plan = self.base.plan(
+        plan: Plan = self.base.plan(
             whole | {axis: subnet[axis] for axis in subnet if axis in whole}, shapes, tasks
         )
         length, bits = self.base.tokens(shapes), bits_of(subnet)

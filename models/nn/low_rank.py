@@ -51,7 +51,7 @@ class LowRank(nn.Module):
         up = self.up[:, :rank, :outputs][which]
         inner = torch.bmm(layout.pad(taken), down.transpose(1, 2))
         added = layout.unpad(torch.bmm(inner, up))
-        return given + added.unflatten(1, given.shape[1:])
+        return given + added.view(-1, *given.shape[1:])
 
     @staticmethod
     def macs(rank: int, inputs: int, outputs: int, length: int) -> int:

@@ -12,7 +12,7 @@ from server.api.body import check_count, read_json
 from server.api.documentation import errors, inlined, request_docs
 from server.api.options import options_of
 from server.api.request_body import RequestBody
-from server.api.rheostat.schema import BudgetBody, Name, Priority, Receipt
+from server.api.rheostat.schema import Adapter, BudgetBody, Name, Priority, Receipt
 from server.api.rheostat.text_schema import Preferences, Text, Texts, Truncate, Usage
 from server.api.texts import passages
 from server.classify import Classification, LabelVectors, classify
@@ -56,6 +56,7 @@ class ClassifyBody(RequestBody):
     )
     budget: BudgetBody | None = Field(default=None, description="For each input; labels are whole.")
     preferences: Preferences = None
+    adapter: Adapter = None
     priority: Priority = None
     prompt: Name | None = Field(default=None, description="Template for inputs.")
     label_prompt: Name | None = Field(default=None, description="Template for labels.")
@@ -126,6 +127,7 @@ def routes(service: Service, max_texts: int, max_label_bytes: int) -> APIRouter:
                 preferences=body.preferences,
                 fixed=served.whole_outputs,
                 priority=body.priority,
+                adapter=body.adapter,
             )
             found = await unless_gone(
                 request, classify(service, kept, served, question, inputs, labels)

@@ -25,6 +25,13 @@ Priority = Annotated[
 ]
 # Fail fast: a list of a million wrong entries must not cost a million errors.
 _Names = Annotated[list[Name], Field(fail_fast=True)]
+Adapter = Annotated[
+    Name | None,
+    Field(
+        description="Name of one of the model's adapters; empty: none. Default: the client's, "
+        "else none."
+    ),
+]
 _Images = Annotated[list[str], Field(fail_fast=True)]
 _MAX_NAMES = 1000  # more than any model has tasks; keeps messages short
 
@@ -113,6 +120,7 @@ class PlanBody(_StrictBody):
         default=None, description="Default: the largest subnet may run."
     )
     side: SideOfSearch = None
+    adapter: Adapter = None
     priority: Priority = None
 
 
@@ -230,6 +238,9 @@ class PlanReceipt(BaseModel):
     model: str
     version: str
     subnet: dict[str, Value] = Field(description="The value chosen on each axis.")
+    adapters: list[str] = Field(
+        description="Of the inputs, each once; empty where the model's own weights ran alone."
+    )
     space: str | None = Field(
         description="Vectors may be compared where this id is equal; null: the answer is no vector."
     )

@@ -18,6 +18,7 @@ from pydantic_core import PydanticCustomError
 
 from server.api.request_body import RequestBody
 from server.api.rheostat.schema import (
+    Adapter,
     BudgetBody,
     Name,
     Priority,
@@ -124,6 +125,7 @@ class EmbeddingsBody(RequestBody):
     budget: BudgetBody | None = Field(default=None, description="For each text.")
     preferences: Preferences = None
     side: SideOfSearch = None
+    adapter: Adapter = None
     priority: Priority = None
     prompt: Name | None = Field(
         default=None,
@@ -166,6 +168,7 @@ class _TextBody(RequestBody):
     )
     budget: BudgetBody | None = Field(default=None, description="For each text.")
     preferences: Preferences = None
+    adapter: Adapter = None
     priority: Priority = None
     truncate: Truncate = None
 
