@@ -38,6 +38,7 @@ def infer(
     budget: Budget | None = None,
     priority: int | None = None,
     side: SearchSide | None = None,
+    adapter: str | None = None,
 ) -> Call[InferAnswer]:
     """Run the best subnet that the budget allows, on images or on inputs by name.
 
@@ -51,6 +52,7 @@ def infer(
         budget: For each item; None for the largest subnet.
         priority: 0 is the highest.
         side: Of a search that texts are, whose other side is of the whole model.
+        adapter: Name of one of the model's; empty for none, None for the client's own.
 
     Raises:
         TypeError: If an image is no file's bytes, or images and inputs are both given, or neither.
@@ -67,6 +69,7 @@ def infer(
             budget=budget,
             priority=priority,
             side=side,
+            adapter=adapter,
         )
         return Call("POST", "/v1/infer", reader(InferAnswer), json_body(asked))
     assert image is not None
@@ -81,6 +84,7 @@ def infer(
         budget=budget,
         priority=priority,
         side=side,
+        adapter=adapter,
     )
     parts: list[tuple[str, tuple[str | None, str | bytes]]] = [
         ("request", (None, json.dumps(asked))),
@@ -102,6 +106,7 @@ def plan(
     budget: Budget | None = None,
     tokens: int | None = None,
     side: SearchSide | None = None,
+    adapter: str | None = None,
 ) -> Call[PlanReceipt]:
     """Return the subnet that would run, as if nobody waited, without running it.
 
@@ -112,6 +117,7 @@ def plan(
         budget: Likewise.
         tokens: Length of a text.
         side: As in `infer`.
+        adapter: Likewise.
     """
     asked = given(
         model=model,
@@ -120,6 +126,7 @@ def plan(
         budget=budget,
         tokens=tokens,
         side=side,
+        adapter=adapter,
     )
     read = reader(PlanAnswer)
     return Call("POST", "/v1/plan", lambda response: read(response).receipt, json_body(asked))
@@ -136,6 +143,7 @@ def embed(
     prompt: str | None = None,
     truncate: Side | None = None,
     side: SearchSide | None = None,
+    adapter: str | None = None,
 ) -> Call[Embeddings]:
     """Embed texts with the best subnet that the budget allows.
 
@@ -149,6 +157,7 @@ def embed(
         prompt: Name of one of the model's templates.
         truncate: Which end to cut of a text that is too long; None to refuse it.
         side: Of a search that the texts are, whose other side is of the whole model.
+        adapter: As in `infer`.
     """
     asked = given(
         model=model,
@@ -161,6 +170,7 @@ def embed(
         prompt=prompt,
         truncate=truncate,
         side=side,
+        adapter=adapter,
     )
     return Call("POST", "/v1/embeddings", _read_embeddings, json_body(asked))
 

@@ -20,6 +20,7 @@ from models.checkpoint import CheckpointError, read_manifest
 from server.app import create_app
 from server.catalog import CatalogError, find_checkpoints
 from server.cli import calibrating
+from server.cli.adapting import adapt
 from server.cli.adding_static import static
 from server.cli.commands import convert, ladder, quantize, train
 from server.cli.cut_training import cuts
@@ -180,6 +181,7 @@ cli.command()(static)
 cli.command()(measure)
 cli.command()(quantize)
 cli.command()(ladder)
+cli.command()(adapt)
 cli.command()(export)
 cli.command()(search)
 
