@@ -59,24 +59,6 @@ def infer(
     """
     if (image is None) == (inputs is None):
         raise TypeError("give either image or inputs")
-    if inputs is not None:
-        items = [inputs] if isinstance(inputs, Mapping) else list(inputs)
-        asked = given(
-            inputs=[{name: _input(one) for name, one in item.items()} for item in items],
-            model=model,
-            tasks=tasks,
-            preferences=preferences,
-            budget=budget,
-            priority=priority,
-            side=side,
-            adapter=adapter,
-        )
-        return Call("POST", "/v1/infer", reader(InferAnswer), json_body(asked))
-    assert image is not None
-    images = [image] if isinstance(image, bytes) else list(image)
-    for i, one in enumerate(images):
-        if not isinstance(one, bytes):
-            raise TypeError(f"image[{i}] is {one!r}; an image is the bytes of its file")
     asked = given(
         model=model,
         tasks=tasks,
@@ -86,6 +68,15 @@ def infer(
         side=side,
         adapter=adapter,
     )
+    if inputs is not None:
+        items = [inputs] if isinstance(inputs, Mapping) else list(inputs)
+        asked["inputs"] = [{name: _input(one) for name, one in item.items()} for item in items]
+        return Call("POST", "/v1/infer", reader(InferAnswer), json_body(asked))
+    assert image is not None
+    images = [image] if isinstance(image, bytes) else list(image)
+    for i, one in enumerate(images):
+        if not isinstance(one, bytes):
+            raise TypeError(f"image[{i}] is {one!r}; an image is the bytes of its file")
     parts: list[tuple[str, tuple[str | None, str | bytes]]] = [
         ("request", (None, json.dumps(asked))),
         *(("image", (f"image{i}", one)) for i, one in enumerate(images)),
@@ -191,6 +182,7 @@ def rerank(
     return_documents: bool | None = None,
     truncate: Side | None = None,
     in_stages: bool | None = None,
+    adapter: str | None = None,
 ) -> Call[RerankAnswer]:
     """Put documents in order of their similarity to a query.
 
@@ -211,6 +203,7 @@ def rerank(
         in_stages: Whether the budget may go to some documents more than to others, and
             ``latency_ms`` is a deadline at which the best order so far is the answer. None: if
             there is one.
+        adapter: As in `infer`.
 
     Raises:
         TypeError: If the documents are one text.
@@ -230,6 +223,7 @@ def rerank(
         return_documents=return_documents,
         truncate=truncate,
         in_stages=in_stages,
+        adapter=adapter,
     )
     return Call("POST", "/v1/rerank", reader(RerankAnswer), json_body(asked))
 
@@ -243,6 +237,7 @@ def similarity(
     budget: Budget | None = None,
     priority: int | None = None,
     truncate: Side | None = None,
+    adapter: str | None = None,
 ) -> Call[SimilarityAnswer]:
     """Return the cosine of each text with one; arguments as in `rerank`."""
     asked = given(
@@ -253,6 +248,7 @@ def similarity(
         budget=budget,
         priority=priority,
         truncate=truncate,
+        adapter=adapter,
     )
     return Call("POST", "/v1/similarity", reader(SimilarityAnswer), json_body(asked))
 

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from models.space import Value
 from search.budget import Budget
 from search.quality.sides import SIDES, Side
+from server.api.adapters import MAX_ADAPTER
 from server.api.rheostat.schema import MAX_PRIORITY, BudgetBody
 from server.choose import Question
 from server.clients.caller import Caller
@@ -36,7 +37,6 @@ LIMITS = {PREFIX + name.replace("_", "-"): name for name in BudgetBody.model_fie
 _OURS = PREFIX.removesuffix("-")
 _READ = (_OURS.encode(), READ_TIMEOUT.encode())
 _OTHERS = (PRIORITY, SIDE, PREFERENCES, ADAPTER)
-_MAX_ADAPTER = 200  # characters, as in a body
 _MAX_WEIGHTS = 100  # tasks
 _ANY = Budget()
 _FLAGS = {"true": True, "false": False}
@@ -248,9 +248,9 @@ def _side(value: str) -> Side:
 
 
 def _adapter(value: str) -> str:
-    if len(value) > _MAX_ADAPTER:
+    if len(value) > MAX_ADAPTER:
         raise InvalidRequestError(
-            f"header {ADAPTER}={shown(value)} must have at most {_MAX_ADAPTER} characters",
+            f"header {ADAPTER}={shown(value)} must have at most {MAX_ADAPTER} characters",
             "adapter",
         )
     return value

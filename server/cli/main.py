@@ -20,6 +20,7 @@ from models.checkpoint import CheckpointError, read_manifest
 from server.app import create_app
 from server.catalog import CatalogError, find_checkpoints
 from server.cli import calibrating
+from server.cli.adapter_training import adapted
 from server.cli.adapting import adapt
 from server.cli.adding_static import static
 from server.cli.commands import convert, ladder, quantize, train
@@ -171,6 +172,7 @@ def calibrate(
         _stop(str(error), 1)
 
 
+train.command()(adapted)
 train.command()(cuts)
 train.command()(pairs)
 cli.add_typer(train, name="train")

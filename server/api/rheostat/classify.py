@@ -7,12 +7,13 @@ from typing import Annotated
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
+from server.api.adapters import Adapter
 from server.api.answer import Written, receipt_headers, receipt_of, unless_gone
 from server.api.body import check_count, read_json
 from server.api.documentation import errors, inlined, request_docs
 from server.api.options import options_of
 from server.api.request_body import RequestBody
-from server.api.rheostat.schema import Adapter, BudgetBody, Name, Priority, Receipt
+from server.api.rheostat.schema import BudgetBody, Name, Priority, Receipt
 from server.api.rheostat.text_schema import Preferences, Text, Texts, Truncate, Usage
 from server.api.texts import passages
 from server.classify import Classification, LabelVectors, classify

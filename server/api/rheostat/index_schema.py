@@ -7,9 +7,10 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from models.space import Value
+from server.api.adapters import Adapter
 from server.api.request_body import RequestBody
 from server.api.rheostat.ranking_schema import RankingReceipt
-from server.api.rheostat.schema import Adapter, BudgetBody, Name, Priority
+from server.api.rheostat.schema import BudgetBody, Name, Priority
 from server.api.rheostat.text_schema import Truncate
 
 

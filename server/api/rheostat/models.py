@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from fastapi import APIRouter, Request
 from pydantic import TypeAdapter
 
 from models.core import Cost
-from models.space import Subnet, Value
+from models.space import Subnet
 from models.vectors import space_choices
 from server.api.dimensions import allowed_dimensions
 from server.api.documentation import errors
@@ -126,19 +126,16 @@ def _spaces(served: Served) -> list[SpaceEntry]:
     found: dict[str, SpaceEntry] = {}
     for row in served.table.rows:
         named = served.inputs.adapters if served.inputs.adapter in served.names(row) else ()
-        for adapters in [(one,) for one in named] or [()]:
-            space = served.space_of(row, adapters)
+        for adapter in named or ("",):
+            space = served.space_of(row, (adapter,) if adapter else ())
             if space is None:
                 continue
             if space not in found:
-                choices = {**space_choices(served.elastic, row), **_named(adapters)}
+                choices = dict(space_choices(served.elastic, row))
+                choices |= {"adapter": adapter} if adapter else {}
                 found[space] = SpaceEntry(space=space, choices=choices, num_subnets=0)
             found[space].num_subnets += 1
     return list(found.values())
-
-
-def _named(adapters: Sequence[str]) -> dict[str, Value]:
-    return {"adapter": one for one in adapters}
 
 
 def _cost(served: Served, subnet: Subnet) -> Cost:

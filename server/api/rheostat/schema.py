@@ -7,6 +7,7 @@ from typing import Annotated, Any, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field
 
 from models.space import Value
+from server.api.adapters import Adapter
 from server.api.request_body import RequestBody
 from server.api.sides import SideOfSearch
 
@@ -25,13 +26,6 @@ Priority = Annotated[
 ]
 # Fail fast: a list of a million wrong entries must not cost a million errors.
 _Names = Annotated[list[Name], Field(fail_fast=True)]
-Adapter = Annotated[
-    Name | None,
-    Field(
-        description="Name of one of the model's adapters; empty: none. Default: the client's, "
-        "else none."
-    ),
-]
 _Images = Annotated[list[str], Field(fail_fast=True)]
 _MAX_NAMES = 1000  # more than any model has tasks; keeps messages short
 
@@ -86,13 +80,6 @@ class BudgetBody(_StrictBody):
         "instead. false: load may make the subnet smaller. Default: false with a limit, true "
         "without one.",
     )
-
-
-class QueryBudget(BudgetBody):
-    """A budget of one side of a request: without what is of the whole request."""
-
-    latency_ms: None = Field(default=None, description="Is of the whole request: see `budget`.")
-    strict: None = Field(default=None, description="Likewise.")
 
 
 class PlanBody(_StrictBody):
@@ -238,9 +225,7 @@ class PlanReceipt(BaseModel):
     model: str
     version: str
     subnet: dict[str, Value] = Field(description="The value chosen on each axis.")
-    adapters: list[str] = Field(
-        description="Of the inputs, each once; empty where the model's own weights ran alone."
-    )
+    adapters: list[str] = Field(description="Of the inputs, each once; empty: none.")
     space: str | None = Field(
         description="Vectors may be compared where this id is equal; null: the answer is no vector."
     )

@@ -16,13 +16,12 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from server.api.adapters import Adapter
 from server.api.request_body import RequestBody
 from server.api.rheostat.schema import (
-    Adapter,
     BudgetBody,
     Name,
     Priority,
-    QueryBudget,
     Receipt,
 )
 from server.api.sides import SideOfSearch
@@ -73,6 +72,13 @@ Truncate = Annotated[
         "and false: refuse it."
     ),
 ]
+
+
+class QueryBudget(BudgetBody):
+    """A budget of one side of a request: without what is of the whole request."""
+
+    latency_ms: None = Field(default=None, description="Is of the whole request: see `budget`.")
+    strict: None = Field(default=None, description="Likewise.")
 
 
 class EmbeddingsBody(RequestBody):

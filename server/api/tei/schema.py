@@ -21,8 +21,9 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from models.inputs.content import Side
+from server.api.adapters import Adapter
 from server.api.request_body import RequestBody
-from server.api.rheostat.schema import Adapter, BudgetBody, Name, Priority
+from server.api.rheostat.schema import BudgetBody, Name, Priority
 from server.api.rheostat.text_schema import Ids, Text, Texts
 
 

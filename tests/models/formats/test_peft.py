@@ -88,8 +88,8 @@ def test_rows_of_one_batch_get_what_peft_gives_each_of_them(
     adapted = peft.with_adapters(base, "exits", "tiny", factors, tmp_path)
     names = ["legal", "code", "legal", None, "code", None]
     found = vectors(adapted, names)
-    for i, name in enumerate(names):
-        wanted = plain if name is None else expected[name]
+    for i, one in enumerate(names):
+        wanted = plain if one is None else expected[one]
         torch.testing.assert_close(found[i], wanted[i], atol=1e-5, rtol=0)
 
 
