@@ -99,7 +99,6 @@ class Adapted(nn.Module):
             )
             for layer in layers
         )
-        self._number = {id(layer): i for i, layer in enumerate(layers)}
 
     def _low_rank(self, encoder: TransformerConfig, place: Place) -> LowRank:
         if place == "gate" and not encoder.gated:
@@ -169,7 +168,7 @@ class Adapted(nn.Module):
         layer = step.run.func if isinstance(step.run, partial) else None
         if not isinstance(layer, Layer):
             return replace(step, takes=takes)
-        low = self.low[self._number[id(layer)]]
+        low = self.low[next(i for i, one in enumerate(layers_of(self.base)) if one is layer)]
         assert isinstance(low, nn.ModuleDict)
         groups, units = step.run.args  # type: ignore[attr-defined]  # of a partial function
         cost, found = step.cost, sizes(layer.attention.config, groups, units)
