@@ -158,7 +158,8 @@ class Mixed(nn.Module):
             block = self._block(key)
             assert block is not None
             shares = [own[block] for own in self.config.mixes[name]]
-            parts = [(s, skill[number]) for s, skill in zip(shares, self.skills, strict=True) if s]
+            skills = [own.get_parameter(f"{number}") for own in self.skills]
+            parts = [(s, skill) for s, skill in zip(shares, skills, strict=True) if s]
             if parts:
                 found[key] = mixture(weights[key], parts)
         made = copy.copy(self)

@@ -13,14 +13,14 @@ from pathlib import Path
 from random import Random
 
 import torch
-import torch.nn.functional as F
 
 from models.families.adapted import Adapted
 from models.inputs.adapter import KIND
-from models.nn.ragged import Ragged, Value
+from models.nn.ragged import Value
 from models.space import Subnet
-from models.train.examples import Examples, base_loss, tokens_of
-from models.train.run import RunState, StepPlan, adamw, attention, run_steps
+from models.train.examples import Examples
+from models.train.run import RunState, StepPlan, adamw, run_steps
+from models.train.skills import learn
 
 
 @dataclass(frozen=True)
@@ -90,19 +90,10 @@ def _step(
     rng: Random,
 ) -> float:
     """Add the gradients of one batch; return its loss."""
-    size = len(examples.first)  # type: ignore[union-attr]  # pairs alone are learned
-    picked = rng.sample(range(size), min(recipe.batch_size, size))
-    batch = Ragged.pack(tokens_of(examples, picked))
-    which = torch.full((len(batch),), model.config.adapters.index(name))
-    with attention(torch.device("cpu")), torch.autocast("cpu", torch.bfloat16, recipe.bfloat16):
-        values: dict[object, Value] = {"text": batch, KIND: which}
-        subnet = Subnet({**model.space.largest, "rank": rank})
-        plan = model.plan(subnet, {"text": (1,), KIND: ()}).with_raw()
-        for step in plan:
-            taken = [values[one if isinstance(one, str) else one.identity] for one in step.takes]
-            values[step.identity] = step.run(*taken)
-    vectors = values[plan.steps[-1].identity]
-    assert isinstance(vectors, torch.Tensor)
-    loss = base_loss(F.normalize(vectors.float(), dim=1), examples, picked)
-    loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it so
-    return loss.item()
+    plan = model.plan(Subnet({**model.space.largest, "rank": rank}), {"text": (1,), KIND: ()})
+    number = model.config.adapters.index(name)
+
+    def more(rows: int) -> dict[str, Value]:
+        return {KIND: torch.full((rows,), number)}
+
+    return learn(plan, examples, recipe.batch_size, rng, recipe.bfloat16, more)

@@ -151,7 +151,7 @@ def train_adapted(
     model = untrained(source, name, {key: one.metric for key, one in data.items()}, recipe.rank)
     text = TextInput.load(replace(model.base.config.text, max_length=recipe.max_tokens), source)
     report("training")
-    learned = {key: _examples(one, text) for key, one in data.items()}
+    learned = {key: examples_of(one, text) for key, one in data.items()}
     train_adapters(model, learned, recipe, out / RUN)
     report("measuring")
     copyfile(source / TOKENIZER, out / TOKENIZER)
@@ -182,7 +182,8 @@ def untrained(
     return made.eval().requires_grad_(False)
 
 
-def _examples(lesson: AdapterLesson, text: TextInput) -> Examples:
+def examples_of(lesson: AdapterLesson, text: TextInput) -> Examples:
+    """Return the pairs of a lesson as tokens; what is too long is cut at its end."""
     first, second = (
         [text.encode(str(pair[side]), truncate="right") for pair in lesson.pairs] for side in (0, 1)
     )

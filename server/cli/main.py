@@ -29,6 +29,7 @@ from server.cli.elasticizing import elasticize
 from server.cli.exporting import export
 from server.cli.keys import keys
 from server.cli.measuring import measure
+from server.cli.mixed_training import mixed
 from server.cli.pairs_training import pairs
 from server.cli.searching import search
 from server.engine.process.remote import RemoteCore
@@ -174,6 +175,7 @@ def calibrate(
 
 train.command()(adapted)
 train.command()(cuts)
+train.command()(mixed)
 train.command()(pairs)
 cli.add_typer(train, name="train")
 cli.add_typer(keys, name="keys")
