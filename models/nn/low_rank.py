@@ -47,8 +47,8 @@ class LowRank(nn.Module):
             Of the shape of what was given.
         """
         outputs = given.shape[1:].numel()
-        down = self.down[:, :rank, : taken.shape[1]][which]
-        up = self.up[:, :rank, :outputs][which]
+        down = self.down[:, :rank, : taken.shape[1]].index_select(0, which)
+        up = self.up[:, :rank, :outputs].index_select(0, which)
         inner = torch.bmm(layout.pad(taken), down.transpose(1, 2))
         added = layout.unpad(torch.bmm(inner, up))
         return given + added.view(-1, *given.shape[1:])
