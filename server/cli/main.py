@@ -32,6 +32,7 @@ from server.cli.measuring import measure
 from server.cli.mixed_training import mixed
 from server.cli.pairs_training import pairs
 from server.cli.searching import search
+from server.cli.tokens_training import tokens
 from server.engine.process.remote import RemoteCore
 from server.errors import DatabaseError
 from server.http import addresses, serving
@@ -177,6 +178,7 @@ train.command()(adapted)
 train.command()(cuts)
 train.command()(mixed)
 train.command()(pairs)
+train.command()(tokens)
 cli.add_typer(train, name="train")
 cli.add_typer(keys, name="keys")
 cli.command()(convert)

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from models.train.adapters import AdapterRecipe, train_adapters
-from models.train.examples import Partners, Rated
+from models.train.examples import Examples, Partners, Rated
 from models.train.run import LOG_FILE
 from models.train.skills import SkillRecipe, train_skill
 from tests.conformance.fixtures.adapted import vectors
@@ -24,7 +24,7 @@ def losses(folder: Path) -> list[float]:
 def test_adapters_learn_each_their_own_and_nothing_else_changes(tmp_path: Path) -> None:
     model = vectors(tmp_path)
     before = {name: one.clone() for name, one in model.state_dict().items()}
-    data = {
+    data: dict[str, Examples] = {
         "legal": Partners(FIRST, SECOND),
         "code": Rated(FIRST, SECOND, torch.arange(len(FIRST)).float()),
     }
