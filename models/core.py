@@ -157,7 +157,8 @@ class Plan:
     def joints(self) -> tuple[Step, ...]:
         """Inner values that meet other inputs in a later step, such as an encoded context.
 
-        Items that share some of their inputs share these, so they are worth keeping.
+        Items that share some of their inputs share these, so they are worth keeping. What takes no
+        products, such as the embeddings of tokens, is as soon computed as kept.
         """
         met = {
             operand.identity
@@ -165,7 +166,8 @@ class Plan:
             for operand in step.operands
             if operand.inputs != step.inputs
         }
-        return tuple(step for step in self.steps if step.identity in met)
+        found = (step for step in self.steps if step.identity in met)
+        return tuple(step for step in found if plan_cost(distinct([step])).macs)
 
     def with_raw(self) -> Plan:
         """Return the plan whose vectors keep the length that they had before they became unit ones.
@@ -173,6 +175,18 @@ class Plan:
         Answers that are no unit vectors stay as they are.
         """
         return Plan({task: _raw(step) for task, step in self.answers.items()})
+
+    def rewritten(self, change: Callable[[Step, tuple[Step | str, ...]], Step]) -> Plan:
+        """Return a plan of other steps.
+
+        Args:
+            change: Function of a step and of what the one in its place takes, to the latter.
+        """
+        made: dict[bytes, Step] = {}
+        for step in self:
+            takes = (one if isinstance(one, str) else made[one.identity] for one in step.takes)
+            made[step.identity] = change(step, tuple(takes))
+        return Plan({task: made[step.identity] for task, step in self.answers.items()})
 
     def last_common(self, other: Plan) -> tuple[Step, ...]:
         """Return the values of this plan that ``other`` has too and that its own rest goes on from.

@@ -36,15 +36,17 @@ def comparable_choices(model: Any, subnet: Subnet) -> dict[str, Value]:
     return {**outputs, **space_choices(model, subnet)}
 
 
-def space_id(model: Any, origin: str, subnet: Subnet) -> str | None:
+def space_id(model: Any, origin: str, subnet: Subnet, adapter: str = "") -> str | None:
     """Return the id of the space that a subnet's vectors are of; None if it gives no vectors.
 
     Args:
         model: An `Elastic`.
         origin: What is equal for checkpoints whose largest subnets give equal vectors.
         subnet: Of it; axes of single tasks may be missing.
+        adapter: That the vectors are of; empty for none.
     """
     if all(task.kind != "embedding" for task in model.tasks.values()):
         return None
     choices = sorted(space_choices(model, subnet).items())
-    return blake2b(repr((origin, choices)).encode(), digest_size=_ID_BYTES).hexdigest()
+    said = (origin, choices, adapter) if adapter else (origin, choices)
+    return blake2b(repr(said).encode(), digest_size=_ID_BYTES).hexdigest()

@@ -35,6 +35,7 @@ class Answer:
         choice: How the subnet was chosen.
         flops: Of the request, each value that its items share counted once.
         shared: Part of the FLOPs, 0..1, that were computed for others as well.
+        adapters: Of the items, each once.
     """
 
     selection: Selection
@@ -46,6 +47,7 @@ class Answer:
     choice: Choice
     flops: int
     shared: float
+    adapters: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -63,6 +65,7 @@ class Admitted:
         shared: Part of the FLOPs of the last run that were computed for others as well.
         on_ran: Told of each run that ends: its slowest result, and of how many items.
         charge: Charges the FLOPs of what runs, where that is not known before; QuotaExceededError.
+        adapters: Of the items, each once.
     """
 
     room: Reservation
@@ -75,6 +78,7 @@ class Admitted:
     shared: float = 0.0
     on_ran: Callable[[ItemResult, int], None] | None = None
     charge: Callable[[float], Awaitable[None]] | None = None
+    adapters: tuple[str, ...] = ()
 
     @property
     def selection(self) -> Selection:

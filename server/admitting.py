@@ -19,7 +19,14 @@ from server.engine.flows import Flow
 from server.errors import DeadlineError
 from server.inputs.decoder import Decoder
 from server.inputs.sources import Sources
-from server.items import check_inputs, estimate_s, flops_of, for_inputs
+from server.items import (
+    adapters_of,
+    check_inputs,
+    estimate_s,
+    flops_of,
+    for_inputs,
+    with_adapter,
+)
 from server.loading import Loading
 from server.observe.arrival import arrived, behind
 from server.observe.metrics import Metrics, Stage
@@ -67,9 +74,10 @@ class Admitting:
         spare_s: float | None,
     ) -> AsyncIterator[Admitted]:
         """As `server.service.Service.admit`."""
-        check_inputs(served, asked)
         in_stages = spare_s is not None
         question = inherited(question, served, self._slims_all)
+        asked = with_adapter(served, question, asked)
+        check_inputs(served, asked)
         late_s = self._late_s()
         begun = self._clock()
         start = arrived(begun - late_s)  # its answer may wait as long as the loop is late
@@ -103,6 +111,7 @@ class Admitting:
             seconds |= dict.fromkeys((Stage.QUEUE, Stage.RUN), 0.0)
             admitted = Admitted(room, question, items, choice, flops, deadline, seconds)
             admitted.charge = partial(self._charge, caller)
+            admitted.adapters = adapters_of(served, items)
             try:
                 yield admitted
             except DeadlineError:
@@ -115,7 +124,7 @@ class Admitting:
         if not in_stages:
             self._chooser.note_total(served, choice, seconds[Stage.TOTAL])
         counted = admitted.flops, admitted.shared, seconds, budget.latency_ms
-        self._metrics.answered(served, choice, *counted)
+        self._metrics.answered(served, choice, *counted, admitted.adapters)
 
     async def _read(
         self, served: Served, asked: Sequence[Sources], caller: Caller, limit_s: float | None

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 
-from models.variants import choices_of
+from models.variants import Choices, choices_of
 from search.find import Selection
 from search.timing.front import ahead, front, hopeful
 from server.engine.engine import Engine
@@ -22,8 +22,8 @@ async def make_ready(served: Served, engine: Engine, variants: Variants) -> None
 
     The rest is what is on the front of quality over time here, as the profile has it: weights, of
     each the best subnet, then the other subnets, or a first burst would be slimmed to subnets that
-    torch runs. No search would take other weights, so they are not built. What the front needs is
-    kept before all that is not on it.
+    torch runs. Other weights are not built before somebody prefers what they are good at. Those
+    that nobody could prefer are kept after all others.
     """
     space = served.elastic.space
     await engine.core.expect(served, space.largest)
@@ -32,7 +32,7 @@ async def make_ready(served: Served, engine: Engine, variants: Variants) -> None
     points = await _points(served, compiles=engine.core.stats.backend is not None)
     best = ahead(space, points)
     if variants.resident(served) is not None:
-        variants.prefer(served, best)
+        variants.prefer(served, {*best, *_for_preferences(served)})
         for choices in best:
             with suppress(ModelNotReadyError):  # which has been logged
                 await variants.build(served, choices)
@@ -42,6 +42,12 @@ async def make_ready(served: Served, engine: Engine, variants: Variants) -> None
     for number, subnet in enumerate(wanted):
         if there is None or choices_of(space, subnet) in there:
             await engine.core.expect(served, subnet, build=number < _MOST)
+
+
+def _for_preferences(served: Served) -> set[Choices]:
+    """Return the choices of weights that some preferences would take at some budget in MACs."""
+    grid = served.finders.at(served.inputs.shapes(served.inputs.example())).grid
+    return {grid.loads[number] for number in grid.load.tolist()}
 
 
 async def _points(served: Served, compiles: bool) -> Sequence[Selection]:

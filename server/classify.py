@@ -28,7 +28,7 @@ from server.served import Served
 from server.service import Service
 
 _ENTRY_BYTES = 500  # of keys and containers, measured roughly
-_Key: TypeAlias = tuple[Subnet, str | None, str]
+_Key: TypeAlias = tuple[Subnet, tuple[str, ...], str | None, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ async def classify(
     answer = await service.infer(served, question, served.named("text", inputs))
     task = next(iter(answer.selection.scores))
     subnet = label_subnet(served, answer.selection.subnet)
-    keys = [(subnet, one.prompt, str(one.content)) for one in labels]
+    keys = [(subnet, answer.adapters, one.prompt, str(one.content)) for one in labels]
     found = {key: vector for key in keys if (vector := kept.get(served, key)) is not None}
     num_kept, flops = len(found), 0
     missing = {key: one for key, one in zip(keys, labels, strict=True) if key not in found}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from models.core import Shapes, shared_cost
@@ -10,8 +10,8 @@ from models.inputs import InvalidInputError, Item
 from search.find import Selection
 from server.choose import Question
 from server.engine.item import PreparedPlan
-from server.errors import InvalidRequestError
-from server.inputs.sources import Sources
+from server.errors import InvalidRequestError, shown
+from server.inputs.sources import Passage, Sources
 from server.served import Served
 
 
@@ -27,6 +27,51 @@ def check_inputs(served: Served, items: Sequence[Sources]) -> None:
                 f"inputs[{i}] has {list(item)}, inputs[0] {list(items[0])}; all must have the same",
                 f"inputs[{i}]",
             )
+
+
+def with_adapter(served: Served, question: Question, items: Sequence[Sources]) -> list[Sources]:
+    """Return items that name the adapter of a question, where they name none themselves.
+
+    Raises:
+        InvalidRequestError: If the model has no adapters.
+    """
+    name = _adapter_input(served, question)
+    if name is None or not question.adapter:
+        return list(items)
+    source = Passage("adapter", question.adapter)
+    return [{name: source, **item} for item in items]
+
+
+def with_adapter_shape(served: Served, question: Question, shapes: Shapes) -> Shapes:
+    """Return shapes that have an adapter's if the question names one, and only then.
+
+    Raises:
+        InvalidRequestError: If the model has no adapters, or none of the name.
+    """
+    name = _adapter_input(served, question)
+    if name is None:
+        return shapes
+    found = {key: shape for key, shape in shapes.items() if key != name}
+    if question.adapter:
+        of = served.inputs[name].type
+        found[name] = of.shape_of(Passage("adapter", question.adapter).decode(of))
+    return found
+
+
+def adapters_of(served: Served, items: Iterable[Item]) -> tuple[str, ...]:
+    """Return the names of the adapters of items, each once."""
+    name = served.inputs.adapter
+    named = (item[name] for item in items if name is not None and name in item)
+    return tuple(sorted({str(one.digest) for one in named}))
+
+
+def _adapter_input(served: Served, question: Question) -> str | None:
+    name = served.inputs.adapter
+    if name is None and question.adapter:
+        raise InvalidRequestError(
+            f"adapter={shown(question.adapter)}: model {served.name!r} has no adapters", "adapter"
+        )
+    return name
 
 
 def for_inputs(question: Question, served: Served, names: Collection[str]) -> Question:

@@ -30,6 +30,7 @@ class Question:
         resident: Choices on load axes whose weights are built; only these may run. None for all.
         side: Of a search that the texts are, whose other side is of the whole model; None for
             either.
+        adapter: Name of one of the model's; empty for none, None for the caller's.
     """
 
     tasks: Sequence[str] | None
@@ -42,6 +43,7 @@ class Question:
     raw: bool = False
     resident: frozenset[Choices] | None = None
     side: Side | None = None
+    adapter: str | None = None
 
     def of_the_best(self) -> Question:
         """Return the same question of the best subnet, whatever it costs and however long it takes.

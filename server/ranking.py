@@ -65,6 +65,7 @@ class Ranking:
         seconds: Per stage.
         query: What was chosen for the query alone; None if it has the documents' subnet.
         stages: Where the ranking had any.
+        adapters: Of the texts, each once.
     """
 
     choice: Choice
@@ -77,6 +78,7 @@ class Ranking:
     seconds: Mapping[Stage, float] = field(default_factory=dict)
     query: Selection | None = None
     stages: Stages | None = None
+    adapters: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,6 +103,7 @@ async def _at_once(
         sum(map(num_tokens, admitted.items)),
         admitted.seconds,
         of_query,
+        adapters=admitted.adapters,
     )
 
 
@@ -162,6 +163,7 @@ async def _in_stages(
             overlap(beliefs, limits.places),
             min(until, ended),
         ),
+        adapters=admitted.adapters,
     )
 
 

@@ -125,7 +125,7 @@ class Rungs:
 
     def _plan(self, subnet: Subnet, shapes: Shapes | None) -> Plan:
         served = self.served
-        shapes = shapes or served.inputs.plan_shapes(names=served.names(subnet))
+        shapes = shapes or _shapes(served, subnet)
         return served.elastic.plan(subnet, shapes, [self.task])
 
 
@@ -167,12 +167,17 @@ def ladder_to(
         # Which vectors the others would have cannot be said to a search: it fixes shared axes only.
         return Rungs(served, task, [Rung(best.subnet)])
     outputs = {name: value for name, value in outputs.items() if name in _shared(space)}
-    found = [best]
-    for one in (*_chain(served, best, task), *_front(served, outputs, task, by_time)):
+    found, shapes = [best], _shapes(served, best.subnet)
+    for one in (*_chain(served, best, task), *_front(served, shapes, outputs, task, by_time)):
         is_there = resident is None or choices_of(space, one.subnet) in resident
         if is_there and one.quality < best.quality:
             found.append(one)
     return Rungs(served, task, list(_ascending(served, found, best, task, by_time)))
+
+
+def _shapes(served: Served, subnet: Subnet) -> Shapes:
+    """Return the largest shapes of the inputs that a subnet is for."""
+    return served.inputs.plan_shapes(names=served.names(subnet))
 
 
 def _shared(space: Space) -> tuple[str, ...]:
@@ -187,14 +192,14 @@ def _chain(served: Served, best: Selection, task: str) -> Iterator[Selection]:
         subnet = best.subnet | {axis.name: value} if axis else best.subnet
         if space.has(subnet) and served.table.locate(task, subnet):
             fixed = {name: subnet[name] for name in _shared(space)}
-            yield served.finders.at(fixed=fixed).find([task])
+            yield served.finders.at(_shapes(served, subnet), fixed).find([task])
 
 
 def _front(
-    served: Served, outputs: Mapping[str, Value], task: str, by_time: bool
+    served: Served, shapes: Shapes, outputs: Mapping[str, Value], task: str, by_time: bool
 ) -> Iterable[Selection]:
     """Return the subnets of the same answers that are best for their cost."""
-    finder = served.finders.at(fixed=outputs)
+    finder = served.finders.at(shapes, outputs)
     if served.profile is None or not by_time:
         return finder.front([task])
     return time_front(finder, served.profile, (_BATCH,))
@@ -209,7 +214,7 @@ def _ascending(
         if not by_time:
             return float(one.cost.macs)
         prepared = served.prepare(one.subnet, [task])
-        lengths = served.inputs.lengths(served.inputs.plan_shapes(names=served.names(one.subnet)))
+        lengths = served.inputs.lengths(_shapes(served, one.subnet))
         return prepared.share(lengths).more
 
     kept: list[tuple[float, Selection]] = [(cost(best), best)]

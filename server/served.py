@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -72,7 +72,9 @@ class Served:
     @cached_property
     def front(self) -> tuple[Selection, ...]:
         """The Pareto front of a request that names nothing but a budget, cheapest first."""
-        return tuple(self.finders.at(fixed=self.whole_outputs).front(self.default_tasks))
+        shapes = self.inputs.plan_shapes(names=[n for n in self.inputs if n != self.inputs.adapter])
+        finder = self.finders.at(shapes, self.whole_outputs)
+        return tuple(finder.front(self.default_tasks))
 
     @cached_property
     def default_tasks(self) -> tuple[str, ...]:
@@ -93,9 +95,16 @@ class Served:
                 found[axis.name] = axis.values[-1]
         return found
 
-    def space_of(self, subnet: Subnet) -> str | None:
-        """Return the id of the space of a subnet's vectors; None where it gives none."""
-        return space_id(self.elastic, self.manifest.vectors, subnet)
+    def space_of(self, subnet: Subnet, adapters: Sequence[str] = ()) -> str | None:
+        """Return the id of the space of a subnet's vectors; None where it gives none.
+
+        Args:
+            subnet: Of the model.
+            adapters: Of the items; vectors of several are of no one space.
+        """
+        if len(adapters) > 1:
+            return None
+        return space_id(self.elastic, self.manifest.vectors, subnet, *adapters)
 
     @cached_property
     def exits(self) -> Axis | None:

@@ -28,7 +28,7 @@ from server.engine.load import Fixed, LoadPolicy
 from server.indexes.store import Indexes
 from server.inputs.decoder import Decoder
 from server.inputs.sources import Source, Sources
-from server.items import for_inputs
+from server.items import for_inputs, with_adapter_shape
 from server.loading import Loading
 from server.observe.logs import note_model
 from server.observe.metrics import Metrics
@@ -195,8 +195,15 @@ class Service:
             ClientError: If the caller may not ask this.
         """
         note_model(served.name)
-        question = for_inputs(inherited(question, served, self._slims_all), served, shapes)
+        question = inherited(question, served, self._slims_all)
+        shapes = with_adapter_shape(served, question, shapes)
+        question = for_inputs(question, served, shapes)
         return self._chooser.wanted(served, question, shapes)
+
+    def adapters(self, served: Served, question: Question) -> tuple[str, ...]:
+        """Return the adapter of a question's items, if any, where the items name none."""
+        adapter = inherited(question, served, self._slims_all).adapter
+        return (adapter,) if adapter else ()
 
     async def infer(self, served: Served, question: Question, items: Sequence[Sources]) -> Answer:
         """Choose one subnet for all items, run it on each, and say what was done.
@@ -222,6 +229,7 @@ class Service:
             choice=admitted.choice,
             flops=admitted.flops,
             shared=admitted.shared,
+            adapters=admitted.adapters,
         )
 
     def admit(

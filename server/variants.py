@@ -25,7 +25,7 @@ from server.served import Served
 log = logging.getLogger(__name__)
 
 _MAX_PLANS = 1024  # per variant
-_MAX_OTHERS = 1  # variants that are on no front and stay: the one that was asked for last
+_MAX_OTHERS = 1  # variants that nothing prefers and that stay: the one that was asked for last
 _FIRST_S = 1.0  # that building is taken to take before one has been built
 
 

@@ -41,6 +41,7 @@ from rheostat.errors import (
 )
 from rheostat.index_answers import IndexDetail, Neighbor, NeighborsAnswer, QueryQuality
 from rheostat.model_answers import (
+    AdapterEntry,
     AuditEntry,
     AxisEntry,
     CostEntry,
@@ -66,6 +67,7 @@ from rheostat.version import __version__
 
 __all__ = [
     "APIError",
+    "AdapterEntry",
     "AsyncClient",
     "AuditEntry",
     "AuthenticationError",

@@ -95,6 +95,7 @@ class PlanReceipt:
         model: Its own name.
         version: Of the model.
         subnet: The value chosen on each axis.
+        adapters: Of the inputs, each once; empty where the model's own weights ran alone.
         space: Vectors may be compared where this id is equal; None where the answer is no vector.
         macs: Multiply-accumulates per input.
         flops: Per input, 2 x MACs.
@@ -113,6 +114,7 @@ class PlanReceipt:
     model: str
     version: str
     subnet: dict[str, Value]
+    adapters: list[str]
     space: str | None
     macs: int
     flops: int

@@ -38,6 +38,7 @@ def infer(
     budget: Budget | None = None,
     priority: int | None = None,
     side: SearchSide | None = None,
+    adapter: str | None = None,
 ) -> Call[InferAnswer]:
     """Run the best subnet that the budget allows, on images or on inputs by name.
 
@@ -51,29 +52,13 @@ def infer(
         budget: For each item; None for the largest subnet.
         priority: 0 is the highest.
         side: Of a search that texts are, whose other side is of the whole model.
+        adapter: Name of one of the model's; empty for none, None for the client's own.
 
     Raises:
         TypeError: If an image is no file's bytes, or images and inputs are both given, or neither.
     """
     if (image is None) == (inputs is None):
         raise TypeError("give either image or inputs")
-    if inputs is not None:
-        items = [inputs] if isinstance(inputs, Mapping) else list(inputs)
-        asked = given(
-            inputs=[{name: _input(one) for name, one in item.items()} for item in items],
-            model=model,
-            tasks=tasks,
-            preferences=preferences,
-            budget=budget,
-            priority=priority,
-            side=side,
-        )
-        return Call("POST", "/v1/infer", reader(InferAnswer), json_body(asked))
-    assert image is not None
-    images = [image] if isinstance(image, bytes) else list(image)
-    for i, one in enumerate(images):
-        if not isinstance(one, bytes):
-            raise TypeError(f"image[{i}] is {one!r}; an image is the bytes of its file")
     asked = given(
         model=model,
         tasks=tasks,
@@ -81,7 +66,17 @@ def infer(
         budget=budget,
         priority=priority,
         side=side,
+        adapter=adapter,
     )
+    if inputs is not None:
+        items = [inputs] if isinstance(inputs, Mapping) else list(inputs)
+        asked["inputs"] = [{name: _input(one) for name, one in item.items()} for item in items]
+        return Call("POST", "/v1/infer", reader(InferAnswer), json_body(asked))
+    assert image is not None
+    images = [image] if isinstance(image, bytes) else list(image)
+    for i, one in enumerate(images):
+        if not isinstance(one, bytes):
+            raise TypeError(f"image[{i}] is {one!r}; an image is the bytes of its file")
     parts: list[tuple[str, tuple[str | None, str | bytes]]] = [
         ("request", (None, json.dumps(asked))),
         *(("image", (f"image{i}", one)) for i, one in enumerate(images)),
@@ -102,6 +97,7 @@ def plan(
     budget: Budget | None = None,
     tokens: int | None = None,
     side: SearchSide | None = None,
+    adapter: str | None = None,
 ) -> Call[PlanReceipt]:
     """Return the subnet that would run, as if nobody waited, without running it.
 
@@ -112,6 +108,7 @@ def plan(
         budget: Likewise.
         tokens: Length of a text.
         side: As in `infer`.
+        adapter: Likewise.
     """
     asked = given(
         model=model,
@@ -120,6 +117,7 @@ def plan(
         budget=budget,
         tokens=tokens,
         side=side,
+        adapter=adapter,
     )
     read = reader(PlanAnswer)
     return Call("POST", "/v1/plan", lambda response: read(response).receipt, json_body(asked))
@@ -136,6 +134,7 @@ def embed(
     prompt: str | None = None,
     truncate: Side | None = None,
     side: SearchSide | None = None,
+    adapter: str | None = None,
 ) -> Call[Embeddings]:
     """Embed texts with the best subnet that the budget allows.
 
@@ -149,6 +148,7 @@ def embed(
         prompt: Name of one of the model's templates.
         truncate: Which end to cut of a text that is too long; None to refuse it.
         side: Of a search that the texts are, whose other side is of the whole model.
+        adapter: As in `infer`.
     """
     asked = given(
         model=model,
@@ -161,6 +161,7 @@ def embed(
         prompt=prompt,
         truncate=truncate,
         side=side,
+        adapter=adapter,
     )
     return Call("POST", "/v1/embeddings", _read_embeddings, json_body(asked))
 
@@ -181,6 +182,7 @@ def rerank(
     return_documents: bool | None = None,
     truncate: Side | None = None,
     in_stages: bool | None = None,
+    adapter: str | None = None,
 ) -> Call[RerankAnswer]:
     """Put documents in order of their similarity to a query.
 
@@ -201,6 +203,7 @@ def rerank(
         in_stages: Whether the budget may go to some documents more than to others, and
             ``latency_ms`` is a deadline at which the best order so far is the answer. None: if
             there is one.
+        adapter: As in `infer`.
 
     Raises:
         TypeError: If the documents are one text.
@@ -220,6 +223,7 @@ def rerank(
         return_documents=return_documents,
         truncate=truncate,
         in_stages=in_stages,
+        adapter=adapter,
     )
     return Call("POST", "/v1/rerank", reader(RerankAnswer), json_body(asked))
 
@@ -233,6 +237,7 @@ def similarity(
     budget: Budget | None = None,
     priority: int | None = None,
     truncate: Side | None = None,
+    adapter: str | None = None,
 ) -> Call[SimilarityAnswer]:
     """Return the cosine of each text with one; arguments as in `rerank`."""
     asked = given(
@@ -243,6 +248,7 @@ def similarity(
         budget=budget,
         priority=priority,
         truncate=truncate,
+        adapter=adapter,
     )
     return Call("POST", "/v1/similarity", reader(SimilarityAnswer), json_body(asked))
 

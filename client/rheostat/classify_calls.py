@@ -23,6 +23,7 @@ def classify(
     preferences: Mapping[str, float] | None = None,
     budget: Budget | None = None,
     priority: int | None = None,
+    adapter: str | None = None,
     prompt: str | None = None,
     label_prompt: str | None = None,
     truncate: Side | None = None,
@@ -37,6 +38,7 @@ def classify(
         preferences: Weight of each measured task; None for equal weights.
         budget: For each text; labels are embedded whole. None for the largest subnet.
         priority: 0 is the highest.
+        adapter: Name of one of the model's adapters; None for none, or for that of an index.
         prompt: Template for texts.
         label_prompt: Template for labels.
         truncate: Which end to cut of a text that is too long; None to refuse it.
@@ -52,6 +54,7 @@ def classify(
         preferences=preferences,
         budget=budget,
         priority=priority,
+        adapter=adapter,
         prompt=prompt,
         label_prompt=label_prompt,
         truncate=truncate,
@@ -67,6 +70,7 @@ def classify_stored(
     preferences: Mapping[str, float] | None = None,
     budget: Budget | None = None,
     priority: int | None = None,
+    adapter: str | None = None,
     prompt: str | None = None,
     truncate: Side | None = None,
 ) -> Call[ClassifyAnswer]:
@@ -79,6 +83,7 @@ def classify_stored(
         preferences: Likewise.
         budget: Likewise.
         priority: Likewise.
+        adapter: Likewise.
         prompt: Likewise.
         truncate: Likewise.
     """
@@ -89,6 +94,7 @@ def classify_stored(
         preferences=preferences,
         budget=budget,
         priority=priority,
+        adapter=adapter,
         prompt=prompt,
         truncate=truncate,
     )

@@ -36,6 +36,7 @@ class IndexDetail:
         model: That made its vectors.
         space: Id of their space.
         subnet: That made them.
+        adapter: Of the model, that they are of; empty for none.
         documents: Their number.
         bytes: Held, about.
         created: Unix time.
@@ -47,6 +48,7 @@ class IndexDetail:
     model: str
     space: str
     subnet: dict[str, Value]
+    adapter: str
     documents: int
     bytes: int
     created: int

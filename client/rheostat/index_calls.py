@@ -16,7 +16,11 @@ Side = Literal["left", "right"]
 
 
 def create_index(
-    name: str, documents: Mapping[str, str], *, model: str | None = None
+    name: str,
+    documents: Mapping[str, str],
+    *,
+    model: str | None = None,
+    adapter: str | None = None,
 ) -> Call[IndexDetail]:
     """Have the server keep documents with their vectors, in place of an index of the same name.
 
@@ -27,9 +31,10 @@ def create_index(
         name: Of the index.
         documents: Texts, by id.
         model: Its name; None for the only one that embeds texts.
+        adapter: As in `rheostat.calls.infer`.
     """
     entries = [{"id": one, "text": text} for one, text in documents.items()]
-    asked = given(budget=None, name=name, model=model, documents=entries)
+    asked = given(budget=None, name=name, model=model, documents=entries, adapter=adapter)
     return Call("POST", "/v1/indexes", reader(IndexDetail), json_body(asked))
 
 

@@ -151,6 +151,21 @@ class TensorEntry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterEntry:
+    """Which adapters may be named.
+
+    Attributes:
+        kind: Always ``adapter``.
+        required: Whether every item must have it.
+        values: Their names.
+    """
+
+    kind: Literal["adapter"]
+    required: bool
+    values: list[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CostEntry:
     """Compute for one input, all tasks; for text, of the greatest length.
 
@@ -239,7 +254,7 @@ class ModelDetail(ModelEntry):
 
     axes: list[AxisEntry]
     task_details: dict[str, TaskEntry]
-    inputs: dict[str, ImageEntry | TextEntry | TensorEntry]
+    inputs: dict[str, ImageEntry | TextEntry | TensorEntry | AdapterEntry]
     cheapest: CostEntry
     largest: CostEntry
     spaces: list[SpaceEntry]

@@ -15,9 +15,8 @@ import torch
 from torch import Tensor
 
 from models.core import Step
-from models.families.pruned import layers_of
 from models.nn.ragged import Ragged, Value
-from models.nn.transformer import Layer
+from models.nn.transformer import Layer, layers_of
 
 
 class Stack:

@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.export.parts import WEIGHTS, Folder
-from models.families.pruned import LayerForm, Pruned, layers_of
+from models.families.pruned import LayerForm, Pruned
 from models.inputs.text import TOKENIZER
-from models.nn.transformer import Layer
+from models.nn.transformer import Layer, layers_of
 from models.space import Subnet
 
 

@@ -8,7 +8,7 @@ Members share no values, so no answer is deepened by another member.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -124,19 +124,12 @@ class Ladder(nn.Module):
         member, wanted = self.member(name), wanted_tasks(self.tasks, tasks)
         axes = (a for a in member.space.axes if a.task is None or a.task in wanted)
         whole = Subnet((axis.name, axis.values[-1]) for axis in axes)
-        plan = member.plan(whole, shapes, wanted)
-        own: dict[bytes, Step] = {}
-        for step in plan:
-            own[step.identity] = Step(
-                (AXIS, name, step.key),
-                step.run,
-                tuple(one if isinstance(one, str) else own[one.identity] for one in step.takes),
-                step.cost,
-                step.raw,
-                None if step.timed_as is None else (AXIS, name, step.timed_as),
-                step.tolerance,
-            )
-        return Plan({task: own[step.identity] for task, step in plan.answers.items()})
+
+        def own(step: Step, takes: tuple[Step | str, ...]) -> Step:
+            timed_as = None if step.timed_as is None else (AXIS, name, step.timed_as)
+            return replace(step, key=(AXIS, name, step.key), takes=takes, timed_as=timed_as)
+
+        return member.plan(whole, shapes, wanted).rewritten(own)
 
 
 def described(inputs: Inputs) -> dict[str, Any]:

@@ -30,9 +30,10 @@ from models.core import Cost, Plan, Shapes, Step
 from models.families import Family
 from models.inputs import Inputs
 from models.nn.layers import SlimLinear
+from models.nn.linear_layer import LinearLayer
 from models.nn.ragged import Ragged
 from models.nn.static import Static
-from models.nn.transformer import Layer, LinearLayer
+from models.nn.transformer import Layer, layers_of
 from models.space import Axis, Space, Subnet, Value
 from models.tasks import Task, wanted_tasks
 
@@ -197,22 +198,21 @@ class Pruned(nn.Module):
             static = self.static.answer("text", int(subnet["dim"]), self.base.tokens(shapes))
             return Plan(dict.fromkeys(wanted_tasks(self.tasks, tasks), static))
         whole = self.base.space.largest
-        plan = self.base.plan(
+        plan: Plan = self.base.plan(
             whole | {axis: subnet[axis] for axis in subnet if axis in whole}, shapes, tasks
         )
         length, bits = self.base.tokens(shapes), bits_of(subnet)
         place = {id(layer): i for i, layer in enumerate(layers_of(self.base))}
         numbers = self.config.numbers(float(subnet["keep"]))
-        made: dict[bytes, Step] = {}
-        for step in plan:
-            takes = tuple(made[t.identity] if isinstance(t, Step) else t for t in step.takes)
+
+        def own(step: Step, takes: tuple[Step | str, ...]) -> Step:
             layer = step.run.func if isinstance(step.run, partial) else None
-            if isinstance(layer, Layer):
-                i = place[id(layer)]
-                made[step.identity] = self._step(i, numbers[i], layer, takes, length, bits)
-            else:
-                made[step.identity] = replace(step, takes=takes)
-        return Plan({task: made[step.identity] for task, step in plan.answers.items()})
+            if not isinstance(layer, Layer):
+                return replace(step, takes=takes)
+            i = place[id(layer)]
+            return self._step(i, numbers[i], layer, takes, length, bits)
+
+        return plan.rewritten(own)
 
     def through(self, keep: float, hidden: Ragged) -> Ragged:
         """Return what leaves the layers of a cut, for training.
@@ -256,18 +256,6 @@ class Pruned(nn.Module):
             held = layer.bytes(groups, units, bits, **run.keywords)
             cost = Cost(layer.macs(groups, units, length), held)
         return step_of(bits, self.bits, ("layer", i, number), run, takes, cost)
-
-
-def layers_of(model: Any) -> list[Layer]:
-    """Return the layers of a model that can be wrapped.
-
-    Raises:
-        ValueError: If it has none.
-    """
-    found = [layer for layer in getattr(model, "layers", ()) if isinstance(layer, Layer)]
-    if not found:
-        raise ValueError(f"{type(model).__name__} has no transformer layers")
-    return found
 
 
 def _widths(form: LayerForm, layer: Layer) -> tuple[int, int]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias
 
 from models.core import Shape, Shapes
+from models.inputs.adapter import KIND as ADAPTER
 from models.inputs.content import Content, InvalidInputError, no_text
 from models.inputs.signature import Signature
 from models.nn.ragged import Value
@@ -24,7 +25,7 @@ class InputType(Protocol):
     """How single inputs of one kind become what plans start from.
 
     Attributes:
-        kind: ``image``, ``text`` or ``tensor``.
+        kind: ``image``, ``text``, ``tensor`` or ``adapter``.
         has_length: Whether inputs are sequences; the first size of their shape is their length.
     """
 
@@ -124,6 +125,17 @@ class Inputs(Mapping[str, Slot]):
         """The name of the one input that is required; None if there are several."""
         required = [name for name, slot in self._slots.items() if slot.required]
         return required[0] if len(required) == 1 else None
+
+    @property
+    def adapter(self) -> str | None:
+        """The name of the input that names an adapter; None if there is none."""
+        return next(iter(self.of_kind(ADAPTER)), None)
+
+    @property
+    def adapters(self) -> Sequence[str]:
+        """Names of the adapters that there are."""
+        found: Sequence[str] = self[self.adapter].type.names if self.adapter else ()  # type: ignore[attr-defined]
+        return found
 
     def of_kind(self, kind: str) -> list[str]:
         """Return the names of the inputs of a kind."""

@@ -59,7 +59,7 @@ Content: TypeAlias = Encoded | Text | Array
 _NAMES = {Encoded: "images", Text: "text", Array: "arrays"}
 
 
-_TAKEN = {"image": "images", "text": "text", "tensor": "numbers"}
+_TAKEN = {"image": "images", "text": "text", "tensor": "numbers", "adapter": "adapters"}
 
 
 def no_text(kinds: Iterable[str]) -> InvalidInputError:

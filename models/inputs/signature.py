@@ -11,7 +11,7 @@ class Signature:
     """Names, kinds and which of them every item must have.
 
     Attributes:
-        kinds: ``image``, ``text`` or ``tensor``, by name.
+        kinds: ``image``, ``text``, ``tensor`` or ``adapter``, by name.
         required: Names.
     """
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +30,16 @@ _ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
     "silu": F.silu,
 }
+
+Place: TypeAlias = Literal["query", "key", "value", "out", "up", "gate", "down"]
+PLACES: tuple[Place, ...] = get_args(Place)
+Plus: TypeAlias = Callable[[Place, Tensor, Tensor], Tensor]
+"""Of a linear map of a layer: its place, what it takes, [tokens, in], and what it gives, [tokens,
+...], to what stands for the latter: what an adapter makes of it, for example."""
+
+
+def _nothing(_: Place, taken: Tensor, given: Tensor) -> Tensor:
+    return given
 
 
 def make_norm(config: TransformerConfig) -> nn.LayerNorm:
@@ -89,12 +99,13 @@ class Attention(Roundable):
             self.register_buffer("cos", cos, persistent=False)
             self.register_buffer("sin", sin, persistent=False)
 
-    def forward(self, x: Ragged, groups: int) -> Tensor:
+    def forward(self, x: Ragged, groups: int, plus: Plus = _nothing) -> Tensor:
         """Attend with the first ``groups`` groups of heads, up to the output map.
 
         Args:
             x: Values of shape [tokens, hidden].
             groups: 1..kv_heads.
+            plus: Changes queries, keys and values.
 
         Returns:
             Shape [tokens, groups * group * head_dim].
@@ -106,8 +117,9 @@ class Attention(Roundable):
         )
         qkv = linear(x.values, self.qkv[:groups].flatten(0, 1), bias, steps)
         qkv = qkv.view(-1, groups, config.group + 2, config.head_dim)
-        query = qkv[:, :, : config.group].flatten(1, 2)
-        key, value = qkv[:, :, config.group], qkv[:, :, config.group + 1]
+        query = plus("query", x.values, qkv[:, :, : config.group].flatten(1, 2))
+        key = plus("key", x.values, qkv[:, :, config.group])
+        value = plus("value", x.values, qkv[:, :, config.group + 1])
         if config.positions == "rotary":
             cos, sin = self.cos[layout.positions, None], self.sin[layout.positions, None]
             query, key = rotate(query, cos, sin), rotate(key, cos, sin)
@@ -168,12 +180,12 @@ class FeedForward(nn.Module):
         self.activation = _ACTIVATIONS[config.activation]
         self.has_bias = config.ffn_bias
 
-    def forward(self, x: Tensor, units: int) -> Tensor:
+    def forward(self, x: Tensor, units: int, plus: Plus = _nothing) -> Tensor:
         """Map [tokens, hidden] to the first units' values, [tokens, units]: up to ``down``."""
-        inner: Tensor = self.up(x, units)
+        inner = plus("up", x, self.up(x, units))
         if self.gate is None:
             return self.activation(inner)
-        return self.activation(self.gate(x, units)) * inner
+        return self.activation(plus("gate", x, self.gate(x, units))) * inner
 
     def macs(self, units: int, length: int) -> int:
         """Return the multiply-accumulates of one row."""
@@ -204,6 +216,7 @@ class Layer(nn.Module):
         x: Ragged,
         out: nn.Module | None = None,
         down: nn.Module | None = None,
+        plus: Plus = _nothing,
     ) -> Ragged:
         """Map values of shape [tokens, hidden] with the first groups of heads and units.
 
@@ -213,9 +226,10 @@ class Layer(nn.Module):
             x: Packed rows.
             out: Output map of attention, from the heads there are; None for the layer's own.
             down: Output map of the feed-forward part, likewise.
+            plus: Changes what each linear map gives.
         """
-        attended = self.attention(self.attention_input(x), groups)
-        return self.finish(units, x, attended, out, down)
+        attended = self.attention(self.attention_input(x), groups, plus)
+        return self.finish(units, x, attended, out, down, plus)
 
     def attention_input(self, x: Ragged) -> Ragged:
         """Return what attention takes: values of shape [tokens, hidden]."""
@@ -228,14 +242,16 @@ class Layer(nn.Module):
         attended: Tensor,
         out: nn.Module | None = None,
         down: nn.Module | None = None,
+        plus: Plus = _nothing,
     ) -> Ragged:
         """Return what a call does, from what attention gave: shape [tokens, inner]."""
         out, down = out or self.attention.out, down or self.ffn.down
-        h = x.values + out(attended)
+        h = x.values + plus("out", attended, out(attended))
         if self.is_post:
             h = self.attention_norm(h)
-            return x.replace(self.ffn_norm(h + down(self.ffn(h, units))))
-        return x.replace(h + down(self.ffn(self.ffn_norm(h), units)))
+        inner = self.ffn(h if self.is_post else self.ffn_norm(h), units, plus)
+        h = h + plus("down", inner, down(inner))
+        return x.replace(self.ffn_norm(h) if self.is_post else h)
 
     def macs(self, groups: int, units: int, length: int) -> int:
         """Return the multiply-accumulates of one row."""
@@ -269,25 +285,9 @@ class Layer(nn.Module):
         )
 
 
-class LinearLayer(nn.Module):
-    """In place of a layer: one linear map per token, and the layer's own norm."""
-
-    def __init__(self, config: TransformerConfig) -> None:
-        super().__init__()
-        self.linear = SlimLinear(config.hidden, config.hidden)
-
-    def forward(self, layer: Layer, x: Ragged) -> Ragged:
-        """Map values of shape [tokens, hidden] to what stands for the layer's output."""
-        if layer.is_post:
-            return x.replace(layer.ffn_norm(self.linear(x.values)))
-        return x.replace(x.values + self.linear(layer.attention_norm(x.values)))
-
-    def macs(self, length: int) -> int:
-        """Return the multiply-accumulates of one row."""
-        return length * self.linear.weight.numel()
-
-    def bytes(self, layer: Layer, bits: int) -> int:
-        """Return the bytes of the map and of the layer's norm, in 8 or 32 bits."""
-        hidden = self.linear.in_features
-        norm = layer.ffn_norm if layer.is_post else layer.attention_norm
-        return self.linear.bytes(hidden, hidden, bits) + bytes_of(norm)
+def layers_of(model: Any) -> list[Layer]:
+    """Return the layers of a model that keeps them in order in ``layers``; ValueError if none."""
+    found = [layer for layer in getattr(model, "layers", ()) if isinstance(layer, Layer)]
+    if not found:
+        raise ValueError(f"{type(model).__name__} has no transformer layers")
+    return found

@@ -14,8 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from models.families.pruned import layers_of
-from models.nn.transformer import Attention, FeedForward
+from models.nn.transformer import Attention, FeedForward, layers_of
 
 
 class Importance(NamedTuple):

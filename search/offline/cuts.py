@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from models.elasticize.damage import Unexplained
 from models.families.pruned import LayerForm
-from models.nn.transformer import Layer, LinearLayer
+from models.nn.linear_layer import LinearLayer
+from models.nn.transformer import Layer
 from search.quality.table import FloatArray
 
 _BUCKETS = 1000  # of the knapsack: costs are rounded up to this part of the whole

@@ -84,9 +84,9 @@ def earlier_record(init: Path) -> dict[str, object]:
         return {k: v for k, v in read_json(path, StateError).items() if k != "result"}
 
 
-def training_log(out: Path) -> list[dict[str, float]]:
+def training_log(out: Path, run: str = RUN) -> list[dict[str, float]]:
     """Return the records of a run, one per epoch or some steps."""
-    return [json.loads(line) for line in (out / RUN / LOG_FILE).read_text().splitlines()]
+    return [json.loads(line) for line in (out / run / LOG_FILE).read_text().splitlines()]
 
 
 def finish(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import orjson
@@ -68,7 +68,7 @@ _described: OrderedDict[int, _Described] = OrderedDict()
 def receipt_of(served: Served, answer: Answer) -> JsonObject:
     """Return the receipt of a run, as `server.api.rheostat.schema.Receipt` describes it."""
     return {
-        **plan_receipt(served, answer.selection),
+        **plan_receipt(served, answer.selection, answer.adapters),
         "total_flops": answer.flops,
         "shared_flops": round(answer.shared * answer.flops),
         "slimmed": answer.choice.is_slimmed,
@@ -85,11 +85,20 @@ def milliseconds(seconds: Mapping[Stage, float], choice: Choice) -> dict[str, fl
     return taken
 
 
-def plan_receipt(served: Served, selection: Selection) -> JsonObject:
-    """Return what is known about a subnet, as `PlanReceipt` describes it."""
+def plan_receipt(served: Served, selection: Selection, adapters: Sequence[str] = ()) -> JsonObject:
+    """Return what is known about a subnet, as `PlanReceipt` describes it.
+
+    Args:
+        served: The model.
+        selection: The subnet.
+        adapters: Of the items, each once.
+    """
     seconds = selection.seconds
     receipt = _describe(served, selection).receipt.copy()
     receipt["predicted_run_ms"] = None if seconds is None else 1000 * seconds
+    if adapters:
+        receipt["adapters"] = list(adapters)
+        receipt["space"] = served.space_of(selection.subnet, adapters)
     return receipt
 
 
@@ -129,6 +138,7 @@ def _chosen(served: Served, selection: Selection) -> JsonObject:
         "model": served.name,
         "version": served.manifest.version,
         "subnet": dict(selection.subnet),
+        "adapters": [],
         "space": served.space_of(selection.subnet),
         "macs": selection.cost.macs,
         "flops": selection.cost.flops,

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from models.space import Value
 from search.budget import Budget
 from search.quality.sides import SIDES, Side
+from server.api.adapters import MAX_ADAPTER
 from server.api.rheostat.schema import MAX_PRIORITY, BudgetBody
 from server.choose import Question
 from server.clients.caller import Caller
@@ -28,13 +29,14 @@ from server.http.routed import route_path
 PREFIX = "x-rheostat-"
 PRIORITY = f"{PREFIX}priority"
 SIDE = f"{PREFIX}side"
+ADAPTER = f"{PREFIX}adapter"
 PREFERENCES = f"{PREFIX}preferences"
 READ_TIMEOUT = "x-stainless-read-timeout"  # sent unasked by SDKs such as OpenAI's
 LIMITS = {PREFIX + name.replace("_", "-"): name for name in BudgetBody.model_fields}
 
 _OURS = PREFIX.removesuffix("-")
 _READ = (_OURS.encode(), READ_TIMEOUT.encode())
-_OTHERS = (PRIORITY, SIDE, PREFERENCES)
+_OTHERS = (PRIORITY, SIDE, PREFERENCES, ADAPTER)
 _MAX_WEIGHTS = 100  # tasks
 _ANY = Budget()
 _FLAGS = {"true": True, "false": False}
@@ -72,6 +74,7 @@ class Options:
         timeout_s: After how many seconds the client stops waiting; None if it does not say.
         side: As the body's field of the same name; None if it is not there.
         preferences: Likewise.
+        adapter: Likewise.
     """
 
     limits: Mapping[str, float | bool] = field(default_factory=lambda: MappingProxyType({}))
@@ -79,6 +82,7 @@ class Options:
     timeout_s: float | None = None
     side: Side | None = None
     preferences: Mapping[str, float] | None = None
+    adapter: str | None = None
 
     def question(
         self,
@@ -92,6 +96,7 @@ class Options:
         timeout_s: float | None = None,
         raw: bool = False,
         side: Side | None = None,
+        adapter: str | None = None,
     ) -> Question:
         """Return what a request asks; a value in its body goes before the same one in a header.
 
@@ -105,6 +110,7 @@ class Options:
             timeout_s: What the protocol itself says of it; the shorter time holds.
             raw: As in `Question`.
             side: Likewise.
+            adapter: Likewise.
         """
         limits = {} if budget is None else budget.model_dump(exclude_unset=True)
         if self.limits:
@@ -120,6 +126,7 @@ class Options:
             timeout_s=min(times, default=None),
             raw=raw,
             side=side or self.side,
+            adapter=self.adapter if adapter is None else adapter,
         )
 
 
@@ -147,7 +154,7 @@ def read_options(headers: Iterable[tuple[str, str]], runs_model: bool) -> Option
     if not given:
         return NONE
     limits: dict[str, float | bool] = {}
-    priority = timeout_s = side = preferences = None
+    priority = timeout_s = side = preferences = adapter = None
     for name, value in given.items():
         if name == READ_TIMEOUT:
             timeout_s = _seconds(value)
@@ -164,9 +171,11 @@ def read_options(headers: Iterable[tuple[str, str]], runs_model: bool) -> Option
             side = _side(value)
         elif name == PREFERENCES:
             preferences = _weights(value)
+        elif name == ADAPTER:
+            adapter = _adapter(value)
         else:
             limits[LIMITS[name]] = _limit(name, value)
-    return Options(limits, priority, timeout_s, side, preferences)
+    return Options(limits, priority, timeout_s, side, preferences, adapter)
 
 
 class ReadOptions:
@@ -236,6 +245,15 @@ def _side(value: str) -> Side:
         if value == side:
             return side
     raise InvalidRequestError(f"header {SIDE}={shown(value)} must be one of {list(SIDES)}", "side")
+
+
+def _adapter(value: str) -> str:
+    if len(value) > MAX_ADAPTER:
+        raise InvalidRequestError(
+            f"header {ADAPTER}={shown(value)} must have at most {MAX_ADAPTER} characters",
+            "adapter",
+        )
+    return value
 
 
 def _weights(value: str) -> dict[str, float]:

@@ -41,6 +41,7 @@ class RankingRequest:
         query_budget: Of the body, for the query alone; ``budget`` is then for the documents.
         in_stages: As in `server.rerank.Wish`.
         places: Likewise.
+        adapter: Of the body.
     """
 
     query: Passage
@@ -53,6 +54,7 @@ class RankingRequest:
     query_budget: BudgetBody | None = None
     in_stages: bool | None = None
     places: int | None = None
+    adapter: str | None = None
 
 
 async def ranked(
@@ -90,6 +92,7 @@ async def ranked(
             fixed=served.whole_outputs if by_side else None,
             priority=ranking_request.priority,
             side=side if by_side else None,
+            adapter=ranking_request.adapter,
         )
 
     ranking = await unless_gone(
@@ -153,7 +156,7 @@ def receipt_of(served: Served, ranking: Ranking) -> RankingReceipt:
     """Return what a ranking took and is worth."""
     query = None
     if ranking.query is not None:
-        query = PlanReceipt(**plan_receipt(served, ranking.query))
+        query = PlanReceipt(**plan_receipt(served, ranking.query, ranking.adapters))
     stages, receipt = ranking.stages, None
     if stages is not None:
         receipt = StagesReceipt(
@@ -171,7 +174,7 @@ def receipt_of(served: Served, ranking: Ranking) -> RankingReceipt:
             expected_overlap=stages.overlap,
         )
     return RankingReceipt(
-        **plan_receipt(served, ranking.choice.selection),
+        **plan_receipt(served, ranking.choice.selection, ranking.adapters),
         total_flops=2 * ranking.macs,
         num_tokens=ranking.num_tokens,
         query=query,

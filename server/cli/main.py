@@ -20,6 +20,8 @@ from models.checkpoint import CheckpointError, read_manifest
 from server.app import create_app
 from server.catalog import CatalogError, find_checkpoints
 from server.cli import calibrating
+from server.cli.adapter_training import adapted
+from server.cli.adapting import adapt
 from server.cli.adding_static import static
 from server.cli.commands import convert, ladder, quantize, train
 from server.cli.cut_training import cuts
@@ -28,8 +30,10 @@ from server.cli.elasticizing import elasticize
 from server.cli.exporting import export
 from server.cli.keys import keys
 from server.cli.measuring import measure
+from server.cli.mixed_training import mixed
 from server.cli.pairs_training import pairs
 from server.cli.searching import search
+from server.cli.tokens_training import tokens
 from server.cli.vision_training import vision
 from server.engine.process.remote import RemoteCore
 from server.errors import DatabaseError
@@ -172,9 +176,12 @@ def calibrate(
         _stop(str(error), 1)
 
 
+train.command()(adapted)
 train.command()(cuts)
+train.command()(mixed)
 train.command()(pairs)
 train.command()(vision)
+train.command()(tokens)
 cli.add_typer(train, name="train")
 cli.add_typer(keys, name="keys")
 cli.command()(convert)
@@ -184,6 +191,7 @@ cli.command()(measure)
 cli.command()(quantize)
 cli.command()(ladder)
 cli.command()(dataset)
+cli.command()(adapt)
 cli.command()(export)
 cli.command()(search)
 

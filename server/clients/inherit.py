@@ -7,7 +7,8 @@ merge the first two into a `Question`; this file merges in the third:
   sets above the maximum is refused, never lowered in silence. A request that sets none gets the
   client's default ceilings.
 - A **side** (query or document) of a search turns each task into what was measured of that side.
-- **Preferences** and the floor ``min_quality`` are the request's, else the client's.
+- **Preferences**, the **adapter** and the floor ``min_quality`` are the request's, else the
+  client's.
 - ``strict`` holds if either says so. If neither says anything, load may make the subnet smaller
   only where the request or the client's default budget sets a limit, or the server's setting says
   so: an answer that is stored and compared later, such as a vector, must not change because others
@@ -60,6 +61,7 @@ def inherited(question: Question, served: Served, slims_all: bool = False) -> Qu
         question,
         budget=_budget(question.budget, profile, slims_all),
         preferences=_preferences(question, served, profile),
+        adapter=_adapter(question, served, profile),
     )
 
 
@@ -99,6 +101,7 @@ def _within(question: Question, budget: Budget) -> Question:
         question.raw,
         question.resident,
         question.side,
+        question.adapter,
     )
 
 
@@ -121,6 +124,11 @@ def _budget(asked: Budget, profile: ClientProfile, slims_all: bool) -> Budget:
     # The client's maximum limits, but nobody who asks has consented to less than it.
     has_limit = asked.names_limit or profile.budget.names_limit
     return _decided(Budget(min_quality=floor, strict=strict, **ceilings), has_limit or slims_all)
+
+
+def _adapter(question: Question, served: Served, profile: ClientProfile) -> str | None:
+    stored = profile.adapters.get(served.name) if question.adapter is None else None
+    return question.adapter if stored is None or not served.inputs.adapters else stored
 
 
 def _preferences(

@@ -56,6 +56,7 @@ class ClientProfile:
         weight: Its share of what its class gets.
         quota: How much it may use.
         models: Those it may use; None for all.
+        adapters: Name of the adapter that requests get which name none, by model.
     """
 
     preferences: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
@@ -65,14 +66,20 @@ class ClientProfile:
     weight: float = 1.0
     quota: Quota = field(default_factory=Quota)
     models: tuple[str, ...] | None = None
+    adapters: Mapping[str, str] = field(default_factory=dict)
 
 
-def check_profile(profile: ClientProfile, tasks: Mapping[str, Collection[str]]) -> None:
+def check_profile(
+    profile: ClientProfile,
+    tasks: Mapping[str, Collection[str]],
+    adapters: Mapping[str, Collection[str]],
+) -> None:
     """Refuse a profile that contradicts itself or names what is not served.
 
     Args:
         profile: To be stored.
         tasks: Of each model served.
+        adapters: Likewise.
 
     Raises:
         InvalidRequestError: Naming the field, its value and what is allowed.
@@ -82,13 +89,11 @@ def check_profile(profile: ClientProfile, tasks: Mapping[str, Collection[str]]) 
         _check_known("models", model, "model", tasks)
         if models.count(model) > 1:
             raise InvalidRequestError(f"models names {shown(model)} more than once", "models")
+    for model, adapter in profile.adapters.items():
+        _check_model(f"adapters.{model}", model, models, tasks)
+        _check_known(f"adapters.{model}", adapter, "adapter", adapters[model])
     for model, weights in profile.preferences.items():
-        _check_known(f"preferences.{model}", model, "model", tasks)
-        if models and model not in models:
-            raise InvalidRequestError(
-                f"preferences.{model}: the client may not use this model; models={list(models)}",
-                f"preferences.{model}"[:80],
-            )
+        _check_model(f"preferences.{model}", model, models, tasks)
         for task in weights:
             _check_known(f"preferences.{model}.{task}", task, "task", tasks[model])
         if not any(weights.values()):
@@ -132,6 +137,17 @@ def _check_known(field_name: str, value: str, kind: str, known: Collection[str])
     if value not in known:
         raise InvalidRequestError(
             f"{field_name}: {kind} {shown(value)} is not known; one of {list(known)}",
+            field_name[:80],
+        )
+
+
+def _check_model(
+    field_name: str, model: str, models: Collection[str], known: Collection[str]
+) -> None:
+    _check_known(field_name, model, "model", known)
+    if models and model not in models:
+        raise InvalidRequestError(
+            f"{field_name}: the client may not use this model; models={list(models)}",
             field_name[:80],
         )
 

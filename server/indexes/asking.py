@@ -135,15 +135,21 @@ def in_space(served: Served, index: Index, question: Question) -> Question:
     Raises:
         InvalidRequestError: If the model has no such space any more.
     """
-    space = served.elastic.space
-    if not space.has(index.subnet) or served.space_of(index.subnet) != index.space:
+    if question.adapter not in (None, index.adapter):
+        raise InvalidRequestError(
+            f"adapter={shown(question.adapter)}: index {shown(index.name)} has vectors of "
+            f"{shown(index.adapter)}",
+            "adapter",
+        )
+    space, adapters = served.elastic.space, (index.adapter,) if index.adapter else ()
+    if not space.has(index.subnet) or served.space_of(index.subnet, adapters) != index.space:
         raise InvalidRequestError(
             f"index {shown(index.name)} has vectors of other weights than model={served.name!r} "
             "now; make it again",
             "index",
         )
     fixed = comparable_choices(served.elastic, index.subnet)
-    return replace(question, fixed=fixed, side="query")
+    return replace(question, fixed=fixed, side="query", adapter=index.adapter)
 
 
 async def _closer(

@@ -39,6 +39,7 @@ async def build(
     caller: Caller,
     name: str,
     documents: Sequence[tuple[str, str]],
+    adapter: str | None = None,
 ) -> Index:
     """Embed documents and measure queries.
 
@@ -48,6 +49,7 @@ async def build(
         caller: Whose the index will be.
         name: Of the index.
         documents: Their ids and texts; what is too long is cut at its end.
+        adapter: As in `Question`.
 
     Raises:
         RheostatError: As `Service.infer`.
@@ -63,9 +65,11 @@ async def build(
         served.whole_outputs,
         caller,
         priority=BULK,
+        adapter=adapter,
     )
+    adapters = service.adapters(served, question)
     vectors, selection, flops = await _embedded(service, served, question, passages)
-    space = served.space_of(selection.subnet)
+    space = served.space_of(selection.subnet, adapters)
     if space is None:
         raise InvalidRequestError(f"model={served.name!r} gives no vectors", "model")
     texts = [text for _, text in documents]
@@ -82,6 +86,7 @@ async def build(
         tuple(one for one, _ in documents),
         tuple(texts),
         vectors,
+        *adapters,
     )
 
 

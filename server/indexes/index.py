@@ -61,6 +61,7 @@ class Index:
         ids: Of the documents, each once.
         texts: Likewise.
         vectors: Of length 1, shape [documents, dim].
+        adapter: Of the model, that the vectors are of; empty for none.
     """
 
     client: str
@@ -74,6 +75,7 @@ class Index:
     ids: Sequence[str]
     texts: Sequence[str]
     vectors: Tensor
+    adapter: str = ""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -105,7 +107,7 @@ class Index:
         """Write the file, as a whole."""
         about = {
             name: getattr(self, name)
-            for name in ("client", "name", "model", "space", "created_s", "flops")
+            for name in ("client", "name", "model", "space", "created_s", "flops", "adapter")
         }
         about |= {
             "subnet": dict(self.subnet),

@@ -153,6 +153,12 @@ class Metrics:
             ["model"],
             registry=registry,
         )
+        self._adapters = Counter(
+            "rheostat_adapter_requests",
+            "Answered requests that used an adapter of the model.",
+            ["model", "adapter"],
+            registry=registry,
+        )
         self._subnets = Counter(
             "rheostat_subnets_served",
             "Answered requests by the last point of the Pareto front that costs no more.",
@@ -287,6 +293,8 @@ class Metrics:
         self._create(served.name)
         for point in range(len(served.front)):
             self._subnets.labels(served.name, point)
+        for adapter in served.inputs.adapters:
+            self._adapters.labels(served.name, adapter)
         profile = served.profile
         if profile is not None:
             self._drift.labels(served.name).set_function(lambda: profile.drift)
@@ -317,6 +325,7 @@ class Metrics:
         shared: float,
         seconds: Mapping[Stage, float],
         latency_ms: float | None,
+        adapters: Collection[str] = (),
     ) -> None:
         """Record what an answer cost and was worth.
 
@@ -327,6 +336,7 @@ class Metrics:
             shared: Part of the FLOPs, 0..1, that were computed for others as well.
             seconds: Per stage.
             latency_ms: Of the budget.
+            adapters: Of the items, each once.
         """
         model, selection, total_s = served.name, choice.selection, seconds[Stage.TOTAL]
         known = self._answers.get(model) or self._create(model)
@@ -343,6 +353,8 @@ class Metrics:
         if latency_ms is not None:
             is_met = 1000 * total_s <= latency_ms
             self._of(self._latency, model, Latency.MET if is_met else Latency.MISSED).inc()
+        for adapter in adapters:  # at most as many as the model has
+            self._of(self._adapters, model, adapter).inc()
         for stage, value in seconds.items():
             known.stages[stage].observe(value)
 

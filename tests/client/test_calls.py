@@ -26,11 +26,11 @@ LIMITS = {
     "bytes": 4e6,
 }
 BUDGET = Budget(**LIMITS, strict=False)
-COMMON = {"model": "m", "preferences": {"a": 2.0}, "budget": BUDGET}
+COMMON = {"model": "m", "preferences": {"a": 2.0}, "budget": BUDGET, "adapter": "legal"}
 TEXT = {**COMMON, "priority": 3, "truncate": "left"}
 
 STORED = {"query": "q", "index": "i", "return_documents": True, **TEXT}
-del STORED["preferences"]
+del STORED["preferences"], STORED["adapter"]
 KEPT = {"index": "i", **TEXT}
 del KEPT["model"]
 

@@ -111,6 +111,8 @@ class Made:
         if of.kind == "text":
             words: int = of.vocab_size  # type: ignore[attr-defined]
             return torch.randint(4, words, shape, generator=generator)
+        if of.kind == "adapter":
+            return torch.tensor(rng.randrange(len(of.names)))  # type: ignore[attr-defined]
         return torch.randn(shape, generator=generator)
 
     def subnet(self, rng: Random, names: Collection[str], tasks: Tasks | None = None) -> Subnet:

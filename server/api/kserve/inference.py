@@ -2,10 +2,10 @@
 
 A request's ``parameters`` hold what other protocols have fields for: ``budget_flops``,
 ``budget_macs``, ``budget_fraction``, ``budget_min_quality``, ``budget_latency_ms``,
-``budget_bytes``, ``budget_strict``, ``preference_<task>``, ``prompt``, ``truncate`` and
-``dimensions``; and the protocol's own ``timeout`` in microseconds and ``priority``, 1 the highest.
-The answer's hold the receipt, flat. Only the tasks of the outputs that are asked for are run and
-paid for.
+``budget_bytes``, ``budget_strict``, ``preference_<task>``, ``adapter``, ``prompt``, ``truncate``
+and ``dimensions``; and the protocol's own ``timeout`` in microseconds and ``priority``, 1 the
+highest. The answer's hold the receipt, flat. Only the tasks of the outputs that are asked for are
+run and paid for.
 """
 
 from __future__ import annotations
@@ -53,6 +53,9 @@ class _Parameters(RequestBody):
     prompt: Name | None = Field(default=None, description="Name of one of the model's templates.")
     truncate: Literal["left", "right"] | None = Field(
         default=None, description="Which end to cut of a text that is too long; default: refuse it."
+    )
+    adapter: Name | None = Field(
+        default=None, description="Name of one of the model's adapters; empty: none."
     )
     dimensions: int | None = Field(
         default=None, gt=0, le=MAX_INT, description="Leading dimensions of embeddings."
@@ -164,6 +167,7 @@ class Inference:
             fixed=fixed_dimensions(served, parameters.dimensions),
             priority=parameters.priority - 1 if parameters.priority else None,
             timeout_s=min((s for s in (timeout_s, left_s) if s is not None), default=None),
+            adapter=parameters.adapter,
         )
         items = sources_of(
             served,

@@ -156,6 +156,7 @@ _READERS: dict[str, Callable[[_Row], Source]] = {
     "text": _text,
     "input_ids": _ids,
     "tensor": _numbers,
+    "adapter": _text,
 }
 
 

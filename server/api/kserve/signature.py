@@ -62,6 +62,8 @@ def _forms(of: InputType) -> list[tuple[str, Datatype, tuple[int, ...]]]:
             ("input_ids", "INT64", (ANY, ANY)),
             ("attention_mask", "INT64", (ANY, ANY)),
         ]
+    if of.kind == "adapter":
+        return [("adapter", "BYTES", (ANY,))]
     shape = of.plan_shape(None)
     if of.kind == "image":
         return [

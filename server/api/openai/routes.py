@@ -56,6 +56,7 @@ def routes(service: Service, max_texts: int) -> APIRouter:
                 priority=body.priority,
                 raw=not body.normalize,
                 side=body.side,
+                adapter=body.adapter,
             )
             items = served.named("text", texts)
             answer = await unless_gone(request, service.infer(served, question, items))

@@ -8,6 +8,7 @@ from typing import Annotated, Self
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from server.api.adapters import Adapter
 from server.api.answer import Written, receipt_headers, receipt_of, unless_gone
 from server.api.body import check_count, read_json
 from server.api.documentation import errors, inlined, request_docs
@@ -65,6 +66,7 @@ class ClassifyBody(RequestBody):
     )
     budget: BudgetBody | None = Field(default=None, description="For each input; labels are whole.")
     preferences: Preferences = None
+    adapter: Adapter = None
     priority: Priority = None
     prompt: Name | None = Field(default=None, description="Template for inputs.")
     label_prompt: Name | None = Field(default=None, description="Template for labels.")
@@ -169,6 +171,7 @@ async def _classify(
         preferences=body.preferences,
         fixed=served.whole_outputs,
         priority=body.priority,
+        adapter=body.adapter,
     )
     if index is not None:
         _check_pairs(len(inputs), len(index), "index")

@@ -111,6 +111,11 @@ class ClientBody(_Stored):
         default=1.0, ge=0.001, le=1000, description="Its share of what its class gets."
     )
     quota: QuotaBody = QuotaBody()
+    adapters: dict[Name, Name] = Field(
+        default={},
+        max_length=_MAX_NAMES,
+        description="Adapter, by model, of requests that name none.",
+    )
     models: list[Name] | None = Field(
         default=None, min_length=1, max_length=_MAX_NAMES, description="Default: every model."
     )
@@ -156,7 +161,11 @@ def routes(clients: Clients, catalog: Catalog) -> APIRouter:
     async def put_client(client: ClientId, request: Request, response: Response) -> ClientAnswer:
         """Store a client, in place of what was stored; other replicas follow within a second."""
         profile = _profile(await read_json(request, ClientBody))
-        check_profile(profile, {name: one.elastic.tasks for name, one in catalog.items()})
+        check_profile(
+            profile,
+            {name: one.elastic.tasks for name, one in catalog.items()},
+            {name: one.inputs.adapters for name, one in catalog.items()},
+        )
         response.status_code = 201 if await clients.store.put_client(client, profile) else 200
         await clients.directory.refresh()
         return _answer(client, profile)
@@ -179,6 +188,7 @@ def _profile(body: ClientBody) -> ClientProfile:
         weight=body.weight,
         quota=Quota(**body.quota.model_dump()),
         models=None if body.models is None else tuple(body.models),
+        adapters=body.adapters,
     )
 
 
@@ -192,4 +202,5 @@ def _answer(client: str, profile: ClientProfile) -> ClientAnswer:
         weight=profile.weight,
         quota=QuotaBody(**asdict(profile.quota)),
         models=None if profile.models is None else list(profile.models),
+        adapters=dict(profile.adapters),
     )

@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from models.space import Value
+from server.api.adapters import Adapter
 from server.api.request_body import RequestBody
 from server.api.rheostat.ranking_schema import RankingReceipt
 from server.api.rheostat.schema import BudgetBody, Name, Priority
@@ -43,6 +44,7 @@ class NewIndexBody(_Strict):
     model: Name | None = Field(
         default=None, description="May be left out where one model embeds texts."
     )
+    adapter: Adapter = None
     documents: Annotated[list[StoredDocument], Field(fail_fast=True, min_length=1)]
 
 
@@ -65,6 +67,7 @@ class IndexAnswer(BaseModel):
     model: str
     space: str = Field(description="Id of the space of its vectors.")
     subnet: dict[str, Value] = Field(description="That made them.")
+    adapter: str = Field(description="That they are of; empty for none.")
     documents: int
     bytes: int = Field(description="Held, about.")
     created: int = Field(description="Unix time.")

@@ -59,7 +59,7 @@ def routes(service: Service) -> APIRouter:
             served = service.models_of(caller).choose(body.model, "text", gives=("embedding",))
             tally.model = served.name
             documents = [(one.id, one.text) for one in body.documents]
-            making = build(service, served, caller, body.name, documents)
+            making = build(service, served, caller, body.name, documents, body.adapter)
             index = await unless_gone(request, making)
             await service.indexes.put(index)
         return _answer(index)
@@ -141,6 +141,7 @@ def _answer(index: Index) -> IndexAnswer:
         model=index.model,
         space=index.space,
         subnet=dict(index.subnet),
+        adapter=index.adapter,
         documents=len(index),
         bytes=index.num_bytes,
         created=index.created_s,

@@ -90,8 +90,10 @@ def routes(service: Service, max_images: int, max_texts: int) -> APIRouter:
         takes = "image" if body.tokens is None else "text"
         served = service.models_of(caller_of(request)).choose(body.model, takes)
         shapes = _plan_shapes(served, body.tokens)
-        selection = service.select(served, _question(served, body, request), shapes)
-        return Written({"receipt": plan_receipt(served, selection)})
+        question = _question(served, body, request)
+        selection = service.select(served, question, shapes)
+        adapters = service.adapters(served, question)
+        return Written({"receipt": plan_receipt(served, selection, adapters)})
 
     return router
 
@@ -127,6 +129,7 @@ def _question(served: Served, body: PlanBody, request: Request) -> Question:
         fixed=served.whole_outputs,
         priority=body.priority,
         side=body.side,
+        adapter=body.adapter,
     )
 
 

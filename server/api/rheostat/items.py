@@ -118,4 +118,9 @@ def _are_numbers(value: Any) -> bool:
     return True
 
 
-_READERS: dict[str, _Reader] = {"image": _image, "text": _text, "tensor": _numbers}
+_READERS: dict[str, _Reader] = {
+    "image": _image,
+    "text": _text,
+    "tensor": _numbers,
+    "adapter": _text,
+}

@@ -125,13 +125,16 @@ def _spaces(served: Served) -> list[SpaceEntry]:
     """Return the spaces of the table's subnets, in the table's order."""
     found: dict[str, SpaceEntry] = {}
     for row in served.table.rows:
-        space = served.space_of(row)
-        if space is None:
-            continue
-        if space not in found:
-            choices = dict(space_choices(served.elastic, row))
-            found[space] = SpaceEntry(space=space, choices=choices, num_subnets=0)
-        found[space].num_subnets += 1
+        named = served.inputs.adapters if served.inputs.adapter in served.names(row) else ()
+        for adapter in named or ("",):
+            space = served.space_of(row, (adapter,) if adapter else ())
+            if space is None:
+                continue
+            if space not in found:
+                choices = dict(space_choices(served.elastic, row))
+                choices |= {"adapter": adapter} if adapter else {}
+                found[space] = SpaceEntry(space=space, choices=choices, num_subnets=0)
+            found[space].num_subnets += 1
     return list(found.values())
 
 

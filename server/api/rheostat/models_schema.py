@@ -88,7 +88,17 @@ class TensorEntry(BaseModel):
     most: float | None = Field(description="No number may be above; null for any.")
 
 
-InputEntry: TypeAlias = Annotated[ImageEntry | TextEntry | TensorEntry, Field(discriminator="kind")]
+class AdapterEntry(BaseModel):
+    """Which adapters may be named."""
+
+    kind: Literal["adapter"]
+    required: bool = Field(description="Whether every item must have it.")
+    values: list[str] = Field(description="Their names.")
+
+
+InputEntry: TypeAlias = Annotated[
+    ImageEntry | TextEntry | TensorEntry | AdapterEntry, Field(discriminator="kind")
+]
 
 
 class CostEntry(BaseModel):

@@ -74,6 +74,7 @@ def routes(service: Service, max_texts: int) -> APIRouter:
                 body.budget,
                 body.preferences,
                 body.priority,
+                adapter=body.adapter,
             )
             ranking, receipt = await ranked(
                 service, request, response, tally, ranking_request, ("embedding",)
@@ -175,6 +176,7 @@ def _ranking_request(body: RerankBody, max_texts: int, truncate: Side | None) ->
         body.query_budget,
         body.in_stages,
         body.top_n,
+        body.adapter,
     )
 
 

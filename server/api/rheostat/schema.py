@@ -7,6 +7,7 @@ from typing import Annotated, Any, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field
 
 from models.space import Value
+from server.api.adapters import Adapter
 from server.api.request_body import RequestBody
 from server.api.sides import SideOfSearch
 
@@ -81,13 +82,6 @@ class BudgetBody(_StrictBody):
     )
 
 
-class QueryBudget(BudgetBody):
-    """A budget of one side of a request: without what is of the whole request."""
-
-    latency_ms: None = Field(default=None, description="Is of the whole request: see `budget`.")
-    strict: None = Field(default=None, description="Likewise.")
-
-
 class PlanBody(_StrictBody):
     """What to answer and what to spend on it."""
 
@@ -113,6 +107,7 @@ class PlanBody(_StrictBody):
         default=None, description="Default: the largest subnet may run."
     )
     side: SideOfSearch = None
+    adapter: Adapter = None
     priority: Priority = None
 
 
@@ -230,6 +225,7 @@ class PlanReceipt(BaseModel):
     model: str
     version: str
     subnet: dict[str, Value] = Field(description="The value chosen on each axis.")
+    adapters: list[str] = Field(description="Of the inputs, each once; empty: none.")
     space: str | None = Field(
         description="Vectors may be compared where this id is equal; null: the answer is no vector."
     )

@@ -16,12 +16,12 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from server.api.adapters import Adapter
 from server.api.request_body import RequestBody
 from server.api.rheostat.schema import (
     BudgetBody,
     Name,
     Priority,
-    QueryBudget,
     Receipt,
 )
 from server.api.sides import SideOfSearch
@@ -74,6 +74,13 @@ Truncate = Annotated[
 ]
 
 
+class QueryBudget(BudgetBody):
+    """A budget of one side of a request: without what is of the whole request."""
+
+    latency_ms: None = Field(default=None, description="Is of the whole request: see `budget`.")
+    strict: None = Field(default=None, description="Likewise.")
+
+
 class EmbeddingsBody(RequestBody):
     """What OpenAI's clients send, and our own fields."""
 
@@ -124,6 +131,7 @@ class EmbeddingsBody(RequestBody):
     budget: BudgetBody | None = Field(default=None, description="For each text.")
     preferences: Preferences = None
     side: SideOfSearch = None
+    adapter: Adapter = None
     priority: Priority = None
     prompt: Name | None = Field(
         default=None,
@@ -166,6 +174,7 @@ class _TextBody(RequestBody):
     )
     budget: BudgetBody | None = Field(default=None, description="For each text.")
     preferences: Preferences = None
+    adapter: Adapter = None
     priority: Priority = None
     truncate: Truncate = None
 

@@ -57,7 +57,7 @@ def routes(service: Service, max_texts: int) -> APIRouter:
             check_count("inputs", len(rows), max_texts, "max_texts")
             items = [_item(served, body, field, row) for field, row in rows]
             question = options_of(request).question(
-                caller_of(request), body.budget, priority=body.priority
+                caller_of(request), body.budget, priority=body.priority, adapter=body.adapter
             )
             answer = await unless_gone(request, service.infer(served, question, items))
         name, task = next(

@@ -86,6 +86,7 @@ def routes(service: Service, settings: Settings) -> APIRouter:
                 body.budget,
                 fixed=fixed_dimensions(served, body.dimensions),
                 priority=body.priority,
+                adapter=body.adapter,
                 raw=not body.normalize,
                 side=side_of_prompt(body.prompt_name),
             )
@@ -126,6 +127,7 @@ def routes(service: Service, settings: Settings) -> APIRouter:
                 body.model,
                 body.budget,
                 priority=body.priority,
+                adapter=body.adapter,
             )
             ranking, _ = await ranked(
                 service, request, response, tally, ranking_request, ("embedding",)
@@ -162,6 +164,7 @@ async def rerank(
         body.model,
         body.budget,
         priority=body.priority,
+        adapter=body.adapter,
     )
     ranking, _ = await ranked(service, request, response, tally, ranking_request)
     texts = [ranking_request.query, *ranking_request.documents]

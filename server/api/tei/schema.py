@@ -1,7 +1,7 @@
 """The JSON of Text Embeddings Inference: what is asked and what is answered.
 
 Like TEI, and unlike every other protocol here, a body may have fields that are not known: its
-clients send such. ``model``, ``budget`` and ``priority`` are ours.
+clients send such. ``model``, ``budget``, ``adapter`` and ``priority`` are ours.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from models.inputs.content import Side
+from server.api.adapters import Adapter
 from server.api.request_body import RequestBody
 from server.api.rheostat.schema import BudgetBody, Name, Priority
 from server.api.rheostat.text_schema import Ids, Text, Texts
@@ -35,6 +36,7 @@ class _RunBody(_Lenient):
         default=None, description="May be left out where one model takes texts."
     )
     budget: BudgetBody | None = Field(default=None, description="For each text.")
+    adapter: Adapter = None
     priority: Priority = None
 
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from models.elasticize.damage import Unexplained
-from models.families.pruned import LayerForm, layers_of
+from models.families.pruned import LayerForm
+from models.nn.transformer import layers_of
 from search.offline.cuts import (
     BestCut,
     Candidate,

@@ -149,7 +149,7 @@ def test_bodies_read_by_hand_are_documented_in_full(document: dict[str, Any]) ->
     content = document["paths"]["/v1/infer"]["post"]["requestBody"]["content"]
     assert set(content) == {"application/json", "multipart/form-data"}
     fields = content["application/json"]["schema"]["properties"]
-    asked = {"model", "tasks", "preferences", "budget", "priority", "side"}
+    asked = {"model", "tasks", "preferences", "budget", "priority", "side", "adapter"}
     assert set(fields) == {"inputs", "image", "images", *asked}
     assert "$ref" not in str(content)
     plan = document["paths"]["/v1/plan"]["post"]["requestBody"]["content"]["application/json"]

@@ -198,5 +198,5 @@ def test_a_profile_that_cannot_be_is_refused_by_its_field(
     profile: dict[str, Any], message: str, field: str
 ) -> None:
     with pytest.raises(InvalidRequestError, match=message) as caught:
-        check_profile(ClientProfile(**profile), TASKS)
+        check_profile(ClientProfile(**profile), TASKS, {})
     assert caught.value.field == field

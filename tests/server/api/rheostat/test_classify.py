@@ -166,13 +166,13 @@ def test_kept_vectors_are_bounded_and_those_unused_for_longest_go_first(tmp_path
     kept, subnet = LabelVectors(4000), served.elastic.space.largest
     vector = torch.zeros(16)
     for i in range(5):
-        kept.put(served, {(subnet, None, str(i)): vector})
-    assert kept.get(served, (subnet, None, "0")) is not None  # used now
+        kept.put(served, {(subnet, (), None, str(i)): vector})
+    assert kept.get(served, (subnet, (), None, "0")) is not None  # used now
     for i in range(5, 9):
-        kept.put(served, {(subnet, None, str(i)): vector})
+        kept.put(served, {(subnet, (), None, str(i)): vector})
     assert kept.num_bytes <= 4000
-    assert kept.get(served, (subnet, None, "0")) is not None
-    assert kept.get(served, (subnet, None, "1")) is None
+    assert kept.get(served, (subnet, (), None, "0")) is not None
+    assert kept.get(served, (subnet, (), None, "1")) is None
     none = LabelVectors(0)
-    none.put(served, {(subnet, None, "0"): vector})
+    none.put(served, {(subnet, (), None, "0"): vector})
     assert none.num_bytes == 0

@@ -66,6 +66,7 @@ def test_a_client_is_created_read_replaced_listed_and_deleted(app_client: TestCl
     expected = {
         "id": "shop",
         **SHOP,
+        "adapters": {},
         "budget": {**unlimited, **SHOP["budget"]},  # type: ignore[dict-item]
         "maximum": {**unlimited, "fraction": 0.8},
         "quota": {

@@ -1,0 +1,51 @@
+"""Claims of the families whose knob is no width or depth, each beside its control.
+
+A row is one claim: what was measured, its control, and in how many of three seeds it holds. MACs
+and bytes are counted. Adapters have random factors on the real all-MiniLM-L6-v2; mixes are of small
+networks that learn digits, turned, inverted, shifted and noisy, and report test digits that trained
+and chose nothing.
+
+With --quick fewer repeats of what is timed.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from bench import report
+from bench.family_adapters import adapters
+from bench.family_mixes import mixes
+
+
+def main() -> None:
+    """Measure, print and write."""
+    options = report.parser(__doc__)
+    chosen = options.parse_args()
+    claims = [*adapters(3 if chosen.quick else 9), *mixes()]
+    rows = [
+        [
+            one.system,
+            one.claim,
+            one.control,
+            _told(one.own),
+            _told(one.other),
+            f"{one.holds} of {len(one.own)}",
+            "" if one.macs is None else f"{one.macs / 1e6:.1f}",
+            "" if one.bytes is None else f"{one.bytes / 1e6:.1f}",
+        ]
+        for one in claims
+    ]
+    columns = ["system", "claim", "control", "own", "control's", "holds", "MMACs", "MB"]
+    report.show("Families: claims beside controls, medians over seeds", columns, rows)
+    figures = [{**asdict(one), "holds": one.holds} for one in claims]
+    report.finish({"claims": figures}, chosen.json)
+
+
+def _told(values: Sequence[float]) -> str:
+    return f"{statistics.median(values):.4g}"
+
+
+if __name__ == "__main__":
+    main()

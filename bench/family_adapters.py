@@ -1,0 +1,187 @@
+"""Claims of adapters on one trunk: all-MiniLM-L6-v2, with 16 adapters of random factors."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from random import Random
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.claims import SEEDS, Claim
+from bench.minilm import minilm_folder
+from models.backends.torch import TorchBackend
+from models.export.merged import merged
+from models.families.adapted import Adapted
+from models.inputs import Given, Item
+from models.inputs.adapter import KIND
+from models.nn.low_rank import LowRank, ordered
+from models.nn.ragged import Value
+from models.run.chain import Chain
+from models.run.execution import never
+from models.run.jobs import Done, Job
+from models.space import Subnet
+from search.offline.adapter_training import untrained
+
+_ADAPTERS, _REQUESTS, _RANK = 16, 64, 8
+_TOKENS = 16
+
+
+class Counted(TorchBackend):
+    """Counts the steps that it runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: Counter[object] = Counter()
+
+    def run_chain(
+        self, chain: Chain, inputs: Sequence[Value], stop: Callable[[], bool] = never
+    ) -> Value:
+        """Run a chain as any other back end does."""
+        self.calls.update(step.identity for step in chain.steps)
+        return super().run_chain(chain, inputs, stop)
+
+
+def with_random_adapters(seed: int, nested: bool) -> tuple[Adapted, float]:
+    """Return the real encoder with random adapters, and what a quarter of the rank leaves out.
+
+    Args:
+        seed: Of the factors.
+        nested: Whether the best leading ranks come first.
+    """
+    names = [f"client-{i}" for i in range(_ADAPTERS)]
+    model = untrained(minilm_folder(), "minilm", dict.fromkeys(["similarity"], "spearman"), _RANK)
+    config = model.config
+    model = _widened(model, names)
+    generator = torch.Generator().manual_seed(seed)
+    left_out, whole = 0.0, 0.0
+    for part in model.modules():
+        if not isinstance(part, LowRank):
+            continue
+        for i in range(_ADAPTERS):
+            down, up = (
+                0.05 * torch.randn(one.shape[1:], generator=generator)
+                for one in (part.down, part.up)
+            )
+            if nested:
+                down, up = ordered(down, up)
+            part.down[i], part.up[i] = down, up
+            few = config.ranks[0]
+            left_out += float((up[few:].T @ down[few:]).square().sum())
+            whole += float((up.T @ down).square().sum())
+    return model, (left_out / whole) ** 0.5
+
+
+def _widened(model: Adapted, names: Sequence[str]) -> Adapted:
+    """Return the same trunk with other adapters, which add nothing yet."""
+    made = Adapted(model.name, replace(model.config, adapters=tuple(names)))
+    made.base = model.base
+    return made.eval().requires_grad_(False)
+
+
+def adapters(repeats: int) -> list[Claim]:
+    """Return the claims of adapters on one trunk."""
+    runs = [_adapters_once(seed, repeats) for seed in SEEDS]
+    own, other = (
+        {name: [one[side][name] for one in runs] for name in runs[0][0]} for side in (0, 1)
+    )
+    model, _ = with_random_adapters(0, nested=True)
+    cost = model.plan(model.space.largest, {"text": (_TOKENS,), KIND: ()}).cost
+    alone = model.plan(model.space.smallest, {"text": (_TOKENS,)}).cost
+    what = f"{_REQUESTS} requests, {_ADAPTERS} adapters: "
+    few = f"rank {model.config.ranks[0]} of {_RANK}: part left out"
+
+    def claim(name: str, said: str, control: str, *rest: Any) -> Claim:
+        return Claim("adapted", said, control, own[name], other[name], *rest)
+
+    return [
+        claim("calls", what + "calls of steps", "one adapter", "equal"),
+        claim("error", what + "largest error", "merged; 1e-5", "equal", 1e-5),
+        claim("rate", what + "texts/s", "merged copies", "more", 0.0, cost.macs),
+        claim("rate_alone", what + "texts/s", "no adapter", "less", 0.0, alone.macs),
+        claim("bytes", f"{_ADAPTERS} adapters: MB", "merged copies", "less", 0.0, None, cost.bytes),
+        claim("left_out", few, "ranks as they came", "less"),
+    ]
+
+
+def _adapters_once(seed: int, repeats: int) -> tuple[dict[str, float], dict[str, float]]:
+    """Return what one seed gives, and what its controls do."""
+    model, left_out = with_random_adapters(seed, nested=True)
+    _, unordered = with_random_adapters(seed, nested=False)
+    rows = _rows(seed)
+    mixed = [_item(row, f"client-{i % _ADAPTERS}", model) for i, row in enumerate(rows)]
+    single = [_item(row, "client-0", model) for row in rows]
+    found, calls = _run(model, mixed)
+    merges = {name: merged(model, name) for name in model.config.adapters}
+    expected = torch.cat([_merged(merges[_named(one)], [one]) for one in mixed])
+    groups = [(merges[name], [o for o in mixed if _named(o) == name]) for name in merges]
+    seconds = _seconds(lambda: _run(model, mixed), repeats)
+    apart = _seconds(lambda: [_merged(one, own) for one, own in groups], repeats)
+    alone = _seconds(lambda: _merged(model.base, mixed), repeats)
+    trunk, low = (sum(p.nbytes for p in part.parameters()) for part in (model.base, model.low))
+    own = {
+        "calls": calls,
+        "error": float((found - expected).abs().max()),
+        "rate": _REQUESTS / seconds,
+        "rate_alone": _REQUESTS / seconds,
+        "bytes": (trunk + low) / 1e6,
+        "left_out": left_out,
+    }
+    other = {
+        "calls": _run(model, single)[1],
+        "error": 0.0,
+        "rate": _REQUESTS / apart,
+        "rate_alone": _REQUESTS / alone,
+        "bytes": _ADAPTERS * trunk / 1e6,
+        "left_out": unordered,
+    }
+    return own, other
+
+
+def _rows(seed: int) -> list[Tensor]:
+    rng, generator = Random(seed), torch.Generator().manual_seed(seed)
+    lengths = [rng.randint(_TOKENS // 2, 2 * _TOKENS) for _ in range(_REQUESTS)]
+    return [torch.randint(1000, 20_000, (n,), generator=generator) for n in lengths]
+
+
+def _item(row: Tensor, adapter: str, model: Adapted) -> Item:
+    number = torch.tensor(model.config.adapters.index(adapter))
+    return {"text": Given(row, id(row), len(row)), KIND: Given(number, adapter, 0)}
+
+
+def _named(item: Item) -> str:
+    return str(item[KIND].digest)
+
+
+def _run(model: Any, items: Sequence[Item]) -> tuple[Tensor, int]:
+    """Return the vectors of items, and how many calls of steps they took."""
+    backend = Counted()
+    backend.prepare(model)
+    subnet = Subnet(model.space.largest)
+    plan = model.plan(subnet, {name: (_TOKENS,) if name == "text" else () for name in items[0]})
+    found: dict[int, Tensor] = {}
+    for answers in backend.execute([Job(plan, one) for one in items], model.inputs.collate):
+        for j, done in answers:
+            if not isinstance(done, Done):
+                raise done
+            (found[j],) = done.outputs.values()
+    return torch.stack([found[j] for j in range(len(items))]), sum(backend.calls.values())
+
+
+def _merged(model: Any, items: Sequence[Item]) -> Tensor:
+    return _run(model, [{"text": one["text"]} for one in items])[0]
+
+
+def _seconds(run: Callable[[], object], repeats: int) -> float:
+    run()
+    taken = []
+    for _ in range(repeats):
+        start = perf_counter()
+        run()
+        taken.append(perf_counter() - start)
+    return statistics.median(taken)

@@ -1,0 +1,212 @@
+"""What `rheostat train adapted` does around its recipe: an encoder in, three adapters out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from random import Random
+from shutil import copyfile
+from typing import NamedTuple
+
+import torch
+from pydantic import TypeAdapter
+
+from models import checkpoint, formats
+from models.backends.torch import TorchBackend
+from models.export.merged import merged
+from models.families.adapted import Adapted, AdaptedConfig
+from models.families.exits import Exits, ExitsConfig
+from models.inputs.text import TOKENIZER, TextInput
+from models.space import Subnet
+from models.tasks import Metric
+from models.train import texts
+from models.train.adapters import AdapterRecipe, train_adapters
+from models.train.examples import Examples, Partners, Rated
+from models.train.texts import Retrieval
+from search.offline.training import RECORD, RUN, machine, training_log
+from search.quality.embeddings import (
+    Evaluation,
+    Measured,
+    RankingQuality,
+    SimilarityQuality,
+    scores,
+    table_of,
+)
+from search.quality.table import TABLE, Table
+
+_PLACES = ("query", "value", "up", "down")
+_MOST = 300  # queries of an evaluation
+_LENGTH = 128
+
+
+class AdapterLesson(NamedTuple):
+    """What one adapter learns, and what says how well.
+
+    Attributes:
+        metric: Of the task of its name.
+        pairs: To learn, perhaps rated.
+        chosen: Development data, which the table is measured on.
+        tested: Test data, which is only reported.
+    """
+
+    metric: Metric
+    pairs: Sequence[tuple[str, str] | texts.ScoredPair]
+    chosen: Evaluation
+    tested: Evaluation
+
+
+def lessons(root: Path, seed: int) -> dict[str, AdapterLesson]:
+    """Read what the adapters learn: similarity, intents of customers, and functions by docstrings.
+
+    Args:
+        root: Folder of the data sets.
+        seed: Of which intents are partners.
+
+    Raises:
+        FileNotFoundError: If a data set is not there.
+    """
+    banking = texts.intents(root, "banking77", "train")
+    code = {split: texts.pydoc_code(root, split) for split in ("train", "dev", "test")}
+    return {
+        "similarity": AdapterLesson(
+            "spearman",
+            texts.stsb(root, "train"),
+            SimilarityQuality(texts.stsb(root, "dev")),
+            SimilarityQuality(texts.stsb(root, "test")),
+        ),
+        "intents": AdapterLesson(
+            "map",
+            _partners(banking[::2], Random(seed)),
+            RankingQuality(_alike(banking[1::2]), "map"),
+            RankingQuality(_alike(texts.intents(root, "banking77", "test")), "map"),
+        ),
+        "code": AdapterLesson(
+            "mrr@10",
+            code["train"],
+            *(
+                RankingQuality(texts.as_collection(code[split][:_MOST]), "mrr@10")
+                for split in ("dev", "test")
+            ),
+        ),
+    }
+
+
+def _partners(labelled: Sequence[tuple[str, str]], rng: Random) -> list[tuple[str, str]]:
+    by_label: dict[str, list[str]] = {}
+    for text, label in labelled:
+        by_label.setdefault(label, []).append(text)
+    found = []
+    for own in by_label.values():
+        rng.shuffle(own)
+        found += list(zip(own, [*own[1:], own[0]], strict=True))
+    return found
+
+
+def _alike(labelled: Sequence[tuple[str, str]]) -> Retrieval:
+    """Return texts that should find the others of their intent."""
+    step = max(1, len(labelled) // (4 * _MOST))
+    some = labelled[::step]
+    queries, documents = some[::4], [one for i, one in enumerate(some) if i % 4]
+    kept = [
+        (text, frozenset(i for i, (_, own) in enumerate(documents) if own == label))
+        for text, label in queries
+    ]
+    kept = [one for one in kept if one[1]]
+    return Retrieval(
+        tuple(text for text, _ in kept),
+        tuple(text for text, _ in documents),
+        tuple(right for _, right in kept),
+    )
+
+
+def train_adapted(
+    source: Path,
+    root: Path,
+    out: Path,
+    name: str,
+    recipe: AdapterRecipe,
+    report: Callable[[str], None],
+) -> dict[str, dict[str, Measured]]:
+    """Train adapters on a public encoder and write a checkpoint with its table.
+
+    Args:
+        source: A folder that `models.formats.read` reads.
+        root: Folder of the data sets.
+        out: Folder of the checkpoint. An interrupted run goes on when called again.
+        name: What clients will ask for.
+        recipe: Hyper-parameters.
+        report: Told what is being done.
+
+    Returns:
+        Of each adapter on its test data: ``trunk`` and, by rank, its own scores.
+
+    Raises:
+        FileNotFoundError: If a data set is not there.
+        FormatError: If the folder cannot be read exactly.
+        ValueError: If ``out`` holds a run with another recipe.
+    """
+    data = lessons(root, recipe.seed)
+    model = untrained(source, name, {key: one.metric for key, one in data.items()}, recipe.rank)
+    text = TextInput.load(replace(model.base.config.text, max_length=recipe.max_tokens), source)
+    report("training")
+    learned = {key: examples_of(one, text) for key, one in data.items()}
+    train_adapters(model, learned, recipe, out / RUN)
+    report("measuring")
+    copyfile(source / TOKENIZER, out / TOKENIZER)
+    measured = {key: _measured(model, key, one.chosen) for key, one in data.items()}
+    tested = {key: _measured(model, key, one.tested) for key, one in data.items()}
+    _table(model, measured).save(out / TABLE, model.space)
+    told = {key: {k: m._asdict() for k, m in own.items()} for key, own in tested.items()}
+    record = {"recipe": asdict(recipe), "test": told, "steps": training_log(out)}
+    (out / RECORD).write_text(json.dumps({**record, "machine": machine()}, indent=1) + "\n")
+    checkpoint.save(out, model, "adapted", torch.float32, (TOKENIZER, TABLE, RECORD))
+    return tested
+
+
+def untrained(
+    source: Path, name: str, tasks: Mapping[str, Metric], rank: int, length: int = _LENGTH
+) -> Adapted:
+    """Return a public encoder with an adapter per task that adds nothing yet."""
+    base: Exits = formats.read(source, name)
+    whole = (base.config.encoder.layers,)
+    text = replace(base.config.text, max_length=min(length, base.config.text.max_length))
+    config = replace(base.config, depths=whole, dims=base.config.dims[-1:], tasks=tasks, text=text)
+    as_json = TypeAdapter(ExitsConfig).dump_python(config, mode="json")
+    ranks = tuple(sorted({max(1, rank // 4), max(1, rank // 2), rank}))
+    made = Adapted(name, AdaptedConfig("exits", as_json, tuple(tasks), ranks, _PLACES))  # type: ignore[arg-type]
+    state = base.state_dict()
+    made.base.load_state_dict({key: state[key] for key in made.base.state_dict()})
+    made.attach(source)
+    return made.eval().requires_grad_(False)
+
+
+def examples_of(lesson: AdapterLesson, text: TextInput) -> Examples:
+    """Return the pairs of a lesson as tokens; what is too long is cut at its end."""
+    first, second = (
+        [text.encode(str(pair[side]), truncate="right") for pair in lesson.pairs] for side in (0, 1)
+    )
+    ratings = [pair.score for pair in lesson.pairs if isinstance(pair, texts.ScoredPair)]
+    return Rated(first, second, torch.tensor(ratings)) if ratings else Partners(first, second)
+
+
+def _measured(model: Adapted, adapter: str, data: Evaluation) -> dict[str, Measured]:
+    found = {}
+    for key, one in (
+        ("trunk", model.base),
+        *((f"rank {rank}", merged(model, adapter, rank)) for rank in model.config.ranks),
+    ):
+        backend = TorchBackend()
+        backend.prepare(one)
+        (found[key],) = scores(one, backend, data, [one.space.largest])
+    return found
+
+
+def _table(model: Adapted, measured: Mapping[str, Mapping[str, Measured]]) -> Table:
+    def of(subnet: Subnet, task: str) -> Measured:
+        is_alone = not str(subnet["inputs"]).endswith("adapter")
+        return measured[task]["trunk" if is_alone else f"rank {subnet['rank']}"]
+
+    subnets = list(model.space)
+    return table_of(model, subnets, {t: [of(s, t) for s in subnets] for t in model.tasks})
