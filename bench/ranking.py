@@ -35,7 +35,7 @@ from server.settings import data_folder
 _LATE = 0.01  # of a fixed policy's answers that may be late
 _LEAST_SHARE = 0.1  # of the compute that is spent in stages as well
 _TRIES = 4  # of each client
-_REST_S, _QUICK_REST_S = 120, 6  # at most, while the server builds what runs faster
+_REST_S, _QUICK_REST_S = 120, 3  # at most, while the server builds what runs faster
 
 
 def fixed_policies(shares: Sequence[float], firsts: Sequence[int]) -> list[Policy]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import inf
 
@@ -83,7 +83,7 @@ class Scoring:
         return not self.is_pairs and self.query_rung(rung) not in self._vectors
 
     async def score(
-        self, rung: int, documents: Iterable[int], until: float = inf
+        self, rung: int, documents: Iterable[int], until: float = inf, longest_s: float = inf
     ) -> dict[int, float]:
         """Score documents by a rung, as far as there is time.
 
@@ -91,6 +91,7 @@ class Scoring:
             rung: Of the ladder.
             documents: Numbers.
             until: On the engine's clock; infinity for the request's own deadline.
+            longest_s: As in `server.engine.item.QueueItem`.
 
         Returns:
             By document; those that were not done in time are missing.
@@ -102,7 +103,7 @@ class Scoring:
         runs = [(one, rung) for one in documents]
         if self.needs_query(rung):
             runs.insert(0, (QUERY, self.query_rung(rung)))
-        items = [self._item(one, at, until) for one, at in runs]
+        items = [self._item(one, at, until, longest_s) for one, at in runs]
         results = await self.admitted.run_items(items, until)
         scores: dict[int, float] = {}
         for (one, at), item, result in zip(runs, items, results, strict=True):
@@ -128,7 +129,7 @@ class Scoring:
             self._seconds[rung] = seconds(self._prepared(rung, -1), self.lengths)
         return self._seconds[rung]
 
-    def _item(self, document: int, rung: int, until: float) -> QueueItem:
+    def _item(self, document: int, rung: int, until: float, longest_s: float) -> QueueItem:
         before = self.before(document)
         known = self._kept.get(document, {})
         prepared = self._prepared(rung, before)
@@ -142,6 +143,7 @@ class Scoring:
             known,
             2.0 * self._macs_of(document, rung, before),
             min(until, self.admitted.deadline),
+            longest_s,
         )
 
     def _take(self, one: int, rung: int, prepared: PreparedPlan, result: ItemResult) -> None:
@@ -170,11 +172,7 @@ class Scoring:
         if (rung, before) not in self._plans:
             subnet, task = self.ladder.rungs[rung].subnet, self.ladder.task
             plan = self.service.variants.prepare(self.served, subnet, [task])
-            known = self.ladder.shared(rung, before)
-            keep = self.ladder.kept(rung) if self._may_keep else frozenset()
-            if known or keep:
-                plan = replace(plan, known=known, keep=keep)
-            self._plans[rung, before] = plan
+            self._plans[rung, before] = self.ladder.going_on(plan, rung, before, self._may_keep)
         return self._plans[rung, before]
 
     @cached_property

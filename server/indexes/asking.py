@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from models.vectors import comparable_choices
+from search.beliefs import Beliefs
 from server.admitted import Answer
 from server.choose import Choice
 from server.errors import DeadlineError, InvalidRequestError, shown
@@ -73,7 +74,7 @@ async def rank_stored(
         selection = service.select(served, _in_space(served, index, question).of_the_best(), shapes)
         taken_s = service.clock() - begun
         choice = Choice(selection, False, taken_s)
-        return served, as_they_came(choice, len(positions), None, begun, taken_s)
+        return served, as_they_came(choice, Beliefs.none(len(positions)), begun, taken_s)
     scores: list[float] = (index.vectors[list(positions)] @ vector).tolist()
     if scorer is not None:
         ranking = await _closer(service, index, query, positions, scores, scorer)
