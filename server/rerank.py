@@ -147,15 +147,10 @@ async def _in_stages(
             Choice(selection, False, taken_s), at_first(count, wish.known), begun, taken_s, wish
         )
     top = int(beliefs.rung.max()) - (wish.known is not None)
-    choice = admitted.choice
     if top < 0 and wish.known is not None:
         scale = "cosine"  # of what was known
-    if top < len(ladder.rungs) - 1:
-        chosen = replace(best, fixed=dict(ladder.rungs[max(top, 0)].subnet))
-        shapes = served.inputs.upper(admitted.items)
-        choice = replace(choice, selection=service.select(served, chosen, shapes))
     return Ranking(
-        choice,
+        _reached_choice(service, scoring, best, top),
         beliefs.order.tolist(),
         scores_of(beliefs).tolist(),
         scale,
@@ -170,6 +165,16 @@ async def _in_stages(
             min(until, ended),
         ),
     )
+
+
+def _reached_choice(service: Service, scoring: Scoring, best: Question, top: int) -> Choice:
+    """Return the choice of the highest rung that scored a document; of the lowest if none did."""
+    admitted, rungs = scoring.admitted, scoring.ladder.rungs
+    if top == len(rungs) - 1:
+        return admitted.choice
+    chosen = replace(best, fixed=dict(rungs[max(top, 0)].subnet))
+    shapes = scoring.served.inputs.upper(admitted.items)
+    return replace(admitted.choice, selection=service.select(scoring.served, chosen, shapes))
 
 
 def as_they_came(

@@ -13,8 +13,9 @@ from search.beliefs import Beliefs
 from server.admitted import Answer
 from server.choose import Choice
 from server.errors import DeadlineError, InvalidRequestError, shown
-from server.indexes.building import first_of
+from server.indexes.fitting import static_exit, token_ids
 from server.indexes.index import Index
+from server.indexes.queries import first_of
 from server.inputs.sources import Passage
 from server.question import Question
 from server.ranking import Ranking, Wish, task_of
@@ -121,8 +122,14 @@ async def _vector(
     """Return the answer for a query in the index's space, and its vector."""
     question = _in_space(served, index, question)
     answer = await service.infer(served, question, served.named("text", [query]))
-    task = task_of(served, answer.selection, "embedding")
-    return answer, answer.outputs[0][task].float().cpu()
+    selection = answer.selection
+    measured = index.quality_of(selection.subnet)
+    if index.patch is not None and measured is not None and measured.is_fitted:
+        static = static_exit(served, selection.subnet, selection)
+        if static is not None:
+            ids = await token_ids(service, served, question, [query])
+            return answer, index.patch.vectors(ids, static)[0]
+    return answer, answer.outputs[0][task_of(served, selection, "embedding")].float().cpu()
 
 
 def _in_space(served: Served, index: Index, question: Question) -> Question:

@@ -56,6 +56,11 @@ class QueryQualityAnswer(BaseModel):
     )
     stderr: float = Field(description="Over the queries.")
     n: int = Field(description="Queries: sentences of the documents.")
+    is_fitted: bool = Field(
+        default=False,
+        description="Whether the query runs no layer, and its tokens' vectors were fitted to other "
+        "documents of this index.",
+    )
 
 
 class IndexAnswer(BaseModel):
