@@ -122,7 +122,7 @@ async def refine(
             is_done = len(scores) == len(stage.documents)
             told_s = taken_s if is_done else _UNDONE * taken_s
             pacing.note_first(model, len(stage.documents), told_s)
-        if limits.until < inf and scores:
+        if limits.until < inf and scores and not scoring.is_here(rung):
             pacing.note_stage(model, stage.cost * len(scores) / len(stage.documents), taken_s)
         stages.append(StageRun(rung, len(scores), scoring.macs - before, taken_s))
         if scores:
@@ -143,8 +143,10 @@ def _choose(
     scoring: Scoring, beliefs: Beliefs, limits: Spending, pacing: Pacing, now: float, below: int
 ) -> Look | None:
     """Return the next stage, in seconds where there is a deadline, else in MACs."""
-    agreements = [*[KNOWN_AGREEMENT] * below, *scoring.ladder.agreements]
     left_macs = limits.macs - scoring.macs
+    if left_macs == inf and (beliefs.rung == UNSCORED).all() and scoring.is_here(0):
+        return Look(0, np.arange(len(beliefs.mean)), 0.0)  # costs next to nothing
+    agreements = [*[KNOWN_AGREEMENT] * below, *scoring.ladder.agreements]
     if limits.until == inf:
         costs, starts = _macs(scoring, beliefs, below)
         most = inf if limits.quality >= 1 else _chunk(costs)
@@ -208,6 +210,8 @@ def _macs(scoring: Scoring, beliefs: Beliefs, below: int) -> tuple[FloatArray, F
 
 
 def _query_macs(scoring: Scoring, rung: int) -> float:
+    if scoring.is_here(rung):
+        return float(scoring.cost(rung, -1)[0])
     if not scoring.needs_query(rung):
         return 0.0
     own = scoring.query_rung(rung)

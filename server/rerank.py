@@ -130,7 +130,7 @@ async def _in_stages(
             ladder = service.pacing.ladder(
                 served, admitted.selection, task, resident, by_time=admitted.deadline < inf
             )
-            scoring = Scoring(service, served, admitted, ladder, is_pairs)
+            scoring = Scoring(service, served, admitted, ladder, is_pairs, in_stages=True)
             given_s = admitted.deadline - begun
             until = admitted.deadline - min(answer_s, MOST_ANSWER * given_s)
             limits = Spending.of(admitted.question.budget, until, scoring, wish.places or PLACES)
