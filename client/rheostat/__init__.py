@@ -33,7 +33,7 @@ from rheostat.errors import (
     ServerError,
     UnknownModelError,
 )
-from rheostat.index_answers import IndexDetail, Neighbor, NeighborsAnswer, QueryQuality
+from rheostat.index_answers import Duel, IndexDetail, Neighbor, NeighborsAnswer, QueryQuality
 from rheostat.model_answers import (
     AuditEntry,
     AxisEntry,
@@ -70,6 +70,7 @@ __all__ = [
     "CostEntry",
     "DeadlineError",
     "DocumentText",
+    "Duel",
     "Embeddings",
     "FrontEntry",
     "ImageEntry",

@@ -9,7 +9,8 @@ from random import Random
 from search.budget import Budget
 from server.clients.caller import Caller
 from server.errors import InvalidRequestError
-from server.indexes.embedding import embedded
+from server.indexes.comparing import compared
+from server.indexes.embedding import embedded, passage_of
 from server.indexes.fitting import fitted
 from server.indexes.index import Index, QueryQuality
 from server.indexes.queries import drawn, measured
@@ -27,6 +28,7 @@ async def build(
     caller: Caller,
     name: str,
     documents: Sequence[tuple[str, str]],
+    scorer: Served | None = None,
 ) -> Index:
     """Embed documents and measure queries.
 
@@ -36,9 +38,10 @@ async def build(
         caller: Whose the index will be.
         name: Of the index.
         documents: Their ids and texts; what is too long is cut at its end.
+        scorer: Compares two texts, and is measured with these; None for none.
 
     Raises:
-        RheostatError: As `Service.infer`.
+        RheostatError: As `Service.infer` and `server.indexes.comparing.compared`.
     """
     passages = [
         Passage(f"documents[{i}].text", text, truncate="right")
@@ -64,6 +67,13 @@ async def build(
         found = await measured(*about, queries, vectors)
         found, patch = await fitted(*about, texts, vectors, queries, found, time.monotonic)
         qualities = found.qualities
+    comparisons = None
+    if scorer is not None:
+        own, _, _ = await embedded(
+            service, served, question, [passage_of(one.text) for one in queries]
+        )
+        asking = Question(None, None, Budget(strict=True), {}, caller, priority=BULK)
+        comparisons = await compared(service, scorer, asking, texts, queries, own @ vectors.T)
     return Index(
         caller.client,
         name,
@@ -77,4 +87,5 @@ async def build(
         tuple(texts),
         vectors,
         patch,
+        comparisons,
     )

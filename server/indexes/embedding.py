@@ -19,6 +19,11 @@ from server.service import Service
 CHUNK = 64  # texts that are inside the engine at once
 
 
+def passage_of(text: str) -> Passage:
+    """Return a text of an index as an input; what is too long is cut at its end."""
+    return Passage("documents", text, truncate="right")
+
+
 async def embedded(
     service: Service, served: Served, question: Question, passages: Sequence[Passage]
 ) -> tuple[Tensor, Selection, int]:

@@ -20,7 +20,7 @@ from models.inputs.text import text_input
 from models.nn.static import Static, static_of
 from models.space import Subnet
 from search.find import Selection
-from server.indexes.embedding import CHUNK, embedded
+from server.indexes.embedding import CHUNK, embedded, passage_of
 from server.indexes.queries import Findings, Sentence, nearest_of, quality_of, sentences_of
 from server.inputs.sources import Passage
 from server.question import Question
@@ -75,11 +75,11 @@ async def fitted(
     learnt = [vectors[rest]]
     if sentences:
         same = replace(question, fixed=dict(best.subnet))
-        learnt.append((await embedded(service, served, same, _passages(sentences)))[0])
-    passages = _passages([*(texts[i] for i in rest), *sentences])
+        learnt.append((await embedded(service, served, same, [*map(passage_of, sentences)]))[0])
+    passages = [passage_of(one) for one in (*(texts[i] for i in rest), *sentences)]
     ids = await token_ids(service, served, question, passages)
     patch = await asyncio.to_thread(_fit, ids, torch.cat(learnt), static, clock)
-    asked = _passages([one.text for one in queries])
+    asked = [passage_of(one.text) for one in queries]
     asked_ids = await token_ids(service, served, question, asked)
     nearest = await nearest_of(vectors, patch.vectors(asked_ids, static))
     told = quality_of(cheapest.subnet, cheapest.flops, nearest, found.whole, is_fitted=True)
@@ -105,10 +105,6 @@ async def token_ids(
         some = passages[first : first + CHUNK]
         found += await service.read(lambda one: one.decode(read), some, question.caller)
     return found
-
-
-def _passages(texts: Sequence[str]) -> list[Passage]:
-    return [Passage("documents", one, truncate="right") for one in texts]
 
 
 def _fit(

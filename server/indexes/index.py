@@ -18,7 +18,9 @@ from torch import Tensor
 from models.elasticize.static_patch import StaticPatch
 from models.files import reading, replacing
 from models.space import Subnet, Value
+from search.anncur import Duel
 from server.errors import InvalidRequestError, shown
+from server.indexes.comparisons import Comparisons
 
 _ABOUT = "index"  # of the file's metadata
 
@@ -65,6 +67,7 @@ class Index:
         texts: Likewise.
         vectors: Of length 1, shape [documents, dim].
         patch: Of the static exit, fitted to the documents, for queries; None if there is none.
+        comparisons: Scores by a model that compares two texts; None if there are none.
     """
 
     client: str
@@ -79,6 +82,7 @@ class Index:
     texts: Sequence[str]
     vectors: Tensor
     patch: StaticPatch | None = None
+    comparisons: Comparisons | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -92,6 +96,7 @@ class Index:
     def num_bytes(self) -> int:
         """Held, about."""
         held = self.vectors.nbytes + (0 if self.patch is None else self.patch.num_bytes)
+        held += 0 if self.comparisons is None else self.comparisons.known.nbytes
         return held + sum(len(one.encode()) for one in (*self.ids, *self.texts))
 
     def at(self, ids: Sequence[str]) -> list[int]:
@@ -121,6 +126,10 @@ class Index:
         if self.patch is not None:
             tensors |= {"patch.tokens": self.patch.tokens, "patch.table": self.patch.table}
             about["patch_factor"] = self.patch.factor
+        if self.comparisons is not None:
+            tensors["comparisons"] = self.comparisons.known.contiguous()
+            about["pair_model"] = self.comparisons.model
+            about["duels"] = [list(one) for one in self.comparisons.duels]
         for name, texts in (("ids", self.ids), ("texts", self.texts)):
             tensors[name], tensors[f"{name}.ends"] = _packed(texts)
         with replacing(path) as part:
@@ -143,7 +152,12 @@ class Index:
             if (factor := about.pop("patch_factor", None)) is not None:
                 tokens, table = (file.get_tensor(f"patch.{name}") for name in ("tokens", "table"))
                 patch = StaticPatch(tokens, table, factor)
-            own = {"ids": ids, "texts": texts, "vectors": vectors, "patch": patch}
+            comparisons = None
+            if (model := about.pop("pair_model", None)) is not None:
+                duels = [Duel(*one) for one in about.pop("duels")]
+                comparisons = Comparisons(model, file.get_tensor("comparisons"), duels)
+            own = {"ids": ids, "texts": texts, "vectors": vectors}
+            own |= {"patch": patch, "comparisons": comparisons}
             return cls(**about, subnet=subnet, queries=queries, **own)
 
 

@@ -14,9 +14,8 @@ from torch import Tensor
 
 from models.space import Value
 from search.find import Selection
-from server.indexes.embedding import embedded
+from server.indexes.embedding import embedded, passage_of
 from server.indexes.index import QueryQuality
-from server.inputs.sources import Passage
 from server.question import Question
 from server.ranking import task_of
 from server.served import Served
@@ -74,7 +73,7 @@ async def measured(
     task = task_of(served, best, "embedding")
     resident = service.variants.resident(served)
     ladder = service.pacing.ladder(served, best, task, resident, by_time=False)
-    passages = [Passage("documents", one.text, truncate="right") for one in queries]
+    passages = [passage_of(one.text) for one in queries]
     found = {}
     for rung in ladder.rungs:
         if served.space_of(rung.subnet) == served.space_of(best.subnet):
