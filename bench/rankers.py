@@ -60,6 +60,37 @@ class Cell:
     seen: float
     flops: float = math.nan
 
+    @classmethod
+    def of(cls, figures: Body) -> Cell:
+        """Return the cell of what `figures` gave."""
+        scores = np.array([math.nan if one is None else one for one in figures["scores"]])
+        times = np.array(figures["times_ms"]) / 1000
+        refused = {int(status): count for status, count in figures["refused"].items()}
+        seen, flops = (_or_nan(figures[name]) for name in ("seen", "flops"))
+        return cls(scores, times, refused, seen, flops)
+
+    @property
+    def figures(self) -> Body:
+        """What is written of it."""
+        return {
+            "scores": [None if math.isnan(one) else one for one in self.scores.tolist()],
+            "times_ms": [round(1000 * one, 2) for one in self.times.tolist()],
+            "refused": dict(self.refused),
+            "seen": None if math.isnan(self.seen) else self.seen,
+            "flops": None if math.isnan(self.flops) else self.flops,
+        }
+
+    @property
+    def told(self) -> str:
+        """One line of it."""
+        ndcg, stderr, count = self.ndcg
+        times = self.times if len(self.times) else np.array([math.nan])
+        return (
+            f"nDCG@10 {ndcg:.4f} ± {stderr:.4f} of {count} claims, {len(self.times)} answers, "
+            f"median {1000 * np.median(times):.0f} ms, longest {1000 * times.max():.0f} ms, "
+            f"refused {sum(self.refused.values())}"
+        )
+
     @property
     def ndcg(self) -> tuple[float, float, int]:
         """The mean, its standard error and the number of claims."""
@@ -117,9 +148,13 @@ class Asking:
 
     def __init__(self, server: Running, lists: Lists, model: str) -> None:
         self._server, self._lists, self._model = server, lists, model
+        self._has_index = False
 
     def keep(self) -> None:
-        """Have the server keep the candidates of all claims."""
+        """Have the server keep the candidates of all claims, unless it does."""
+        if self._has_index:
+            return
+        self._has_index = True
         numbers = sorted({i for own in self._lists.candidates for i in own})
         documents = [{"id": str(i), "text": self._lists.data.documents[i]} for i in numbers]
         body = json.dumps({"name": INDEX, "model": self._model, "documents": documents}).encode()
@@ -129,13 +164,16 @@ class Asking:
         if status != 201:
             raise ServerError(f"the index was not made: {status} {answer[:300]!r}")
 
-    def cell(self, policy: Policy, clients: int, claims: Sequence[int]) -> Cell:
+    def cell(
+        self, policy: Policy, clients: int, claims: Sequence[int], longest_s: float = math.inf
+    ) -> Cell:
         """Ask for rankings from some clients at once.
 
         Args:
             policy: Of all requests.
             clients: Each asks one claim after the other.
             claims: To be asked, in order.
+            longest_s: After which nobody asks any more.
         """
         lists, model = self._lists, self._model
         bodies = {
@@ -146,6 +184,7 @@ class Asking:
         }
         left: Iterator[int] = iter(claims)
         lock = threading.Lock()
+        until = time.perf_counter() + longest_s
         scores: dict[int, list[float]] = {}
         times: list[float] = []
         seen: list[float] = []
@@ -156,7 +195,7 @@ class Asking:
             connection = http.client.HTTPConnection(HOST, self._server.port, timeout=120)
             while True:
                 with lock:
-                    claim = next(left, None)
+                    claim = next(left, None) if time.perf_counter() < until else None
                 if claim is None:
                     break
                 started = time.perf_counter()
@@ -183,6 +222,10 @@ class Asking:
         for claim, own in scores.items():
             each[claim] = np.mean(own)
         return Cell(each, np.array(times), refused, _mean(seen), _mean(flops))
+
+
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -20,11 +20,13 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 
 from bench import report
 from bench.bm25 import Bm25
+from bench.notebook import Notebook
 from bench.peers.process import Launch, running
 from bench.rankers import CANDIDATES, Asking, Body, Cell, Lists, Policy
 from models.train import texts
@@ -33,6 +35,7 @@ from server.settings import data_folder
 _LATE = 0.01  # of a fixed policy's answers that may be late
 _LEAST_SHARE = 0.1  # of the compute that is spent in stages as well
 _TRIES = 4  # of each client
+_REST_S, _QUICK_REST_S = 120, 3  # at most, while the server builds what runs faster
 
 
 def fixed_policies(shares: Sequence[float], firsts: Sequence[int]) -> list[Policy]:
@@ -54,6 +57,59 @@ def fixed_policies(shares: Sequence[float], firsts: Sequence[int]) -> list[Polic
 
 def main() -> None:
     """Ask, print and write."""
+    chosen = _chosen()
+    cells = [(float(one), False) for one in chosen.deadlines.split(",") if one]
+    cells += [(float(one), True) for one in chosen.by_id.split(",") if one]
+    lists = scifact(chosen.claims, chosen.candidates)
+    model = chosen.model or json.loads((_only(chosen.models) / "manifest.json").read_text())["name"]
+    command = (sys.executable, "-m", "server", "serve", "--port", "{port}")
+    launch = Launch((*command, "--models", str(chosen.models.resolve())))
+    warm = json.dumps({"model": model, "input": "warm"}).encode()
+    policies = fixed_policies(_numbers(chosen.shares), [int(one) for one in chosen.firsts])
+    order = shuffled(len(lists.candidates), chosen.seed)
+    every = list(itertools.islice(order(), len(lists.candidates)))
+    about = {
+        "model": model,
+        "claims": len(every),
+        "candidates": chosen.candidates,
+        "seconds": str(chosen.seconds),
+        "seed": chosen.seed,
+    }
+    notebook = Notebook(about, chosen.json, chosen.resume)
+    with running(launch, report.machine()["cores"], warm) as server:
+        server.rest(_QUICK_REST_S if chosen.quick else _REST_S)
+        asking = Asking(server, lists, model)
+
+        def ask(policy: Policy, clients: int, claims: Sequence[int]) -> Cell:
+            where = ", by id" if policy.is_by_id else ""
+            name = f"{policy.name}{where}, {clients} at once, {len(claims)} asked"
+            if policy.is_by_id and name not in notebook.cells:
+                asking.keep()
+            cell = Cell.of(
+                notebook.cell(
+                    name, lambda: asking.cell(policy, clients, claims, chosen.seconds).figures
+                )
+            )
+            print(f"{name}: {cell.told}", flush=True)
+            return cell
+
+        fixed = {policy: ask(policy, 1, every) for policy in policies}
+        rows = []
+        for count in map(int, chosen.clients.split(",")):
+            tried = beside(ask, fixed, count, max(one for one, _ in cells), every)
+            for deadline_ms, is_by_id in cells:
+                budget = {"budget": {"latency_ms": deadline_ms}}
+                policy = Policy(f"{deadline_ms:g} ms", budget, is_by_id=is_by_id)
+                ask(policy, count, every[: 2 * count])  # which learns how long it takes
+                cell = ask(policy, count, list(itertools.islice(order(), chosen.requests)))
+                rows.append(row(policy, count, deadline_ms, cell, fixed, tried))
+    show(fixed, rows)
+    report.finish(figures(fixed, rows), None)
+    notebook.write(figures(fixed, rows))
+
+
+def _chosen() -> Any:
+    """Return the options."""
     options = report.parser(__doc__)
     options.add_argument("--models", type=Path, default=report.ZOO_TEXT, help="folder to serve")
     options.add_argument("--model", help="to ask, where several are served")
@@ -61,46 +117,27 @@ def main() -> None:
     options.add_argument("--deadlines", default="300,1000,3000", help="milliseconds")
     options.add_argument("--clients", default="1,5")
     options.add_argument("--shares", default="0.001,0.25,0.4,0.5,0.6,0.8", help="of the compute")
+    options.add_argument("--firsts", type=_numbers, default=[5, 10, 20, 50], help="by BM25 alone")
     options.add_argument("--by-id", default="100,300", help="deadlines of documents kept there")
     options.add_argument("--claims", type=int, help="the first so many; default: all")
+    options.add_argument("--candidates", type=int, default=CANDIDATES, help="of each claim")
     options.add_argument("--seed", type=int, default=0, help="of the order of claims")
+    options.add_argument("--seconds", type=float, default=math.inf, help="of a cell, about")
+    options.add_argument("--resume", action="store_true", help="go on with what --json FILE has")
     chosen = options.parse_args()
-    firsts = [5, 10, 20, 50]
     if chosen.quick:
         chosen.requests, chosen.deadlines, chosen.clients, chosen.shares = 6, "300,1000", "1", "0.5"
-        firsts, chosen.claims, chosen.by_id = [10], 3, "100"
-    cells = [(float(one), False) for one in chosen.deadlines.split(",") if one]
-    cells += [(float(one), True) for one in chosen.by_id.split(",") if one]
-    lists = scifact(chosen.claims)
-    model = chosen.model or json.loads((_only(chosen.models) / "manifest.json").read_text())["name"]
-    command = (sys.executable, "-m", "server", "serve", "--port", "{port}")
-    launch = Launch((*command, "--models", str(chosen.models.resolve())))
-    warm = json.dumps({"model": model, "input": "warm"}).encode()
-    shares = [float(one) for one in chosen.shares.split(",")]
-    with running(launch, report.machine()["cores"], warm) as server:
-        server.rest(20 if chosen.quick else 120)
-        asking = Asking(server, lists, model)
-        order = shuffled(len(lists.candidates), chosen.seed)
-        every = list(itertools.islice(order(), len(lists.candidates)))
-        fixed = {policy: asking.cell(policy, 1, every) for policy in fixed_policies(shares, firsts)}
-        if any(is_by_id for _, is_by_id in cells):
-            asking.keep()
-        rows = []
-        for count in map(int, chosen.clients.split(",")):
-            tried = beside(asking, fixed, count, max(one for one, _ in cells), every)
-            for deadline_ms, is_by_id in cells:
-                budget = {"budget": {"latency_ms": deadline_ms}}
-                policy = Policy(f"{deadline_ms:g} ms", budget, is_by_id=is_by_id)
-                asking.cell(policy, count, every[: 2 * count])  # which learns how long it takes
-                claims = list(itertools.islice(order(), chosen.requests))
-                cell = asking.cell(policy, count, claims)
-                rows.append(row(policy, count, deadline_ms, cell, fixed, tried))
-    show(fixed, rows)
-    report.finish(figures(fixed, rows), chosen.json)
+        chosen.firsts, chosen.claims, chosen.by_id, chosen.seconds = [10], 3, "100", 3.0
+        chosen.candidates = 20
+    return chosen
+
+
+def _numbers(text: str) -> list[float]:
+    return [float(one) for one in text.split(",") if one]
 
 
 def beside(
-    asking: Asking,
+    ask: Callable[[Policy, int, Sequence[int]], Cell],
     fixed: Mapping[Policy, Cell],
     clients: int,
     most_ms: float,
@@ -110,7 +147,7 @@ def beside(
     if clients == 1:
         return fixed
     return {
-        policy: asking.cell(policy, clients, claims[: _TRIES * clients])
+        policy: ask(policy, clients, claims[: _TRIES * clients])
         for policy, own in fixed.items()
         if len(own.times) and 1000 * float(np.median(own.times)) < most_ms
     }
@@ -125,7 +162,7 @@ def _only(folder: Path) -> Path:
     )
 
 
-def scifact(num_claims: int | None) -> Lists:
+def scifact(num_claims: int | None, candidates: int = CANDIDATES) -> Lists:
     """Return the dev claims with their candidates; end with code 2 without the data."""
     try:
         data = texts.scifact(data_folder(), "dev")
@@ -134,7 +171,7 @@ def scifact(num_claims: int | None) -> Lists:
         sys.exit(2)
     ranker = Bm25(data.documents)
     queries = data.queries[:num_claims]
-    return Lists(data, [ranker.first(query, CANDIDATES) for query in queries])
+    return Lists(data, [ranker.first(query, candidates) for query in queries])
 
 
 def shuffled(count: int, seed: int) -> Callable[[], Iterator[int]]:
@@ -246,7 +283,6 @@ def figures(fixed: Mapping[Policy, Cell], rows: Sequence[Body]) -> Body:
                 "ndcg": own.ndcg[0],
                 "stderr": own.ndcg[1],
                 "claims": own.ndcg[2],
-                "times_ms": [round(1000 * one, 1) for one in own.times],
             }
             for policy, own in fixed.items()
         ],

@@ -23,7 +23,8 @@ import numpy as np
 
 from bench import report
 from bench.minilm import minilm, reduced
-from models.elasticize.static_table import Bags, Fitted, Floats, fit, put
+from models.elasticize.sparse_rows import Floats
+from models.elasticize.static_table import Bags, Fitted, fit, put
 from models.families.exits import Exits
 from models.train import texts
 from models.train.texts import Retrieval, ScoredPair

@@ -9,7 +9,7 @@ form.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -50,6 +50,20 @@ class Beliefs:
         nothing, unknown = np.zeros(count), np.ones(count)
         rung = np.full(count, UNSCORED, dtype=np.int64)
         return cls(nothing, unknown, rung, nothing, nothing, unknown)
+
+    def with_part(self, places: ArrayLike, part: Beliefs) -> Beliefs:
+        """Return these with what is believed of some documents in place of what was.
+
+        Args:
+            places: Of the documents, each once.
+            part: Beliefs of a list that is these alone.
+        """
+        at = np.asarray(places, dtype=np.int64)
+        found = {}
+        for one in fields(self):
+            found[one.name] = getattr(self, one.name).copy()
+            found[one.name][at] = getattr(part, one.name)
+        return Beliefs(**found)
 
     @property
     def order(self) -> IntArray:

@@ -64,6 +64,7 @@ class Admitted:
         seconds: Per stage so far; ``run`` adds to it.
         shared: Part of the FLOPs of the last run that were computed for others as well.
         on_ran: Told of each run that ends: its slowest result, and of how many items.
+        read: Positions of these items among those asked; in stages some may not be read in time.
         charge: Charges the FLOPs of what runs, where that is not known before; QuotaExceededError.
         adapters: Of the items, each once.
     """
@@ -75,6 +76,7 @@ class Admitted:
     flops: int
     deadline: float
     seconds: dict[Stage, float]
+    read: Sequence[int] = ()
     shared: float = 0.0
     on_ran: Callable[[ItemResult, int], None] | None = None
     charge: Callable[[float], Awaitable[None]] | None = None
@@ -92,6 +94,7 @@ class Admitted:
         known: Mapping[bytes, Value] = _NOTHING,
         flops: float | None = None,
         deadline: float | None = None,
+        longest_s: float = inf,
     ) -> QueueItem:
         """Return an item as the engine takes it.
 
@@ -101,6 +104,7 @@ class Admitted:
             known: What an earlier run kept of it.
             flops: Of the plan on the item; None for those of the subnet chosen.
             deadline: Of the item; None for that of the request.
+            longest_s: As in `QueueItem`.
         """
         flow = self.room.room.flow
         return QueueItem(
@@ -112,6 +116,7 @@ class Admitted:
             client=flow.client,
             weight=flow.weight,
             priority=flow.priority,
+            longest_s=longest_s,
         )
 
     async def run(self, prepared: PreparedPlan) -> list[ItemResult]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -33,6 +32,7 @@ from server.observe.metrics import Metrics, Stage
 from server.served import Served
 from server.uses import Uses
 
+_LEAST_READING = 0.5  # of the time, where not all can be read and scored
 _UNDONE = 1.5  # times what a request took that was given up, it would have taken
 
 
@@ -93,8 +93,10 @@ class Admitting:
         ):
             if self._quotas is not None:
                 await self._quotas.charge_request(caller)
-            limit_s = None if spare_s is None or deadline == inf else deadline - spare_s - begun
-            items = await self._read(served, asked, caller, limit_s)
+            until = None
+            if spare_s is not None and deadline < inf:
+                until = max(deadline - spare_s, begun + _LEAST_READING * (deadline - begun))
+            items, read = await self._read(served, asked, caller, deadline, until)
             decoded = self._clock()
             shapes = served.inputs.upper(items)
             question = for_inputs(question, served, shapes)
@@ -109,7 +111,7 @@ class Admitting:
             await self._charge(caller, flops)
             seconds = {Stage.DECODE: decoded - start, Stage.SEARCH: self._clock() - decoded}
             seconds |= dict.fromkeys((Stage.QUEUE, Stage.RUN), 0.0)
-            admitted = Admitted(room, question, items, choice, flops, deadline, seconds)
+            admitted = Admitted(room, question, items, choice, flops, deadline, seconds, read)
             admitted.charge = partial(self._charge, caller)
             admitted.adapters = adapters_of(served, items)
             try:
@@ -127,14 +129,26 @@ class Admitting:
         self._metrics.answered(served, choice, *counted, admitted.adapters)
 
     async def _read(
-        self, served: Served, asked: Sequence[Sources], caller: Caller, limit_s: float | None
-    ) -> list[Item]:
-        """Return the items of a request; DeadlineError if that takes longer than a limit."""
-        decoding = self._decoder.decode(asked, served.inputs, caller.client, caller.weight)
-        try:
-            return await asyncio.wait_for(decoding, limit_s)
-        except TimeoutError:
-            raise DeadlineError("the inputs could not be read before the deadline") from None
+        self,
+        served: Served,
+        asked: Sequence[Sources],
+        caller: Caller,
+        deadline: float,
+        until: float | None,
+    ) -> tuple[list[Item], Sequence[int]]:
+        """Return the items of a request, and which they are; all, or those read by a time.
+
+        Raises:
+            DeadlineError: If the first two were not read by then.
+        """
+        whose = served.inputs, caller.client, caller.weight
+        if until is None:
+            return await self._decoder.decode(asked, *whose, deadline), range(len(asked))
+        found = await self._decoder.decode_until(asked, *whose, until)
+        items = {i: one for i, one in enumerate(found) if one is not None}
+        if [*items][:2] != [*range(len(asked))][:2]:
+            raise DeadlineError("the inputs could not be read before the deadline")
+        return list(items.values()), list(items)
 
     async def _charge(self, caller: Caller, flops: float) -> None:
         if self._quotas is not None and flops:

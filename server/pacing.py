@@ -22,6 +22,8 @@ _QUANTILE = 0.75
 _UNKNOWN = 1.5  # times what is predicted, before anything was seen
 _LEAST, _MOST = 0.05, 20.0
 _SHORTEST_S = 0.015  # a shorter stage tells what comes on top, a longer one how fast it goes
+_FIRST_S = 3e-4  # of a document in a first stage, before anything was seen
+_LEAST_FIRST_S = 0.02  # of a first stage
 _ANSWER_S, _EACH_S = 0.012, 2e-5  # to write an answer, and of each document in it
 
 K = TypeVar("K")
@@ -35,10 +37,12 @@ class _Seen:
     Attributes:
         ratios: Of long ones, time taken over time predicted.
         excesses: Of short ones, the time they took beyond it, seconds.
+        firsts: Of first stages by the cheapest rung, the time for each document, seconds.
     """
 
     ratios: deque[float] = field(default_factory=lambda: deque(maxlen=_KEPT))
     excesses: deque[float] = field(default_factory=lambda: deque(maxlen=_KEPT))
+    firsts: deque[float] = field(default_factory=lambda: deque(maxlen=_KEPT))
 
 
 @dataclass(eq=False)
@@ -90,6 +94,14 @@ class Pacing:
             seen.ratios.append(min(_MOST, max(_LEAST, taken_s / predicted_s)))
         else:
             seen.excesses.append(max(0.0, taken_s - predicted_s))
+
+    def note_first(self, model: str, documents: int, taken_s: float) -> None:
+        """Take in a first stage by the cheapest rung: its documents, and what it took in all."""
+        self._of(model).firsts.append(taken_s / documents)
+
+    def first_s(self, model: str, documents: int) -> float:
+        """Return what has to be left of the time, once documents are read, to score all of them."""
+        return max(_LEAST_FIRST_S, documents * _high(self._of(model).firsts, _FIRST_S))
 
     def answer_s(self, num_documents: int) -> float:
         """Return how long before its deadline an answer has to be begun."""

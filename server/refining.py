@@ -22,10 +22,13 @@ from server.pacing import Pacing
 from server.scoring import QUERY, Scoring
 
 PLACES = 10  # of the list that count where nobody says
+MOST_ANSWER = 0.35  # of the time that a request has, to write its answer
 _OVERHEAD_S = 0.001  # of a stage
 KNOWN_AGREEMENT = 0.8  # of cosines known beforehand with another model's scores; not measured
 _PART = 0.34  # of the time left that one stage may take
 _SHORTEST_S, _LONGEST_S = 0.02, 0.08  # of a stage: those of others wait for it
+_BATCH_S = 0.04  # of a batch that has further stages of any requests: first ones wait for it
+_UNDONE = 2.0  # times what a first stage took that was given up, it would have taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +99,9 @@ async def refine(
         InvalidRequestError: If it never could.
         InferenceError: If the model failed.
     """
-    beliefs = Beliefs.none(len(scoring.documents))
+    beliefs = at_first(len(scoring.documents), known)
     stages: list[StageRun] = []
-    below = 0
-    if known is not None:
-        below, beliefs = 1, beliefs.learn(0, KNOWN_AGREEMENT, range(len(known)), known)
+    below = int(known is not None)
     model = scoring.served.name
     while (
         limits.quality >= 1
@@ -113,9 +114,15 @@ async def refine(
             break
         before = scoring.macs
         rung = stage.rung - below
-        scores = await scoring.score(rung, stage.documents.tolist(), limits.until)
+        is_first = (beliefs.rung == UNSCORED).all()
+        longest_s = inf if is_first else _BATCH_S
+        scores = await scoring.score(rung, stage.documents.tolist(), limits.until, longest_s)
         taken_s = clock() - started
-        if limits.until < inf and scores:
+        if is_first and rung == 0 and limits.until < inf:
+            is_done = len(scores) == len(stage.documents)
+            told_s = taken_s if is_done else _UNDONE * taken_s
+            pacing.note_first(model, len(stage.documents), told_s)
+        if limits.until < inf and scores and not scoring.is_here(rung):
             pacing.note_stage(model, stage.cost * len(scores) / len(stage.documents), taken_s)
         stages.append(StageRun(rung, len(scores), scoring.macs - before, taken_s))
         if scores:
@@ -126,12 +133,20 @@ async def refine(
     return beliefs, stages
 
 
+def at_first(count: int, known: Sequence[float] | None) -> Beliefs:
+    """Return what is believed of documents before any stage, with scores known or without."""
+    beliefs = Beliefs.none(count)
+    return beliefs if known is None else beliefs.learn(0, KNOWN_AGREEMENT, range(count), known)
+
+
 def _choose(
     scoring: Scoring, beliefs: Beliefs, limits: Spending, pacing: Pacing, now: float, below: int
 ) -> Look | None:
     """Return the next stage, in seconds where there is a deadline, else in MACs."""
-    agreements = [*[KNOWN_AGREEMENT] * below, *scoring.ladder.agreements]
     left_macs = limits.macs - scoring.macs
+    if left_macs == inf and (beliefs.rung == UNSCORED).all() and scoring.is_here(0):
+        return Look(0, np.arange(len(beliefs.mean)), 0.0)  # costs next to nothing
+    agreements = [*[KNOWN_AGREEMENT] * below, *scoring.ladder.agreements]
     if limits.until == inf:
         costs, starts = _macs(scoring, beliefs, below)
         most = inf if limits.quality >= 1 else _chunk(costs)
@@ -195,6 +210,8 @@ def _macs(scoring: Scoring, beliefs: Beliefs, below: int) -> tuple[FloatArray, F
 
 
 def _query_macs(scoring: Scoring, rung: int) -> float:
+    if scoring.is_here(rung):
+        return float(scoring.cost(rung, -1)[0])
     if not scoring.needs_query(rung):
         return 0.0
     own = scoring.query_rung(rung)

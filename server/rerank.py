@@ -13,7 +13,7 @@ from models.core import Shapes
 from models.inputs import num_tokens
 from models.variants import choices_of, load_axes
 from models.vectors import comparable_choices
-from search.beliefs import overlap, scores_of
+from search.beliefs import Beliefs, overlap, scores_of
 from search.find import Selection
 from server.choose import Choice, Question
 from server.clients.inherit import inherited
@@ -21,7 +21,7 @@ from server.errors import DeadlineError, InvalidRequestError
 from server.inputs.sources import Source
 from server.observe.metrics import Stage
 from server.ranking import Cascade, Ranking, Scale, Stages, Wish, task_of
-from server.refining import PLACES, Spending, reached, refine
+from server.refining import MOST_ANSWER, PLACES, Spending, at_first, reached, refine
 from server.rungs import Rung, Rungs
 from server.scoring import QUERY, Scoring
 from server.served import Served
@@ -122,7 +122,8 @@ async def _in_stages(
     scale: Scale = "logit" if is_pairs else "cosine"
     best = question.of_the_best()
     count, begun = len(items) - (not is_pairs), service.clock()
-    spare_s = service.pacing.answer_s(count)
+    answer_s = service.pacing.answer_s(count)
+    spare_s = answer_s + service.pacing.first_s(served.name, count)
     try:
         async with service.admit(served, question, items, spare_s=spare_s) as admitted:
             task = task_of(served, admitted.selection, "score" if is_pairs else "embedding")
@@ -130,26 +131,27 @@ async def _in_stages(
             ladder = service.pacing.ladder(
                 served, admitted.selection, task, resident, by_time=admitted.deadline < inf
             )
-            scoring = Scoring(service, served, admitted, ladder, is_pairs)
-            until = admitted.deadline - spare_s
+            scoring = Scoring(service, served, admitted, ladder, is_pairs, in_stages=True)
+            given_s = admitted.deadline - begun
+            until = admitted.deadline - min(answer_s, MOST_ANSWER * given_s)
             limits = Spending.of(admitted.question.budget, until, scoring, wish.places or PLACES)
-            beliefs, runs = await refine(scoring, limits, service.pacing, service.clock, wish.known)
+            read = [i - (not is_pairs) for i in admitted.read if i or is_pairs]
+            known = None if wish.known is None else [wish.known[i] for i in read]
+            part, runs = await refine(scoring, limits, service.pacing, service.clock, known)
+            beliefs = at_first(count, wish.known).with_part(read, part)
             admitted.flops = 2 * scoring.macs
             ended = service.clock()
     except DeadlineError:  # before anything was read
         selection = service.select(served, best, served.inputs.plan_shapes())
         taken_s = service.clock() - begun
-        return as_they_came(Choice(selection, False, taken_s), count, wish.known, begun, taken_s)
+        return as_they_came(
+            Choice(selection, False, taken_s), at_first(count, wish.known), begun, taken_s, wish
+        )
     top = int(beliefs.rung.max()) - (wish.known is not None)
-    choice = admitted.choice
     if top < 0 and wish.known is not None:
         scale = "cosine"  # of what was known
-    if top < len(ladder.rungs) - 1:
-        chosen = replace(best, fixed=dict(ladder.rungs[max(top, 0)].subnet))
-        shapes = served.inputs.upper(admitted.items)
-        choice = replace(choice, selection=service.select(served, chosen, shapes))
     return Ranking(
-        choice,
+        _reached_choice(service, scoring, best, top),
         beliefs.order.tolist(),
         scores_of(beliefs).tolist(),
         scale,
@@ -167,18 +169,30 @@ async def _in_stages(
     )
 
 
+def _reached_choice(service: Service, scoring: Scoring, best: Question, top: int) -> Choice:
+    """Return the choice of the highest rung that scored a document; of the lowest if none did."""
+    admitted, rungs = scoring.admitted, scoring.ladder.rungs
+    if top == len(rungs) - 1:
+        return admitted.choice
+    chosen = replace(best, fixed=dict(rungs[max(top, 0)].subnet))
+    shapes = scoring.served.inputs.upper(admitted.items)
+    return replace(admitted.choice, selection=service.select(scoring.served, chosen, shapes))
+
+
 def as_they_came(
-    choice: Choice, count: int, known: Sequence[float] | None, begun: float, taken_s: float
+    choice: Choice, beliefs: Beliefs, begun: float, taken_s: float, wish: Wish = _ANY_WISH
 ) -> Ranking:
     """Return the ranking of a request that ran out of time before anything was read."""
-    scores = [0.0] * count if known is None else list(known)
+    places = min(wish.places or PLACES, len(beliefs.mean))
     return Ranking(
         choice,
-        list(range(count)) if known is None else _best_first(scores),
-        scores,
+        beliefs.order.tolist(),
+        scores_of(beliefs).tolist(),
         "cosine",
         seconds=dict.fromkeys(Stage, 0.0) | {Stage.DECODE: taken_s, Stage.TOTAL: taken_s},
-        stages=Stages([], [None] * count, [], 0.0, begun + taken_s),
+        stages=Stages(
+            [], [None] * len(beliefs.mean), [], overlap(beliefs, places), begun + taken_s
+        ),
     )
 
 

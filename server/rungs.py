@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from server.served import Served
 _MOST = 8
 _CHEAPER = 0.8  # of the next rung's cost, at most, or a rung is left out
 _BATCH = 8  # documents by whose time rungs are compared
+_MAX_PLANS = 128  # of one ladder
 _POINTS = 4  # lengths at which times are predicted; between them in a straight line
 _WORTH_KEEPING = 0.2  # of a rung's cost, at least, or what it shares with another is computed anew
 
@@ -97,6 +98,21 @@ class Rungs:
         """Return the values of a rung that higher ones go on from."""
         higher = range(rung + 1, len(self.rungs))
         return frozenset().union(*(self.shared(one, rung) for one in higher))
+
+    @cached_property
+    def going_on(self) -> Callable[[PreparedPlan, int, int, bool], PreparedPlan]:
+        """Function of a rung's plan, its number, the rung that items come from, and what to keep.
+
+        It returns the plan that goes on from that rung, the same one each time: what a plan is
+        predicted to take is known by plan. With the last argument true it keeps what higher rungs
+        go on from.
+        """
+
+        def plan(prepared: PreparedPlan, rung: int, before: int, keeps: bool) -> PreparedPlan:
+            known, keep = self.shared(rung, before), self.kept(rung) if keeps else frozenset()
+            return replace(prepared, known=known, keep=keep) if known or keep else prepared
+
+        return lru_cache(_MAX_PLANS)(plan)
 
     @cached_property
     def _shared(self) -> Mapping[tuple[int, int], frozenset[bytes]]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import inf
 
@@ -15,6 +16,7 @@ from search.lengths import IntArray
 from search.quality.table import FloatArray
 from server.admitted import Admitted
 from server.engine.item import ItemResult, PreparedPlan, QueueItem
+from server.layerless import runs_here, vectors_here
 from server.rungs import Rungs, seconds
 from server.served import Served
 from server.service import Service
@@ -37,6 +39,7 @@ class Scoring:
         is_pairs: Whether an item is a pair.
         query: The query's own rung, with which documents of every rung are compared; None for the
             best of the ladder in one space, else for that of the documents.
+        in_stages: Whether a rung without layers is run here, past the engine.
         macs: Multiply-accumulates of what ran.
         results: Of each document and the query, by number, the last.
     """
@@ -47,6 +50,7 @@ class Scoring:
     ladder: Rungs
     is_pairs: bool
     query: Rungs | None = None
+    in_stages: bool = False
     macs: int = 0
     results: dict[int, ItemResult] = field(default_factory=dict)
     _reached: dict[int, int] = field(default_factory=dict)
@@ -80,10 +84,16 @@ class Scoring:
 
     def needs_query(self, rung: int) -> bool:
         """Return whether the query has to run before documents of a rung can be compared."""
-        return not self.is_pairs and self.query_rung(rung) not in self._vectors
+        if self.is_pairs or self.is_here(rung):
+            return False
+        return self.query_rung(rung) not in self._vectors
+
+    def is_here(self, rung: int) -> bool:
+        """Return whether a rung has no layers and is run here."""
+        return self.in_stages and not self.is_pairs and runs_here(self._prepared(rung, -1).plan)
 
     async def score(
-        self, rung: int, documents: Iterable[int], until: float = inf
+        self, rung: int, documents: Iterable[int], until: float = inf, longest_s: float = inf
     ) -> dict[int, float]:
         """Score documents by a rung, as far as there is time.
 
@@ -91,6 +101,7 @@ class Scoring:
             rung: Of the ladder.
             documents: Numbers.
             until: On the engine's clock; infinity for the request's own deadline.
+            longest_s: As in `server.engine.item.QueueItem`.
 
         Returns:
             By document; those that were not done in time are missing.
@@ -99,10 +110,12 @@ class Scoring:
             DeadlineError: Without a time of its own, if the request's passed.
             InferenceError: If the model failed.
         """
+        if self.is_here(rung):
+            return await self._score_here(rung, list(documents), until)
         runs = [(one, rung) for one in documents]
         if self.needs_query(rung):
             runs.insert(0, (QUERY, self.query_rung(rung)))
-        items = [self._item(one, at, until) for one, at in runs]
+        items = [self._item(one, at, until, longest_s) for one, at in runs]
         results = await self.admitted.run_items(items, until)
         scores: dict[int, float] = {}
         for (one, at), item, result in zip(runs, items, results, strict=True):
@@ -114,6 +127,24 @@ class Scoring:
             elif not self.needs_query(rung):
                 scores[one] = self._score(rung, result)
         return scores
+
+    async def _score_here(
+        self, rung: int, documents: Sequence[int], until: float
+    ) -> dict[int, float]:
+        """Score documents by an exit without layers, the query's vector being its own as well."""
+        plan = self._prepared(rung, -1).plan
+        items = [self.admitted.items[self.place(one)] for one in (QUERY, *documents)]
+        running = asyncio.ensure_future(asyncio.to_thread(vectors_here, plan, items))
+        left_s = None if until == inf else max(0.0, until - self.service.clock())
+        done, _ = await asyncio.wait([running], timeout=left_s)
+        if not done:
+            return {}
+        vectors = running.result()
+        for one in (QUERY, *documents):
+            self.macs += self._macs_of(one, rung, -1)
+        self._reached |= dict.fromkeys(documents, rung)
+        scores: list[float] = (vectors[1:] @ vectors[0]).tolist()
+        return dict(zip(documents, scores, strict=True))
 
     def cost(self, rung: int, before: int) -> IntArray:
         """Return the multiply-accumulates of each item by a rung, going on from another."""
@@ -128,7 +159,7 @@ class Scoring:
             self._seconds[rung] = seconds(self._prepared(rung, -1), self.lengths)
         return self._seconds[rung]
 
-    def _item(self, document: int, rung: int, until: float) -> QueueItem:
+    def _item(self, document: int, rung: int, until: float, longest_s: float) -> QueueItem:
         before = self.before(document)
         known = self._kept.get(document, {})
         prepared = self._prepared(rung, before)
@@ -142,6 +173,7 @@ class Scoring:
             known,
             2.0 * self._macs_of(document, rung, before),
             min(until, self.admitted.deadline),
+            longest_s,
         )
 
     def _take(self, one: int, rung: int, prepared: PreparedPlan, result: ItemResult) -> None:
@@ -170,11 +202,7 @@ class Scoring:
         if (rung, before) not in self._plans:
             subnet, task = self.ladder.rungs[rung].subnet, self.ladder.task
             plan = self.service.variants.prepare(self.served, subnet, [task])
-            known = self.ladder.shared(rung, before)
-            keep = self.ladder.kept(rung) if self._may_keep else frozenset()
-            if known or keep:
-                plan = replace(plan, known=known, keep=keep)
-            self._plans[rung, before] = plan
+            self._plans[rung, before] = self.ladder.going_on(plan, rung, before, self._may_keep)
         return self._plans[rung, before]
 
     @cached_property

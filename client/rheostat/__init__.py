@@ -39,7 +39,7 @@ from rheostat.errors import (
     ServerError,
     UnknownModelError,
 )
-from rheostat.index_answers import IndexDetail, Neighbor, NeighborsAnswer, QueryQuality
+from rheostat.index_answers import Duel, IndexDetail, Neighbor, NeighborsAnswer, QueryQuality
 from rheostat.model_answers import (
     AdapterEntry,
     AuditEntry,
@@ -81,6 +81,7 @@ __all__ = [
     "CostEntry",
     "DeadlineError",
     "DocumentText",
+    "Duel",
     "Embeddings",
     "FrontEntry",
     "ImageEntry",

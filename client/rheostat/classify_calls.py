@@ -38,7 +38,7 @@ def classify(
         preferences: Weight of each measured task; None for equal weights.
         budget: For each text; labels are embedded whole. None for the largest subnet.
         priority: 0 is the highest.
-        adapter: Name of one of the model's adapters; None for none, or for that of an index.
+        adapter: As in `Client.infer`.
         prompt: Template for texts.
         label_prompt: Template for labels.
         truncate: Which end to cut of a text that is too long; None to refuse it.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from rheostat.answers import Value
 from rheostat.ranking_answers import RankingReceipt
@@ -18,11 +19,34 @@ class QueryQuality:
         overlap: Mean part of the best subnet's first ten that are among its own first ten.
         stderr: Standard error over the queries.
         n: Queries: sentences of the documents.
+        is_fitted: Whether the query runs no layer and its tokens' vectors are the index's own.
     """
 
     subnet: dict[str, Value]
     flops: int
     overlap: float
+    stderr: float
+    n: int
+    is_fitted: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Duel:
+    """What two ways find of the nearest under a model that compares two texts.
+
+    Attributes:
+        k: Nearest documents wanted.
+        calls: Pairs compared.
+        cur: Mean part that CUR finds.
+        listed: Mean part that re-ranking the nearest by vectors finds.
+        stderr: Standard error of the difference over queries.
+        n: Queries.
+    """
+
+    k: int
+    calls: int
+    cur: float
+    listed: float
     stderr: float
     n: int
 
@@ -42,6 +66,8 @@ class IndexDetail:
         created: Unix time.
         flops: That making the vectors took.
         queries: Measured when it was made, cheapest first.
+        pair_model: Compares two texts, and was measured with it; None if none was.
+        duels: What was measured.
     """
 
     name: str
@@ -54,6 +80,8 @@ class IndexDetail:
     created: int
     flops: int
     queries: list[QueryQuality]
+    pair_model: str | None
+    duels: list[Duel]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,10 +114,14 @@ class NeighborsAnswer:
         id: Of the request.
         results: Nearest first.
         quality: What was measured of such queries; None if nothing was.
+        found_by: The vectors, a list by vectors that a model re-ranks, or CUR.
+        duel: What was measured of such searches by that model; None if nothing was.
         receipt: What ran, and what it cost.
     """
 
     id: str
     results: list[Neighbor]
     quality: QueryQuality | None
+    found_by: Literal["vectors", "list", "cur"]
+    duel: Duel | None
     receipt: RankingReceipt

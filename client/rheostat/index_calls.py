@@ -21,6 +21,7 @@ def create_index(
     *,
     model: str | None = None,
     adapter: str | None = None,
+    pair_model: str | None = None,
 ) -> Call[IndexDetail]:
     """Have the server keep documents with their vectors, in place of an index of the same name.
 
@@ -32,9 +33,17 @@ def create_index(
         documents: Texts, by id.
         model: Its name; None for the only one that embeds texts.
         adapter: As in `rheostat.calls.infer`.
+        pair_model: Compares two texts, and is measured with the documents; None for none.
     """
     entries = [{"id": one, "text": text} for one, text in documents.items()]
-    asked = given(budget=None, name=name, model=model, documents=entries, adapter=adapter)
+    asked = given(
+        budget=None,
+        name=name,
+        model=model,
+        documents=entries,
+        adapter=adapter,
+        pair_model=pair_model,
+    )
     return Call("POST", "/v1/indexes", reader(IndexDetail), json_body(asked))
 
 
@@ -105,6 +114,7 @@ def neighbors(
     *,
     k: int | None = None,
     model: str | None = None,
+    calls: int | None = None,
     budget: Budget | None = None,
     priority: int | None = None,
     return_documents: bool | None = None,
@@ -116,7 +126,8 @@ def neighbors(
         index: Its name.
         query: A text.
         k: Documents wanted; None for 10.
-        model: Compares two texts, and looks in stages at the nearest 100; None to go by vectors.
+        model: Compares two texts, and has the last word; None to go by vectors.
+        calls: Pairs that it may compare; None for 100.
         budget: For the query's vector, and likewise for each pair; ``latency_ms`` is a deadline.
         priority: 0 is the highest.
         return_documents: Repeat the texts in the answer.
@@ -127,6 +138,7 @@ def neighbors(
         query=query,
         k=k,
         model=model,
+        calls=calls,
         budget=budget,
         priority=priority,
         return_documents=return_documents,

@@ -11,17 +11,14 @@ Source: Hestenes and Stiefel 1952, Methods of Conjugate Gradients for Solving Li
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from scipy import sparse
 from torch import Tensor
 
+from models.elasticize.sparse_rows import Floats, SparseRows, counted
 from models.nn.static import Static
-
-Floats = NDArray[np.float32]
 
 _COMMON = 2000.0  # texts of which a token that all have counts as one of sqrt(2001) of a rare one
 _ITERATIONS = 40
@@ -52,33 +49,26 @@ class Bags:
     """Token counts of texts.
 
     Attributes:
-        counts: Sparse, shape [texts, tokens].
+        counts: Shape [texts, tokens].
     """
 
     def __init__(self, rows: Sequence[Tensor], vocab_size: int) -> None:
         """Count the ids of each text, int64, shape [length]."""
-        ends = np.cumsum([0, *(len(row) for row in rows)])
-        ids = torch.cat(list(rows)).numpy()
-        self.counts: Any = sparse.csr_matrix(
-            (np.ones(len(ids), dtype=np.float32), ids, ends), shape=(len(rows), vocab_size)
-        )
-        self.counts.sum_duplicates()
+        self.counts = counted([row.numpy() for row in rows], vocab_size)
 
     def weights(self) -> Floats:
         """Return 1 / sqrt(1 + 2000 df / n) of each token: the share of texts that have it."""
-        texts = self.counts.shape[0]
-        having = np.bincount(self.counts.indices, minlength=self.counts.shape[1])
+        texts, tokens = self.counts.shape
+        having = np.bincount(self.counts.columns, minlength=tokens)
         found: Floats = (1 / np.sqrt(1 + _COMMON * having / texts)).astype(np.float32)
         return found
 
-    def scaled(self, weights: Floats) -> Any:
-        """Return the weighted bags at length 1, sparse, shape [texts, tokens]."""
-        bags = self.counts @ sparse.diags(weights)
-        lengths = np.sqrt(np.asarray(bags.multiply(bags).sum(axis=1)).ravel())
-        return (sparse.diags(1 / np.maximum(lengths, _TINY)) @ bags).astype(np.float32).tocsr()
+    def scaled(self, weights: Floats) -> SparseRows:
+        """Return the weighted bags at length 1, shape [texts, tokens]."""
+        return self.counts.scaled(weights)
 
 
-def mapped_tokens(bags: Any, tokens: Floats, vectors: Floats) -> Floats:
+def mapped_tokens(bags: SparseRows, tokens: Floats, vectors: Floats) -> Floats:
     """Return token vectors mapped to the space of the answers by ridge regression.
 
     Args:
@@ -97,7 +87,7 @@ def mapped_tokens(bags: Any, tokens: Floats, vectors: Floats) -> Floats:
 
 
 def corrected(
-    bags: Any,
+    bags: SparseRows,
     vectors: Floats,
     prior: Floats,
     ridge: float = _RIDGE,
@@ -112,7 +102,7 @@ def corrected(
         ridge: Of the difference to the prior.
         report: Told after each iteration, and how many there may be; False ends with what there is.
     """
-    turned = bags.T.tocsr()
+    turned = bags.T
     step = np.zeros_like(prior)
     left = turned @ (vectors - bags @ prior)
     direction, size = left.copy(), (left**2).sum(axis=0)
@@ -150,21 +140,25 @@ def fit(
     start = (
         mapped_tokens(scaled, tokens, vectors)
         if prior is None
-        else _rescaled(scaled, prior.folded / weights[:, None], vectors)
+        else prior_of(scaled, prior.folded / weights[:, None], vectors)
     )
     table = corrected(scaled, vectors, start, report=report)
     return Fitted(table, weights)
 
 
-def _rescaled(bags: Any, table: Floats, vectors: Floats) -> Floats:
-    """Return a table whose sums have the length that is nearest to the vectors'.
+def prior_of(bags: SparseRows, table: Floats, vectors: Floats) -> Floats:
+    """Return a table at the length at which its sums are nearest to the vectors."""
+    found: Floats = (length_of(bags, table, vectors) * table).astype(np.float32)
+    return found
+
+
+def length_of(bags: SparseRows, table: Floats, vectors: Floats) -> float:
+    """Return the factor of a table with which its sums are nearest to the vectors.
 
     Sums become unit vectors, so that an earlier fit leaves their length open.
     """
     sums = bags @ table
-    factor = float((sums * vectors).sum() / max(_TINY, float((sums**2).sum())))
-    found: Floats = (factor * table).astype(np.float32)
-    return found
+    return float((sums * vectors).sum() / max(_TINY, float((sums**2).sum())))
 
 
 def put(fitted: Fitted, static: Static) -> None:

@@ -37,6 +37,9 @@ class InputType(Protocol):
     def decode(self, content: Content) -> Any:
         """Return the model's input; InvalidInputError if the content is none."""
 
+    def decode_all(self, contents: Sequence[Content]) -> list[Any]:
+        """Return what `decode` does of each; some kinds are read sooner together."""
+
     def shape_of(self, value: Any) -> Shape:
         """Return the shape that plans for this input are made for."""
 

@@ -66,6 +66,10 @@ class ImageInput:
             return self.from_pixels(content.values)
         return self.check_normalised(content.values)
 
+    def decode_all(self, contents: Sequence[Content]) -> list[Tensor]:
+        """Return what `decode` does of each."""
+        return [self.decode(one) for one in contents]
+
     def from_file(self, data: bytes) -> Tensor:
         """Turn an encoded image into the model's input, as a viewer shows it.
 

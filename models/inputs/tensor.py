@@ -88,6 +88,10 @@ class TensorInput:
                 raise InvalidInputError(f"{float(wrong[0]):g} must be {word} {bound:g}")
         return torch.from_numpy(values)
 
+    def decode_all(self, contents: Sequence[Content]) -> list[Tensor]:
+        """Return what `decode` does of each."""
+        return [self.decode(one) for one in contents]
+
     def shape_of(self, value: Tensor) -> Shape:
         """Return the shape."""
         return tuple(value.shape)

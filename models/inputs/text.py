@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import torch
 from tokenizers import Tokenizer
@@ -14,8 +14,9 @@ from torch import Tensor
 from models.files import reading
 from models.inputs.content import Content, InvalidInputError, Side, Text, no_text, refuse
 from models.inputs.digest import digest_of
-from models.inputs.long_texts import LongTexts
+from models.inputs.long_texts import LongTexts, Reading
 from models.inputs.text_config import TextConfig
+from models.inputs.token import Token
 from models.nn.ragged import Ragged
 
 __all__ = ["MAX_TEXT_CHARS", "TOKENIZER", "Side", "TextInput", "Token", "text_input"]
@@ -27,24 +28,6 @@ _PROBE = "a Word, 1 \u00e9 \u6f22 \u2603"  # a vocabulary must have something fo
 
 class TokenizerError(ValueError):
     """A file is no tokenizer, or one that cannot read every text. The message names it."""
-
-
-class Token(NamedTuple):
-    """One token of a text.
-
-    Attributes:
-        id: In the vocabulary.
-        text: The characters it stands for; of a special token its name.
-        is_special: Whether the tokenizer added it.
-        start: Its first character in the text; None for a special token.
-        stop: One after its last; None for a special token.
-    """
-
-    id: int
-    text: str
-    is_special: bool
-    start: int | None
-    stop: int | None
 
 
 class TextInput:
@@ -118,6 +101,21 @@ class TextInput:
             )
         return self.check_ids(content.content, content.truncate, content.max_tokens)
 
+    def decode_all(self, contents: Sequence[Content]) -> list[Tensor]:
+        """Return what `decode` does of each; those that are not long are read in one call.
+
+        Raises:
+            InvalidInputError: As `decode`, of any of them.
+        """
+        known: dict[int, Reading] = {}
+        for i, one in enumerate(contents):
+            if isinstance(one, Text) and isinstance(one.content, str):
+                known[i] = self._asked(one.content, one.prompt, one.truncate, one.max_tokens)
+        read = dict(zip(known, self._long.read_all([*known.values()]), strict=True))
+        return [
+            self._ids(read[i]) if i in read else self.decode(one) for i, one in enumerate(contents)
+        ]
+
     def encode(
         self,
         text: str,
@@ -137,18 +135,16 @@ class TextInput:
             InvalidInputError: If the text is empty or too long, there is no such prompt, or
                 ``max_text_chars`` characters do not decide which tokens are the text's.
         """
-        limit = self._limit(max_tokens)
-        room = limit - self._num_special
-        text = self._templated(text, prompt)
-        encoding, is_whole = self._long.read(text, room, truncate, self.max_text_chars)
-        if len(encoding) > room:
-            if truncate is None:
-                count = len(encoding) + self._num_special if is_whole else f"more than {limit}"
-                raise InvalidInputError(
-                    f"the text has {count} tokens; at most {limit} are allowed, unless it may be "
-                    "truncated"
-                )
-            encoding.truncate(room, direction=truncate)
+        asked = self._asked(text, prompt, truncate, max_tokens)
+        return self._ids(self._long.read(asked))
+
+    def _asked(
+        self, text: str, prompt: str | None, truncate: Side | None, max_tokens: int | None
+    ) -> Reading:
+        room = self._limit(max_tokens) - self._num_special
+        return Reading(self._templated(text, prompt), room, truncate, self.max_text_chars)
+
+    def _ids(self, encoding: Any) -> Tensor:
         # Special tokens come last, so that truncation never removes one.
         ids = self._tokenizer.post_process(encoding).ids
         if not ids:

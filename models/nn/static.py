@@ -59,6 +59,12 @@ def is_static(plan: Plan) -> bool:
     return plan.steps[0].key == (_KEY,)
 
 
+def static_of(plan: Plan) -> Static | None:
+    """Return the static exit that a plan is of; None if it is none."""
+    run = plan.steps[0].run
+    return run if is_static(plan) and isinstance(run, Static) else None
+
+
 def _cut(dim: int, vectors: Tensor) -> Tensor:
     return vectors[:, :dim]
 

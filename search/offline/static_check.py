@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from models.backends.torch import TorchBackend
-from models.elasticize.static_table import Floats
+from models.elasticize.sparse_rows import Floats
 from models.space import Subnet
 from models.tasks import Metric
 from search.offline.corpus import Corpus

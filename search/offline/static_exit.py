@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from models import checkpoint
-from models.elasticize.static_table import Bags, Fitted, Floats, fit, put, values_of
+from models.elasticize.sparse_rows import Floats
+from models.elasticize.static_table import Bags, Fitted, fit, put, values_of
 from models.families.exits import Exits
 from models.families.pruned import Pruned
 from models.nn.static import is_static

@@ -51,6 +51,7 @@ async def stored_of(
     budget: BudgetBody | None,
     priority: int | None,
     places: int | None,
+    calls: int = 100,
 ) -> AskedIndex:
     """Return an index and how it is asked.
 
@@ -63,6 +64,7 @@ async def stored_of(
         budget: Of the body.
         priority: Likewise.
         places: As in `server.ranking.Wish`.
+        calls: As in `server.indexes.asking.Scorer`.
 
     Raises:
         RheostatError: UnknownIndexError, UnknownModelError.
@@ -77,7 +79,7 @@ async def stored_of(
         return AskedIndex(served, index, question, None)
     closer = models.choose(model, "text", gives=("score",))
     tally.model = closer.name
-    return AskedIndex(served, index, question, Scorer(closer, question, Wish(places=places)))
+    return AskedIndex(served, index, question, Scorer(closer, question, Wish(places=places), calls))
 
 
 async def rerank_stored(

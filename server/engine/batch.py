@@ -64,3 +64,8 @@ class Waiting:
     def deadline(self) -> float:
         """When an answer is of no use any more."""
         return self.item.deadline
+
+    @property
+    def longest_s(self) -> float:
+        """What a batch with it may be predicted to take."""
+        return self.item.longest_s

@@ -124,8 +124,8 @@ class Engine:
             key = (flow.client, flow.priority)
             items = [item for item in items if (item.client, item.priority) == key]
             running = [item for item in running if (item.client, item.priority) == key]
-        ahead_s: float = sum([item.share.more for item in items if item.deadline <= deadline])
-        return ahead_s - sum(item.share.more for item in running if item.deadline <= deadline)
+        ahead_s: float = sum([item.share.more for item in items if item.due <= deadline])
+        return ahead_s - sum(item.share.more for item in running if item.due <= deadline)
 
     def _running_s(self) -> float:
         """Return what is left of the batch that runs now, in predicted seconds."""

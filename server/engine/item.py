@@ -19,7 +19,7 @@ from server.engine.predict import Share
 from server.engine.schedule import Ticket
 
 _TOGETHER = 8  # items of the batch in which what one adds is predicted
-_MAX_SHARES = 128  # of one plan: lengths, and versions of the profile
+_MAX_SHARES = 1024  # of one plan: lengths, and versions of the profile
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +90,9 @@ class QueueItem:
         client: Whose it is.
         weight: The client's share of what its class gets.
         priority: Class; lower ones go first.
+        longest_s: Where it only makes an answer better that is there already, what a batch with it
+            may be predicted to take; such items go after all that are due at some time. Infinity
+            for all other items.
     """
 
     prepared: PreparedPlan
@@ -100,6 +103,7 @@ class QueueItem:
     client: str = ""
     weight: float = 1.0
     priority: int = 0
+    longest_s: float = inf
 
     @cached_property
     def num_tokens(self) -> int:
@@ -132,7 +136,13 @@ class QueueItem:
             weight=self.weight,
             priority=self.priority,
             deadline=self.deadline,
+            due=self.due,
         )
+
+    @property
+    def due(self) -> float:
+        """When it has to be done; infinity for what only makes an answer better."""
+        return self.deadline if self.longest_s == inf else inf
 
 
 def shared_part(computed: float, whole: float) -> float:

@@ -30,6 +30,9 @@ class Timed(Protocol):
     @property
     def deadline(self) -> float: ...  # noqa: D102
 
+    @property
+    def longest_s(self) -> float: ...  # noqa: D102
+
 
 def batch_seconds(items: Sequence[Timed]) -> float:
     """Predict a batch: the first item as if alone, and what each other adds."""
@@ -43,7 +46,7 @@ class InTime:
 
     A batch grows while the earliest deadline in it holds. One that cannot hold any more stops
     nothing: a smaller batch would only make the others late as well. No batch grows for longer than
-    a limit, since whoever comes next waits for its end.
+    a limit, since whoever comes next waits for its end, nor than an item in it says.
     """
 
     def __init__(self, now: float, pace: float, longest_s: float = inf) -> None:
@@ -55,13 +58,14 @@ class InTime:
             longest_s: That a batch of several items may be predicted to take.
         """
         self._pace = pace
+        self._now = self._end = now
         self._last = now + longest_s
-        self._end = now
         self._earliest: float | None = None
 
     def __call__(self, item: Timed) -> bool:
         """Add an item; return whether the deadlines hold with it."""
         share, before = item.share, self._end
+        self._last = min(self._last, self._now + item.longest_s)
         if self._earliest is None:
             self._end += self._pace * share.alone
             self._earliest = item.deadline

@@ -3,9 +3,10 @@
 First comes the priority class, then fairness between clients, then the earliest deadline. Clients
 of a class take turns by deficit round robin, in FLOPs and by weight (Shreedhar and Varghese 1995,
 Efficient Fair Queueing using Deficit Round Robin, SIGCOMM). Within a client the earliest deadline
-goes first. Requests without deadlines take turns as well, by the times at which their items would
-start if all ran at once (Goyal, Vin and Cheng 1996, Start-time Fair Queueing, SIGCOMM): a request
-of one item follows those that came before it, and is not held up by all items of a large one.
+goes first; what only makes an answer better has none. Requests without deadlines take turns as
+well, by the times at which their items would start if all ran at once (Goyal, Vin and Cheng 1996,
+Start-time Fair Queueing, SIGCOMM): a request of one item follows those that came before it, and is
+not held up by all items of a large one.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ class Ticket:
         weight: The client's share of what its class gets, above 0.
         priority: Class; lower ones go first, always.
         deadline: When an answer is of no use any more, seconds on the caller's clock.
+        due: By which it is ordered; None for the deadline.
     """
 
     key: Hashable
@@ -42,6 +44,7 @@ class Ticket:
     weight: float = 1.0
     priority: int = 0
     deadline: float = inf
+    due: float | None = None
 
 
 class Taken(NamedTuple, Generic[T]):
@@ -100,7 +103,8 @@ class Scheduler(Generic[T]):
         lane.weight = ticket.weight
         heap = lane.heaps.setdefault(ticket.key, [])
         start = lane.start(request, ticket.flops)
-        heapq.heappush(heap, (ticket.deadline, start, next(self._sequence), item))
+        due = ticket.deadline if ticket.due is None else ticket.due
+        heapq.heappush(heap, (due, start, next(self._sequence), item))
 
     def discard(self, item: T) -> None:
         """Remove an item if it is still waiting."""

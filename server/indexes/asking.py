@@ -5,23 +5,26 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from torch import Tensor
 
 from models.vectors import comparable_choices
+from search.anncur import Duel
+from search.beliefs import Beliefs
 from server.admitted import Answer
 from server.choose import Choice
 from server.errors import DeadlineError, InvalidRequestError, shown
-from server.indexes.building import first_of
+from server.indexes.comparing import by_cur
+from server.indexes.fitting import static_exit, token_ids
 from server.indexes.index import Index
+from server.indexes.queries import first_of
 from server.inputs.sources import Passage
 from server.question import Question
 from server.ranking import Ranking, Wish, task_of
 from server.rerank import as_they_came, rerank
 from server.served import Served
 from server.service import Service
-
-_POOL = 100  # nearest documents that another model ranks, or as many as are wanted
 
 
 @dataclass(frozen=True)
@@ -32,11 +35,29 @@ class Scorer:
         served: Compares two texts.
         question: What it may spend.
         wish: How it ranks.
+        calls: Pairs of a search that it may compare.
     """
 
     served: Served
     question: Question
     wish: Wish = Wish()  # noqa: RUF009  # immutable
+    calls: int = 100
+
+
+class Found(NamedTuple):
+    """Documents near a query.
+
+    Attributes:
+        positions: In the index.
+        ranking: Of these documents.
+        duel: What was measured of such searches, where a scorer ranks.
+        is_cur: Whether CUR found them.
+    """
+
+    positions: list[int]
+    ranking: Ranking
+    duel: Duel | None = None
+    is_cur: bool = False
 
 
 async def rank_stored(
@@ -73,7 +94,7 @@ async def rank_stored(
         selection = service.select(served, in_space(served, index, question).of_the_best(), shapes)
         taken_s = service.clock() - begun
         choice = Choice(selection, False, taken_s)
-        return served, as_they_came(choice, len(positions), None, begun, taken_s)
+        return served, as_they_came(choice, Beliefs.none(len(positions)), begun, taken_s)
     scores: list[float] = (index.vectors[list(positions)] @ vector).tolist()
     if scorer is not None:
         ranking = await _closer(service, index, query, positions, scores, scorer)
@@ -89,8 +110,11 @@ async def nearest(
     query: Passage,
     count: int,
     scorer: Scorer | None = None,
-) -> tuple[list[int], Ranking]:
-    """Return the positions of the documents nearest to a query, and their ranking among these.
+) -> Found:
+    """Return the documents nearest to a query.
+
+    Where scores are known by which CUR found more than the list, for as many documents and
+    comparisons, it is CUR that finds them.
 
     Args:
         service: Runs the models.
@@ -98,20 +122,27 @@ async def nearest(
         index: Has the documents.
         question: What the query's vector may cost.
         query: Compared with all.
-        count: Documents wanted; a scorer ranks 100 or more of the nearest.
+        count: Documents wanted; a scorer ranks so many, or as many as it may compare.
         scorer: None to go by vectors alone.
 
     Raises:
         RheostatError: As `rank_stored`.
         DeadlineError: If the query's vector was not there in time.
     """
+    duel = None
+    if scorer is not None and index.comparisons is not None:
+        known = index.comparisons
+        duel = known.duel(scorer.served, scorer.question, count, scorer.calls)
+        if duel is not None and duel.cur > duel.listed:
+            about = service, scorer.served, scorer.question, query, index.texts
+            return Found(*await by_cur(*about, known, scorer.calls), duel, True)
     answer, vector = await _vector(service, served, index, question, query)
-    pool = min(len(index), count if scorer is None else max(count, _POOL))
+    pool = min(len(index), count if scorer is None else max(count, scorer.calls))
     (found,) = (await asyncio.to_thread(first_of, index.vectors, vector[None], pool)).tolist()
     scores: list[float] = (index.vectors[found] @ vector).tolist()
     if scorer is None:
-        return found, _by_vectors(answer, scores)
-    return found, await _closer(service, index, query, found, scores, scorer)
+        return Found(found, _by_vectors(answer, scores))
+    return Found(found, await _closer(service, index, query, found, scores, scorer), duel)
 
 
 async def _vector(
@@ -120,8 +151,14 @@ async def _vector(
     """Return the answer for a query in the index's space, and its vector."""
     question = in_space(served, index, question)
     answer = await service.infer(served, question, served.named("text", [query]))
-    task = task_of(served, answer.selection, "embedding")
-    return answer, answer.outputs[0][task].float().cpu()
+    selection = answer.selection
+    measured = index.quality_of(selection.subnet)
+    if index.patch is not None and measured is not None and measured.is_fitted:
+        static = static_exit(served, selection.subnet, selection)
+        if static is not None:
+            ids = await token_ids(service, served, question, [query])
+            return answer, index.patch.vectors(ids, static)[0]
+    return answer, answer.outputs[0][task_of(served, selection, "embedding")].float().cpu()
 
 
 def in_space(served: Served, index: Index, question: Question) -> Question:

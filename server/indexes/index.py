@@ -15,9 +15,12 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from models.elasticize.static_patch import StaticPatch
 from models.files import reading, replacing
 from models.space import Subnet, Value
+from search.anncur import Duel
 from server.errors import InvalidRequestError, shown
+from server.indexes.comparisons import Comparisons
 
 _ABOUT = "index"  # of the file's metadata
 
@@ -36,6 +39,7 @@ class QueryQuality:
         overlap: Mean part of the best subnet's first ten that are among its own first ten.
         stderr: Standard error over the queries.
         n: Queries: sentences of the documents.
+        is_fitted: Whether the subnet has no layers and its vectors of tokens are the index's own.
     """
 
     subnet: Mapping[str, Value]
@@ -43,6 +47,7 @@ class QueryQuality:
     overlap: float
     stderr: float
     n: int
+    is_fitted: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +67,8 @@ class Index:
         texts: Likewise.
         vectors: Of length 1, shape [documents, dim].
         adapter: Of the model, that the vectors are of; empty for none.
+        patch: Of the static exit, fitted to the documents, for queries; None if there is none.
+        comparisons: Scores by a model that compares two texts; None if there are none.
     """
 
     client: str
@@ -76,6 +83,8 @@ class Index:
     texts: Sequence[str]
     vectors: Tensor
     adapter: str = ""
+    patch: StaticPatch | None = None
+    comparisons: Comparisons | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -88,7 +97,9 @@ class Index:
     @cached_property
     def num_bytes(self) -> int:
         """Held, about."""
-        return self.vectors.nbytes + sum(len(one.encode()) for one in (*self.ids, *self.texts))
+        held = self.vectors.nbytes + (0 if self.patch is None else self.patch.num_bytes)
+        held += 0 if self.comparisons is None else self.comparisons.known.nbytes
+        return held + sum(len(one.encode()) for one in (*self.ids, *self.texts))
 
     def at(self, ids: Sequence[str]) -> list[int]:
         """Return positions; InvalidRequestError for an id that is unknown."""
@@ -114,6 +125,13 @@ class Index:
             "queries": [{**asdict(one), "subnet": dict(one.subnet)} for one in self.queries],
         }
         tensors = {"vectors": self.vectors.contiguous()}
+        if self.patch is not None:
+            tensors |= {"patch.tokens": self.patch.tokens, "patch.table": self.patch.table}
+            about["patch_factor"] = self.patch.factor
+        if self.comparisons is not None:
+            tensors["comparisons"] = self.comparisons.known.contiguous()
+            about["pair_model"] = self.comparisons.model
+            about["duels"] = [list(one) for one in self.comparisons.duels]
         for name, texts in (("ids", self.ids), ("texts", self.texts)):
             tensors[name], tensors[f"{name}.ends"] = _packed(texts)
         with replacing(path) as part:
@@ -132,10 +150,17 @@ class Index:
             if not len(ids) == len(texts) == len(vectors):
                 raise IndexFileError(f"{path}: ids, texts and vectors differ in number")
             queries = [QueryQuality(**one) for one in about.pop("queries")]
-            subnet = Subnet(about.pop("subnet"))
-            return cls(
-                **about, subnet=subnet, queries=queries, ids=ids, texts=texts, vectors=vectors
-            )
+            subnet, patch = Subnet(about.pop("subnet")), None
+            if (factor := about.pop("patch_factor", None)) is not None:
+                tokens, table = (file.get_tensor(f"patch.{name}") for name in ("tokens", "table"))
+                patch = StaticPatch(tokens, table, factor)
+            comparisons = None
+            if (model := about.pop("pair_model", None)) is not None:
+                duels = [Duel(*one) for one in about.pop("duels")]
+                comparisons = Comparisons(model, file.get_tensor("comparisons"), duels)
+            own = {"ids": ids, "texts": texts, "vectors": vectors}
+            own |= {"patch": patch, "comparisons": comparisons}
+            return cls(**about, subnet=subnet, queries=queries, **own)
 
 
 def _packed(texts: Sequence[str]) -> tuple[Tensor, Tensor]:

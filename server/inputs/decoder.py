@@ -3,20 +3,48 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import TypeVar
+from math import inf
+from typing import NamedTuple, Protocol, TypeVar
 
 from models.inputs import Given, Inputs, Item, pixels
 from server.errors import InvalidRequestError
-from server.inputs.sources import Source, Sources
+from server.inputs.sources import Source, Sources, decode_all
 from server.inputs.turns import Turns
 
 S = TypeVar("S", bound=Source)
 R = TypeVar("R")
+Z = TypeVar("Z", bound="_Sized")
 
 _SHORT = 128  # tokens of a request that are read sooner than a thread is woken and heard, 0.1 ms
 _LEAST_S = 1e-4  # that an input takes, whatever its size
+_PACK = 4096  # tokens of texts that are read in one go, 5 ms
+
+
+class _Sized(Protocol):
+    """What takes time by its size."""
+
+    @property
+    def num_tokens(self) -> int: ...
+
+    @property
+    def num_pixels(self) -> int: ...
+
+
+class _Pack(NamedTuple):
+    """Inputs of one name that are read in one go."""
+
+    name: str
+    sources: Sequence[Source]
+
+    @property
+    def num_tokens(self) -> int:
+        return sum(one.num_tokens for one in self.sources)
+
+    @property
+    def num_pixels(self) -> int:
+        return sum(one.num_pixels for one in self.sources)
 
 
 class Rate:
@@ -88,9 +116,21 @@ class Decoder:
         return max(0.0, self._turns.predict_s(costs, client, weight) - own_s)
 
     async def decode(
-        self, items: Sequence[Sources], inputs: Inputs, client: str = "", weight: float = 1.0
+        self,
+        items: Sequence[Sources],
+        inputs: Inputs,
+        client: str = "",
+        weight: float = 1.0,
+        due: float = inf,
     ) -> list[Item]:
         """Decode the inputs of one request, those that items share once.
+
+        Args:
+            items: Of the request.
+            inputs: Of the model.
+            client: Whose they are.
+            weight: The client's share, above 0.
+            due: On the clock, when they are of no use any more.
 
         Returns:
             The items, in order.
@@ -100,23 +140,50 @@ class Decoder:
                 are too many pixels, before any is decoded.
             ModelNotReadyError: If the server is stopping.
         """
+        found = await self._decoded(items, inputs, client, weight, due, None)
+        return [one for one in found if one is not None]
+
+    async def decode_until(
+        self, items: Sequence[Sources], inputs: Inputs, client: str, weight: float, due: float
+    ) -> list[Item | None]:
+        """As `decode`, but return what there is at a time on the clock; None for other items."""
+        longest_s = max(0.0, due - self._clock())
+        return await self._decoded(items, inputs, client, weight, due, longest_s)
+
+    async def _decoded(
+        self,
+        items: Sequence[Sources],
+        inputs: Inputs,
+        client: str,
+        weight: float,
+        due: float,
+        longest_s: float | None,
+    ) -> list[Item | None]:
         named = {id(source): (name, source) for item in items for name, source in item.items()}
         sources = [source for _, source in named.values()]
+        decoded: list[Given | None] = []
         if is_short(sources):
-            decoded = [_decoded(inputs, name, source) for name, source in named.values()]
+            decoded += [_given(inputs, name, [source])[0] for name, source in named.values()]
         else:
             names = [name for name, _ in named.values()]
             num_images = sum(source.num_tokens == 0 for source in sources)
             if num_images * pixels.MAX_PIXELS > self._max_pixels:
                 costs = [_LEAST_S] * len(sources)
-                sources = await self._turns.map(_opened, sources, costs, client, weight)
+                sources = await self._turns.map(_opened, sources, costs, client, weight, due)
                 self._check_pixels(sources)
-            name_of = {id(one): name for name, one in zip(names, sources, strict=True)}
-            decoded = await self.map(
-                lambda one: _decoded(inputs, name_of[id(one)], one), sources, client, weight
+            packs = list(_packs(names, sources))
+            work = partial(self._timed, lambda pack: _given(inputs, pack.name, pack.sources))
+            costs = [self._cost(pack) for pack in packs]
+            given: Sequence[list[Given] | None] = (
+                await self._turns.map(work, packs, costs, client, weight, due)
+                if longest_s is None
+                else await self._turns.map_for(longest_s, work, packs, costs, client, weight, due)
             )
+            for pack, own in zip(packs, given, strict=True):
+                missing: list[Given | None] = [None] * len(pack.sources)
+                decoded += missing if own is None else own
         found = dict(zip(named, decoded, strict=True))
-        return [{name: found[id(source)] for name, source in item.items()} for item in items]
+        return [_item({name: found[id(own)] for name, own in item.items()}) for item in items]
 
     async def map(
         self,
@@ -154,14 +221,14 @@ class Decoder:
                     field,
                 )
 
-    def _cost(self, source: Source) -> float:
+    def _cost(self, source: _Sized) -> float:
         return (
             _LEAST_S
             + self._per_pixel.value * source.num_pixels
             + self._per_token.value * source.num_tokens
         )
 
-    def _timed(self, function: Callable[[S], R], source: S) -> R:
+    def _timed(self, function: Callable[[Z], R], source: Z) -> R:
         if units := source.num_pixels:
             rate = self._per_pixel
         else:
@@ -192,5 +259,25 @@ def _opened(source: Source) -> Source:
     return source.opened()
 
 
-def _decoded(inputs: Inputs, name: str, source: Source) -> Given:
-    return inputs.given(name, source.decode(inputs[name].type))
+def _packs(names: Sequence[str], sources: Sequence[Source]) -> Iterator[_Pack]:
+    """Yield texts of one name that follow one another together, and each other input alone."""
+    pack: list[Source] = []
+    tokens = 0
+    for i, one in enumerate(sources):
+        own = one.num_tokens
+        if pack and (not own or not tokens or tokens + own > _PACK or names[i] != names[i - 1]):
+            yield _Pack(names[i - 1], pack)
+            pack, tokens = [], 0
+        pack.append(one)
+        tokens += own
+    yield _Pack(names[-1], pack)
+
+
+def _given(inputs: Inputs, name: str, sources: Sequence[Source]) -> list[Given]:
+    return [inputs.given(name, one) for one in decode_all(sources, inputs[name].type)]
+
+
+def _item(found: Mapping[str, Given | None]) -> Item | None:
+    """Return an item; None if one of its inputs is not there."""
+    known = {name: one for name, one in found.items() if one is not None}
+    return known if len(known) == len(found) else None

@@ -137,8 +137,12 @@ class Passage:
 
     def decode(self, input_type: InputType) -> Any:
         """Tokenise the text; InvalidRequestError if it is empty, too long or not of the model."""
-        text = Text(self.content, self.prompt, self.truncate, self.max_tokens)
-        return _decoded(input_type, text, self.field)
+        return _decoded(input_type, self.text, self.field)
+
+    @property
+    def text(self) -> Text:
+        """What the model's input type is given."""
+        return Text(self.content, self.prompt, self.truncate, self.max_tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +198,21 @@ class Unread:
     def decode(self, input_type: InputType) -> Any:
         """Read and decode the input; InvalidRequestError as reading and decoding."""
         return self.read().decode(input_type)
+
+
+def decode_all(sources: Sequence[Source], input_type: InputType) -> list[Any]:
+    """Return the model's inputs of several sources; texts are read together.
+
+    Raises:
+        InvalidRequestError: Naming the first that is none.
+    """
+    texts = [one.text for one in sources if isinstance(one, Passage)]
+    if 1 < len(texts) == len(sources):
+        try:
+            return input_type.decode_all(texts)
+        except InvalidInputError:
+            pass  # one by one they show which it is
+    return [one.decode(input_type) for one in sources]
 
 
 def _decoded(input_type: InputType, content: Content, field: str) -> Any:

@@ -4,7 +4,8 @@ Fair queueing by virtual time (Demers, Keshav and Shenker 1989, Analysis and Sim
 Queueing Algorithm, SIGCOMM). An item's tag is the virtual time at which it would be done if all
 clients were served at once, each by its weight, and each client's requests alike; the least tag
 goes first. So a small request goes before all of a large one but what has begun, and nothing waits
-for ever, since each item that begins moves the virtual time on.
+for ever, since each item that begins moves the virtual time on. Of one client's requests the one
+that is due first has the turn: were all served alike, in an overload all would be late.
 
 One more thread takes only items that are predicted to be short: long ones may hold all others.
 """
@@ -18,11 +19,11 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from contextvars import Context, copy_context
-from dataclasses import dataclass, field
+from math import inf
 from typing import Any, TypeVar
 
 from server.errors import ModelNotReadyError
+from server.inputs.piecework import Piecework
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -31,51 +32,7 @@ SHORT_S = 0.01  # what is predicted to take no longer is short
 _SHORT = round(1e9 * SHORT_S)
 
 
-@dataclass(eq=False, slots=True)
-class _Request:
-    """Items of one caller, begun in order, each by any thread.
-
-    Attributes:
-        function: Called on each item.
-        items: All of them.
-        costs: Predicted nanoseconds of each, whole, so that sums of millions stay exact.
-        client: Whose they are.
-        weight: The client's share, above 0.
-        done: Resolved once nothing runs and nothing is to be begun.
-        context: In which the function runs, so that what is logged names the request.
-        tag: Virtual time at which the next item would be done.
-        num_begun: Items that have been begun.
-        num_running: Items that are running.
-        end: One after the last item to be begun.
-        results: By item.
-        errors: By item that failed.
-    """
-
-    function: Callable[[Any], Any]
-    items: Sequence[Any]
-    costs: Sequence[int]
-    client: str
-    weight: float
-    done: asyncio.Future[None]
-    context: Context = field(default_factory=copy_context)
-    tag: float = 0.0
-    num_begun: int = 0
-    num_running: int = 0
-    end: int = field(init=False)
-    results: list[Any] = field(init=False)
-    errors: dict[int, BaseException] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.end = len(self.items)
-        self.results = [None] * self.end
-
-    @property
-    def left(self) -> int:
-        """Predicted nanoseconds of what is still to be begun."""
-        return sum(self.costs[self.num_begun : self.end])
-
-
-_Heap = list[tuple[float, int, _Request]]
+_Heap = list[tuple[float, int, Piecework]]
 
 
 class Turns:
@@ -98,6 +55,7 @@ class Turns:
         self._now = 0.0  # virtual, nanoseconds
         self._num_requests = Counter[str]()
         self._weights: dict[str, float] = {}
+        self._num_due = 0  # requests that are due at some time
         self._nanoseconds = 0  # predicted, of all that waits or runs
         self._threads: list[threading.Thread] = []
         self._is_open = True
@@ -124,6 +82,7 @@ class Turns:
         costs: Sequence[float],
         client: str = "",
         weight: float = 1.0,
+        due: float = inf,
     ) -> list[R]:
         """Call a function on all items of a request.
 
@@ -135,6 +94,7 @@ class Turns:
             costs: Predicted seconds of each item, above 0.
             client: Whose the request is.
             weight: The client's share, above 0.
+            due: When the results are of no use any more, on the clock of all requests.
 
         Returns:
             The results, in order.
@@ -143,15 +103,40 @@ class Turns:
             ModelNotReadyError: If the threads are stopped.
             Exception: Whatever the function raises on the first item that it fails on.
         """
+        return await self._done(function, items, costs, client, weight, due, None)
+
+    async def map_for(
+        self,
+        longest_s: float,
+        function: Callable[[T], R],
+        items: Sequence[T],
+        costs: Sequence[float],
+        client: str = "",
+        weight: float = 1.0,
+        due: float = inf,
+    ) -> list[R | None]:
+        """As `map`, but return what there is after some seconds, None for each other item."""
+        return list(await self._done(function, items, costs, client, weight, due, longest_s))
+
+    async def _done(
+        self,
+        function: Callable[[Any], Any],
+        items: Sequence[Any],
+        costs: Sequence[float],
+        client: str,
+        weight: float,
+        due: float,
+        longest_s: float | None,
+    ) -> list[Any]:
         if not items:
             return []
         done = asyncio.get_running_loop().create_future()
         nanoseconds = [max(1, round(1e9 * cost)) for cost in costs]
-        request = _Request(function, items, nanoseconds, client, weight, done)
+        request = Piecework(function, items, nanoseconds, client, weight, due, done)
         with self._general:
             self._enter(request)
         try:
-            await done
+            await asyncio.wait([done], timeout=longest_s)
         finally:
             with self._general:
                 self._drop(request)
@@ -179,7 +164,7 @@ class Turns:
         for thread in self._threads:
             thread.join()
 
-    def _enter(self, request: _Request) -> None:
+    def _enter(self, request: Piecework) -> None:
         if not self._is_open:
             raise _stopped()
         if not self._threads:
@@ -190,15 +175,17 @@ class Turns:
                 thread.start()
         self._num_requests[request.client] += 1
         self._weights[request.client] = request.weight
+        self._num_due += request.due < inf
         self._nanoseconds += request.left
         self._push(request)
 
-    def _leave(self, request: _Request) -> None:
+    def _leave(self, request: Piecework) -> None:
         self._num_requests[request.client] -= 1
+        self._num_due -= request.due < inf
         if not self._num_requests[request.client]:
             del self._num_requests[request.client], self._weights[request.client]
 
-    def _push(self, request: _Request) -> None:
+    def _push(self, request: Piecework) -> None:
         """Queue the next item, and call a thread for it."""
         cost = request.costs[request.num_begun]
         share = self._num_requests[request.client] / request.weight
@@ -210,10 +197,10 @@ class Turns:
         elif cost <= _SHORT:
             self._quick.notify()
 
-    def _heap_of(self, request: _Request) -> _Heap:
+    def _heap_of(self, request: Piecework) -> _Heap:
         return self._short if request.costs[request.num_begun] <= _SHORT else self._long
 
-    def _drop(self, request: _Request) -> None:
+    def _drop(self, request: Piecework) -> None:
         """Begin nothing more of a request."""
         if request.num_begun < request.end:
             heap = self._heap_of(request)
@@ -222,7 +209,7 @@ class Turns:
             self._nanoseconds -= request.left
             request.end = request.num_begun
 
-    def _settle(self, request: _Request) -> None:
+    def _settle(self, request: Piecework) -> None:
         """Tell the caller, if nothing runs and nothing is to be begun."""
         if not request.num_running and request.num_begun == request.end:
             with suppress(RuntimeError):  # its loop is closed
@@ -244,14 +231,14 @@ class Turns:
                     return False
                 self._num_idle += called is self._general
                 called.wait()
-            _, _, request = heapq.heappop(heap)
+            request = self._turn(heap)
             index = request.num_begun
             self._now += request.costs[index] / sum(self._weights.values())
             request.num_begun += 1
             request.num_running += 1
             if request.num_begun < request.end:
                 self._push(request)
-        is_done = _call(request, index)
+        is_done = request.do(index)
         with called:
             request.num_running -= 1
             self._nanoseconds -= request.costs[index]
@@ -260,20 +247,26 @@ class Turns:
             self._settle(request)
         return True
 
+    def _turn(self, heap: _Heap) -> Piecework:
+        """Take the request out whose turn it is: of the client with the least tag, the first due.
+
+        That one's place is left to the one that had the least tag.
+        """
+        tag, _, request = heapq.heappop(heap)
+        if not self._num_due:
+            return request
+        own = [i for i, one in enumerate(heap) if one[2].client == request.client]
+        place = min(own, key=lambda i: heap[i][2].due, default=None)
+        if place is None or heap[place][2].due >= request.due:
+            return request
+        later_tag, number, first = heap[place]
+        heap[place] = (later_tag, number, request)
+        first.tag, request.tag = tag, later_tag
+        return first
+
 
 def _first_tag(heap: _Heap) -> float:
     return heap[0][0] if heap else float("inf")
-
-
-def _call(request: _Request, index: int) -> bool:
-    """Do one item; return whether that went well."""
-    try:
-        # A context can be entered once at a time.
-        request.results[index] = request.context.copy().run(request.function, request.items[index])
-    except BaseException as error:  # noqa: BLE001  # the caller gets it
-        request.errors[index] = error
-        return False
-    return True
 
 
 def _resolve(done: asyncio.Future[None]) -> None:

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from bench.bm25 import Bm25
+from bench.notebook import Notebook
 from bench.rankers import Cell, Lists, Policy
 from bench.ranking import row
 from models.train.texts import Retrieval
@@ -43,3 +46,16 @@ def test_the_best_fixed_policy_is_one_that_is_in_time() -> None:
     assert (found["best_fixed"], found["late"]) == ("half", 0)
     assert found["ahead"] == pytest.approx(0.1)
     assert found["of_whole"] == pytest.approx(0.7 / 0.8)
+
+
+def test_a_run_that_was_stopped_goes_on_with_the_cells_that_it_has(tmp_path: Path) -> None:
+    path = tmp_path / "figures.json"
+    one = Cell(np.array([0.5, math.nan]), np.array([0.25]), {429: 1}, math.nan, 3.0)
+    Notebook({"claims": 2}, path, resumes=False).cell("static", lambda: one.figures)
+    again = Notebook({"claims": 2}, path, resumes=True)
+    kept = Cell.of(again.cell("static", lambda: pytest.fail("it is known")))
+    assert kept.figures == one.figures
+    assert kept.refused == {429: 1}
+    with pytest.raises(SystemExit):
+        Notebook({"claims": 3}, path, resumes=True)
+    assert json.loads(path.read_text())["done"]["static"]["flops"] == 3.0

@@ -156,3 +156,14 @@ def test_short_lists_and_equal_scores_are_no_special_case(count: int) -> None:
     assert beliefs.order.tolist() == list(range(count))
     assert overlap(beliefs, FIRST) == 1.0
     assert np.isfinite(scores_of(beliefs)).all()
+
+
+def test_documents_that_were_not_read_are_unscored_in_the_whole_list() -> None:
+    part = Beliefs.none(2).learn(1, 0.9, [0, 1], [0.2, 0.7])
+    whole = Beliefs.none(4).with_part([3, 1], part)
+    assert whole.order.tolist() == [1, 3, 0, 2]
+    assert whole.rung.tolist() == [UNSCORED, 1, UNSCORED, 1]
+    assert overlap(whole, 2) < overlap(part, 2) == 1
+    scores = scores_of(whole)
+    assert scores[1] == 0.7
+    assert scores[0] == scores[2] <= scores[3]

@@ -35,3 +35,11 @@ def test_an_answer_is_begun_as_early_as_the_longest_lately_took() -> None:
     for _ in range(100):
         pacing.note_answer(0.001)
     assert pacing.answer_s(0) < 0.04
+
+
+def test_time_to_score_what_is_read_is_left_by_what_first_stages_took() -> None:
+    pacing = Pacing()
+    assert 0.01 < pacing.first_s("m", 100) < 0.1
+    for _ in range(8):
+        pacing.note_first("m", 50, 0.1)
+    assert pacing.first_s("m", 100) == pytest.approx(0.2)

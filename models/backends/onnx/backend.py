@@ -18,6 +18,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from queue import SimpleQueue
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import onnxruntime as ort
 import torch
@@ -123,6 +124,8 @@ class OnnxBackend(TorchBackend):
         self._wanted: dict[Hashable, _Wanted] = {}
         self._turns: SimpleQueue[bool] = SimpleQueue()  # one for each wanted; False: the last
         self._built: deque[Built] = deque(maxlen=_MAX_BUILT)
+        self._num_built = 0  # ever
+        self._looked: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
         self._thread_lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._closed = False
@@ -186,7 +189,9 @@ class OnnxBackend(TorchBackend):
 
     def take_built(self, model: nn.Module) -> list[Built]:
         """Return the chains of a model that have got sessions, and the times of these."""
-        return self._take_built(bound_to(model)) if self._built else []
+        before, self._looked[model] = self._looked.get(model, 0), self._num_built
+        # To look takes as long as a small batch.
+        return self._take_built(bound_to(model)) if self._looked[model] > before else []
 
     def _take_built(self, is_own: Callable[[object], bool]) -> list[Built]:
         found: list[Built] = []
@@ -292,3 +297,4 @@ class OnnxBackend(TorchBackend):
                 if size.is_faster and size.seconds is not None:
                     num_tokens = tokens_of(sample.batch(lengths(rows)))
                     self._built.append(Built(chain.steps, rows, num_tokens, size.seconds))
+                    self._num_built += 1

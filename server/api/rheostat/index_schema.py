@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -46,6 +46,22 @@ class NewIndexBody(_Strict):
     )
     adapter: Adapter = None
     documents: Annotated[list[StoredDocument], Field(fail_fast=True, min_length=1)]
+    pair_model: Name | None = Field(
+        default=None,
+        description="Compares two texts: up to 48 sentences are compared with all documents, "
+        "20,000 pairs at most, and CUR with re-ranking the nearest by vectors.",
+    )
+
+
+class DuelAnswer(BaseModel):
+    """What two ways find of the nearest under a model that compares two texts."""
+
+    k: int = Field(description="Nearest documents wanted.")
+    calls: int = Field(description="Pairs compared.")
+    cur: float = Field(description="Mean part that CUR finds.")
+    listed: float = Field(description="Mean part that re-ranking the nearest by vectors finds.")
+    stderr: float = Field(description="Of the difference, over queries.")
+    n: int = Field(description="Queries.")
 
 
 class QueryQualityAnswer(BaseModel):
@@ -58,6 +74,11 @@ class QueryQualityAnswer(BaseModel):
     )
     stderr: float = Field(description="Over the queries.")
     n: int = Field(description="Queries: sentences of the documents.")
+    is_fitted: bool = Field(
+        default=False,
+        description="Whether the query runs no layer, and its tokens' vectors were fitted to other "
+        "documents of this index.",
+    )
 
 
 class IndexAnswer(BaseModel):
@@ -75,6 +96,8 @@ class IndexAnswer(BaseModel):
     queries: list[QueryQualityAnswer] = Field(
         description="Measured when it was made, cheapest first; empty for one document."
     )
+    pair_model: str | None = Field(description="That was compared with.")
+    duels: list[DuelAnswer] = Field(description="Measured of it when the index was made.")
 
 
 class IndexList(BaseModel):
@@ -95,8 +118,14 @@ class NeighborsBody(_Strict):
     k: int = Field(default=10, gt=0, description="Documents wanted; all where there are less.")
     model: Name | None = Field(
         default=None,
-        description="Compares two texts, and looks in stages at the 100 nearest, or `k` if that is "
-        "more. Default: the vectors have the last word.",
+        description="Compares two texts, and has the last word. Default: the vectors have it.",
+    )
+    calls: int = Field(
+        default=100,
+        gt=0,
+        description="Pairs that `model` may compare. It looks in stages at so many of the nearest "
+        "by vectors, or at `k` if that is more; or CUR finds them, where it was measured to find "
+        "more and the budget limits nothing.",
     )
     budget: BudgetBody | None = Field(
         default=None, description="For the query's vector, and likewise for each pair."
@@ -150,5 +179,11 @@ class NeighborsAnswer(BaseModel):
     quality: QueryQualityAnswer | None = Field(
         description="What was measured of queries by this subnet; null if nothing was, or another "
         "model had the last word."
+    )
+    found_by: Literal["vectors", "list", "cur"] = Field(
+        description="The nearest by vectors; these re-ranked by `model`; or CUR."
+    )
+    duel: DuelAnswer | None = Field(
+        description="What was measured of the nearest such `k` and `calls`; null if nothing was."
     )
     receipt: RankingReceipt

@@ -6,11 +6,13 @@ from dataclasses import asdict
 
 from fastapi import APIRouter, Request, Response
 
+from search.anncur import Duel
 from server.api.answer import receipt_headers, unless_gone
 from server.api.body import check_count, read_json
 from server.api.documentation import errors, inlined, request_docs
 from server.api.ranking import note_when_sent, own_scores, receipt_of
 from server.api.rheostat.index_schema import (
+    DuelAnswer,
     IndexAnswer,
     IndexList,
     Neighbor,
@@ -59,7 +61,11 @@ def routes(service: Service) -> APIRouter:
             served = service.models_of(caller).choose(body.model, "text", gives=("embedding",))
             tally.model = served.name
             documents = [(one.id, one.text) for one in body.documents]
-            making = build(service, served, caller, body.name, documents, body.adapter)
+            models = service.models_of(caller)
+            scorer = body.pair_model and models.choose(body.pair_model, "text", gives=("score",))
+            making = build(
+                service, served, caller, body.name, documents, body.adapter, scorer or None
+            )
             index = await unless_gone(request, making)
             await service.indexes.put(index)
         return _answer(index)
@@ -97,14 +103,16 @@ def _add_neighbors(router: APIRouter, service: Service) -> None:
                 body.budget,
                 body.priority,
                 body.k,
+                body.calls,
             )
             query = Passage("query", body.query, truncate=body.truncate)
             index, scorer = stored.index, stored.scorer
             count = min(body.k, len(index))
-            found, ranking = await unless_gone(
+            found = await unless_gone(
                 request,
                 nearest(service, stored.served, index, stored.question, query, count, scorer),
             )
+            ranking = found.ranking
         last = stored.served if scorer is None else scorer.served
         note_when_sent(service, response, ranking)
         response.headers.update(receipt_headers(last, ranking.choice.selection))
@@ -114,13 +122,15 @@ def _add_neighbors(router: APIRouter, service: Service) -> None:
             id=request.scope["state"]["request_id"],
             results=[
                 Neighbor(
-                    id=index.ids[found[i]],
+                    id=index.ids[found.positions[i]],
                     score=scores[i],
-                    document=index.texts[found[i]] if body.return_documents else None,
+                    document=index.texts[found.positions[i]] if body.return_documents else None,
                 )
                 for i in ranking.order[: body.k]
             ],
             quality=None if measured is None else _quality(measured),
+            found_by="vectors" if scorer is None else "cur" if found.is_cur else "list",
+            duel=None if found.duel is None else _duel(found.duel),
             receipt=receipt_of(last, ranking),
         )
 
@@ -147,7 +157,13 @@ def _answer(index: Index) -> IndexAnswer:
         created=index.created_s,
         flops=index.flops,
         queries=[_quality(one) for one in index.queries],
+        pair_model=None if index.comparisons is None else index.comparisons.model,
+        duels=[_duel(one) for one in index.comparisons.duels] if index.comparisons else [],
     )
+
+
+def _duel(measured: Duel) -> DuelAnswer:
+    return DuelAnswer(**measured._asdict())
 
 
 def _quality(measured: QueryQuality) -> QueryQualityAnswer:

@@ -190,6 +190,7 @@ class HttpProcess:
                         work.client,
                         work.weight,
                         work.priority,
+                        work.longest_s,
                     ),
                     work.since,
                     claim,

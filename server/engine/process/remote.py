@@ -19,7 +19,7 @@ from search.timing.profile import Corrections, LatencyProfile
 from server.engine.batch import Waiting
 from server.engine.core import Events, Stats
 from server.engine.flows import Held
-from server.engine.item import ItemResult
+from server.engine.item import ItemResult, PreparedPlan
 from server.engine.process.link import Link, gone
 from server.engine.process.remote_models import RemoteModels
 from server.engine.process.wire import (
@@ -129,28 +129,34 @@ class RemoteCore:
         """Send items; what the cache has of them comes as all answers do."""
         self.check_open()
         assert self._link is not None
+        groups: dict[PreparedPlan, list[Waiting]] = {}
+        for one in waiting:
+            groups.setdefault(one.item.prepared, []).append(one)
+        for prepared, own in groups.items():
+            self._link.send("put", self._work(prepared, own))
+        return []
+
+    def _work(self, prepared: PreparedPlan, waiting: Sequence[Waiting]) -> Work:
+        """Number items of one request and of one plan, and return what is sent of them."""
         items = []
         for one in waiting:
             number = next(self._numbers)
             self._waiting[number], self._number_of[one] = one, number
             items.append((number, bare(one.item.inputs), dict(one.item.known)))
         first = waiting[0]
-        item = first.item
-        self._link.send(
-            "put",
-            Work(
-                self.models.recipe(item.prepared),
-                id(first.request),
-                first.since,
-                item.deadline,
-                item.flops,
-                item.client,
-                item.weight,
-                item.priority,
-                items,
-            ),
+        flops = [one.item.flops for one in waiting if one.item.flops is not None]
+        return Work(
+            self.models.recipe(prepared),
+            id(first.request),
+            first.since,
+            first.item.deadline,
+            sum(flops) / len(flops) if flops else None,
+            first.item.client,
+            first.item.weight,
+            first.item.priority,
+            first.item.longest_s,
+            items,
         )
-        return []
 
     def discard(self, waiting: Sequence[Waiting]) -> None:
         """Take items out that still wait."""

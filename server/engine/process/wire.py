@@ -62,6 +62,7 @@ class Work(NamedTuple):
         client: Likewise.
         weight: Likewise.
         priority: Likewise.
+        longest_s: Likewise.
         items: Of each its number, its inputs and what an earlier run kept of it.
     """
 
@@ -73,6 +74,7 @@ class Work(NamedTuple):
     client: str
     weight: float
     priority: int
+    longest_s: float
     items: Sequence[tuple[int, dict[str, tuple[Any, Hashable, int]], Mapping[bytes, Value]]]
 
 

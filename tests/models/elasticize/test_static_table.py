@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.elasticize.static_table import Bags, Fitted, Floats, corrected, fit, put, values_of
+from models.elasticize.sparse_rows import Floats
+from models.elasticize.static_table import Bags, Fitted, corrected, fit, put, values_of
 from models.nn.ragged import Ragged
 from models.nn.static import Static
 

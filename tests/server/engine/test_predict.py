@@ -11,6 +11,7 @@ from server.engine.predict import InTime, Pace, Share, batch_seconds
 class Work(NamedTuple):
     share: Share
     deadline: float = inf
+    longest_s: float = inf
 
 
 def test_a_batch_is_its_first_work_and_what_each_other_adds() -> None:
@@ -59,3 +60,9 @@ def test_no_batch_grows_for_longer_than_a_limit_but_its_first_work_always_goes()
         fits = InTime(10.0, 1.0, longest_s=0.55)
         answers = [fits(Work(Share(alone, 0.1))) for _ in range(size + 1)]
         assert answers == [True] * size + [False]
+
+
+def test_no_batch_grows_for_longer_than_a_work_in_it_says() -> None:
+    short = Work(Share(0.1, 0.1), longest_s=0.25)
+    assert grown([Work(Share(0.1, 0.1)), short, Work(Share(0.1, 0.1))]) == [True, True, False]
+    assert grown([Work(Share(0.3, 0.3)), short]) == [True, False]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from math import inf
 from random import Random
 
 from server.engine.schedule import Scheduler, Ticket
@@ -213,3 +214,12 @@ def test_a_share_that_rounding_makes_too_small_for_the_head_costs_no_turn() -> N
         queue.push(item, Ticket("a", flops=1.0, client="one", weight=weight))
     queue.push("b1", Ticket("b", flops=1.0, client="two", weight=weight))
     assert Counter(batches(queue)) == Counter(["a1", "a2", "b1"])
+
+
+def test_what_only_makes_an_answer_better_goes_after_what_is_due_and_still_expires() -> None:
+    queue: Scheduler[str] = Scheduler(1, 100)
+    queue.push("better", Ticket("a", deadline=5.0, due=inf))
+    queue.push("late", Ticket("a", deadline=9.0))
+    queue.push("soon", Ticket("a", deadline=6.0))
+    assert [queue.next_batch(1.0).batch for _ in range(2)] == [["soon"], ["late"]]
+    assert queue.next_batch(5.5).expired == ["better"]

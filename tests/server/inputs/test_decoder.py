@@ -13,11 +13,15 @@ import torch
 from PIL import Image
 
 from models.inputs import Content, Inputs, InputType, Slot
+from models.inputs.content import Text
 from models.inputs.image import ImageInput
+from models.inputs.text import TextInput
+from models.inputs.text_config import TextConfig
 from server.errors import InvalidRequestError
 from server.inputs.decoder import Decoder
 from server.inputs.sources import Passage, Source, Unread, Upload
 from tests.server.samples import claiming, image, run, text_of
+from tests.tiny_text import write_tokenizer
 
 INPUT = ImageInput(16, 16, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 INPUTS = Inputs.of("image", INPUT)
@@ -53,6 +57,71 @@ def test_of_several_wrong_images_the_first_is_named(decoder: Decoder) -> None:
                 await decode(decoder, uploads)
 
     run(scenario())
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
+    folder = tmp_path_factory.mktemp("tokenizer")
+    write_tokenizer(folder)
+    return Inputs.of("text", TextInput.load(TextConfig(max_length=4096), folder))
+
+
+def test_texts_that_are_read_together_are_those_read_one_by_one(
+    decoder: Decoder, texts: Inputs
+) -> None:
+    passages = [
+        Passage(f"documents[{i}]", "w1 w2 " * (1 + 37 * i % 400), truncate="right", max_tokens=300)
+        for i in range(40)
+    ]
+
+    async def scenario() -> None:
+        asked = [{"text": one} for one in passages]
+        found = await decoder.decode(asked, texts)
+        again = await decoder.decode_until(asked, texts, "", 1.0, time.perf_counter() + 60)
+        for one, other, passage in zip(found, again, passages, strict=True):
+            assert other is not None
+            assert one["text"].digest == other["text"].digest
+            assert torch.equal(one["text"].value, passage.decode(texts["text"].type))
+
+    run(scenario())
+
+
+def test_of_texts_that_are_read_together_the_first_wrong_one_is_named(
+    decoder: Decoder, texts: Inputs
+) -> None:
+    contents = ["w1 " * 100, "w2 " * 100, "w3 " * 5000, ""]
+    passages = [Passage(f"documents[{i}]", text) for i, text in enumerate(contents)]
+
+    async def scenario() -> None:
+        with pytest.raises(InvalidRequestError, match=r"documents\[2\]: the text has") as caught:
+            await decoder.decode([{"text": one} for one in passages], texts)
+        assert caught.value.field == "documents[2]"
+
+    run(scenario())
+
+
+def test_what_was_read_by_a_time_is_had(texts: Inputs) -> None:
+    held = threading.Event()
+
+    class Slow(Passage):
+        @property
+        def text(self) -> Text:
+            assert held.wait(20)
+            return super().text
+
+    decoder = Decoder(1, time.perf_counter, max_pixels=10**9)
+    long = "w1 w2 " * 3000  # a pack of its own, predicted to be read sooner than it is
+    passages = [kind("documents", long, truncate="right") for kind in (Passage, Slow)]
+
+    async def scenario() -> None:
+        asked = [{"text": one} for one in passages]
+        until = time.perf_counter() + 0.5
+        found = await decoder.decode_until(asked, texts, "", 1.0, until)
+        assert [one is None for one in found] == [False, True]
+        held.set()
+
+    run(scenario())
+    decoder.close()
 
 
 def test_decoding_leaves_the_event_loop_free(decoder: Decoder) -> None:

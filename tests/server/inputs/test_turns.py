@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 import threading
 import time
 import weakref
@@ -302,6 +303,46 @@ def test_many_requests_at_once_all_end(turns: Turns) -> None:
         ]
         found = await asyncio.gather(*asked)
         assert found == [[str(j) for j in range(i % 7)] for i in range(500)]
+        assert turns.waiting_s == 0
+
+    run(scenario())
+
+
+def test_of_one_client_the_request_that_is_due_first_is_read_first(
+    turns: Turns, gate: Gate
+) -> None:
+    async def scenario() -> None:
+        first = ask(turns, gate, "first", 1, client="a")
+        await gate.wait(1)
+        asked = [
+            ask(turns, gate, name, 2, client=client, due=due)
+            for name, client, due in (
+                ("never", "a", math.inf),
+                ("late", "a", 9.0),
+                ("soon", "a", 5.0),
+                ("other", "b", math.inf),
+            )
+        ]
+        await asyncio.sleep(0)
+        begun = (await finish(gate, first, *asked))[1:]
+        own = [name for name in begun if not name.startswith("other")]
+        assert own == ["soon0", "soon1", "late0", "late1", "never0", "never1"]
+        assert "other1" in begun[:5]  # whatever is due, half of the turns are another client's
+
+    run(scenario())
+
+
+def test_what_is_there_in_time_is_had_and_the_rest_never_begins(turns: Turns, gate: Gate) -> None:
+    async def scenario() -> None:
+        items = [f"text{i}" for i in range(4)]
+        asked = asyncio.ensure_future(turns.map_for(0.1, gate.work, items, [LONG_S] * 4))
+        await gate.wait(1)
+        await gate.let(2)
+        assert await asked == ["TEXT0", "TEXT1", None, None]
+        await gate.let(10)
+        await asyncio.sleep(0.01)
+        assert gate.begun == items[:3]  # the third ran at the time
+        assert await turns.map(str, [1], [LONG_S]) == ["1"]
         assert turns.waiting_s == 0
 
     run(scenario())

@@ -64,14 +64,18 @@ def test_answers_are_those_of_an_engine_in_the_process(
         torch.testing.assert_close(vectors(found), vectors(expected), rtol=1e-5, atol=1e-6)
 
 
-def test_a_cascade_goes_on_from_what_the_first_pass_kept(
-    client: TestClient, text_client: TestClient
+@pytest.mark.parametrize(
+    "fields",
+    [{"cascade": {"depth": 1, "keep": 2}}, {"in_stages": True, "budget": {"fraction": 0.9}}],
+)
+def test_each_item_runs_by_its_own_plan_and_goes_on_from_what_was_kept(
+    client: TestClient, text_client: TestClient, fields: dict[str, Any]
 ) -> None:
     body = {
         "model": "tiny-text",
         "query": "a dog",
         "documents": ["a cat", "two dogs run", "dogs"],
-        "cascade": {"depth": 1, "keep": 2},
+        **fields,
     }
     found, expected = (one.post("/v1/rerank", json=body) for one in (client, text_client))
     assert found.status_code == 200, found.text
