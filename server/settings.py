@@ -226,6 +226,10 @@ class Settings(BaseSettings):
         description="Origins, separated by commas, whose pages may ask from a browser, such as "
         "https://example.org; * for any. Default: none.",
     )
+    ui: bool = Field(
+        default=True,
+        description="Whether there is a page for people at /ui, to which / leads browsers.",
+    )
     root_path: str = Field(
         default="",
         pattern=r"^(/[A-Za-z0-9._~-]+)*$",
