@@ -181,9 +181,8 @@ def create_app(
         key_routes.routes(clients),
         health.routes(service, AllMetrics(metrics, core)),
         reference.routes(app.title),
+        *([page.routes()] if settings.ui else []),
     )
-    if settings.ui:
-        routers += (page.routes(),)
     for router in routers:
         app.include_router(router)
     forms = Forms(FORMS)
