@@ -91,7 +91,7 @@ function receiptOf(receipt) {
     ["FLOPs", `${short(receipt.flops)} for an input, ${short(receipt.total_flops)} in all, ` +
       `${percent(receipt.fraction)} of the whole`],
     ["expected", `${quality(receipt.quality)} of the whole model's score` +
-      (receipt.quality_stderr ? ` ± ${digits(100 * receipt.quality_stderr)}` : "")],
+      (receipt.quality_stderr ? ` ± ${(100 * receipt.quality_stderr).toFixed(1)}` : "")],
     ["subnet", subnetText(receipt.subnet)],
   ];
   if (receipt.stages) {

@@ -1,6 +1,9 @@
 // What the page asks of the server. Addresses are relative, so that the page also works below a
 // proxy's path; the key stays in this module's memory.
 
+const MOST_AGAIN = 4; // times that a server is asked again that is busy, and says for how long
+const LONGEST_WAIT_MS = 2000;
+
 let key = "";
 const whenRefused = [];
 
@@ -54,14 +57,23 @@ async function sent(path, options, own) {
 
 async function answered(path, options, own) {
   const headers = { ...options.headers, ...(own ? { authorization: `Bearer ${own}` } : {}) };
-  let response;
-  try {
-    response = await fetch(new URL(path, document.baseURI), { ...options, headers, cache: "no-store" });
-  } catch {
-    throw new Error("the server cannot be reached");
+  let response = await fetched(path, { ...options, headers, cache: "no-store" });
+  for (let again = 0; again < MOST_AGAIN && !response.ok; again += 1) {
+    const wait = Number(response.headers.get("retry-after-ms") ?? Infinity);
+    if (wait > LONGEST_WAIT_MS) break;
+    await new Promise((resolve) => { setTimeout(resolve, wait); });
+    response = await fetched(path, { ...options, headers, cache: "no-store" });
   }
   if (response.ok) return response;
   const error = new ApiError(response.status, await response.json().catch(() => null));
   if (response.status === 401 && own === key) whenRefused.forEach((listener) => listener(error));
   throw error;
+}
+
+async function fetched(path, options) {
+  try {
+    return await fetch(new URL(path, document.baseURI), options);
+  } catch {
+    throw new Error("the server cannot be reached");
+  }
 }

@@ -1,7 +1,7 @@
 // Two budgets, the subnets that they pick, and the front of the present preferences.
 
 import { post } from "./api.js";
-import { announce, byId, digits, latest, make, ms, percent, quality, short, subnetText } from "./dom.js";
+import { announce, byId, latest, make, ms, percent, quality, short, subnetText } from "./dom.js";
 import { Front } from "./front.js";
 import { showExpected } from "./tasks.js";
 
@@ -13,10 +13,10 @@ const ANY_QUALITY = 1e-9;
 
 const ROWS = [
   ["Compute", (receipt) => percent(receipt.fraction)],
-  ["FLOPs for an input", (receipt) => short(receipt.flops)],
-  ["Expected quality", (receipt) => quality(receipt.quality), (receipt) => error(receipt.quality_stderr)],
+  ["FLOPs", (receipt) => short(receipt.flops)],
+  ["Quality", (receipt) => quality(receipt.quality), (receipt) => error(receipt.quality_stderr)],
   ["Predicted time", (receipt) => ms(receipt.predicted_run_ms)],
-  ["Memory of weights", (receipt) => short(receipt.bytes, "B")],
+  ["Memory", (receipt) => short(receipt.bytes, "B")],
 ];
 
 /** The section "Budget" of a page's state; `moved` is called when a pick has changed. */
@@ -141,7 +141,7 @@ function told(share, receipt) {
 }
 
 function error(stderr) {
-  return stderr ? `± ${digits(100 * stderr)}` : null;
+  return stderr ? `± ${(100 * stderr).toFixed(1)}` : null;
 }
 
 function showPicks(picks) {
