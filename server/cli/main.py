@@ -1,4 +1,4 @@
-"""The command line: `rheostat serve`, `models`, `train`, `convert`, `elasticize` and others."""
+"""The command line: `rheostat serve`, `infer`, `models`, `train`, `elasticize` and others."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from uvicorn.config import STARTUP_FAILURE
 from models.checkpoint import CheckpointError, read_manifest
 from server.app import create_app
 from server.catalog import CatalogError, find_checkpoints
-from server.cli import calibrating
+from server.cli import asking, calibrating
 from server.cli.adding_static import static
 from server.cli.commands import convert, ladder, quantize, train
 from server.cli.cut_training import cuts
@@ -48,7 +48,6 @@ cli = typer.Typer(
     name="rheostat",
     help="A runtime-adaptive inference server with budget-aware model slicing.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
@@ -174,6 +173,8 @@ train.command()(cuts)
 train.command()(pairs)
 cli.add_typer(train, name="train")
 cli.add_typer(keys, name="keys")
+for _command in asking.COMMANDS:
+    cli.command()(_command)
 cli.command()(convert)
 cli.command()(elasticize)
 cli.command()(static)

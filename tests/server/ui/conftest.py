@@ -6,14 +6,10 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from bench import browser
-from models import families
 from server.app import create_app
 from server.settings import Settings
-from tests.conformance.fixtures.toys import TOYS
 from tests.server.listening import listening
-from tests.server.toys import write_toy
-from tests.tiny import write_checkpoint
-from tests.tiny_text import write_text_checkpoint
+from tests.server.toys import toy_families, write_varied
 
 
 class Visit:
@@ -49,13 +45,8 @@ Open = Callable[..., Visit]
 @pytest.fixture(scope="package")
 def page_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     """Models that give classes, maps and vectors of texts; load changes no answer."""
-    folder = tmp_path_factory.mktemp("page-models")
-    shipped = families.get
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(families, "get", lambda name: TOYS.get(name) or shipped(name))
-        write_checkpoint(folder / "tiny")
-        write_text_checkpoint(folder / "tiny-text")
-        write_toy(folder / "maps", "maps")
+    with toy_families():
+        folder = write_varied(tmp_path_factory.mktemp("page-models"))
         database = f"sqlite:///{tmp_path_factory.mktemp('page') / 'c.db'}"
         yield Settings(models=folder, policy="fixed", database=database)
 
