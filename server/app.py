@@ -64,6 +64,7 @@ from server.observe.watchdog import Watchdog
 from server.profiles import Profiles
 from server.service import Service
 from server.settings import Settings, SettingsError
+from server.ui import page
 
 if TYPE_CHECKING:
     from server.observe.tracing import Tracing
@@ -180,6 +181,7 @@ def create_app(
         key_routes.routes(clients),
         health.routes(service, AllMetrics(metrics, core)),
         reference.routes(app.title),
+        *([page.routes()] if settings.ui else []),
     )
     for router in routers:
         app.include_router(router)
@@ -193,6 +195,8 @@ def create_app(
     app.add_middleware(BodyTimeout, limit_s=settings.read_timeout_s)
     app.add_middleware(Methods, methods=_methods(app))
     app.add_middleware(Access, authenticator=authenticator)
+    if settings.ui:
+        app.add_middleware(page.ToPage)
     app.add_middleware(HeadMethod)
     app.add_middleware(Shedding, watchdog=watchdog)
     app.add_middleware(RequestId, forms=forms, on_fault=metrics.malformed)

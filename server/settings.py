@@ -15,6 +15,7 @@ import models
 
 PREFIX = "RHEOSTAT_"
 DATA = "RHEOSTAT_DATA"  # belongs to training and benchmarks
+URL, KEY = "RHEOSTAT_URL", "RHEOSTAT_KEY"  # belong to commands that ask a server
 MIB = 2**20
 _SHIPPED = ("minilm-2d", "cifar100-mtl")  # for requests that name no model
 
@@ -227,6 +228,10 @@ class Settings(BaseSettings):
         description="Origins, separated by commas, whose pages may ask from a browser, such as "
         "https://example.org; * for any. Default: none.",
     )
+    ui: bool = Field(
+        default=True,
+        description="Whether there is a page for people at /ui, to which / leads browsers.",
+    )
     root_path: str = Field(
         default="",
         pattern=r"^(/[A-Za-z0-9._~-]+)*$",
@@ -364,7 +369,7 @@ class Settings(BaseSettings):
                 )
         if self.audited_quality and not self.audit_share:
             raise ValueError("audited_quality=True needs an audit_share above 0")
-        known = {PREFIX + name.upper() for name in type(self).model_fields} | {DATA}
+        known = {PREFIX + name.upper() for name in type(self).model_fields} | {DATA, URL, KEY}
         _ = self.names, self.origins  # raise what is wrong with them
         if self.grpc_port == self.port:
             raise ValueError(f"grpc_port={self.grpc_port} is port as well; gRPC needs its own")

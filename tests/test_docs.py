@@ -16,7 +16,7 @@ from server.errors import RheostatError
 from server.http.scopes import SCOPES
 from server.observe.audits import AuditMetrics
 from server.observe.metrics import Metrics
-from server.settings import DATA, PREFIX, Settings
+from server.settings import DATA, KEY, PREFIX, URL, Settings
 
 ROOT = Path(models.__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -111,7 +111,7 @@ def test_the_page_of_settings_has_every_setting_and_no_other() -> None:
     names = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
     written = re.findall(rf"`({PREFIX}[A-Z_]+)`", (GUIDES / "settings.md").read_text())
     # The text names more than one of them twice, as an example and in its row.
-    assert set(written) == names | {DATA}
+    assert set(written) == names | {DATA, URL, KEY}
 
 
 def test_the_page_of_metrics_has_every_metric_and_no_other() -> None:

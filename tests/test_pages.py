@@ -85,6 +85,15 @@ def test_the_commands_of_a_page_are_answered(page: Path, address: str, tmp_path:
         assert "receipt" in answer, answer
 
 
+def test_the_commands_for_a_terminal_are_answered(address: str, tmp_path: Path) -> None:
+    (tmp_path / "photo.jpg").write_bytes(image())
+    (tmp_path / "texts.txt").write_text("I forgot my login.\nThe weather is fine.\n")
+    (block,) = blocks(GUIDES / "command-line.md", "bash")
+    printed = run(["bash", "-ec", block], tmp_path, RHEOSTAT_URL=f"http://{address}")
+    assert printed.count("subnet ") == 4
+    assert (tmp_path / "vectors.npy").exists()
+
+
 def test_the_first_answer_in_readme_is_what_the_server_says(address: str, tmp_path: Path) -> None:
     (command,) = commands(ROOT / "README.md")
     (written,) = (json.loads(block) for block in blocks(ROOT / "README.md", "json"))

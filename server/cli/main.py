@@ -1,4 +1,4 @@
-"""The command line: `rheostat serve`, `models`, `train`, `convert`, `elasticize` and others."""
+"""The command line: `rheostat serve`, `infer`, `models`, `train`, `elasticize` and others."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from uvicorn.config import STARTUP_FAILURE
 from models.checkpoint import CheckpointError, read_manifest
 from server.app import create_app
 from server.catalog import CatalogError, find_checkpoints
-from server.cli import calibrating
+from server.cli import asking, calibrating
 from server.cli.adapter_training import adapted
 from server.cli.adapting import adapt
 from server.cli.adding_static import static
@@ -54,7 +54,6 @@ cli = typer.Typer(
     name="rheostat",
     help="A runtime-adaptive inference server with budget-aware model slicing.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
@@ -184,6 +183,8 @@ train.command()(vision)
 train.command()(tokens)
 cli.add_typer(train, name="train")
 cli.add_typer(keys, name="keys")
+for _command in asking.COMMANDS:
+    cli.command()(_command)
 cli.command()(convert)
 cli.command()(elasticize)
 cli.command()(static)

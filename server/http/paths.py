@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Collection, Mapping
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.errors import MethodNotAllowedError
+from server.errors import MethodNotAllowedError, UnknownPathError
 from server.http.routed import route_path
 from server.http.scopes import template_of
 
@@ -80,7 +80,9 @@ class Methods:
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Handle one connection."""
         if scope["type"] == "http":
-            has = self._methods[template_of(route_path(scope))]
+            has = self._methods.get(template_of(route_path(scope)))
+            if has is None:  # turned off
+                raise UnknownPathError("nothing answers at this path")
             if scope["method"] not in has:
                 error = MethodNotAllowedError("this path answers other methods")
                 error.headers = {"Allow": ", ".join(sorted({*has, *(["HEAD"] * ("GET" in has))}))}

@@ -28,6 +28,8 @@ SCOPES: Mapping[str, KeyScope | None] = {
     "/docs/assets/{name}": PUBLIC,
     "/redoc": PUBLIC,
     "/openapi.json": PUBLIC,
+    "/ui": PUBLIC,  # the page; what it asks needs a key
+    "/ui/{name}": PUBLIC,
     "/metrics": _METRICS,
     "/v1/clients": _ADMIN,
     "/v1/clients/{client}": _ADMIN,

@@ -34,6 +34,11 @@ def test_a_picture_is_small_titled_and_follows_light_and_dark_mode(picture: Path
     assert len(text.encode()) < MAX_BYTES
 
 
+@pytest.mark.parametrize("name", ["page.png", "answers.png"])
+def test_a_picture_of_the_page_is_small(name: str) -> None:
+    assert 10_000 < (IMAGES / name).stat().st_size < 120_000
+
+
 def test_a_bar_is_as_long_as_its_figure() -> None:
     drawn = ElementTree.fromstring(charts.throughput())
     bars = [

@@ -15,7 +15,6 @@ import torch
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from models import families
 from models.backends.torch import TorchBackend
 from models.space import Subnet
 from models.variants import build
@@ -30,7 +29,7 @@ from server.served import Served
 from server.settings import Settings
 from tests.conformance.fixtures.toys import TOYS
 from tests.server.samples import image, text_of
-from tests.server.toys import write_toy
+from tests.server.toys import toy_families, write_toy
 
 BUILDS = "rheostat_variants_builds_total"
 FEATURES = [0.1, -0.4, 0.2, 0.9, -0.3]
@@ -39,9 +38,7 @@ FEATURES = [0.1, -0.4, 0.2, 0.9, -0.3]
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("toys")
-    shipped = families.get
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(families, "get", lambda name: TOYS.get(name) or shipped(name))
+    with toy_families():
         for name in TOYS:
             write_toy(folder / name, name)
         yield folder

@@ -2,15 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
-from models import checkpoint
+from models import checkpoint, families
 from models.inputs.text import TOKENIZER
 from search.quality.table import TABLE, Cells, Table
-from tests.conformance.fixtures.toys import SUBJECTS
+from tests.conformance.fixtures.toys import SUBJECTS, TOYS
+from tests.tiny import write_checkpoint
+from tests.tiny_text import write_text_checkpoint
+
+
+@contextmanager
+def toy_families() -> Iterator[None]:
+    """Let checkpoints of toys be read as those of shipped families."""
+    shipped = families.get
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(families, "get", lambda name: TOYS.get(name) or shipped(name))
+        yield
+
+
+def write_varied(folder: Path) -> Path:
+    """Write models that give classes, vectors of texts, and maps, in families of toys."""
+    write_checkpoint(folder / "tiny")
+    write_text_checkpoint(folder / "tiny-text")
+    write_toy(folder / "maps", "maps")
+    return folder
 
 
 def write_toy(folder: Path, name: str) -> Path:
