@@ -93,10 +93,7 @@ class Admitting:
         ):
             if self._quotas is not None:
                 await self._quotas.charge_request(caller)
-            until = None
-            if spare_s is not None and deadline < inf:
-                until = max(deadline - spare_s, begun + _LEAST_READING * (deadline - begun))
-            items, read = await self._read(served, asked, caller, deadline, until)
+            items, read = await self._read(served, asked, caller, begun, deadline, spare_s)
             decoded = self._clock()
             shapes = served.inputs.upper(items)
             question = for_inputs(question, served, shapes)
@@ -133,17 +130,19 @@ class Admitting:
         served: Served,
         asked: Sequence[Sources],
         caller: Caller,
+        begun: float,
         deadline: float,
-        until: float | None,
+        spare_s: float | None,
     ) -> tuple[list[Item], Sequence[int]]:
-        """Return the items of a request, and which they are; all, or those read by a time.
+        """Return the items of a request, and which they are; all, or those read in time.
 
         Raises:
-            DeadlineError: If the first two were not read by then.
+            DeadlineError: If the first two were not.
         """
         whose = served.inputs, caller.client, caller.weight
-        if until is None:
+        if spare_s is None or deadline == inf:
             return await self._decoder.decode(asked, *whose, deadline), range(len(asked))
+        until = max(deadline - spare_s, begun + _LEAST_READING * (deadline - begun))
         found = await self._decoder.decode_until(asked, *whose, until)
         items = {i: one for i, one in enumerate(found) if one is not None}
         if [*items][:2] != [*range(len(asked))][:2]:

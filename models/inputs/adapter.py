@@ -41,6 +41,10 @@ class AdapterInput:
             raise InvalidInputError(f"{name!r} is not known; one of {list(self.names)}")
         return torch.tensor(self.names.index(content.content))
 
+    def decode_all(self, contents: Sequence[Content]) -> list[Tensor]:
+        """Return what `decode` does of each."""
+        return [self.decode(one) for one in contents]
+
     def shape_of(self, value: Tensor) -> Shape:
         """Return the shape of a number."""
         return ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from random import Random
 
 from search.budget import Budget
@@ -45,39 +46,27 @@ async def build(
     Raises:
         RheostatError: As `Service.infer` and `server.indexes.comparing.compared`.
     """
-    passages = [
-        Passage(f"documents[{i}].text", text, truncate="right")
-        for i, (_, text) in enumerate(documents)
-    ]
-    question = Question(
-        None,
-        None,
-        Budget(strict=True),
-        served.whole_outputs,
-        caller,
-        priority=BULK,
-        adapter=adapter,
-    )
+    texts = [text for _, text in documents]
+    passages = [Passage(f"documents[{i}].text", t, truncate="right") for i, t in enumerate(texts)]
+    wish = Budget(strict=True), served.whole_outputs, caller
+    question = Question(None, None, *wish, priority=BULK, adapter=adapter)
     adapters = service.adapters(served, question)
     vectors, selection, flops = await embedded(service, served, question, passages)
-    space = served.space_of(selection.subnet, adapters)
-    if space is None:
+    if (space := served.space_of(selection.subnet, adapters)) is None:
         raise InvalidRequestError(f"model={served.name!r} gives no vectors", "model")
-    texts = [text for _, text in documents]
-    queries = drawn(texts, Random(0)) if len(texts) > 1 else []
-    patch, qualities = None, list[QueryQuality]()
-    if queries:
+    queries = drawn(texts, Random(0))
+    qualities: list[QueryQuality] = []
+    patch = comparisons = None
+    if len(texts) > 1:
         about = service, served, question, selection
-        found = await measured(*about, queries, vectors)
-        found, patch = await fitted(*about, texts, vectors, queries, found, time.monotonic)
-        qualities = found.qualities
-    comparisons = None
+        known = await measured(*about, queries, vectors)
+        known, patch = await fitted(*about, texts, vectors, queries, known, time.monotonic)
+        qualities = known.qualities
     if scorer is not None:
-        own, _, _ = await embedded(
-            service, served, question, [passage_of(one.text) for one in queries]
-        )
-        asking = Question(None, None, Budget(strict=True), {}, caller, priority=BULK)
-        comparisons = await compared(service, scorer, asking, texts, queries, own @ vectors.T)
+        passages = [passage_of(one.text) for one in queries]
+        found, *_ = await embedded(service, served, question, passages)
+        asking = replace(question, fixed={}, adapter=None)
+        comparisons = await compared(service, scorer, asking, texts, queries, found @ vectors.T)
     return Index(
         caller.client,
         name,
@@ -87,8 +76,8 @@ async def build(
         int(time.time()),
         flops,
         qualities,
-        tuple(one for one, _ in documents),
-        tuple(texts),
+        [one for one, _ in documents],
+        texts,
         vectors,
         adapter=next(iter(adapters), ""),
         patch=patch,

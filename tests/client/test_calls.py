@@ -67,7 +67,7 @@ FULL: list[tuple[Callable[..., Call[Any]], dict[str, Any], type[BaseModel]]] = [
         {**STORED, "ids": ("a", "b"), "top_n": 1, "raw_scores": True},
         StoredRerankBody,
     ),
-    (index_calls.neighbors, {**STORED, "k": 3}, NeighborsBody),
+    (index_calls.neighbors, {**STORED, "k": 3, "calls": 5}, NeighborsBody),
     (
         classify_calls.classify,
         {

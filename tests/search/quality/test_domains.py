@@ -59,4 +59,4 @@ def test_a_task_of_one_set_has_the_spread_that_other_tasks_show() -> None:
 
 def test_the_mean_over_sets_counts_each_the_same() -> None:
     found = mean_over([[Measured(0.4, 10, 0.03)], [Measured(0.6, 1000, 0.04)]])
-    assert found == [Measured(pytest.approx(0.5), 1010, pytest.approx(0.025))]
+    assert found == [pytest.approx((0.5, 1010, 0.025))]
