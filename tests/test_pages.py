@@ -119,3 +119,21 @@ def test_the_first_keys_and_client_are_made_as_the_guide_says(tmp_path: Path) ->
     stored, key = json.JSONDecoder().raw_decode(printed)
     assert stored["id"] == "shop"
     assert printed[key:].strip()
+
+
+def test_a_folder_of_images_becomes_a_model_as_the_guide_says(tmp_path: Path) -> None:
+    made, asked, _ = blocks(GUIDES / "own-images.md", "bash")
+    sizes = "--train 4000 --validation 200 --test 500"
+    dataset, train, serve = made.splitlines()
+    assert sizes in dataset
+    run(["bash", "-ec", dataset.replace(sizes, "--train 20 --validation 4 --test 4")], tmp_path)
+    run(["bash", "-ec", f"{train} --steps 2"], tmp_path)
+    port = free_port()
+    assert serve == "rheostat serve --models models/rooms"
+    arguments = ["serve", "--models", str(tmp_path / "models/rooms"), "--port", str(port)]
+    arguments += ["--backend", "torch", "--profiles", str(tmp_path)]
+    with unread([sys.executable, "-m", "server", *arguments]):
+        asked = asked.replace(ADDRESS, f"127.0.0.1:{port}").replace("004699", "000027")
+        answer = json.loads(run(["bash", "-ec", asked], tmp_path))
+    assert answer["outputs"][0]["segmentation"]["width"] == 96
+    assert answer["receipt"]["fraction"] <= 0.3
