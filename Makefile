@@ -114,7 +114,7 @@ fuzz: $(VENV)/.fuzz  ## Send made-up and hostile requests to a running server (U
 		--phases examples,coverage,fuzzing --exclude-path-regex '^/v1/(clients|keys)|load$$' $(ARGS)
 	$(BIN)/python -m bench.hostile --url $(URL) $(HOSTILE)
 
-bench: $(VENV)/.bench  ## Run the benchmarks (ARGS=... are passed on)
+bench: $(VENV)/.bench  ## Run the benchmarks (ARGS=--quick writes docs/results/)
 	$(BIN)/python -m bench $(ARGS)
 
 image:  ## Build a container image (TARGET=cpu or gpu)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import csv
+import io
 import json
 import math
 import os
 import platform
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +43,34 @@ _INSTRUCTIONS = (
 _CONSOLE = Console(width=120)
 
 
+@dataclass(frozen=True)
+class Shown:
+    """A table as it was printed.
+
+    Attributes:
+        title: Above it.
+        columns: Names.
+        rows: Cells, as text.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+_shown: list[Shown] = []  # by this process, until `finish` writes them
+
+
 def parser(text: str | None) -> argparse.ArgumentParser:
     """Return a parser with the options that every benchmark has."""
     options = argparse.ArgumentParser(description=text)
     options.add_argument("--quick", action="store_true", help="a coarser run, under 45 s")
-    options.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
+    options.add_argument(
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="also write the figures here, and the tables beside it as .md and .csv",
+    )
     return options
 
 
@@ -89,16 +117,68 @@ def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -
     table = Table(title=title, title_justify="left")
     for name in columns:
         table.add_column(name, justify="right")
-    for row in rows:
-        table.add_row(*(f"{x:.4f}" if isinstance(x, float) else str(x) for x in row))
+    cells = [tuple(f"{x:.4f}" if isinstance(x, float) else str(x) for x in row) for row in rows]
+    for row in cells:
+        table.add_row(*row)
     _CONSOLE.print(table)
+    _shown.append(Shown(title, tuple(columns), tuple(cells)))
 
 
 def finish(figures: dict[str, Any], path: Path | None) -> None:
-    """Print the machine and write the figures."""
-    _CONSOLE.print("machine: " + ", ".join(f"{k} {v}" for k, v in machine().items()))
-    if path is not None:
-        write(figures, path)
+    """Print the machine, and write the figures and the tables that were shown."""
+    told = ", ".join(f"{k} {v}" for k, v in machine().items())
+    _CONSOLE.print(f"machine: {told}")
+    if path is None:
+        return
+    write(figures, path)
+    path.with_suffix(".csv").write_text(as_csv(_shown))
+    text = f"{as_markdown(_shown)}\n`{_command(path)}`; {told}.\n"
+    path.with_suffix(".md").write_text(text)
+    _shown.clear()
+
+
+def as_csv(tables: Sequence[Shown]) -> str:
+    """Return tables as one file: a line for each cell, which `from_csv` reads."""
+    file = io.StringIO()
+    lines = csv.writer(file, lineterminator="\n")
+    lines.writerow(("table", "title", "row", "column", "name", "value"))
+    for number, table in enumerate(tables):
+        for i, row in enumerate(table.rows):
+            for j, (name, value) in enumerate(zip(table.columns, row, strict=True)):
+                lines.writerow((number, table.title, i, j, name, value))
+    return file.getvalue()
+
+
+def from_csv(text: str) -> list[Shown]:
+    """Return the tables of `as_csv`, but for those without a row."""
+    cells = list(csv.DictReader(io.StringIO(text)))
+    found = []
+    for _, table in groupby(cells, key=itemgetter("table")):
+        rows = [list(row) for _, row in groupby(table, key=itemgetter("row"))]
+        columns = tuple(cell["name"] for cell in rows[0])
+        values = tuple(tuple(cell["value"] for cell in row) for row in rows)
+        found.append(Shown(rows[0][0]["title"], columns, values))
+    return found
+
+
+def as_markdown(tables: Sequence[Shown]) -> str:
+    """Return tables as Markdown, each with its title above."""
+    parts = []
+    for table in tables:
+        head = "| " + " | ".join(table.columns) + " |"
+        rule = "|---" + "|---:" * (len(table.columns) - 1) + "|"
+        rows = ["| " + " | ".join(row) + " |" for row in table.rows]
+        parts.append("\n".join((f"**{table.title}**", "", head, rule, *rows)) + "\n")
+    return "\n".join(parts)
+
+
+def _command(path: Path) -> str:
+    """Return the command line of this process, without where it writes."""
+    main = sys.modules["__main__"]
+    spec = getattr(main, "__spec__", None)
+    name = getattr(spec, "name", "") or Path(sys.argv[0]).name
+    given = [one for one in sys.argv[1:] if one not in ("--json", str(path))]
+    return " ".join(("python -m", name.removesuffix(".__main__"), *given))
 
 
 def write(figures: dict[str, Any], path: Path) -> None:
