@@ -21,6 +21,12 @@ from rheostat.answers import (
     Value,
 )
 from rheostat.asked import Budget, Cascade
+from rheostat.classify_answers import (
+    ClassifiedInput,
+    ClassifyAnswer,
+    ClassifyReceipt,
+    NearLabel,
+)
 from rheostat.client import AsyncClient, Client
 from rheostat.errors import (
     APIError,
@@ -68,6 +74,9 @@ __all__ = [
     "AxisEntry",
     "Budget",
     "Cascade",
+    "ClassifiedInput",
+    "ClassifyAnswer",
+    "ClassifyReceipt",
     "Client",
     "CostEntry",
     "DeadlineError",
@@ -83,6 +92,7 @@ __all__ = [
     "Milliseconds",
     "ModelDetail",
     "ModelEntry",
+    "NearLabel",
     "Neighbor",
     "NeighborsAnswer",
     "OverloadedError",

@@ -70,7 +70,7 @@ async def rank_stored(
         answer, vector = await _vector(service, served, index, question, query)
     except DeadlineError:
         shapes = served.inputs.plan_shapes()
-        selection = service.select(served, _in_space(served, index, question).of_the_best(), shapes)
+        selection = service.select(served, in_space(served, index, question).of_the_best(), shapes)
         taken_s = service.clock() - begun
         choice = Choice(selection, False, taken_s)
         return served, as_they_came(choice, len(positions), None, begun, taken_s)
@@ -118,14 +118,19 @@ async def _vector(
     service: Service, served: Served, index: Index, question: Question, query: Passage
 ) -> tuple[Answer, Tensor]:
     """Return the answer for a query in the index's space, and its vector."""
-    question = _in_space(served, index, question)
+    question = in_space(served, index, question)
     answer = await service.infer(served, question, served.named("text", [query]))
     task = task_of(served, answer.selection, "embedding")
     return answer, answer.outputs[0][task].float().cpu()
 
 
-def _in_space(served: Served, index: Index, question: Question) -> Question:
+def in_space(served: Served, index: Index, question: Question) -> Question:
     """Return a question that only subnets of the index's space answer.
+
+    Args:
+        served: The index's model.
+        index: Has vectors of it.
+        question: Of a text on the other side than the documents.
 
     Raises:
         InvalidRequestError: If the model has no such space any more.
