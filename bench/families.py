@@ -3,7 +3,8 @@
 A row is one claim: what was measured, its control, and in how many of three seeds it holds. MACs
 and bytes are counted. Adapters have random factors on the real all-MiniLM-L6-v2; mixes are of small
 networks that learn digits, turned, inverted, shifted and noisy, and report test digits that trained
-and chose nothing.
+and chose nothing. Of checkpoints that `rheostat train` has made of these families, it says what
+their records do, each a seed.
 
 With --quick fewer repeats of what is timed.
 """
@@ -13,17 +14,20 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 from bench import report
 from bench.family_adapters import adapters
 from bench.family_mixes import mixes
+from bench.family_trained import trained
 
 
 def main() -> None:
     """Measure, print and write."""
     options = report.parser(__doc__)
+    options.add_argument("trained", nargs="*", type=Path, metavar="DIR", help="checkpoints")
     chosen = options.parse_args()
-    claims = [*adapters(3 if chosen.quick else 9), *mixes()]
+    claims = [*adapters(3 if chosen.quick else 9), *mixes(), *trained(chosen.trained)]
     rows = [
         [
             one.system,

@@ -27,6 +27,7 @@ def classify(
     prompt: str | None = None,
     label_prompt: str | None = None,
     truncate: Side | None = None,
+    adapter: str | None = None,
 ) -> Call[ClassifyAnswer]:
     """Put labels in order of their nearness to each text; the server keeps the labels' vectors.
 
@@ -42,6 +43,7 @@ def classify(
         prompt: Template for texts.
         label_prompt: Template for labels.
         truncate: Which end to cut of a text that is too long; None to refuse it.
+        adapter: As in `rheostat.calls.infer`.
 
     Raises:
         TypeError: If the labels are one text.
@@ -58,6 +60,7 @@ def classify(
         prompt=prompt,
         label_prompt=label_prompt,
         truncate=truncate,
+        adapter=adapter,
     )
     return Call("POST", _PATH, reader(ClassifyAnswer), json_body(asked))
 

@@ -134,7 +134,7 @@ class Tensors:
         """
         single, index = folder / WEIGHTS, folder / INDEX
         if single.is_file():
-            return cls(single, _modern(_load(single)))
+            return cls(single, _modern(load_tensors(single)))
         if index.is_file():
             return cls(index, _modern(_load_shards(index)))
         pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
@@ -230,9 +230,18 @@ def _modern(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
-def _load(path: Path) -> dict[str, Tensor]:
+def load_tensors(path: Path, hint: str = "") -> dict[str, Tensor]:
+    """Return the tensors of a safetensors file.
+
+    Args:
+        path: Of the file.
+        hint: What an error adds where there is none.
+
+    Raises:
+        FormatError: If it is missing or damaged.
+    """
     if not path.is_file():
-        raise FormatError(f"{path} does not exist, but the index names it")
+        raise FormatError(f"{path} does not exist{hint}")
     with reading(path, FormatError):
         try:
             return load_file(path)
@@ -251,7 +260,7 @@ def _load_shards(index: Path) -> dict[str, Tensor]:
         # The name comes from a stranger's file; it must not lead out of the folder.
         if Path(file).name != file or not file.endswith(".safetensors"):
             raise FormatError(f"{index}: weight_map names {file!r}; allowed: safetensors files")
-        tensors |= _load(index.parent / file)
+        tensors |= load_tensors(index.parent / file, ", but the index names it")
     if missing := sorted(shards.keys() - tensors.keys()):
         raise FormatError(f"{index}: tensor {missing[0]!r} is in none of the files")
     return tensors

@@ -16,11 +16,10 @@ from typing import Any, TypeAlias
 
 import torch
 from pydantic import TypeAdapter
-from safetensors.torch import load_file
 from torch import Tensor
 
 from models.families.adapted import Adapted, AdaptedConfig, sizes
-from models.formats.folder import Fields, FormatError
+from models.formats.folder import Fields, FormatError, load_tensors
 from models.formats.model_types import MODEL_TYPES
 from models.nn.architecture import TransformerConfig
 from models.nn.low_rank import LowRank, ordered
@@ -86,8 +85,6 @@ def read(folder: Path, encoder: TransformerConfig) -> Factors:
     root = rank**0.5 if fields.flag("use_rslora", default=False) else rank
     scale = fields.number("lora_alpha", 8.0) / root
     path = folder / WEIGHTS
-    if not path.is_file():
-        raise FormatError(f"{path} does not exist; adapters are read from safetensors alone")
     sides = _sides(path, encoder.layers)
     found = {}
     for at, own in sides.items():
@@ -109,7 +106,7 @@ def _sides(path: Path, layers: int) -> dict[tuple[int, Place], list[tuple[str, s
     """Return the tensors of each linear map: which half each is, its name and itself."""
     places = _names(layers)
     found: dict[tuple[int, Place], list[tuple[str, str, Tensor]]] = {}
-    for name, tensor in load_file(path).items():
+    for name, tensor in load_tensors(path, "; adapters are read from safetensors alone").items():
         part = _FACTOR.fullmatch(name)
         own = part["map"] if part else ""
         at = next((places[end] for end in _ends(own) if end in places), None)

@@ -45,7 +45,7 @@ class Selectors(nn.Module):
         present = layout.present[:, None]
         attended = scores.masked_fill(~present, -torch.inf).softmax(2)
         means = mean_weights(layout, count).to(rows.dtype)
-        weights = torch.lerp(means, attended, self.gates[:count, None])
+        weights = means + self.gates[:count, None] * (attended - means)
         found = torch.bmm(weights, rows)
         return Ragged(found.flatten(0, 1), Layout([count] * len(rows), layout.device))
 

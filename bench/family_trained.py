@@ -1,0 +1,82 @@
+"""Claims about checkpoints that `rheostat train adapted`, `mixed` and `tokens` have made.
+
+Each folder is a seed of its family. What is compared stands in its record: scores on test data that
+chose nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.claims import Claim
+from models.checkpoint import read_manifest
+from models.files import read_json
+from search.offline.mixed_training import BASE, BY_CHANGE, SKILLS
+from search.offline.training import RECORD
+
+Tests = Sequence[Mapping[str, Mapping[str, Any]]]
+
+
+def trained(folders: Sequence[Path]) -> list[Claim]:
+    """Return the claims of all families that there are folders of."""
+    by_family: dict[str, list[Mapping[str, Any]]] = {}
+    for folder in folders:
+        record = read_json(folder / RECORD, ValueError)
+        by_family.setdefault(read_manifest(folder).family, []).append(record["test"])
+    found = []
+    for family, claims in (("adapted", _adapted), ("mixed", _mixed), ("tokens", _tokens)):
+        if family in by_family:
+            found += claims(by_family[family], by_family)
+    return found
+
+
+def _adapted(tests: Tests, others: Mapping[str, Tests]) -> list[Claim]:
+    found = []
+    for task, own in tests[0].items():
+        whole = list(own)[-1]
+        best = [one[task][whole]["value"] for one in tests]
+        trunk = [one[task]["trunk"]["value"] for one in tests]
+        least = [one[task][list(own)[1]]["value"] for one in tests]
+        found.append(Claim("adapted", f"{task}, {whole}: test score", "trunk", best, trunk, "more"))
+        found.append(Claim("adapted", f"{task}, {list(own)[1]}", "trunk", least, trunk, "more"))
+        tuned = others.get("mixed", ())
+        if task in SKILLS and len(tuned) == len(tests):
+            full = [one[_ends()[SKILLS.index(task)]][task]["value"] for one in tuned]
+            control = "fine-tuned in full, less .02"
+            found.append(Claim("adapted", f"{task}, {whole}", control, best, full, "more", 0.02))
+    return found
+
+
+def _ends() -> tuple[str, str]:
+    first, second = SKILLS
+    return f"{first} 1, {second} 0", f"{first} 0, {second} 1"
+
+
+def _mixed(tests: Tests, _: Mapping[str, Tests]) -> list[Claim]:
+    def mean(mix: str) -> list[float]:
+        return [sum(one[mix][skill]["value"] for skill in SKILLS) / 2 for one in tests]
+
+    first, second = SKILLS
+    half, said = f"{first} 0.5, {second} 0.5", "half of each: mean of both"
+    of_half = mean(half)
+    changed = mean(BY_CHANGE)
+    return [
+        Claim("mixed", "by change: mean of both", "half of each", changed, of_half, "more"),
+        *(Claim("mixed", said, one, of_half, mean(one), "more") for one in (BASE, *_ends())),
+    ]
+
+
+def _tokens(tests: Tests, _: Mapping[str, Tests]) -> list[Claim]:
+    found = []
+    for count in (one for one in tests[0]["learned"] if one != "all"):
+        for task in tests[0]["learned"][count]:
+            own, means = (
+                [one[how][count][task]["value"] for one in tests] for how in ("learned", "means")
+            )
+            whole = [0.97 * one["means"]["all"][task]["value"] for one in tests]
+            said = f"{count} tokens, {task}: test score"
+            found.append(Claim("tokens", said, "means of neighbours", own, means, "more"))
+            found.append(Claim("tokens", said, ".97 of all tokens'", own, whole, "more"))
+    return found
