@@ -19,8 +19,11 @@ from models.space import Subnet
 from models.vectors import space_choices
 from search.budget import Budget
 from server.admitted import Answer
+from server.indexes.asking import in_space
+from server.indexes.index import Index
 from server.inputs.sources import Passage
 from server.question import Question
+from server.ranking import task_of
 from server.served import Served
 from server.service import Service
 
@@ -133,6 +136,32 @@ async def classify(
     rows = torch.stack([outputs[task] for outputs in answer.outputs])
     cosines = rows @ torch.stack([found[key] for key in keys]).T
     return Classification(answer, task, cosines, flops, num_kept)
+
+
+async def classify_stored(
+    service: Service,
+    served: Served,
+    question: Question,
+    inputs: Sequence[Passage],
+    index: Index,
+) -> Classification:
+    """Compare inputs with the documents of an index, which are the labels.
+
+    Args:
+        service: Answers.
+        served: The index's model.
+        question: What is wanted of the inputs.
+        inputs: Texts.
+        index: Has the labels' vectors.
+
+    Raises:
+        RheostatError: As `Service.infer` and `server.indexes.asking.in_space`.
+    """
+    wanted = in_space(served, index, question)
+    answer = await service.infer(served, wanted, served.named("text", inputs))
+    task = task_of(served, answer.selection, "embedding")
+    rows = torch.stack([outputs[task].float().cpu() for outputs in answer.outputs])
+    return Classification(answer, task, rows @ index.vectors.T, 0, len(index))
 
 
 def label_subnet(served: Served, subnet: Subnet) -> Subnet:

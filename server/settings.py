@@ -84,12 +84,13 @@ class Settings(BaseSettings):
         description="What the weights may hold that models with load axes build when requests need "
         "them, beside those they were loaded with.",
     )
-    http_workers: int = Field(
-        default=0,
+    http_workers: int | None = Field(
+        default=None,
         ge=0,
         le=64,
         description="Processes that read and answer HTTP on the one port, beside the one that runs "
-        "the models and is started again if it dies. 0: one process does everything.",
+        "the models and is started again if it dies. 0: one process does everything. Default: 1 "
+        "for models on a CPU with two cores or more, else 0.",
     )
     num_threads: int | None = Field(
         default=None, gt=0, description="CPU threads of one forward pass. Default: torch decides."
@@ -288,6 +289,13 @@ class Settings(BaseSettings):
             raise SettingsError("; ".join(faults)) from None
 
     @property
+    def num_http_workers(self) -> int:
+        """Processes that answer HTTP beside the one that runs the models; 0 if that answers."""
+        if self.http_workers is not None:
+            return self.http_workers
+        return int(self.device == "cpu" and _usable_cores() > 1)
+
+    @property
     def url_host(self) -> str:
         """The host as addresses with a port spell it."""
         return f"[{self.host}]" if ":" in self.host else self.host
@@ -396,3 +404,9 @@ def data_folder() -> Path:
     if not folder:
         raise ValueError(f"{DATA} must name the folder that holds the data sets")
     return Path(folder)
+
+
+def _usable_cores() -> int:
+    """Return how many cores this process may run on."""
+    affinity = getattr(os, "sched_getaffinity", None)  # of Linux
+    return len(affinity(0)) if affinity else os.cpu_count() or 1

@@ -152,7 +152,9 @@ def measure(
     if not effort.is_whole:
         arrangements = arrangements[-1:]
     serve = (sys.executable, "-m", "server", "serve", "--port", "{port}", "--models", str(scratch))
-    as_the_kernel = ("--backend", backend, "--num-threads", "1", "--profiles", str(profiles))
+    # Its threads are told apart, so all must be of one process.
+    one_process = ("--http-workers", "0", "--backend", backend, "--num-threads", "1")
+    as_the_kernel = (*one_process, "--profiles", str(profiles))
     launch = Launch((*serve, *as_the_kernel, *_AS_ASKED, "--log-level", "warning"))
     results = Results(_CONNECTIONS)
     with bare.process() as kernels, running(launch, 1, every[0].body(texts[0])) as server:

@@ -21,6 +21,12 @@ from rheostat.answers import (
     Value,
 )
 from rheostat.asked import Budget, Cascade
+from rheostat.classify_answers import (
+    ClassifiedInput,
+    ClassifyAnswer,
+    ClassifyReceipt,
+    NearLabel,
+)
 from rheostat.client import AsyncClient, Client
 from rheostat.errors import (
     APIError,
@@ -66,6 +72,9 @@ __all__ = [
     "AxisEntry",
     "Budget",
     "Cascade",
+    "ClassifiedInput",
+    "ClassifyAnswer",
+    "ClassifyReceipt",
     "Client",
     "CostEntry",
     "DeadlineError",
@@ -82,6 +91,7 @@ __all__ = [
     "Milliseconds",
     "ModelDetail",
     "ModelEntry",
+    "NearLabel",
     "Neighbor",
     "NeighborsAnswer",
     "OverloadedError",

@@ -18,7 +18,7 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import httpx
 
-from rheostat import calls, index_calls
+from rheostat import calls, classify_calls, index_calls
 from rheostat.call import Call
 from rheostat.retries import Retries
 from rheostat.version import __version__
@@ -110,6 +110,8 @@ class Client:
     delete_index = _blocking(index_calls.delete_index)
     rerank_stored = _blocking(index_calls.rerank_stored)
     neighbors = _blocking(index_calls.neighbors)
+    classify = _blocking(classify_calls.classify)
+    classify_stored = _blocking(classify_calls.classify_stored)
     models = _blocking(calls.models)
     model = _blocking(calls.model)
 
@@ -174,6 +176,8 @@ class AsyncClient:
     delete_index = _awaitable(index_calls.delete_index)
     rerank_stored = _awaitable(index_calls.rerank_stored)
     neighbors = _awaitable(index_calls.neighbors)
+    classify = _awaitable(classify_calls.classify)
+    classify_stored = _awaitable(classify_calls.classify_stored)
     models = _awaitable(calls.models)
     model = _awaitable(calls.model)
 

@@ -18,9 +18,10 @@ from models.tasks import Metric
 from models.variants import loaded
 from search.offline.rewriting import rewrite, with_config
 from search.offline.text_tasks import TaskData
+from search.quality.domains import mean_over, with_other_sets
 from search.quality.embeddings import Measured, RankingQuality, table_of
 from search.quality.side_scores import scores_by_side
-from search.quality.sides import sided
+from search.quality.sides import SIDES, sided
 from search.quality.table import Table
 from search.quality.whole_agreement import scores_and_agreement
 
@@ -33,6 +34,9 @@ def measure_tasks(
     A task in which queries seek documents is measured three times: with both sides by the subnet,
     and with one side by the subnet and the other by the whole model.
 
+    A task may be measured on several data sets: its scores are means over them, and the spread
+    among them is in the errors of what every task retains (`search.quality.domains`).
+
     Args:
         folder: Of the checkpoint; its manifest and its table are written anew.
         data: What the tasks are measured on.
@@ -42,44 +46,65 @@ def measure_tasks(
         The score of the largest subnet by task.
 
     Raises:
-        ValueError: If there is no task, one is named twice, the whole model scores nothing on one,
-            or the checkpoint is of no text encoder. Then the checkpoint stays as it was.
+        ValueError: If there is no task, one has data of several metrics, the whole model scores
+            nothing on one, or the checkpoint is of no text encoder. Then the checkpoint stays as
+            it was.
     """
-    names = [one.task for one in data]
-    if not names or len(set(names)) != len(names):
-        raise ValueError(f"tasks={names} must be one or more, each named once")
+    metrics = _metrics(data)
     before = checkpoint.load(folder)
-    metrics: dict[str, Metric] = {}
-    for one in data:
-        metrics[one.task] = one.metric
-        if one.has_sides:
-            metrics |= {
-                sided(one.task, "query"): one.metric,
-                sided(one.task, "document"): one.metric,
-            }
     model = with_tasks(before.model, before.manifest.family, metrics, folder)
     backend = TorchBackend()
     backend.prepare(model)
     subnets = list(model.space)
-    found: dict[str, list[Measured]] = {}
-    agreed: dict[str, list[float]] = {}
+    found: dict[str, list[list[Measured]]] = {task: [] for task in metrics}
+    agreed: dict[str, list[list[float]]] = {task: [] for task in metrics}
     for one in data:
         report(f"measuring {one.task}")
-        if isinstance(one.evaluation, RankingQuality):
-            by_side, alike = scores_by_side(model, backend, one.evaluation, subnets)
-            for side, own in by_side.items():
-                task = one.task if side is None else sided(one.task, side)
-                found[task], agreed[task] = own, alike
-        else:
-            found[one.task], agreed[one.task] = scores_and_agreement(
-                model, backend, one.evaluation, subnets
+        for task, (own, alike) in _scores(model, backend, one, subnets).items():
+            if not own[-1].value > 0:
+                raise ValueError(
+                    f"task {task!r}: the whole model scores {own[-1].value:.4f}, not above 0"
+                )
+            found[task].append(own)
+            agreed[task].append(alike)
+    means = {task: mean_over(sets) for task, sets in found.items()}
+    alike_means = {task: list(np.mean(sets, axis=0)) for task, sets in agreed.items()}
+    scores = {
+        task: np.array([[one.value for one in own] for own in sets]) for task, sets in found.items()
+    }
+    table = with_other_sets(table_of(model, subnets, means, alike_means), scores)
+    rewrite(folder, before.manifest, model, bounded(table, model))
+    return {task: own[-1] for task, own in means.items()}
+
+
+def _metrics(data: Sequence[TaskData]) -> dict[str, Metric]:
+    """Return the metric of each task and of its sides, as `measure_tasks` says."""
+    if not data:
+        raise ValueError("tasks=[] must be one or more")
+    metrics: dict[str, Metric] = {}
+    for one in data:
+        if metrics.setdefault(one.task, one.metric) != one.metric:
+            raise ValueError(
+                f"task {one.task!r} is measured by {metrics[one.task]} and {one.metric}: all data "
+                "of a task must have one metric"
             )
-        if not (value := found[one.task][-1].value) > 0:
-            raise ValueError(f"task {one.task!r}: the whole model scores {value:.4f}, not above 0")
-    ordered = {task: found[task] for task in metrics}
-    table = bounded(table_of(model, subnets, ordered, agreed), model)
-    rewrite(folder, before.manifest, model, table)
-    return {task: own[-1] for task, own in found.items()}
+        if one.has_sides:
+            for side in SIDES:
+                metrics[sided(one.task, side)] = one.metric
+    return metrics
+
+
+def _scores(
+    model: Any, backend: TorchBackend, data: TaskData, subnets: Sequence[Subnet]
+) -> dict[str, tuple[list[Measured], list[float]]]:
+    """Return each subnet's score and agreement with the whole model, for a task and its sides."""
+    if isinstance(data.evaluation, RankingQuality):
+        by_side, alike = scores_by_side(model, backend, data.evaluation, subnets)
+        return {
+            data.task if side is None else sided(data.task, side): (own, alike)
+            for side, own in by_side.items()
+        }
+    return {data.task: scores_and_agreement(model, backend, data.evaluation, subnets)}
 
 
 def with_tasks(model: Any, family: str, metrics: Mapping[str, Metric], folder: Path) -> Any:

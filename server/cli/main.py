@@ -122,12 +122,12 @@ def _app(
     settings: Settings, progress: ProgressDisplay, sockets: list[socket], bound: ExitStack
 ) -> FastAPI:
     """Return the application of this process, and start the others that the settings ask for."""
-    if not settings.http_workers:
+    if not settings.num_http_workers:
         return create_app(settings, progress)
     child.prepare()
     torch.set_num_threads(1)  # models run elsewhere
     engine = bound.enter_context(EngineProcess(settings))
-    app = create_app(settings, progress, RemoteCore(engine.path, settings.http_workers > 1))
+    app = create_app(settings, progress, RemoteCore(engine.path, settings.num_http_workers > 1))
     engine.wait_until_ready()
     workers = bound.enter_context(HttpWorkers(settings, sockets, engine.path))
     drain = app.state.drain

@@ -16,7 +16,8 @@ def measure(
     data: Annotated[
         list[str],
         typer.Option(
-            help="TASK=WHERE, may be repeated: a folder in BEIR's layout, a .tsv of rated pairs or "
+            help="TASK=WHERE, may be repeated, also for a task, whose errors then hold for other "
+            "data too: a folder in BEIR's layout, a .tsv of rated pairs or "
             "of questions with answers, a .csv of labelled texts, or a set of the data folder: "
             "stsb/dev, scifact/train, cranfield, trecqa/dev, banking77/train, clinc150/val, "
             "pydoc-code/dev."

@@ -86,7 +86,7 @@ class Clients:
             Database(settings.database_url),
             settings.max_clients,
             counters,
-            num_processes=settings.http_workers,
+            num_processes=settings.num_http_workers,
         )
 
     async def create_key(

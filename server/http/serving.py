@@ -190,7 +190,7 @@ def serve(
     """
     config = configured(app, settings)
     server = Server(
-        config, drain, settings.drain_s, settings.grace_s, announce, settings.http_workers <= 1
+        config, drain, settings.drain_s, settings.grace_s, announce, settings.num_http_workers <= 1
     )
     garbage.settle()  # while nobody waits
     with suppress(KeyboardInterrupt):  # raised after a good end

@@ -44,7 +44,7 @@ class Scorer:
     calls: int = 100
 
 
-class Found(NamedTuple):
+class NearDocuments(NamedTuple):
     """Documents near a query.
 
     Attributes:
@@ -91,7 +91,7 @@ async def rank_stored(
         answer, vector = await _vector(service, served, index, question, query)
     except DeadlineError:
         shapes = served.inputs.plan_shapes()
-        selection = service.select(served, _in_space(served, index, question).of_the_best(), shapes)
+        selection = service.select(served, in_space(served, index, question).of_the_best(), shapes)
         taken_s = service.clock() - begun
         choice = Choice(selection, False, taken_s)
         return served, as_they_came(choice, Beliefs.none(len(positions)), begun, taken_s)
@@ -110,7 +110,7 @@ async def nearest(
     query: Passage,
     count: int,
     scorer: Scorer | None = None,
-) -> Found:
+) -> NearDocuments:
     """Return the documents nearest to a query.
 
     Where scores are known by which CUR found more than the list, for as many documents and
@@ -135,21 +135,21 @@ async def nearest(
         duel = known.duel(scorer.served, scorer.question, count, scorer.calls)
         if duel is not None and duel.cur > duel.listed:
             about = service, scorer.served, scorer.question, query, index.texts
-            return Found(*await by_cur(*about, known, scorer.calls), duel, True)
+            return NearDocuments(*await by_cur(*about, known, scorer.calls), duel, True)
     answer, vector = await _vector(service, served, index, question, query)
     pool = min(len(index), count if scorer is None else max(count, scorer.calls))
     (found,) = (await asyncio.to_thread(first_of, index.vectors, vector[None], pool)).tolist()
     scores: list[float] = (index.vectors[found] @ vector).tolist()
     if scorer is None:
-        return Found(found, _by_vectors(answer, scores))
-    return Found(found, await _closer(service, index, query, found, scores, scorer), duel)
+        return NearDocuments(found, _by_vectors(answer, scores))
+    return NearDocuments(found, await _closer(service, index, query, found, scores, scorer), duel)
 
 
 async def _vector(
     service: Service, served: Served, index: Index, question: Question, query: Passage
 ) -> tuple[Answer, Tensor]:
     """Return the answer for a query in the index's space, and its vector."""
-    question = _in_space(served, index, question)
+    question = in_space(served, index, question)
     answer = await service.infer(served, question, served.named("text", [query]))
     selection = answer.selection
     measured = index.quality_of(selection.subnet)
@@ -161,8 +161,13 @@ async def _vector(
     return answer, answer.outputs[0][task_of(served, selection, "embedding")].float().cpu()
 
 
-def _in_space(served: Served, index: Index, question: Question) -> Question:
+def in_space(served: Served, index: Index, question: Question) -> Question:
     """Return a question that only subnets of the index's space answer.
+
+    Args:
+        served: The index's model.
+        index: Has vectors of it.
+        question: Of a text on the other side than the documents.
 
     Raises:
         InvalidRequestError: If the model has no such space any more.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from random import Random
 
 from search.budget import Budget
@@ -47,14 +48,8 @@ async def build(
         Passage(f"documents[{i}].text", text, truncate="right")
         for i, (_, text) in enumerate(documents)
     ]
-    question = Question(
-        None,
-        None,
-        Budget(strict=True),
-        served.whole_outputs,
-        caller,
-        priority=BULK,
-    )
+    best = Budget(strict=True)
+    question = Question(None, None, best, served.whole_outputs, caller, priority=BULK)
     vectors, selection, flops = await embedded(service, served, question, passages)
     space = served.space_of(selection.subnet)
     if space is None:
@@ -69,10 +64,9 @@ async def build(
         qualities = found.qualities
     comparisons = None
     if scorer is not None:
-        own, _, _ = await embedded(
-            service, served, question, [passage_of(one.text) for one in queries]
-        )
-        asking = Question(None, None, Budget(strict=True), {}, caller, priority=BULK)
+        sentences = [passage_of(one.text) for one in queries]
+        own, _, _ = await embedded(service, served, question, sentences)
+        asking = replace(question, fixed={})
         comparisons = await compared(service, scorer, asking, texts, queries, own @ vectors.T)
     return Index(
         caller.client,

@@ -45,7 +45,7 @@ class Indexes:
         folder = settings.indexes
         if folder is not None and folder.exists() and not folder.is_dir():
             raise SettingsError(f"indexes={folder} must be a folder")
-        max_bytes = settings.max_index_bytes if folder or not settings.http_workers else 0
+        max_bytes = settings.max_index_bytes if folder or settings.num_http_workers <= 1 else 0
         return cls(folder, settings.max_index_documents, max_bytes)
 
     async def get(self, client: str, name: str) -> Index:

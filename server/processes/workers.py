@@ -29,7 +29,7 @@ class HttpWorkers:
         arguments = (settings, list(sockets), engine)
         self._children = [
             Child(f"HTTP process {number}", _run, lambda: arguments)
-            for number in range(1, settings.http_workers)
+            for number in range(1, settings.num_http_workers)
         ]
 
     def __enter__(self) -> Self:

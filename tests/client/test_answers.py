@@ -12,7 +12,14 @@ from pydantic import BaseModel
 import models.space
 import rheostat
 from rheostat import answers, index_answers, model_answers, ranking_answers
-from server.api.rheostat import index_schema, models_schema, ranking_schema, schema, text_schema
+from server.api.rheostat import (
+    classify,
+    index_schema,
+    models_schema,
+    ranking_schema,
+    schema,
+    text_schema,
+)
 
 
 def shape(kind: Any) -> Any:
@@ -41,6 +48,7 @@ PAIRS = [
     (rheostat.SimilarityAnswer, ranking_schema.SimilarityAnswer),
     (rheostat.RerankAnswer, ranking_schema.RerankAnswer),
     (rheostat.IndexDetail, index_schema.IndexAnswer),
+    (rheostat.ClassifyAnswer, classify.ClassifyAnswer),
     (rheostat.NeighborsAnswer, index_schema.NeighborsAnswer),
     (rheostat.ModelEntry, models_schema.ModelEntry),
     (rheostat.ModelDetail, models_schema.ModelDetail),

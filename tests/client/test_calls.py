@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from rheostat import Budget, Cascade, calls, index_calls
+from rheostat import Budget, Cascade, calls, classify_calls, index_calls
 from rheostat.call import Call
+from server.api.rheostat.classify import ClassifyBody
 from server.api.rheostat.index_schema import NeighborsBody, StoredRerankBody
 from server.api.rheostat.schema import FullPlanBody, PlanBody
 from server.api.rheostat.text_schema import EmbeddingsBody, RerankBody, SimilarityBody
@@ -30,6 +31,8 @@ TEXT = {**COMMON, "priority": 3, "truncate": "left"}
 
 STORED = {"query": "q", "index": "i", "return_documents": True, **TEXT}
 del STORED["preferences"]
+KEPT = {"index": "i", **TEXT}
+del KEPT["model"]
 
 FULL: list[tuple[Callable[..., Call[Any]], dict[str, Any], type[BaseModel]]] = [
     (
@@ -64,7 +67,24 @@ FULL: list[tuple[Callable[..., Call[Any]], dict[str, Any], type[BaseModel]]] = [
         {**STORED, "ids": ("a", "b"), "top_n": 1, "raw_scores": True},
         StoredRerankBody,
     ),
-    (index_calls.neighbors, {**STORED, "k": 3}, NeighborsBody),
+    (index_calls.neighbors, {**STORED, "k": 3, "calls": 20}, NeighborsBody),
+    (
+        classify_calls.classify,
+        {
+            **TEXT,
+            "texts": "x",
+            "labels": ("a", "b"),
+            "top_k": 1,
+            "prompt": "query",
+            "label_prompt": "document",
+        },
+        ClassifyBody,
+    ),
+    (
+        classify_calls.classify_stored,
+        {**KEPT, "texts": "x", "top_k": 1, "prompt": "query"},
+        ClassifyBody,
+    ),
     (calls.similarity, {**TEXT, "source": "q", "texts": ("x", "y")}, SimilarityBody),
 ]
 

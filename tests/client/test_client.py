@@ -98,6 +98,18 @@ def test_documents_are_kept_ranked_and_forgotten(client: Client) -> None:
     assert client.indexes() == []
 
 
+def test_texts_are_put_into_classes_that_are_sent_or_kept(client: Client) -> None:
+    found = client.classify(["w1 w2"], TEXTS, top_k=1, model="tiny-text")
+    client.create_index("kinds", dict(zip("ab", TEXTS, strict=True)), model="tiny-text")
+    stored = client.classify_stored("w1 w2", index="kinds", budget=Budget(fraction=1.0))
+    (best,) = found.data[0].labels
+    first = stored.data[0].labels[0]
+    assert (best.label, "ab"[best.index]) == (TEXTS[best.index], first.label)
+    assert first.score == pytest.approx(best.score, abs=1e-5)
+    assert stored.receipt.label_flops == 0
+    client.delete_index("kinds")
+
+
 def test_a_deadline_makes_stages(client: Client) -> None:
     receipt = client.rerank("w1", TEXTS, budget=Budget(latency_ms=60_000)).receipt
     assert receipt.stages is not None

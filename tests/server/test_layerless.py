@@ -38,6 +38,17 @@ def test_vectors_without_layers_are_those_of_a_back_end(tmp_path: Path) -> None:
     torch.testing.assert_close(vectors_here(plan, items), expected)
 
 
+def test_a_model_that_is_only_planned_with_has_its_exit_without_layers(tmp_path: Path) -> None:
+    """As in processes that answer HTTP beside one that runs the models."""
+    write_model(tmp_path / "tiny")
+    whole, light = (checkpoint.load(tmp_path / "tiny", w).model for w in (True, False))
+    kept = {name for name, one in light.named_parameters() if one.device.type != "meta"}
+    assert kept == {"static.table", "static.weights"}
+    assert torch.equal(light.static.table, whole.static.table)
+    plan = light.plan(static_rows(light)[-1], light.inputs.plan_shapes(), ["similarity"])
+    assert runs_here(plan)
+
+
 def test_a_first_stage_without_layers_is_not_held_up_by_the_engine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -45,7 +56,7 @@ def test_a_first_stage_without_layers_is_not_held_up_by_the_engine(
     write_model(tmp_path / "tiny")
     monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
     texts = [f"w{i} w{(3 * i) % 40} w{(7 * i) % 50}" for i in range(12)]
-    body: dict[str, Any] = {"query": "w3 w9", "documents": texts, "budget": {"latency_ms": 400}}
+    body: dict[str, Any] = {"query": "w3 w9", "documents": texts, "budget": {"latency_ms": 900}}
     with TestClient(create_app(Settings(models=tmp_path, policy="fixed"))) as client:
         least = {"fraction": 0.01, "strict": True}
         fixed = client.post("/v1/rerank", json={**body, "budget": least, "in_stages": False}).json()

@@ -60,7 +60,7 @@ def test_fewer_bits_are_never_expected_to_be_better(folder: Path) -> None:
             assert cells.expected[r, 0] <= cells.expected[whole, 0]
 
 
-def test_a_checkpoint_without_texts_and_a_task_twice_are_refused(
+def test_a_checkpoint_without_texts_and_a_task_of_two_metrics_are_refused(
     folder: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError, match="family 'slimmable' embeds no texts"):
@@ -71,8 +71,25 @@ def test_a_checkpoint_without_texts_and_a_task_twice_are_refused(
     with pytest.raises(ValueError, match="task 'similarity': the whole model scores -0"):
         measure_tasks(folder, [bad])
     assert (folder / "manifest.json").read_bytes() == before
-    with pytest.raises(ValueError, match=r"tasks=\['similarity', 'similarity'\]"):
-        measure_tasks(folder, [EVERY[0], EVERY[0]])
+    mixed = TaskData("similarity", NeighboursQuality(LABELLED), "accuracy")
+    with pytest.raises(ValueError, match="task 'similarity' is measured by spearman and accuracy"):
+        measure_tasks(folder, [EVERY[0], mixed])
+
+
+def test_a_task_of_two_sets_has_their_mean(tmp_path: Path) -> None:
+    folder = write_pruned(tmp_path / "pruned")
+    sets = [
+        TaskData("similarity", SimilarityQuality(own), "spearman") for own in (PAIRS, PAIRS[:9])
+    ]
+    tables = []
+    for data in ([sets[0]], [sets[1]], sets):
+        measure_tasks(folder, data)
+        loaded = checkpoint.load(folder)
+        tables.append(Table.load(folder / TABLE, loaded.model.space, loaded.model.tasks))
+    first, second, both = (table.cells["similarity"] for table in tables)
+    assert both.value == pytest.approx((first.value + second.value) / 2, abs=1e-6)
+    assert both.n == pytest.approx(first.n + second.n)
+    assert both.known_error[-1] == 0
 
 
 @pytest.fixture(scope="module")

@@ -65,6 +65,40 @@ def test_the_second_request_spends_nothing_on_labels(client: TestClient) -> None
     assert ask(client, input="w1")["data"] == first["data"]
 
 
+def test_classes_of_an_index_are_those_that_would_be_sent(client: TestClient) -> None:
+    documents = [{"id": f"class {i}", "text": text} for i, text in enumerate(LABELS)]
+    made = client.post("/v1/indexes", json={"name": "kinds", "documents": documents})
+    assert made.status_code == 201, made.text
+    body = {"input": ["w3 w9", "w5"], "top_k": 2}
+    expected = ask(client, **body)
+    answer = client.post("/v1/classify", json={**body, "index": "kinds"})
+    assert answer.status_code == 200, answer.text
+    found = answer.json()
+    assert found["receipt"]["label_flops"] == 0
+    assert found["receipt"]["labels_kept"] == len(LABELS)
+    for item, other in zip(found["data"], expected["data"], strict=True):
+        assert [one["label"] for one in item["labels"]] == [
+            f"class {one['index']}" for one in other["labels"]
+        ]
+        scores = [one["score"] for one in other["labels"]]
+        assert [one["score"] for one in item["labels"]] == pytest.approx(scores, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({}, "either labels or index must be given"),
+        ({"labels": LABELS, "index": "kinds"}, "either labels or index must be given"),
+        ({"index": "kinds", "label_prompt": "x"}, "label_prompt must be left out where index"),
+        ({"index": "none"}, "index='none' does not exist"),
+    ],
+)
+def test_classes_are_sent_or_kept(client: TestClient, body: dict[str, Any], message: str) -> None:
+    answer = client.post("/v1/classify", json={"input": "w1", **body})
+    assert answer.status_code in (404, 422)
+    assert message in answer.json()["error"]["message"]
+
+
 def test_a_budget_is_for_inputs_and_labels_are_of_the_largest_subnet_of_their_space(
     client: TestClient,
 ) -> None:
@@ -116,7 +150,7 @@ def test_more_pairs_than_one_request_may_have_are_refused_before_anything_is_run
     body = {"input": ["w1", "w2", "w3", "w4"], "labels": LABELS}
     error = client.post("/v1/classify", json=body).json()["error"]
     assert error["field"] == "labels"
-    assert "3 of them for each of 4 inputs are 12 pairs; at most 9" in error["message"]
+    assert "3 labels for each of 4 inputs are 12 pairs; at most 9" in error["message"]
 
 
 def test_a_model_without_vectors_is_refused(all_settings: Settings) -> None:
