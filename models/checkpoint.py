@@ -15,12 +15,14 @@ from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from models import families
 from models.files import read_json, reading, replacing
+from models.nn.static import Static
 from models.safetensors_files import CheckpointError as CheckpointError
 from models.safetensors_files import check_complete, header, is_safetensors
 
@@ -151,7 +153,8 @@ def load(folder: Path, with_weights: bool = True) -> Checkpoint:
     Args:
         folder: Of the checkpoint.
         with_weights: Whether its model can run. If not, it can be planned with and no more: its
-            weights are on the meta device and take no memory, and their file is not read.
+            weights are on the meta device and take no memory, and their file is not read, but for
+            those of exits without layers (`models.nn.static`).
 
     Raises:
         CheckpointError: If a file is missing, truncated, altered or a pickle, the family or its
@@ -177,6 +180,9 @@ def load(folder: Path, with_weights: bool = True) -> Checkpoint:
     if with_weights:
         with reading(folder / WEIGHTS, CheckpointError):
             _fill(model, load_file(folder / WEIGHTS), folder / WEIGHTS)
+    else:
+        with reading(folder / WEIGHTS, CheckpointError):
+            _fill_static(model, folder / WEIGHTS)
     return Checkpoint(folder, manifest, model.eval().requires_grad_(False))
 
 
@@ -210,6 +216,17 @@ def _attach(model: Any, manifest: Manifest, folder: Path) -> None:
             raise ValueError(f"files does not name {name}")
     if assets:
         model.attach(folder)
+
+
+def _fill_static(model: Any, path: Path) -> None:
+    """Read the weights of exits without layers alone."""
+    exits = {name: one for name, one in model.named_modules() if isinstance(one, Static)}
+    if not exits:
+        return
+    with safe_open(path, "pt") as file:
+        for name, one in exits.items():
+            for own in dict(one.named_parameters()):
+                setattr(one, own, nn.Parameter(file.get_tensor(f"{name}.{own}").float()))
 
 
 def _record(path: Path) -> FileRecord:

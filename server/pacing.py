@@ -66,7 +66,7 @@ class Pacing:
         return _recalled(
             self._ladders,
             key,
-            lambda: ladder_to(served, best, task, resident, by_time),
+            lambda: ladder_to(served, best, task, resident, by_time=by_time),
             _MAX_LADDERS,
         )
 

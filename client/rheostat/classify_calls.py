@@ -23,7 +23,6 @@ def classify(
     preferences: Mapping[str, float] | None = None,
     budget: Budget | None = None,
     priority: int | None = None,
-    adapter: str | None = None,
     prompt: str | None = None,
     label_prompt: str | None = None,
     truncate: Side | None = None,
@@ -39,7 +38,6 @@ def classify(
         preferences: Weight of each measured task; None for equal weights.
         budget: For each text; labels are embedded whole. None for the largest subnet.
         priority: 0 is the highest.
-        adapter: As in `Client.infer`.
         prompt: Template for texts.
         label_prompt: Template for labels.
         truncate: Which end to cut of a text that is too long; None to refuse it.
@@ -56,7 +54,6 @@ def classify(
         preferences=preferences,
         budget=budget,
         priority=priority,
-        adapter=adapter,
         prompt=prompt,
         label_prompt=label_prompt,
         truncate=truncate,
@@ -73,7 +70,6 @@ def classify_stored(
     preferences: Mapping[str, float] | None = None,
     budget: Budget | None = None,
     priority: int | None = None,
-    adapter: str | None = None,
     prompt: str | None = None,
     truncate: Side | None = None,
 ) -> Call[ClassifyAnswer]:
@@ -86,7 +82,6 @@ def classify_stored(
         preferences: Likewise.
         budget: Likewise.
         priority: Likewise.
-        adapter: Likewise.
         prompt: Likewise.
         truncate: Likewise.
     """
@@ -97,7 +92,6 @@ def classify_stored(
         preferences=preferences,
         budget=budget,
         priority=priority,
-        adapter=adapter,
         prompt=prompt,
         truncate=truncate,
     )

@@ -6,8 +6,14 @@ that reads the document, which share all of the document's layers, or both that 
 each, every exit learns to put the right document first, and all but the last also how the last one
 shares out its scores. A teacher's cosines keep the model from forgetting what it came with.
 
+A run may have several lessons, one after the other. Besides the labels there are two without any:
+the cross way learns how the texts apart share out their scores, and the other way round. The second
+after the labels is DSE, the two in turn are a cycle of Trans-Encoder.
+
 Sources: Zhang et al. 2019, Be Your Own Teacher, arXiv 1905.08094, for exits that the last one
-teaches; Liu et al. 2022, Trans-Encoder, arXiv 2109.13059, for vectors that teach a model of pairs.
+teaches; Liu et al. 2022, Trans-Encoder, arXiv 2109.13059, for vectors that teach a model of pairs
+and are taught by it; Barkan et al. 2020, Scalable Attentive Sentence-Pair Modeling via Distilled
+Sentence Embedding, AAAI, for the latter.
 """
 
 from __future__ import annotations
@@ -24,59 +30,15 @@ from torch import Tensor, nn
 from models.core import distinct
 from models.families.pairs import DOCUMENT, QUERY, SCORE, Interaction, Pairs
 from models.nn.ragged import Ragged, Value
+from models.train.pairs_recipe import Lesson, PairsRecipe
 from models.train.run import RunState, StepPlan, adamw, attention, run_steps
 
 SAVE_EVERY = 50  # steps
+_TAUGHT: dict[Lesson, tuple[Interaction, tuple[Interaction, ...]]] = {
+    "bi-to-cross": ("bi", ("cross",)),
+    "cross-to-bi": ("cross", ("bi", "once")),
+}
 _PARTS: tuple[tuple[Interaction, ...], ...] = (("bi", "once"), ("cross",))
-
-
-@dataclass(frozen=True)
-class PairsRecipe:
-    """Hyper-parameters of one run.
-
-    Attributes:
-        steps: Optimiser steps.
-        queries: In each.
-        hard: Wrong documents of a query that a first model ranks high.
-        others: Documents of other queries that are wrong for it.
-        learning_rate: Peak, after the warm-up, then a cosine down to zero.
-        head_rate: The same for exits and scores.
-        reach_rate: The same for how far heads see into the other text.
-        warmup: Fraction of the steps.
-        weight_decay: Of AdamW, on the encoder's matrices only.
-        last_exit: Weight of what the last exit teaches the others, beside the labels.
-        teacher: Weight of the teacher's cosines, likewise.
-        calibration: Weight of each score as a probability by itself.
-        max_tokens: Documents are cut there in training.
-        bfloat16: Whether matrix products are computed in bfloat16; weights stay in float32.
-        seed: For order and draws.
-    """
-
-    steps: int = 600
-    queries: int = 8
-    hard: int = 4
-    others: int = 1
-    learning_rate: float = 5e-5
-    head_rate: float = 5e-4
-    reach_rate: float = 2e-2
-    warmup: float = 0.1
-    weight_decay: float = 0.01
-    last_exit: float = 0.5
-    teacher: float = 0.3
-    calibration: float = 0.2
-    max_tokens: int = 128
-    bfloat16: bool = False
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuse what makes no sense; ValueError naming the field."""
-        for name, least in (
-            ("steps", 1), ("queries", 2), ("hard", 0), ("others", 0), ("max_tokens", 3)
-        ):  # fmt: skip
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}={getattr(self, name)} must be {least} or more")
-        if self.hard + self.others < 1:
-            raise ValueError(f"hard={self.hard} and others={self.others}: one or more is needed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,35 +86,61 @@ def train_pairs(
     out.mkdir(parents=True, exist_ok=True)
     model.train().requires_grad_(True)
     model.embedding.token.requires_grad_(False)  # half of the parameters, as in `train text`
-    optimizer = _optimizer(model, recipe)
-    state = RunState({"model": model, "optimizer": optimizer}, asdict(recipe))
-
-    def take(rng: Random) -> float:
-        (texts,) = rng.choices([d for d, _ in data], [share for _, share in data])
-        return train_step(model, texts, recipe, rng)
-
-    plan = StepPlan(recipe.steps, recipe.warmup, recipe.seed, SAVE_EVERY)
-    run_steps(take, optimizer, model.parameters(), state, out, plan)
+    for i, lesson in enumerate(recipe.lessons):
+        _learn(model, data, recipe, lesson, out / f"lesson{i}" if i else out)
     model.eval().requires_grad_(False)
 
 
-def train_step(model: Pairs, texts: RankedTexts, recipe: PairsRecipe, rng: Random) -> float:
+def _learn(
+    model: Pairs,
+    data: Sequence[tuple[RankedTexts, float]],
+    recipe: PairsRecipe,
+    lesson: Lesson,
+    out: Path,
+) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    optimizer = _optimizer(model, recipe)
+    about = {**asdict(recipe), "lessons": list(recipe.lessons)}
+    state = RunState({"model": model, "optimizer": optimizer}, about)
+
+    def take(rng: Random) -> float:
+        (texts,) = rng.choices([d for d, _ in data], [share for _, share in data])
+        return train_step(model, texts, recipe, rng, lesson)
+
+    plan = StepPlan(recipe.steps, recipe.warmup, recipe.seed, SAVE_EVERY)
+    run_steps(take, optimizer, model.parameters(), state, out, plan)
+
+
+def train_step(
+    model: Pairs, texts: RankedTexts, recipe: PairsRecipe, rng: Random, lesson: Lesson = "labels"
+) -> float:
     """Add the gradients of one batch; return its loss."""
+    device = model.embedding.token.weight.device
     picked = rng.sample(range(len(texts.queries)), recipe.queries)
     candidates = draw(texts, picked, recipe, rng)
-    labels = torch.tensor([[c in texts.right[q] for c in own] for q, own in candidates.items()])
+    labels = torch.tensor(
+        [[c in texts.right[q] for c in own] for q, own in candidates.items()], device=device
+    )
     teacher = torch.stack(
         [texts.document_vectors[own] @ texts.query_vectors[q] for q, own in candidates.items()]
-    )
+    ).to(device)
+    queries = [texts.queries[q] for q, own in candidates.items() for _ in own]
+    documents = [
+        texts.documents[c][: recipe.max_tokens] for own in candidates.values() for c in own
+    ]
     batch = {
-        QUERY: Ragged.pack([texts.queries[q] for q, own in candidates.items() for _ in own]),
-        DOCUMENT: Ragged.pack(
-            [texts.documents[c][: recipe.max_tokens] for own in candidates.values() for c in own]
-        ),
+        name: Ragged.pack(rows).to(device)
+        for name, rows in ((QUERY, queries), (DOCUMENT, documents))
     }
-    device = model.embedding.token.weight.device
+    taught: Tensor | None = None
+    ways = rng.choice(_PARTS)
     with attention(device), torch.autocast(device.type, torch.bfloat16, recipe.bfloat16):
-        found = scores_at_every_exit(model, rng.choice(_PARTS), batch)
+        if lesson != "labels":
+            teaching, ways = _TAUGHT[lesson]
+            with torch.no_grad():
+                *_, last = scores_at_every_exit(model, [teaching], batch)[teaching].values()
+            taught = last.float().view(labels.shape)
+        found = scores_at_every_exit(model, ways, batch)
     loss = torch.stack(
         [
             ranking_loss(
@@ -160,6 +148,7 @@ def train_step(model: Pairs, texts: RankedTexts, recipe: PairsRecipe, rng: Rando
                 labels,
                 teacher,
                 recipe,
+                taught,
             )
             for own in found.values()
         ]
@@ -219,7 +208,11 @@ def scores_at_every_exit(
 
 
 def ranking_loss(
-    scores: dict[int, Tensor], labels: Tensor, teacher: Tensor, recipe: PairsRecipe
+    scores: dict[int, Tensor],
+    labels: Tensor,
+    teacher: Tensor,
+    recipe: PairsRecipe,
+    taught: Tensor | None = None,
 ) -> Tensor:
     """Return what every exit of one way has to learn, a scalar.
 
@@ -228,15 +221,19 @@ def ranking_loss(
         labels: Which candidates are right, bool, the same shape.
         teacher: Cosines, the same shape.
         recipe: Weights.
+        taught: Another way's scores, which stand in for the labels; None to learn from these.
     """
     *_, last = scores.values()
     aim = (20 * teacher).softmax(1)  # as sharp as `losses.multiple_negatives`
     total = last.new_zeros(())
     for own in scores.values():
         shares = own.log_softmax(1)
-        right = shares.masked_fill(~labels, 0).sum(1) / labels.sum(1)
-        alone = F.binary_cross_entropy_with_logits(own, labels.float())
-        loss = recipe.calibration * alone - right.mean()
+        if taught is None:
+            right = shares.masked_fill(~labels, 0).sum(1) / labels.sum(1)
+            alone = F.binary_cross_entropy_with_logits(own, labels.float())
+            loss = recipe.calibration * alone - right.mean()
+        else:
+            loss = F.kl_div(shares, taught.softmax(1), reduction="batchmean")
         loss = loss + recipe.teacher * F.kl_div(shares, aim, reduction="batchmean")
         if own is not last:
             fixed = last.detach().log_softmax(1)

@@ -24,7 +24,8 @@ from models.inputs.text_config import TextConfig
 from models.nn.meeting import CosineScore, PairScore
 from models.space import Subnet
 from models.train import texts
-from models.train.pairs import PairsRecipe, RankedTexts, train_pairs
+from models.train.pairs import RankedTexts, train_pairs
+from models.train.pairs_recipe import PairsRecipe
 from models.train.projections import fit_projections
 from models.train.run import load_state
 from search.offline import pairs_data
@@ -70,6 +71,8 @@ def train_pairs_from(
     """
     lessons = pairs_data.lessons(root, recipe.seed)
     model, base = untrained(source, name, out)
+    for reach in model.reach:
+        reach.fill_(recipe.reach)
     report("embedding texts, which finds the wrong documents")
     data = _start(model, base, lessons, recipe, out / RUN)
     report("training")

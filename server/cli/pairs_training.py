@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
-from models.train.pairs import PairsRecipe
+from models.train.pairs_recipe import LESSONS, Lesson, PairsRecipe
 from server.cli.failing import failing, missing
 from server.settings import data_folder
 
@@ -26,7 +26,14 @@ def pairs(
     others: Annotated[
         int, typer.Option(min=0, help="Documents of other queries that are wrong for it.")
     ] = _DEFAULT.others,
+    lessons: Annotated[
+        str,
+        typer.Option(help=f"Of {', '.join(LESSONS)}: one or several, so many steps each, in turn."),
+    ] = ",".join(_DEFAULT.lessons),
     learning_rate: Annotated[float, typer.Option(min=0)] = _DEFAULT.learning_rate,
+    reach: Annotated[
+        float, typer.Option(help="How far heads see into the other text at the start: a logit.")
+    ] = _DEFAULT.reach,
     max_tokens: Annotated[
         int, typer.Option(min=3, help="Training documents are cut there.")
     ] = _DEFAULT.max_tokens,
@@ -46,7 +53,9 @@ def pairs(
             queries=queries,
             hard=hard,
             others=others,
+            lessons=cast(tuple[Lesson, ...], tuple(lessons.split(","))),
             learning_rate=learning_rate,
+            reach=reach,
             max_tokens=max_tokens,
             bfloat16=bfloat16,
             seed=seed,

@@ -44,7 +44,7 @@ class Scorer:
     calls: int = 100
 
 
-class Nearest(NamedTuple):
+class NearDocuments(NamedTuple):
     """Documents near a query.
 
     Attributes:
@@ -110,7 +110,7 @@ async def nearest(
     query: Passage,
     count: int,
     scorer: Scorer | None = None,
-) -> Nearest:
+) -> NearDocuments:
     """Return the documents nearest to a query.
 
     Where scores are known by which CUR found more than the list, for as many documents and
@@ -135,14 +135,14 @@ async def nearest(
         duel = known.duel(scorer.served, scorer.question, count, scorer.calls)
         if duel is not None and duel.cur > duel.listed:
             about = service, scorer.served, scorer.question, query, index.texts
-            return Nearest(*await by_cur(*about, known, scorer.calls), duel, True)
+            return NearDocuments(*await by_cur(*about, known, scorer.calls), duel, True)
     answer, vector = await _vector(service, served, index, question, query)
     pool = min(len(index), count if scorer is None else max(count, scorer.calls))
     (found,) = (await asyncio.to_thread(first_of, index.vectors, vector[None], pool)).tolist()
     scores: list[float] = (index.vectors[found] @ vector).tolist()
     if scorer is None:
-        return Nearest(found, _by_vectors(answer, scores))
-    return Nearest(found, await _closer(service, index, query, found, scores, scorer), duel)
+        return NearDocuments(found, _by_vectors(answer, scores))
+    return NearDocuments(found, await _closer(service, index, query, found, scores, scorer), duel)
 
 
 async def _vector(

@@ -32,7 +32,7 @@ TEXT = {**COMMON, "priority": 3, "truncate": "left"}
 STORED = {"query": "q", "index": "i", "return_documents": True, **TEXT}
 del STORED["preferences"], STORED["adapter"]
 KEPT = {"index": "i", **TEXT}
-del KEPT["model"]
+del KEPT["model"], KEPT["adapter"]
 
 FULL: list[tuple[Callable[..., Call[Any]], dict[str, Any], type[BaseModel]]] = [
     (
@@ -67,7 +67,7 @@ FULL: list[tuple[Callable[..., Call[Any]], dict[str, Any], type[BaseModel]]] = [
         {**STORED, "ids": ("a", "b"), "top_n": 1, "raw_scores": True},
         StoredRerankBody,
     ),
-    (index_calls.neighbors, {**STORED, "k": 3, "calls": 5}, NeighborsBody),
+    (index_calls.neighbors, {**STORED, "k": 3, "calls": 20}, NeighborsBody),
     (
         classify_calls.classify,
         {

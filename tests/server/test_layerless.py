@@ -14,6 +14,7 @@ from models.run.jobs import Done, Job
 from search.offline.static_exit import static_rows, with_static
 from server.app import create_app
 from server.layerless import runs_here, vectors_here
+from server.rungs import ladder_to
 from server.settings import Settings
 from tests.search.offline.test_static_exit import write_pruned
 from tests.server.indexes.test_fitted import write_model
@@ -38,14 +39,31 @@ def test_vectors_without_layers_are_those_of_a_back_end(tmp_path: Path) -> None:
     torch.testing.assert_close(vectors_here(plan, items), expected)
 
 
+def test_a_model_that_is_only_planned_with_has_its_exit_without_layers(tmp_path: Path) -> None:
+    """As in processes that answer HTTP beside one that runs the models."""
+    write_model(tmp_path / "tiny")
+    whole, light = (checkpoint.load(tmp_path / "tiny", w).model for w in (True, False))
+    kept = {name for name, one in light.named_parameters() if one.device.type != "meta"}
+    assert kept == {"static.table", "static.weights"}
+    assert torch.equal(light.static.table, whole.static.table)
+    plan = light.plan(static_rows(light)[-1], light.inputs.plan_shapes(), ["similarity"])
+    assert runs_here(plan)
+
+
 def test_a_first_stage_without_layers_is_not_held_up_by_the_engine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All are scored though nothing that is given to the engine is done in time."""
     write_model(tmp_path / "tiny")
     monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
+    monkeypatch.setattr(  # measured times of so small a model are all alike
+        "server.pacing.ladder_to",
+        lambda served, best, task, resident, by_time: ladder_to(
+            served, best, task, resident, False
+        ),
+    )
     texts = [f"w{i} w{(3 * i) % 40} w{(7 * i) % 50}" for i in range(12)]
-    body: dict[str, Any] = {"query": "w3 w9", "documents": texts, "budget": {"latency_ms": 400}}
+    body: dict[str, Any] = {"query": "w3 w9", "documents": texts, "budget": {"latency_ms": 900}}
     with TestClient(create_app(Settings(models=tmp_path, policy="fixed"))) as client:
         least = {"fraction": 0.01, "strict": True}
         fixed = client.post("/v1/rerank", json={**body, "budget": least, "in_stages": False}).json()

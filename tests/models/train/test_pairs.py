@@ -8,16 +8,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from models.families.pairs import DOCUMENT, INTERACTIONS, QUERY, SCORE, Pairs
+from models.families.pairs import DOCUMENT, INTERACTIONS, QUERY, SCORE, Interaction, Pairs
 from models.nn.ragged import Ragged
-from models.train.pairs import (
-    PairsRecipe,
-    RankedTexts,
-    draw,
-    ranking_loss,
-    scores_at_every_exit,
-    train_pairs,
-)
+from models.train.pairs import RankedTexts, draw, ranking_loss, scores_at_every_exit, train_pairs
+from models.train.pairs_recipe import Lesson, PairsRecipe
 from tests.conformance.fixtures.pairs import pairs
 from tests.walking import answers_of
 
@@ -78,6 +72,39 @@ def test_every_way_learns_and_an_interrupted_run_goes_on(model: Pairs, tmp_path:
         assert torch.equal(one, other)
     with pytest.raises(ValueError, match="another recipe"):
         train_pairs(again, data, replace(RECIPE, steps=21), tmp_path / "run")
+
+
+@pytest.mark.parametrize(("lesson", "learns"), [("bi-to-cross", "cross"), ("cross-to-bi", "bi")])
+def test_one_way_learns_the_other_ones_scores_without_labels(
+    model: Pairs, tmp_path: Path, lesson: Lesson, learns: Interaction
+) -> None:
+    with torch.no_grad():
+        for reach in model.reach:
+            reach.fill_(2.0)  # else both ways agree from the start
+    texts = material()
+    batch = {
+        QUERY: Ragged.pack([texts.queries[i] for i in range(12) for _ in range(4)]),
+        DOCUMENT: Ragged.pack([texts.documents[(i + k) % 12] for i in range(12) for k in range(4)]),
+    }
+    other: Interaction = "cross" if learns == "bi" else "bi"
+
+    def apart() -> float:
+        with torch.no_grad():
+            found = scores_at_every_exit(model, ["bi", "cross"], batch)
+        own, aim = (
+            list(found[way].values())[-1].view(12, 4).log_softmax(1) for way in (learns, other)
+        )
+        return F.kl_div(own, aim, log_target=True, reduction="batchmean").item()
+
+    before = apart()
+    recipe = replace(RECIPE, lessons=(lesson,), last_exit=0.0, reach_rate=0.0)
+    train_pairs(model, [(texts, 1.0)], recipe, tmp_path / "run")
+    assert apart() < before
+
+
+def test_a_lesson_that_there_is_not_is_refused() -> None:
+    with pytest.raises(ValueError, match="lessons=\\['bi'\\] must be one or more of"):
+        PairsRecipe(lessons=("bi",))  # type: ignore[arg-type]
 
 
 def test_scores_of_training_are_those_of_plans(model: Pairs) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from models.families.pairs import EMBEDDING, SCORE, Pairs
 from models.train import texts
-from models.train.pairs import PairsRecipe
+from models.train.pairs_recipe import PairsRecipe
 from models.train.texts import Retrieval
 from search.offline import pairs_data
 from search.offline.pairs_training import train_pairs_from, untrained
