@@ -7,7 +7,8 @@ checkpoint's table (validation split), and every figure is of images that chose 
 Preferences are all whole numbers of steps that sum to 1. The volume is what the chosen subnets
 dominate, each task from the smallest subnet's score to the largest one's, as retention: score over
 the largest subnet's, of errors that over the error. 1 would be the largest subnet's scores for
-every preference.
+every preference. A volume multiplies the ranges of all tasks, so that small differences in each
+are large ones in it; the mean of what is kept, weighted by the preferences, stands beside it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from bench import report
 from bench.curves import hypervolume, spearman
 from bench.dense_data import scenes
 from bench.dense_times import times
-from bench.dense_ways import JOINT, RULE, Configurations, Way, leaning, simplex, ways_of
+from bench.dense_ways import JOINT, RULE, Configurations, Way, Weights, leaning, simplex, ways_of
 from models.backends.torch import TorchBackend
 from models.families.dense import Dense
 from models.space import Subnet
@@ -38,6 +39,8 @@ BUDGETS = (0.2, 0.3, 0.45, 0.65, 0.85)
 CONTROL_BUDGET = 0.3
 PREFERENCES = (0.02, 0.1, 0.25, 0.4, 0.6, 0.8, 0.94)
 SEED = 20_231_001  # of scenes that nothing else draws
+VOLUME, RETENTION = "Volume over preferences", "Mean retention by preference"
+_LEAST = 1e-6  # of a volume that another is compared with
 _QUICK_BUDGETS, _QUICK_PREFERENCES = (0.3, 0.65), (0.02, 0.4, 0.94)
 
 
@@ -86,50 +89,58 @@ def volume_above(kept: Sequence[Sequence[float]], floor: Sequence[float]) -> flo
     return hypervolume(scaled, 0.0)
 
 
-def volumes(
-    ways: dict[str, Way],
-    grid: Sequence[tuple[float, ...]],
-    budgets: Sequence[float],
-    tested: Tested,
-) -> dict[str, list[float | None]]:
-    """Return each way's volume by budget; None where nothing fits."""
-    found: dict[str, list[float | None]] = {}
+def answers(
+    ways: dict[str, Way], grid: Sequence[Weights], budgets: Sequence[float], tested: Tested
+) -> dict[str, dict[str, list[float | None]]]:
+    """Return by measure and way what is kept at each budget; None where nothing fits.
+
+    The measures are the volume, and the mean over preferences of the preference-weighted retention.
+    """
+    found: dict[str, dict[str, list[float | None]]] = {VOLUME: {}, RETENTION: {}}
     for name, find in ways.items():
-        found[name] = []
+        for own in found.values():
+            own[name] = []
         for budget in budgets:
-            chosen = {find(weights, budget) for weights in grid} - {None}
-            kept = [tested.kept(one) for one in chosen if one is not None]
-            found[name].append(volume_above(kept, tested.floor) if kept else None)
+            asked = [(weights, find(weights, budget)) for weights in grid]
+            kept = [(weights, tested.kept(one)) for weights, one in asked if one is not None]
+            each = [float(np.dot(weights, one)) for weights, one in kept]
+            volume = volume_above([one for _, one in kept], tested.floor)
+            found[VOLUME][name].append(volume if kept else None)
+            found[RETENTION][name].append(float(np.mean(each)) if kept else None)
     return found
 
 
-def show_volumes(found: dict[str, list[float | None]], budgets: Sequence[float]) -> dict[str, Any]:
-    """Print them with two means: what does not fit counted as 0, and where everything fits."""
-    everywhere = [
-        i for i in range(len(budgets)) if all(own[i] is not None for own in found.values())
-    ]
-    means: dict[str, Any] = {}
+def show_answers(
+    title: str, found: dict[str, list[float | None]], budgets: Sequence[float]
+) -> dict[str, Any]:
+    """Print a measure with two means: what does not fit as 0, and over budgets where all fit."""
+    fits = [all(own[i] is not None for own in found.values()) for i in range(len(budgets))]
+    means: dict[str, tuple[float, float]] = {}
     for name, own in found.items():
-        as_zero = float(np.mean([x or 0.0 for x in own]))
-        fitting = (
-            float(np.mean([own[i] or 0.0 for i in everywhere])) if everywhere else float("nan")
-        )
-        means[name] = {"does not fit is 0": as_zero, "where all fit": fitting}
+        values = np.array([x or 0.0 for x in own])
+        fitting = float(values[fits].mean()) if any(fits) else float("nan")
+        means[name] = (float(values.mean()), fitting)
+    leads = {
+        name: [100 * (joint / other - 1) if other > _LEAST else float("inf") for joint, other in
+               zip(means[JOINT], own, strict=True)]
+        for name, own in means.items()
+    }  # fmt: skip
     report.show(
-        "Volume over preferences, by budget as a fraction (-: nothing fits)",
-        ["way", *(f"{b:g}" for b in budgets), "mean, - is 0", "mean where all fit"],
+        f"{title}, by budget as a fraction (-: nothing fits)",
+        ["way", *(f"{b:g}" for b in budgets), "mean, - is 0", "joint, %", "all fit", "joint, %"],
         [
-            [name, *("-" if x is None else x for x in own), *means[name].values()]
+            [
+                name,
+                *("-" if x is None else x for x in own),
+                means[name][0],
+                f"{leads[name][0]:+.1f}",
+                means[name][1],
+                f"{leads[name][1]:+.1f}",
+            ]
             for name, own in found.items()
         ],
     )
-    joint = means[JOINT]
-    for name in found:
-        if name != JOINT:
-            leads = {k: 100 * (joint[k] / max(v, 1e-9) - 1) for k, v in means[name].items()}
-            told = ", ".join(f"{lead:+.1f} % ({kind})" for kind, lead in leads.items())
-            print(f"{JOINT} over {name}: {told}")
-    return {"budgets": budgets, "volumes": found, "means": means}
+    return {"budgets": budgets, "values": found, "means": means, "leads of joint": leads}
 
 
 def control(way: Way, name: str, preferences: Sequence[float], tested: Tested) -> dict[str, Any]:
@@ -211,7 +222,8 @@ def main() -> None:
         [["smallest", *tested.least.values()], ["largest", *tested.most.values()]],
     )
     figures: dict[str, Any] = {"images": len(test), "ends": [tested.least, tested.most]}
-    figures["volume"] = show_volumes(volumes(ways, grid, budgets, tested), budgets)
+    for title, found in answers(ways, grid, budgets, tested).items():
+        figures[title] = show_answers(title, found, budgets)
     for name in (JOINT, RULE):
         figures[f"control, {name}"] = control(ways[name], name, preferences, tested)
     some = spread(configurations, 8 if chosen.quick else 24)
