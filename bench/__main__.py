@@ -1,7 +1,8 @@
 """`python -m bench`: run every benchmark, one after the other; arguments are passed on.
 
 With --quick and no --json, tables go to `docs/results/NAME.md` and `.csv`, and from there into the
-pages that have a place for them (`bench.insert`). `--only NAME,NAME` runs those alone.
+pages that have a place for them (`bench.insert`); charts are drawn anew.
+`--only NAME,NAME` runs those alone.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import argparse
 import subprocess
 import sys
 
+from bench import charts
 from bench.insert import RESULTS, insert_all
 
 BENCHMARKS = (
@@ -54,6 +56,7 @@ def main() -> None:
             sys.exit(code)
     if is_kept:
         insert_all()
+        charts.main()
 
 
 if __name__ == "__main__":

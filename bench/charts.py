@@ -1,5 +1,6 @@
-"""Draw the charts of README and docs from the measured figures in `docs/images/*.csv`.
+"""Draw the charts of README and docs from measured figures.
 
+They are in `docs/images/*.csv`, and of `bench.budgets` in `docs/results/budgets.csv`.
 `python -m bench.charts` writes them anew; a test holds that the committed ones are what it writes.
 SVG that follows the reader's light or dark mode, with no library: the files stay small and the same
 on every machine.
@@ -8,9 +9,12 @@ on every machine.
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from xml.sax.saxutils import escape
+
+from bench.insert import RESULTS
+from bench.report import from_csv
 
 IMAGES = Path(__file__).parent.parent / "docs" / "images"
 WIDTH = 720
@@ -36,7 +40,11 @@ def main() -> None:
 
 def drawings() -> dict[str, str]:
     """Return every chart by the name of its file."""
-    return {"throughput.svg": throughput(), "quality.svg": quality()}
+    return {
+        "throughput.svg": throughput(),
+        "quality.svg": quality(),
+        "budgets.svg": budgets(),
+    }
 
 
 def throughput() -> str:
@@ -64,15 +72,39 @@ def throughput() -> str:
 
 def quality() -> str:
     """Return the share of the test score that models keep over the share of compute, as lines."""
+    series: dict[str, list[tuple[float, float]]] = {}
+    for row in _rows("quality.csv"):
+        name = f"{row['model']}: {row['metric']} (n = {int(row['n']):,})"
+        kept = float(row["test_score"]) / float(row["whole_score"])
+        series.setdefault(name, []).append((float(row["share_of_macs"]), kept))
+    return _curves("Test score over compute", "Share of the whole model's test score", series, 40)
+
+
+def budgets() -> str:
+    """Return the share of the test score that budgets keep, as `bench.budgets` was answered."""
+    series = {}
+    for table in from_csv((RESULTS / "budgets.csv").read_text()):
+        rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+        whole = float(rows[-1]["score"])
+        series[f"{table.title} (n = {int(rows[-1]['n']):,})"] = [
+            (float(row["compute used"].rstrip("%")) / 100, float(row["score"]) / whole)
+            for row in rows
+        ]
+    return _curves("What budgets buy", "Share of the score without a budget", series, 80)
+
+
+def _curves(
+    title: str, head: str, series: Mapping[str, Sequence[tuple[float, float]]], lowest: int
+) -> str:
+    """Return lines of (share of compute, share kept), from so many per cent up."""
     left, right, top, bottom = 60, WIDTH - 40, 50, 370
-    lowest = 40  # per cent
 
     def place(share: float, kept: float) -> tuple[int, int]:
         y = bottom - (100 * kept - lowest) / (100 - lowest) * (bottom - top)
         return round(left + share * (right - left)), round(y)
 
-    body = [_text(14, 26, "Share of the whole model's test score", "text head")]
-    for percent in range(lowest, 101, 10):
+    body = [_text(14, 26, head, "text head")]
+    for percent in range(lowest, 101, 10 if lowest < 80 else 5):
         y = place(0, percent / 100)[1]
         body.append(f'<line class="line" x1="{left}" y1="{y}" x2="{right}" y2="{y}"/>')
         body.append(_text(left - 8, y + 5, f"{percent} %", "faint", "end"))
@@ -80,20 +112,15 @@ def quality() -> str:
         x = place(percent / 100, 0)[0]
         body.append(_text(x, bottom + 22, f"{percent} %", "faint", "middle"))
     body.append(_text(right, bottom + 46, "share of its compute (MACs)", "faint", "end"))
-    points: dict[str, list[tuple[int, int]]] = {}
-    names: dict[str, str] = {}
-    for row in _rows("quality.csv"):
-        kept = float(row["test_score"]) / float(row["whole_score"])
-        points.setdefault(row["model"], []).append(place(float(row["share_of_macs"]), kept))
-        names[row["model"]] = f"{row['model']}: {row['metric']} (n = {int(row['n']):,})"
-    for number, (model, line) in enumerate(points.items()):
+    for number, (name, points) in enumerate(series.items()):
+        line = [place(*point) for point in points]
         path = " ".join(f"{x},{y}" for x, y in line)
         dots = "".join(f'<circle cx="{x}" cy="{y}" r="3.5"/>' for x, y in line)
         y = bottom + 74 + 22 * number
         legend = f'<rect x="{left}" y="{y - 11}" width="12" height="12"/>'
         body.append(f'<g class="s{number}"><path d="M{path}"/>{dots}{legend}</g>')
-        body.append(_text(left + 20, y, names[model], "text"))
-    return _document("Test score over compute", bottom + 92 + 22 * (len(points) - 1), body)
+        body.append(_text(left + 20, y, name, "text"))
+    return _document(title, bottom + 92 + 22 * (len(series) - 1), body)
 
 
 def _rows(name: str) -> list[dict[str, str]]:

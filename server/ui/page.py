@@ -86,7 +86,8 @@ class ToPage:
         """Handle one connection."""
         if scope["type"] == "http" and scope["method"] == "GET" and _opens(scope):
             target = f"{scope.get('root_path', '')}{PATH}"
-            return RedirectResponse(target)(scope, receive, send)
+            answer = RedirectResponse(target, headers={"Vary": "Accept"})
+            return answer(scope, receive, send)
         return self._app(scope, receive, send)
 
 

@@ -1,11 +1,12 @@
 // Clients and keys, for who has the scope admin.
 
-import { get, post, put, remove } from "./api.js";
+import { get, post, put, remove, useKey } from "./api.js";
 import { byId, make, short } from "./dom.js";
 
 const DAY_S = 86400;
 const SCOPES = ["infer", "metrics", "admin"];
 let adminKey; // undefined until something is typed: then the page's own key is used
+let isOpen = false; // there are no keys, and everybody on the machine may do everything
 
 /** Listen to the section "Clients and keys". */
 export function watchAdmin() {
@@ -20,6 +21,7 @@ async function refresh(done) {
   const state = byId("admin-state");
   try {
     const [{ clients }, { keys }] = [await get("v1/clients", adminKey), await get("v1/keys", adminKey)];
+    isOpen = !keys.some((one) => !one.revoked);
     byId("admin").replaceChildren(
       make("h3", {}, "Clients"), clientTable(clients), clientForm(),
       make("h3", {}, "Keys"), keyTable(keys), keyForm(clients),
@@ -107,7 +109,7 @@ function number(id) {
 }
 
 function clientForm() {
-  const number_ = { type: "number", step: "any", min: 0 };
+  const amount = { type: "number", step: "any", min: 0 };
   return make("form", {
     class: "fields", autocomplete: "off",
     submit: (event) => {
@@ -122,11 +124,11 @@ function clientForm() {
     },
   },
   field("client-name", "Name", { required: true, maxlength: 64 }),
-  field("client-share", "Share at most", { ...number_, max: 1 }),
-  field("client-rate", "Requests/s", number_),
-  field("client-flops", "FLOPs a day", number_),
+  field("client-share", "Share at most", { ...amount, max: 1 }),
+  field("client-rate", "Requests/s", amount),
+  field("client-flops", "FLOPs a day", amount),
   field("client-class", "Class, 0 first", { type: "number", min: 0, max: 9, value: 0 }),
-  field("client-weight", "Weight", { ...number_, value: 1 }),
+  field("client-weight", "Weight", { ...amount, value: 1 }),
   make("button", { type: "submit", class: "quiet" }, "Store client"));
 }
 
@@ -135,7 +137,6 @@ function keyForm(clients) {
     ...clients.map((one) => make("option", { value: one.id }, one.id)));
   const boxes = SCOPES.map((scope) => make("label", { class: "check" },
     make("input", { type: "checkbox", value: scope, checked: scope === "infer" }), ` ${scope}`));
-  const made = make("output", { id: "key-made", class: "made" });
   return make("form", {
     class: "fields", autocomplete: "off",
     submit: async (event) => {
@@ -146,20 +147,23 @@ function keyForm(clients) {
         client: owner.value || null, label: byId("key-label").value,
         expires_in_s: days === null ? null : DAY_S * days,
       };
-      let text = "";
+      if (isOpen && body.scopes.length < SCOPES.length) {
+        byId("admin-state").textContent =
+          "From the first key on, every request needs one. Give it all scopes, so that this page can go on with it.";
+        return;
+      }
       await act(async () => {
-        ({ key: text } = await post("v1/keys", body, adminKey));
-        if (body.scopes.includes("admin")) adminKey ??= text; // the first key closes the server
+        const { key } = await post("v1/keys", body, adminKey);
+        byId("key-made").replaceChildren("Shown this once: ", make("code", {}, key));
+        if (isOpen) useKey(key);
       }, "The key is made.");
-      const place = byId("key-made");
-      if (place && text) place.replaceChildren("Shown this once: ", make("code", {}, text));
     },
   },
   make("div", {}, make("label", { for: "key-client" }, "Client"), owner),
   make("fieldset", {}, make("legend", {}, "Scopes"), ...boxes),
   field("key-label", "Label", { maxlength: 200 }),
   field("key-days", "Good for days", { type: "number", min: 0, step: "any" }),
-  make("button", { type: "submit", class: "quiet" }, "Make key"), made);
+  make("button", { type: "submit", class: "quiet" }, "Make key"));
 }
 
 function date(seconds) {

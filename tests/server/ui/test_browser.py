@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import httpx
@@ -145,6 +146,28 @@ def test_the_load_is_told_while_it_is_seen(visit: Open) -> None:
     page.locator("#load").scroll_into_view_if_needed()
     expect(page.locator("#histogram-caption")).to_contain_text("requests to tiny-text")
     expect(page.locator("#tiles")).to_contain_text("Price of compute")
+
+
+def test_the_first_key_leaves_the_page_open(
+    chromium: Browser, page_settings: Settings, tmp_path: Path
+) -> None:
+    settings = page_settings.model_copy(update={"database": f"sqlite:///{tmp_path / 'c.db'}"})
+    with listening(create_app(settings)) as host, chromium.new_context() as context:
+        page = context.new_page()
+        page.set_default_timeout(10_000)
+        page.goto(f"http://{host}/ui")
+        page.get_by_role("button", name="Open").click()
+        page.get_by_role("button", name="Make key").click()
+        expect(page.locator("#admin-state")).to_contain_text("Give it all scopes")
+        for scope in ("metrics", "admin"):
+            page.get_by_role("checkbox", name=scope).check()
+        page.get_by_role("button", name="Make key").click()
+        expect(page.locator("#key-made code")).to_be_visible()
+        expect(page.locator("#admin-state")).to_have_text("The key is made.")
+        page.locator("#budget-a").fill("0")
+        expect(page.locator("#budget-a")).to_have_attribute("aria-valuetext", re.compile("FLOPs"))
+        assert not page.locator("#key-dialog").is_visible()
+        assert httpx.get(f"http://{host}/v1/models").status_code == 401
 
 
 def test_where_keys_exist_the_page_asks_for_one_and_admins_make_more(
