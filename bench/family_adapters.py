@@ -6,6 +6,7 @@ import statistics
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from random import Random
 from time import perf_counter
 from typing import Any
@@ -47,41 +48,41 @@ class Counted(TorchBackend):
         return super().run_chain(chain, inputs, stop)
 
 
-def with_random_adapters(seed: int, nested: bool) -> tuple[Adapted, float]:
-    """Return the real encoder with random adapters, and what a quarter of the rank leaves out.
+@lru_cache(1)
+def _trunk() -> Adapted:
+    return untrained(minilm_folder(), "minilm", {"similarity": "spearman"}, _RANK)
 
-    Args:
-        seed: Of the factors.
-        nested: Whether the best leading ranks come first.
+
+def with_random_adapters(seed: int) -> tuple[Adapted, float, float]:
+    """Return the real encoder with random adapters, in order of what their ranks are worth.
+
+    Returns:
+        The model, and what a quarter of the rank leaves out: in this order, and in that drawn.
     """
-    names = [f"client-{i}" for i in range(_ADAPTERS)]
-    model = untrained(minilm_folder(), "minilm", dict.fromkeys(["similarity"], "spearman"), _RANK)
-    config = model.config
-    model = _widened(model, names)
+    names = tuple(f"client-{i}" for i in range(_ADAPTERS))
+    model = Adapted("minilm", replace(_trunk().config, adapters=names))
+    model.base = _trunk().base
+    model.eval().requires_grad_(False)
     generator = torch.Generator().manual_seed(seed)
-    left_out, whole = 0.0, 0.0
+    few, whole, left_out = model.config.ranks[0], 0.0, [0.0, 0.0]
     for part in model.modules():
-        if not isinstance(part, LowRank):
-            continue
-        for i in range(_ADAPTERS):
-            down, up = (
+        for i in range(_ADAPTERS if isinstance(part, LowRank) else 0):
+            assert isinstance(part, LowRank)
+            drawn = [
                 0.05 * torch.randn(one.shape[1:], generator=generator)
                 for one in (part.down, part.up)
-            )
-            if nested:
-                down, up = ordered(down, up)
-            part.down[i], part.up[i] = down, up
-            few = config.ranks[0]
-            left_out += float((up[few:].T @ down[few:]).square().sum())
-            whole += float((up.T @ down).square().sum())
-    return model, (left_out / whole) ** 0.5
+            ]
+            best = ordered(*drawn)
+            part.down[i], part.up[i] = best
+            whole += _size(*drawn)
+            for k, (down, up) in enumerate((best, drawn)):
+                left_out[k] += _size(down[few:], up[few:])
+    return model, *((one / whole) ** 0.5 for one in left_out)
 
 
-def _widened(model: Adapted, names: Sequence[str]) -> Adapted:
-    """Return the same trunk with other adapters, which add nothing yet."""
-    made = Adapted(model.name, replace(model.config, adapters=tuple(names)))
-    made.base = model.base
-    return made.eval().requires_grad_(False)
+def _size(down: Tensor, up: Tensor) -> float:
+    """Return the squared norm of a product of factors, without writing it out."""
+    return float(((down @ down.T) * (up @ up.T)).sum())
 
 
 def adapters(repeats: int) -> list[Claim]:
@@ -90,7 +91,7 @@ def adapters(repeats: int) -> list[Claim]:
     own, other = (
         {name: [one[side][name] for one in runs] for name in runs[0][0]} for side in (0, 1)
     )
-    model, _ = with_random_adapters(0, nested=True)
+    model, _, _ = with_random_adapters(0)
     cost = model.plan(model.space.largest, {"text": (_TOKENS,), KIND: ()}).cost
     alone = model.plan(model.space.smallest, {"text": (_TOKENS,)}).cost
     what = f"{_REQUESTS} requests, {_ADAPTERS} adapters: "
@@ -111,15 +112,14 @@ def adapters(repeats: int) -> list[Claim]:
 
 def _adapters_once(seed: int, repeats: int) -> tuple[dict[str, float], dict[str, float]]:
     """Return what one seed gives, and what its controls do."""
-    model, left_out = with_random_adapters(seed, nested=True)
-    _, unordered = with_random_adapters(seed, nested=False)
+    model, left_out, unordered = with_random_adapters(seed)
     rows = _rows(seed)
     mixed = [_item(row, f"client-{i % _ADAPTERS}", model) for i, row in enumerate(rows)]
     single = [_item(row, "client-0", model) for row in rows]
     found, calls = _run(model, mixed)
     merges = {name: merged(model, name) for name in model.config.adapters}
-    expected = torch.cat([_merged(merges[_named(one)], [one]) for one in mixed])
     groups = [(merges[name], [o for o in mixed if _named(o) == name]) for name in merges]
+    expected = torch.stack([_merged(one, own) for one, own in groups], 1).flatten(0, 1)
     seconds = _seconds(lambda: _run(model, mixed), repeats)
     apart = _seconds(lambda: [_merged(one, own) for one, own in groups], repeats)
     alone = _seconds(lambda: _merged(model.base, mixed), repeats)

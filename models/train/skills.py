@@ -35,7 +35,7 @@ class SkillRecipe:
 
     steps: int = 200
     batch_size: int = 32
-    learning_rate: float = 5e-5
+    learning_rate: float = 2e-5
     warmup: float = 0.1
     weight_decay: float = 0.01
     max_tokens: int = 64
