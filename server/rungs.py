@@ -9,6 +9,7 @@ from functools import cached_property, lru_cache
 import numpy as np
 
 from models.core import Plan, Shapes, plan_cost
+from models.nn.static import is_static
 from models.space import Space, Subnet, Value
 from models.variants import Choices, choices_of
 from search.find import Selection
@@ -188,7 +189,14 @@ def ladder_to(
         is_there = resident is None or choices_of(space, one.subnet) in resident
         if is_there and one.quality < best.quality:
             found.append(one)
-    return Rungs(served, task, list(_ascending(served, found, best, task, by_time)))
+    rungs = list(_ascending(served, found, best, task, by_time))
+    least = min(served.finders.at(fixed=outputs).front([task]), key=lambda one: one.cost.macs)
+    if is_static(served.elastic.plan(least.subnet, served.inputs.plan_shapes(), [task])):
+        # Whatever was measured, it takes next to nothing.
+        rungs = [one for one in rungs if one.subnet != least.subnet][-(_MOST - 1) :]
+        if not rungs or rungs[0].agreement * best.quality > least.quality:
+            rungs.insert(0, Rung(least.subnet, least.quality / best.quality))
+    return Rungs(served, task, rungs)
 
 
 def _shared(space: Space) -> tuple[str, ...]:
