@@ -79,9 +79,10 @@ class Admitting:
         expected_s, caller = estimate_s(served, question, asked), question.caller
         sources = [source for item in asked for source in item.values()]
         wait_s = self._decoder.wait_s(sources, caller.client, caller.weight)
+        timing = expected_s, _flow(question), is_timed, wait_s, in_stages and is_timed
         with (
             self._uses.hold(served),
-            self._engine.reserve(num_items, expected_s, _flow(question), is_timed, wait_s) as room,
+            self._engine.reserve(num_items, *timing) as room,
         ):
             if self._quotas is not None:
                 await self._quotas.charge_request(caller)
