@@ -23,6 +23,7 @@ _MOST = 8
 _CHEAPER = 0.8  # of the next rung's cost, at most, or a rung is left out
 _BATCH = 8  # documents by whose time rungs are compared
 _MAX_PLANS = 128  # of one ladder
+_MOST_AGREEMENT = 0.999  # of an exit without layers, however good it was measured
 _POINTS = 4  # lengths at which times are predicted; between them in a straight line
 _WORTH_KEEPING = 0.2  # of a rung's cost, at least, or what it shares with another is computed anew
 
@@ -193,9 +194,9 @@ def ladder_to(
     least = min(served.finders.at(fixed=outputs).front([task]), key=lambda one: one.cost.macs)
     if is_static(served.elastic.plan(least.subnet, served.inputs.plan_shapes(), [task])):
         # Whatever was measured, it takes next to nothing.
-        rungs = [one for one in rungs if one.subnet != least.subnet][-(_MOST - 1) :]
-        if not rungs or rungs[0].agreement * best.quality > least.quality:
-            rungs.insert(0, Rung(least.subnet, least.quality / best.quality))
+        own = min(_MOST_AGREEMENT, least.quality / best.quality)
+        rungs = [one for one in rungs if one.agreement > own][-(_MOST - 1) :]
+        rungs.insert(0, Rung(least.subnet, own))
     return Rungs(served, task, rungs)
 
 
