@@ -86,9 +86,7 @@ class Admitting:
         ):
             if self._quotas is not None:
                 await self._quotas.charge_request(caller)
-            until = None
-            if spare_s is not None and deadline < inf:
-                until = max(deadline - spare_s, begun + _LEAST_READING * (deadline - begun))
+            until = _reading_until(begun, deadline, spare_s)
             items, read = await self._read(served, asked, caller, deadline, until)
             decoded = self._clock()
             shapes = served.inputs.upper(items)
@@ -145,6 +143,13 @@ class Admitting:
     async def _charge(self, caller: Caller, flops: float) -> None:
         if self._quotas is not None and flops:
             await self._quotas.charge_flops(caller, flops)
+
+
+def _reading_until(begun: float, deadline: float, spare_s: float | None) -> float | None:
+    """Return when what was read has to do; None if all has to be read."""
+    if spare_s is None or deadline == inf:
+        return None
+    return max(deadline - spare_s, begun + _LEAST_READING * (deadline - begun))
 
 
 def _limit_s(question: Question) -> float:
