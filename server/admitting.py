@@ -87,13 +87,15 @@ class Admitting:
         expected_s, caller = estimate_s(served, question, asked), question.caller
         sources = [source for item in asked for source in item.values()]
         wait_s = self._decoder.wait_s(sources, caller.client, caller.weight)
+        timing = expected_s, _flow(question), is_timed, wait_s, in_stages and is_timed
         with (
             self._uses.hold(served),
-            self._engine.reserve(num_items, expected_s, _flow(question), is_timed, wait_s) as room,
+            self._engine.reserve(num_items, *timing) as room,
         ):
             if self._quotas is not None:
                 await self._quotas.charge_request(caller)
-            items, read = await self._read(served, asked, caller, begun, deadline, spare_s)
+            until = _reading_until(begun, deadline, spare_s)
+            items, read = await self._read(served, asked, caller, deadline, until)
             decoded = self._clock()
             shapes = served.inputs.upper(items)
             question = for_inputs(question, served, shapes)
@@ -130,9 +132,8 @@ class Admitting:
         served: Served,
         asked: Sequence[Sources],
         caller: Caller,
-        begun: float,
         deadline: float,
-        spare_s: float | None,
+        until: float | None,
     ) -> tuple[list[Item], Sequence[int]]:
         """Return the items of a request, and which they are; all, or those read in time.
 
@@ -140,9 +141,8 @@ class Admitting:
             DeadlineError: If the first two were not.
         """
         whose = served.inputs, caller.client, caller.weight
-        if spare_s is None or deadline == inf:
+        if until is None:
             return await self._decoder.decode(asked, *whose, deadline), range(len(asked))
-        until = max(deadline - spare_s, begun + _LEAST_READING * (deadline - begun))
         found = await self._decoder.decode_until(asked, *whose, until)
         items = {i: one for i, one in enumerate(found) if one is not None}
         if [*items][:2] != [*range(len(asked))][:2]:
@@ -152,6 +152,13 @@ class Admitting:
     async def _charge(self, caller: Caller, flops: float) -> None:
         if self._quotas is not None and flops:
             await self._quotas.charge_flops(caller, flops)
+
+
+def _reading_until(begun: float, deadline: float, spare_s: float | None) -> float | None:
+    """Return when what was read has to do; None if all has to be read."""
+    if spare_s is None or deadline == inf:
+        return None
+    return max(deadline - spare_s, begun + _LEAST_READING * (deadline - begun))
 
 
 def _limit_s(question: Question) -> float:

@@ -9,6 +9,7 @@ from functools import cached_property, lru_cache
 import numpy as np
 
 from models.core import Plan, Shapes, plan_cost
+from models.nn.static import is_static
 from models.space import Space, Subnet, Value
 from models.variants import Choices, choices_of
 from search.find import Selection
@@ -22,6 +23,7 @@ _MOST = 8
 _CHEAPER = 0.8  # of the next rung's cost, at most, or a rung is left out
 _BATCH = 8  # documents by whose time rungs are compared
 _MAX_PLANS = 128  # of one ladder
+_MOST_AGREEMENT = 0.999  # of an exit without layers, however good it was measured
 _POINTS = 4  # lengths at which times are predicted; between them in a straight line
 _WORTH_KEEPING = 0.2  # of a rung's cost, at least, or what it shares with another is computed anew
 
@@ -188,7 +190,14 @@ def ladder_to(
         is_there = resident is None or choices_of(space, one.subnet) in resident
         if is_there and one.quality < best.quality:
             found.append(one)
-    return Rungs(served, task, list(_ascending(served, found, best, task, by_time)))
+    rungs = list(_ascending(served, found, best, task, by_time))
+    least = min(served.finders.at(fixed=outputs).front([task]), key=lambda one: one.cost.macs)
+    if is_static(served.elastic.plan(least.subnet, served.inputs.plan_shapes(), [task])):
+        # Whatever was measured, it takes next to nothing.
+        own = min(_MOST_AGREEMENT, least.quality / best.quality)
+        rungs = [one for one in rungs if one.agreement > own][-(_MOST - 1) :]
+        rungs.insert(0, Rung(least.subnet, own))
+    return Rungs(served, task, rungs)
 
 
 def _shapes(served: Served, subnet: Subnet) -> Shapes:

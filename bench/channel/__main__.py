@@ -12,11 +12,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import importlib.util
+import math
 import statistics
 import subprocess
 import sys
 import time
-from math import inf
 from typing import Any, NamedTuple
 
 import torch
@@ -56,9 +56,8 @@ def _request(number: int) -> bytes:
     recipe = PlanRecipe(0, subnet, ("similarity",), False, frozenset(), frozenset())
     text = {"text": (torch.arange(16), b"0123456789abcdef", 16)}
     items: list[tuple[int, Any, dict[bytes, Value]]] = [(0, text, {})]
-    return frame(
-        ("put", Work(packed_recipe(recipe), number, 0.0, 1.0, 1e8, "", 1.0, 1, inf, items))
-    )
+    work = Work(packed_recipe(recipe), number, 0.0, 1.0, 1e8, "", 1.0, 1, math.inf, items)
+    return frame(("put", work))
 
 
 class _Asking:

@@ -62,6 +62,7 @@ class Admission:
         running_s: float = 0.0,
         is_timed: bool = False,
         reading_wait_s: float = 0.0,
+        ends_by_itself: bool = False,
     ) -> Iterator[Room]:
         """Hold room for all items of a request, or for none.
 
@@ -74,6 +75,8 @@ class Admission:
             is_timed: Whether the request says itself how long it may take. If not, it is not let in
                 for a wait after which its client's requests were lately left.
             reading_wait_s: That it is predicted to wait before its items can be submitted.
+            ends_by_itself: Whether it is answered by its deadline with what is done by then; no
+                wait is too long for that.
 
         Raises:
             OverloadedError: If there is not enough room, or the wait would be too long.
@@ -84,7 +87,9 @@ class Admission:
         # Others are read and run meanwhile, so the longer of the two waits hides the other.
         wait_s = max(reading_wait_s, pace * self.flows.wait_s(flow, seconds, running_s))
         predicted_s = wait_s + pace * seconds
-        text, excess_s = self._fault(flow, wait_s, predicted_s, is_timed)
+        text, excess_s = "", 0.0
+        if not ends_by_itself:
+            text, excess_s = self._fault(flow, wait_s, predicted_s, is_timed)
         if text:
             back_s = self._returns.after_s(flow.client, arrived, excess_s, pace * seconds)
             raise OverloadedError(text, back_s)

@@ -147,6 +147,7 @@ class Engine:
         flow: Flow = ANY_FLOW,
         is_timed: bool = False,
         wait_s: float = 0.0,
+        ends_by_itself: bool = False,
     ) -> Iterator[Reservation]:
         """Hold room for a request, all of it or nothing, before anything is done for it.
 
@@ -156,6 +157,7 @@ class Engine:
             flow: Whose they are.
             is_timed: Whether the request says how long it may take.
             wait_s: That it is predicted to wait before it can be submitted.
+            ends_by_itself: As for `Admission.reserve`.
 
         Raises:
             OverloadedError: If there is not enough room, or the request would wait too long.
@@ -166,7 +168,7 @@ class Engine:
             self.on_work()
         running_s = self._running_s()
         with self._admission.reserve(
-            num_items, seconds, self.core.pace, flow, running_s, is_timed, wait_s
+            num_items, seconds, self.core.pace, flow, running_s, is_timed, wait_s, ends_by_itself
         ) as room:
             self._note_held()
             yield Reservation(self, room)

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ if find_spec("litellm") is None:
     collect_ignore_glob = ["test_*.py"]
 
 ROOT = Path(__file__).parents[2]
+RHEOSTAT = os.environ.get("RHEOSTAT", str(ROOT / ".venv/bin/rheostat"))
 MODEL = "minilm-2d"
 TEXTS = [
     "a cat sits on a mat",
@@ -38,13 +40,32 @@ os.environ |= {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "HAYSTACK_TELEMETRY_ENABL
 @pytest.fixture(scope="session")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of a server of one text model, as `rheostat serve` starts it."""
+    with serving(ROOT / "models/zoo" / MODEL, tmp_path_factory.mktemp("server")) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def scorer_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a server of one model that compares two texts, a tiny one of made-up words."""
+    folder = tmp_path_factory.mktemp("scorer")
+    # Only the server's own environment can write models.
+    python = Path(RHEOSTAT).resolve().parent / "python"
+    code = "import sys, pathlib; from tests.tiny_headed import write_cross_encoder as write; "
+    code += "write(pathlib.Path(sys.argv[1]))"
+    subprocess.run([python, "-c", code, folder / "model"], cwd=ROOT, check=True)
+    with serving(folder / "model", folder) as url:
+        yield url
+
+
+@contextmanager
+def serving(models: Path, folder: Path) -> Iterator[str]:
+    """Serve a checkpoint from a process of its own; yield its address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    folder = tmp_path_factory.mktemp("server")
     command = [
-        os.environ.get("RHEOSTAT", str(ROOT / ".venv/bin/rheostat")),
-        *("serve", "--port", str(port), "--models", str(ROOT / "models/zoo" / MODEL)),
+        RHEOSTAT,
+        *("serve", "--port", str(port), "--models", str(models)),
         *("--backend", "torch", "--policy", "fixed", "--database", f"sqlite:///{folder}/keys.db"),
     ]
     with (folder / "log").open("w") as log:

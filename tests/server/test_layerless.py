@@ -14,7 +14,6 @@ from models.run.jobs import Done, Job
 from search.offline.static_exit import static_rows, with_static
 from server.app import create_app
 from server.layerless import runs_here, vectors_here
-from server.rungs import ladder_to
 from server.settings import Settings
 from tests.search.offline.test_static_exit import write_pruned
 from tests.server.indexes.test_fitted import write_model
@@ -56,12 +55,6 @@ def test_a_first_stage_without_layers_is_not_held_up_by_the_engine(
     """All are scored though nothing that is given to the engine is done in time."""
     write_model(tmp_path / "tiny")
     monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
-    monkeypatch.setattr(  # measured times of so small a model are all alike
-        "server.pacing.ladder_to",
-        lambda served, best, task, resident, by_time: ladder_to(
-            served, best, task, resident, False
-        ),
-    )
     texts = [f"w{i} w{(3 * i) % 40} w{(7 * i) % 50}" for i in range(12)]
     body: dict[str, Any] = {"query": "w3 w9", "documents": texts, "budget": {"latency_ms": 900}}
     with TestClient(create_app(Settings(models=tmp_path, policy="fixed"))) as client:

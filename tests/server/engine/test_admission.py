@@ -199,3 +199,14 @@ def test_what_is_known_of_a_clients_texts_corrects_the_next_estimate() -> None:
             assert again.nanoseconds == pytest.approx(2e9)
     with admission.reserve(10, 4.0, flow=Flow("other")) as room:
         assert room.nanoseconds == pytest.approx(4e9)
+
+
+def test_a_request_that_ends_by_itself_is_let_in_however_long_the_wait() -> None:
+    admission = Admission(100, 1.0, lambda: 0.0)
+    with admission.reserve(1, 5.0):
+        with pytest.raises(OverloadedError), admission.reserve(1, 0.1):
+            pass
+        with admission.reserve(1, 0.1, ends_by_itself=True):
+            assert admission.admitted == 2
+        with pytest.raises(OverloadedError), admission.reserve(200, 0.1, ends_by_itself=True):
+            pass
