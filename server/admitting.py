@@ -107,16 +107,16 @@ class Admitting:
             to_choose = question.of_the_best() if in_stages else question
             choice = await self._loading.choose(served, to_choose, shapes, progress)
             flops = 0 if in_stages else flops_of(served, choice.selection, shapes, items)
-            await self._charge(caller, flops)
+            charge = partial(self._charge, caller)
+            await charge(flops)
             seconds = {Stage.DECODE: decoded - start, Stage.SEARCH: self._clock() - decoded}
             seconds |= dict.fromkeys((Stage.QUEUE, Stage.RUN), 0.0)
             admitted = Admitted(room, question, items, choice, flops, deadline, seconds, read)
-            admitted.charge = partial(self._charge, caller)
-            admitted.adapters = adapters_of(served, items)
+            admitted.charge, admitted.adapters = charge, adapters_of(served, items)
             try:
                 yield admitted
             except DeadlineError:
-                # It took at least so long, and would have taken longer.
+                # It would have taken longer.
                 self._chooser.note_total(served, choice, _UNDONE * (self._clock() - start))
                 if budget.latency_ms is not None:
                     self._metrics.given_up(served)
