@@ -81,9 +81,8 @@ class Admitting:
         late_s = self._late_s()
         begun = self._clock()
         start = arrived(begun - late_s)  # its answer may wait as long as the loop is late
-        budget, num_items = question.budget, len(asked) + num_more
+        is_timed, num_items = question.budget.latency_ms is not None, len(asked) + num_more
         deadline = start + _limit_s(question) - late_s
-        is_timed = budget.latency_ms is not None
         expected_s, caller = estimate_s(served, question, asked), question.caller
         sources = [source for item in asked for source in item.values()]
         wait_s = self._decoder.wait_s(sources, caller.client, caller.weight)
@@ -118,13 +117,13 @@ class Admitting:
             except DeadlineError:
                 # It would have taken longer.
                 self._chooser.note_total(served, choice, _UNDONE * (self._clock() - start))
-                if budget.latency_ms is not None:
+                if is_timed:
                     self._metrics.given_up(served)
                 raise
         seconds[Stage.TOTAL] = self._clock() - start
         if not in_stages:
             self._chooser.note_total(served, choice, seconds[Stage.TOTAL])
-        counted = admitted.flops, admitted.shared, seconds, budget.latency_ms
+        counted = admitted.flops, admitted.shared, seconds, question.budget.latency_ms
         self._metrics.answered(served, choice, *counted, admitted.adapters)
 
     async def _read(
