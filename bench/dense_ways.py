@@ -107,17 +107,18 @@ def ways_of(
         return find
 
     def tuned(masks: Mapping[float, NDArray[np.bool_]]) -> dict[float, float]:
+        """Return the best width for each budget, by volume and then by what is kept on the mean."""
         found = {}
         for budget in budgets:
-            volumes = {}
+            worth = {}
             for width, mask in masks.items():
-                chosen = {configurations.best(mask, weights, budget) for weights in grid} - {None}
+                best = [configurations.best(mask, weights, budget) for weights in grid]
+                chosen = [i for i in best if i is not None]
                 if chosen:
-                    volumes[width] = volume(
-                        [list(configurations.kept[i]) for i in chosen if i is not None]
-                    )
-            if volumes:
-                found[budget] = max(volumes, key=lambda width: volumes[width])
+                    kept = configurations.kept[chosen]
+                    worth[width] = (volume(np.unique(kept, axis=0).tolist()), float(kept.mean()))
+            if worth:
+                found[budget] = max(worth, key=lambda width: worth[width])
         return found
 
     def asked(find: Callable[[Mapping[str, float], Budget], Subnet]) -> Way:
