@@ -96,6 +96,7 @@ def guarded(own_settings: Settings) -> Iterator[Guarded]:
 def ask(guarded: Guarded, path: str, headers: dict[str, str]) -> list[httpx2.Response]:
     """Call every method of a route without a body."""
     filled = path.replace("{model}", "none").replace("{version}", "1").replace("{client}", "x")
+    filled = filled.replace("/ui/{name}", "/ui/icon.svg")
     filled = filled.replace("{key}", "0").replace("{name}", "favicon.png")
     return [
         guarded.client.request(method, filled, headers=headers)
@@ -107,10 +108,13 @@ def test_every_route_of_the_app_has_a_scope_and_every_scope_a_route(guarded: Gua
     assert set(methods(guarded.app)) == set(SCOPES)
 
 
-def test_what_is_public_is_health_and_documentation_and_nothing_else(guarded: Guarded) -> None:
+def test_what_is_public_is_health_documentation_and_the_page_and_nothing_else(
+    guarded: Guarded,
+) -> None:
     public = {path for path, scope in SCOPES.items() if scope is PUBLIC}
     health = {"/healthz", "/readyz", "/health", "/ping", "/v2/health/live", "/v2/health/ready"}
-    assert public == health | {"/docs", "/docs/assets/{name}", "/redoc", "/openapi.json"}
+    documentation = {"/docs", "/docs/assets/{name}", "/redoc", "/openapi.json"}
+    assert public == health | documentation | {"/ui", "/ui/{name}"}
     for path in public:
         for response in ask(guarded, path, {}):
             assert response.status_code == 200
