@@ -29,7 +29,8 @@ from server.settings import data_folder
 _ZOO = Path(__file__).parent.parent / "models" / "zoo"
 ZOO = _ZOO / "cifar100-mtl"
 ZOO_TEXT = _ZOO / "minilm-2d"
-ZOO_ALL = (ZOO, ZOO_TEXT, _ZOO / "pycode-exits")
+ZOO_USES = _ZOO / "minilm-elastic"
+ZOO_ALL = (ZOO, ZOO_TEXT, ZOO_USES, _ZOO / "pycode-exits")
 # Sets that decide what runs fast.
 _INSTRUCTIONS = (
     "avx2",

@@ -51,7 +51,7 @@ Measured = Mapping[tuple[str, str], Mapping[Subnet, Kept]]
 def main() -> None:
     """Measure, print and write."""
     options = report.parser(__doc__)
-    options.add_argument("--model", type=Path, default=report.ZOO_TEXT, metavar="DIR")
+    options.add_argument("--model", type=Path, default=report.ZOO_USES, metavar="DIR")
     options.add_argument("--queries", action="store_true", help="no search with both sides cut")
     options.add_argument("--documents", type=int, default=1000, help="that no claim cites")
     options.add_argument("--confidence", type=float, default=0.9, help="of min_quality")

@@ -5,10 +5,12 @@ from __future__ import annotations
 from functools import cache
 
 import pytest
+from torch import Tensor
 
 from models.backends.torch import TorchBackend
 from models.core import plan_cost
 from models.nn.ragged import Ragged
+from models.space import Subnet
 from models.variants import all_choices, build, choices_of
 from server import catalog
 from server.catalog import Catalog
@@ -46,7 +48,7 @@ def minilm() -> Served:
 def test_all_models_are_there_and_requests_that_name_none_get_the_general_ones() -> None:
     settings = Settings()
     models = catalog.load(settings.models_folder, settings.defaults)
-    assert set(models) == {"cifar100-mtl", "minilm-2d", "pycode-exits"}
+    assert set(models) == {"cifar100-mtl", "minilm-2d", "minilm-elastic", "pycode-exits"}
     assert models.choose(None, "text").name == "minilm-2d"
     assert models.choose(None, "image").name == "cifar100-mtl"
 
@@ -87,6 +89,26 @@ def test_half_the_layers_and_a_sixth_of_the_dimensions_keep_most_of_the_quality(
     largest = minilm.elastic.space.largest
     for smaller, kept in (({"depth": 3}, 0.94), ({"dim": 64}, 0.96), ({"depth": 1}, 0.88)):
         assert score[minilm.elastic.space.check(largest | smaller)] > kept * score[largest]
+
+
+def test_one_index_of_whole_vectors_answers_queries_at_every_budget() -> None:
+    elastic = zoo().choose("minilm-elastic")
+    model, backend = elastic.model, TorchBackend()
+    backend.prepare(model)
+    documents = Ragged.pack([model.base.text.encode(text) for text in (CLOSE[1], FAR)])
+    query = Ragged.pack([model.base.text.encode(CLOSE[0])])
+    variants = {choices: build(model, choices) for choices in all_choices(model.space)}
+
+    def vectors(tokens: Ragged, subnet: Subnet) -> Tensor:
+        shapes = {"text": (tokens.layout.longest,)}
+        plan = variants[choices_of(model.space, subnet)].plan(subnet, shapes, ["similarity"])
+        return backend.run(plan, {"text": tokens})["similarity"]
+
+    index = vectors(documents, model.space.largest)
+    for subnet in model.space:
+        close, far = (vectors(query, subnet) @ index.T)[0]
+        assert close > far + 0.2, subnet
+    assert len({elastic.space_of(point.subnet) for point in elastic.front}) == 1
 
 
 def test_a_floor_on_quality_saves_compute(minilm: Served) -> None:
