@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, cast, get_args
 
@@ -15,12 +16,11 @@ from models.train.text import Strategy, TextRecipe
 from search.offline import laddering
 from search.offline.training import train_slimmable
 from server.cli.failing import failing, missing, numbers
+from server.cli.recipes import takes_recipe
 from server.settings import data_folder
 
 train = typer.Typer(help="Train an elastic model.", no_args_is_help=True)
 
-_DEFAULT = Recipe()
-_TEXT_DEFAULT = TextRecipe()
 _IMAGES = "cifar100"
 _WHOLE = "whole numbers, such as 2,4,6"
 
@@ -31,40 +31,25 @@ def _group() -> None:
 
 
 @train.command()
+@takes_recipe(Recipe)
 def slimmable(
     out: Annotated[Path, typer.Option(help="Folder of the checkpoint; reruns go on in it.")],
     data: Annotated[str, typer.Option(help="Data set: cifar100.")] = "cifar100",
     name: Annotated[str, typer.Option(help="What clients will ask for.")] = "cifar100-mtl",
-    epochs: Annotated[int, typer.Option(min=1)] = _DEFAULT.epochs,
-    batch_size: Annotated[int, typer.Option(min=1)] = _DEFAULT.batch_size,
-    learning_rate: Annotated[float, typer.Option(min=0)] = _DEFAULT.learning_rate,
-    ci_kd: Annotated[float, typer.Option(min=0, help="Weight of CI-KD; 0: none.")] = _DEFAULT.ci_kd,
-    random_subnets: Annotated[int, typer.Option(min=0)] = _DEFAULT.random_subnets,
     only: Annotated[
         str | None,
         typer.Option(help='A static network: JSON of every axis, {"encoder.stage1": 0.5, ...}.'),
     ] = None,
-    auxiliary: Annotated[
-        float, typer.Option(min=0, help="Weight of the training-only classifier; 0: none.")
-    ] = _DEFAULT.auxiliary,
     init: Annotated[
         Path | None, typer.Option(help="--out of an earlier run, to start from its last weights.")
     ] = None,
-    seed: Annotated[int, typer.Option()] = _DEFAULT.seed,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    *,
+    recipe: Recipe,
 ) -> None:
     """Train the slimmable multi-task classifier and write a checkpoint with its table."""
-    recipe = Recipe(
-        epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        ci_kd=ci_kd,
-        auxiliary=auxiliary,
-        random_subnets=random_subnets,
-        only=Subnet(json.loads(only)) if only else None,
-        seed=seed,
-    )
     try:
+        recipe = replace(recipe, only=Subnet(json.loads(only)) if only else None)
         if data != "cifar100":
             raise ValueError(f"--data={data}: the slimmable recipe reads cifar100")
         train_slimmable(data_folder() / data, out, name, recipe, device, init)
@@ -75,6 +60,7 @@ def slimmable(
 
 
 @train.command()
+@takes_recipe(TextRecipe, batch_size=2)
 def text(
     source: Annotated[Path, typer.Argument(help="sentence-transformers or Hugging Face folder.")],
     out: Annotated[Path, typer.Option(help="Folder of the checkpoint; reruns go on in it.")],
@@ -84,32 +70,15 @@ def text(
     name: Annotated[str, typer.Option(help="What clients will ask for.")] = "minilm-2d",
     strategy: Annotated[
         str, typer.Option(help="Which exits learn in a step: random, pairs or hierarchical.")
-    ] = _TEXT_DEFAULT.strategy,
+    ] = TextRecipe().strategy,
     pairs: Annotated[
         str | None, typer.Option(help="Of the strategy pairs: depth:dim, such as 2:32,4:64.")
     ] = None,
-    steps: Annotated[int, typer.Option(min=1)] = _TEXT_DEFAULT.steps,
-    batch_size: Annotated[int, typer.Option(min=2)] = _TEXT_DEFAULT.batch_size,
-    learning_rate: Annotated[float, typer.Option(min=0)] = _TEXT_DEFAULT.learning_rate,
-    narrow: Annotated[
-        int, typer.Option(min=0, help="Draws of fewer heads and units per step.")
-    ] = _TEXT_DEFAULT.narrow,
-    exit_power: Annotated[
-        float, typer.Option(help="Exit i of N weighs (i / N) to this power; hierarchical only.")
-    ] = _TEXT_DEFAULT.exit_power,
-    max_tokens: Annotated[
-        int, typer.Option(min=3, help="Training texts are cut there.")
-    ] = _TEXT_DEFAULT.max_tokens,
     init: Annotated[
         Path | None, typer.Option(help="--out of an earlier run, to start from its last weights.")
     ] = None,
-    only_last: Annotated[
-        bool, typer.Option(help="Train the last exit alone: the control.")
-    ] = _TEXT_DEFAULT.only_last,
-    bfloat16: Annotated[
-        bool, typer.Option(help="Compute matrix products in bfloat16; twice as fast where it can.")
-    ] = _TEXT_DEFAULT.bfloat16,
-    seed: Annotated[int, typer.Option()] = _TEXT_DEFAULT.seed,
+    *,
+    recipe: TextRecipe,
 ) -> None:
     """Make a public text encoder elastic by distilling it into all of its exits."""
     try:
@@ -121,19 +90,7 @@ def text(
             raise ValueError(f"--strategy={strategy} must be one of {list(get_args(Strategy))}")
         if (strategy == "pairs") != (pairs is not None):
             raise ValueError("--pairs belongs to --strategy=pairs, and it needs them")
-        recipe = TextRecipe(
-            strategy=cast(Strategy, strategy),
-            steps=steps,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            narrow=narrow,
-            exit_power=exit_power,
-            max_tokens=max_tokens,
-            only_last=only_last,
-            bfloat16=bfloat16,
-            pairs=_pairs(pairs or ""),
-            seed=seed,
-        )
+        recipe = replace(recipe, strategy=cast(Strategy, strategy), pairs=_pairs(pairs or ""))
         if data not in text_data.DATA:
             raise ValueError(f"--data={data} must be one of {list(text_data.DATA)}")
         read = text_data.DATA[data]

@@ -9,10 +9,10 @@ import typer
 
 from models.train.cuts import CutsRecipe
 from server.cli.failing import failing, missing
+from server.cli.recipes import takes_recipe
 
-_DEFAULT = CutsRecipe()
 
-
+@takes_recipe(CutsRecipe, batch_size=2)
 def cuts(
     model: Annotated[
         Path, typer.Argument(help="Checkpoint of a text encoder, made by `rheostat elasticize`.")
@@ -21,19 +21,8 @@ def cuts(
         list[Path], typer.Option(help="Texts to learn from: .txt, one a line. May be repeated.")
     ],
     out: Annotated[Path, typer.Option(help="Folder of the checkpoint; reruns go on in it.")],
-    steps: Annotated[int, typer.Option(min=1)] = _DEFAULT.steps,
-    batch_size: Annotated[int, typer.Option(min=2)] = _DEFAULT.batch_size,
-    learning_rate: Annotated[float, typer.Option(min=0)] = _DEFAULT.learning_rate,
-    cuts_per_step: Annotated[
-        int, typer.Option(min=1, help="Cuts that learn in a step, drawn anew.")
-    ] = _DEFAULT.cuts,
-    max_tokens: Annotated[
-        int, typer.Option(min=3, help="Training texts are cut there.")
-    ] = _DEFAULT.max_tokens,
-    bfloat16: Annotated[
-        bool, typer.Option(help="Compute matrix products in bfloat16; faster where it can.")
-    ] = _DEFAULT.bfloat16,
-    seed: Annotated[int, typer.Option()] = _DEFAULT.seed,
+    *,
+    recipe: CutsRecipe,
 ) -> None:
     """Distil a text encoder into its cuts: they learn what the whole model answers."""
     try:
@@ -42,15 +31,6 @@ def cuts(
     except ModuleNotFoundError as error:
         raise missing(error.name) from None
     with failing():
-        recipe = CutsRecipe(
-            steps=steps,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            cuts=cuts_per_step,
-            max_tokens=max_tokens,
-            bfloat16=bfloat16,
-            seed=seed,
-        )
         every = list(dict.fromkeys(text for path in texts for text in read_texts(path)))
         found = train_cuts_of(model, every, out, recipe, typer.echo)
     for keep, one in found.items():
