@@ -26,8 +26,7 @@ LONG_FUNCTIONS = {
     "server/api/tei/routes.py:routes": "likewise",
     "server/api/tei/tokens.py:routes": "likewise",
     "server/app.py:create_app": "wiring, in order",
-    "server/cli/commands.py:text": "the options of one command",
-    "server/cli/elasticizing.py:elasticize": "likewise",
+    "server/cli/elasticizing.py:elasticize": "the options of one command",
     "server/observe/metrics.py:__init__": "one metric after the other",
 }
 

@@ -159,7 +159,7 @@ def test_every_fault_of_a_body_is_named_and_the_first_leads() -> None:
         "latency_ms, bytes, strict"
     )
     assert error.details[2]["message"] == (
-        "task is not a field; allowed: model, tasks, preferences, budget, side, priority"
+        "task is not a field; allowed: model, tasks, preferences, budget, side, adapter, priority"
     )
 
 

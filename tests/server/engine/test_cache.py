@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 
 from models.backends.torch import TorchBackend
-from models.core import Plan, Step
+from models.core import Cost, Plan, Step
 from models.inputs import Inputs, Slot
 from models.inputs.image import ImageInput
 from models.nn.ragged import Value
@@ -94,7 +94,7 @@ def test_a_kept_row_does_not_hold_its_batch() -> None:
 
 def pair(image: float, text: float) -> QueueItem:
     """Make a work of two inputs: one is encoded, and then meets the other."""
-    encoded = Step("encode", torch.clone, ("image",))
+    encoded = Step("encode", torch.clone, ("image",), Cost(1, 0))  # worth keeping
     both = Step("both", lambda x, y: x + 10 * y, (encoded, "text"))
     inputs = Inputs(dict.fromkeys(("image", "text"), Slot(IMAGE)))
     item = inputs.item({"image": torch.tensor([image]), "text": torch.tensor([text])})
