@@ -125,14 +125,21 @@ def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -
     _shown.append(Shown(title, tuple(columns), tuple(cells)))
 
 
-def finish(figures: dict[str, Any], path: Path | None) -> None:
-    """Print the machine, and write the figures and the tables that were shown."""
+def finish(figures: dict[str, Any], path: Path | None, own: Path | None = None) -> None:
+    """Print the machine, and write the figures and the tables that were shown.
+
+    Args:
+        figures: What is written as JSON.
+        path: Where to; None to write nothing.
+        own: A file that the benchmark has written itself, which no table replaces.
+    """
     told = ", ".join(f"{k} {v}" for k, v in machine().items())
     _CONSOLE.print(f"machine: {told}")
     if path is None:
         return
     write(figures, path)
-    path.with_suffix(".csv").write_text(as_csv(_shown))
+    if path.with_suffix(".csv") != own:
+        path.with_suffix(".csv").write_text(as_csv(_shown))
     text = f"{as_markdown(_shown)}\n`{_command(path)}`; {told}.\n"
     path.with_suffix(".md").write_text(text)
     _shown.clear()

@@ -161,9 +161,7 @@ def load(folder: Path, with_weights: bool = True) -> Checkpoint:
             configuration is unknown, or a tensor is missing, unexpected or of the wrong shape.
     """
     manifest = read_manifest(folder)
-    for name, record in manifest.files.items():
-        if with_weights or name != WEIGHTS:
-            _verify(folder / name, record)
+    verify(folder, manifest, with_weights)
     with reading(folder / MANIFEST, CheckpointError):
         try:
             family = families.get(manifest.family)
@@ -184,6 +182,13 @@ def load(folder: Path, with_weights: bool = True) -> Checkpoint:
         with reading(folder / WEIGHTS, CheckpointError):
             _fill_static(model, folder / WEIGHTS)
     return Checkpoint(folder, manifest, model.eval().requires_grad_(False))
+
+
+def verify(folder: Path, manifest: Manifest, with_weights: bool = True) -> None:
+    """Check the files of a checkpoint against its manifest; CheckpointError that names one."""
+    for name, record in manifest.files.items():
+        if with_weights or name != WEIGHTS:
+            _verify(folder / name, record)
 
 
 def read_manifest(folder: Path) -> Manifest:

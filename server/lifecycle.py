@@ -224,8 +224,10 @@ class Lifecycle:
             timed = served.timed(await self._engine.core.prepare(served))
             await asyncio.to_thread(lambda: timed.front)  # takes a moment, and metrics need it
             await self._service.warm(timed)
-        except BaseException:
+        except BaseException as error:
             await self._forget(served)
+            if isinstance(error, CatalogError):  # of the engine's process, which reads the weights
+                raise ModelLoadError(str(error), "model") from None
             raise
         return timed
 

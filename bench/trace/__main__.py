@@ -51,7 +51,7 @@ def main() -> None:
         found.write_csv(chosen.csv)
     if chosen.plot is not None:
         plot.draw(found, chosen.plot)
-    report.finish({"trace": found.figures()}, chosen.json)
+    report.finish({"trace": found.figures()}, chosen.json, chosen.csv)
 
 
 def _settings(chosen: argparse.Namespace) -> Settings:

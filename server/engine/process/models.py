@@ -12,11 +12,13 @@ from typing import Any
 
 from torch import nn
 
+from models import checkpoint
+from models.checkpoint import CheckpointError
 from models.elastic import Elastic
 from models.space import Subnet
 from models.variants import Choices, added_bytes, choices_of, loaded
 from search.timing.profile import LatencyProfile
-from server.catalog import load_one
+from server.catalog import CatalogError, load_one
 from server.engine.item import PreparedPlan
 from server.engine.process.wire import Loaded, PlanRecipe, Recipe, unpacked_recipe
 from server.engine.worker_core import WorkerCore, built
@@ -91,6 +93,8 @@ class Models:
             self._purge()
             found = (held for held in self._held.values() if _is(held.served, folder, digest))
             held = next(found, None) or self._read(folder, digest)
+            if holder in held.holders:
+                _check(held.served)
             held.holders[holder] += 1
             profile = held.served.profile
             assert profile is not None
@@ -206,6 +210,14 @@ class Models:
     def _give_up(self, model: nn.Module, beside: nn.Module | None = None) -> None:
         self.plan_of.cache_clear()  # type: ignore[attr-defined]  # plans hold weights
         self._core.worker.call(lambda: self._core.forget(model, beside)).result()
+
+
+def _check(served: Served) -> None:
+    """Refuse to load again what lies there damaged by now; CatalogError that names the file."""
+    try:
+        checkpoint.verify(served.folder, served.manifest)
+    except CheckpointError as error:
+        raise CatalogError(str(error)) from None
 
 
 def _is(served: Served, folder: Path, digest: str) -> bool:
