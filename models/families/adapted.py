@@ -14,16 +14,14 @@ ranks.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any, ClassVar
 
-from pydantic import ConfigDict, TypeAdapter
+from pydantic import ConfigDict
 from torch import Tensor, nn
 
-from models import families
 from models.core import Cost, Plan, Shapes, Step
 from models.families import Family
 from models.inputs import Inputs, Slot
@@ -33,8 +31,7 @@ from models.nn.low_rank import LowRank
 from models.nn.ragged import Ragged
 from models.nn.transformer import PLACES, Layer, Place, layers_of
 from models.space import Axis, Space, Subnet, Value, check_ascending
-from models.tasks import Task
-from models.variants import load_axes
+from models.wrapped import Wrapped
 
 MAX_ADAPTERS = 64  # of a model: each is a label of metrics, and a name in errors
 _MAX_NAME = 100
@@ -73,10 +70,10 @@ class AdaptedConfig:
             raise ValueError(f"places={list(self.places)} must be some of {list(PLACES)}, once")
 
 
-class Adapted(nn.Module):
+class Adapted(Wrapped):
     """The family as an `Elastic` model; see `models.elastic.Elastic` for the contract."""
 
-    base: Any  # an `Elastic` that is an nn.Module; Python cannot spell the intersection
+    config: AdaptedConfig
 
     def __init__(self, name: str, config: AdaptedConfig) -> None:
         """Build the wrapped model.
@@ -84,15 +81,9 @@ class Adapted(nn.Module):
         Raises:
             ValueError: If its family is unknown, or it has no layers that adapters could add to.
         """
-        super().__init__()
-        self.name = name
-        self.config = config
-        family = families.get(config.family)
-        own: Any = TypeAdapter(family.config).validate_python(config.model)
-        self.base = family.build(name, own)
+        super().__init__(name, config)
         layers = layers_of(self.base)
-        if load_axes(self.base.space):
-            raise ValueError(f"model: axis {load_axes(self.base.space)[0].name!r} is of weights")
+        self.check_one_set_of_weights()
         self.low = nn.ModuleList(
             nn.ModuleDict(
                 {place: self._low_rank(layer.attention.config, place) for place in config.places}
@@ -107,25 +98,9 @@ class Adapted(nn.Module):
         return LowRank(count, rank, *sizes(encoder)[place])
 
     @property
-    def assets(self) -> Sequence[str]:
-        """Files that the wrapped model reads besides its weights."""
-        found: Sequence[str] = getattr(self.base, "assets", ())
-        return found
-
-    def attach(self, folder: Path) -> None:
-        """Let the wrapped model read its files; ValueError if they do not fit."""
-        self.base.attach(folder)
-
-    @property
     def inputs(self) -> Inputs:
         """Those of the wrapped model, and perhaps the name of an adapter."""
         return Inputs({**self.base.inputs, KIND: Slot(AdapterInput(self.config.adapters), False)})
-
-    @property
-    def tasks(self) -> Mapping[str, Task]:
-        """Those of the wrapped model."""
-        found: Mapping[str, Task] = self.base.tasks
-        return found
 
     @cached_property
     def space(self) -> Space:
@@ -136,21 +111,16 @@ class Adapted(nn.Module):
             Axis("rank", self.config.ranks),
         )
         space: Space = self.base.space
-        return Space((*own, *space.axes), lambda subnet: space.has(self._of_base(subnet)))
-
-    def _of_base(self, subnet: Mapping[str, Value]) -> Subnet:
-        return Subnet((axis.name, subnet[axis.name]) for axis in self.base.space.axes)
+        return Space((*own, *space.axes), lambda subnet: space.has(self.of_base(subnet)))
 
     def vector_space(self, subnet: Mapping[str, Value]) -> Mapping[str, Value]:
         """Return what tells the trunk's vectors apart and, of an adapter's, the rank."""
-        of_base = getattr(self.base, "vector_space", dict)(self._of_base(subnet))
         own = ("inputs", "rank") if _is_adapted(subnet) else ("inputs",)
-        return {**of_base, **{axis: subnet[axis] for axis in own}}
+        return {**self.base_vector_space(subnet), **{axis: subnet[axis] for axis in own}}
 
     def tokens(self, shapes: Shapes) -> int:
         """Return the tokens that the layers see; ValueError if the shapes are not the model's."""
-        found: int = self.base.tokens({name: s for name, s in shapes.items() if name != KIND})
-        return found
+        return super().tokens({name: s for name, s in shapes.items() if name != KIND})
 
     def plan(self, subnet: Subnet, shapes: Shapes, tasks: Collection[str] | None = None) -> Plan:
         """Return the wrapped model's plan, with an adapter's factors in its layers."""
@@ -158,7 +128,7 @@ class Adapted(nn.Module):
         if _is_adapted(subnet) != (KIND in shapes):
             raise ValueError(f"inputs={subnet['inputs']!r} are not those of shapes={dict(shapes)}")
         of_base = {name: shape for name, shape in shapes.items() if name != KIND}
-        plan: Plan = self.base.plan(self._of_base(subnet), of_base, tasks)
+        plan: Plan = self.base.plan(self.of_base(subnet), of_base, tasks)
         if not _is_adapted(subnet):
             return plan
         rank = int(subnet["rank"])

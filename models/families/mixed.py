@@ -17,21 +17,18 @@ import copy
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from pydantic import ConfigDict, TypeAdapter
+from pydantic import ConfigDict
 from torch import Tensor, nn
 
-from models import families
 from models.core import Plan, Shapes, Step
 from models.families import Family
-from models.inputs import Inputs
 from models.nn.replaced import with_weights
 from models.space import Axis, Space, Subnet, Value
-from models.tasks import Task
-from models.variants import load_axes, not_built
+from models.variants import not_built
+from models.wrapped import Wrapped
 
 AXIS = "mix"
 
@@ -73,10 +70,10 @@ class MixedConfig:
             raise ValueError("mixes: the last one must be of zeros: the base alone")
 
 
-class Mixed(nn.Module):
+class Mixed(Wrapped):
     """The family as an `Elastic` model; see `models.elastic.Elastic` for the contract."""
 
-    base: Any  # an `Elastic` that is an nn.Module; Python cannot spell the intersection
+    config: MixedConfig
 
     def __init__(self, name: str, config: MixedConfig) -> None:
         """Build the wrapped model, and room for each skill's weights.
@@ -85,14 +82,8 @@ class Mixed(nn.Module):
             ValueError: If the family is unknown, a block has no weights, or the wrapped model has
                 variants of its own.
         """
-        super().__init__()
-        self.name = name
-        self.config = config
-        family = families.get(config.family)
-        own: Any = TypeAdapter(family.config).validate_python(config.model)
-        self.base = family.build(name, own)
-        if load_axes(self.base.space):
-            raise ValueError(f"model: axis {load_axes(self.base.space)[0].name!r} is of weights")
+        super().__init__(name, config)
+        self.check_one_set_of_weights()
         self.mix = list(config.mixes)[-1]
         mixed = {key: p for key, p in self.base.named_parameters() if self._block(key) is not None}
         found = {self._block(key) for key in mixed}
@@ -108,44 +99,16 @@ class Mixed(nn.Module):
         blocks = enumerate(self.config.blocks)
         return next((i for i, own in blocks if f"{parameter}.".startswith(f"{own}.")), None)
 
-    @property
-    def assets(self) -> Sequence[str]:
-        """Files that the wrapped model reads besides its weights."""
-        found: Sequence[str] = getattr(self.base, "assets", ())
-        return found
-
-    def attach(self, folder: Path) -> None:
-        """Let the wrapped model read its files; ValueError if they do not fit."""
-        self.base.attach(folder)
-
-    @property
-    def inputs(self) -> Inputs:
-        """Those of the wrapped model."""
-        found: Inputs = self.base.inputs
-        return found
-
-    @property
-    def tasks(self) -> Mapping[str, Task]:
-        """Those of the wrapped model."""
-        found: Mapping[str, Task] = self.base.tasks
-        return found
-
     @cached_property
     def space(self) -> Space:
         """The mix, and the wrapped model's axes."""
         space: Space = self.base.space
         mix = Axis(AXIS, tuple(self.config.mixes), when="load")
-        return Space((mix, *space.axes), lambda subnet: space.has(_of_base(subnet)))
+        return Space((mix, *space.axes), lambda subnet: space.has(self.of_base(subnet)))
 
     def vector_space(self, subnet: Mapping[str, Value]) -> Mapping[str, Value]:
         """Return the mix, and what tells the wrapped model's vectors apart."""
-        of_base = getattr(self.base, "vector_space", dict)(_of_base(subnet))
-        return {AXIS: subnet[AXIS], **of_base}
-
-    def tokens(self, shapes: Shapes) -> int:
-        """Return the tokens that the layers see; ValueError if the shapes are not the model's."""
-        found: int = self.base.tokens(shapes)
-        return found
+        return {AXIS: subnet[AXIS], **self.base_vector_space(subnet)}
 
     @torch.no_grad()
     def variant(self, choices: Mapping[str, Value]) -> Mixed:
@@ -178,7 +141,7 @@ class Mixed(nn.Module):
         """Return the wrapped model's plan, under keys of the mix where its weights matter."""
         subnet = self.space.check(subnet)
         name = str(subnet[AXIS])
-        plan: Plan = self.base.plan(_of_base(subnet), shapes, tasks)
+        plan: Plan = self.base.plan(self.of_base(subnet), shapes, tasks)
 
         def own(step: Step, takes: tuple[Step | str, ...]) -> Step:
             if not any(
@@ -211,10 +174,6 @@ def mixture(base: Tensor, parts: Sequence[tuple[float, Tensor]]) -> Tensor:
     whole = base.double()
     total = whole + sum(share * (skill.double() - whole) for share, skill in parts)
     return total.to(base.dtype)
-
-
-def _of_base(subnet: Mapping[str, Value]) -> Subnet:
-    return Subnet((axis, value) for axis, value in subnet.items() if axis != AXIS)
 
 
 def _parts(step: Step) -> list[nn.Module]:

@@ -15,27 +15,25 @@ least squares to what the whole layer gave.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import ConfigDict, TypeAdapter
+from pydantic import ConfigDict
 from torch import nn
 
-from models import families
 from models.bits import axis_of, bits_of, check_bits, step_of, variant_of
 from models.core import Cost, Plan, Shapes, Step
 from models.families import Family
-from models.inputs import Inputs
 from models.nn.layers import SlimLinear
 from models.nn.linear_layer import LinearLayer
 from models.nn.ragged import Ragged
 from models.nn.static import Static
 from models.nn.transformer import Layer, layers_of
 from models.space import Axis, Space, Subnet, Value
-from models.tasks import Task, wanted_tasks
+from models.tasks import wanted_tasks
+from models.wrapped import Wrapped
 
 
 @dataclass(frozen=True)
@@ -116,22 +114,17 @@ class PrunedConfig:
         return [forms[number] for number, forms in zip(numbers, self.forms, strict=True)]
 
 
-class Pruned(nn.Module):
+class Pruned(Wrapped):
     """The family as an `Elastic` model; see `models.elastic.Elastic` for the contract.
 
     The wrapped model keeps its layers in order in ``layers``, runs each as a step of its own, and
     says with ``tokens`` how many tokens they see.
     """
 
-    base: Any  # an `Elastic` that is an nn.Module; Python cannot spell the intersection
+    config: PrunedConfig
 
     def __init__(self, name: str, config: PrunedConfig) -> None:
-        super().__init__()
-        self.name = name
-        self.config = config
-        family = families.get(config.family)
-        own: Any = TypeAdapter(family.config).validate_python(config.model)
-        self.base = family.build(name, own)
+        super().__init__(name, config)
         layers = layers_of(self.base)
         if len(layers) != len(config.forms):
             raise ValueError(
@@ -154,31 +147,9 @@ class Pruned(nn.Module):
         made: Static = self.base.make_static()
         return made
 
-    @property
-    def assets(self) -> Sequence[str]:
-        """Files that the wrapped model reads besides its weights."""
-        found: Sequence[str] = getattr(self.base, "assets", ())
-        return found
-
-    def attach(self, folder: Path) -> None:
-        """Let the wrapped model read its files; ValueError if they do not fit."""
-        self.base.attach(folder)
-
     def variant(self, choices: Mapping[str, Value]) -> Pruned:
         """Return the model with its layers' weights in other bits; all others are shared."""
         return variant_of(self, choices)
-
-    @property
-    def inputs(self) -> Inputs:
-        """Those of the wrapped model."""
-        found: Inputs = self.base.inputs
-        return found
-
-    @property
-    def tasks(self) -> Mapping[str, Task]:
-        """Those of the wrapped model."""
-        found: Mapping[str, Task] = self.base.tasks
-        return found
 
     @cached_property
     def space(self) -> Space:

@@ -13,24 +13,19 @@ Sources: De Min et al. 2024, MULTI-LANE, arXiv 2407.17228; Bolya et al. 2023, To
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any, ClassVar
 
-from pydantic import ConfigDict, TypeAdapter
-from torch import nn
+from pydantic import ConfigDict
 
-from models import families
 from models.core import Cost, Plan, Shapes, Step
 from models.families import Family
-from models.inputs import Inputs
 from models.nn.selectors import Selectors
 from models.nn.transformer import Layer, layers_of
 from models.space import Axis, Space, Subnet, Value
-from models.tasks import Task
-from models.variants import load_axes
+from models.wrapped import Wrapped
 
 ALL = "all"
 
@@ -62,10 +57,10 @@ class FewerTokensConfig:
             raise ValueError(f"counts={counts} must ascend, from 2 on")
 
 
-class FewerTokens(nn.Module):
+class FewerTokens(Wrapped):
     """The family as an `Elastic` model; see `models.elastic.Elastic` for the contract."""
 
-    base: Any  # an `Elastic` that is an nn.Module; Python cannot spell the intersection
+    config: FewerTokensConfig
 
     def __init__(self, name: str, config: FewerTokensConfig) -> None:
         """Build the wrapped model.
@@ -73,65 +68,31 @@ class FewerTokens(nn.Module):
         Raises:
             ValueError: If its family is unknown, or its layers cannot do with a summary.
         """
-        super().__init__()
-        self.name = name
-        self.config = config
-        family = families.get(config.family)
-        own: Any = TypeAdapter(family.config).validate_python(config.model)
-        self.base = family.build(name, own)
+        super().__init__(name, config)
         layers = layers_of(self.base)
         encoder = layers[0].attention.config
         if encoder.positions != "absolute" or encoder.causal or encoder.window is not None:
             raise ValueError("model: its layers look at where tokens are, which a summary has not")
         if config.after >= len(layers):
             raise ValueError(f"after={config.after} must be below {len(layers)}, the layers")
-        if load_axes(self.base.space):
-            raise ValueError(f"model: axis {load_axes(self.base.space)[0].name!r} is of weights")
+        self.check_one_set_of_weights()
         self.selectors = Selectors(config.counts[-1], encoder.hidden)
-
-    @property
-    def assets(self) -> Sequence[str]:
-        """Files that the wrapped model reads besides its weights."""
-        found: Sequence[str] = getattr(self.base, "assets", ())
-        return found
-
-    def attach(self, folder: Path) -> None:
-        """Let the wrapped model read its files; ValueError if they do not fit."""
-        self.base.attach(folder)
-
-    @property
-    def inputs(self) -> Inputs:
-        """Those of the wrapped model."""
-        found: Inputs = self.base.inputs
-        return found
-
-    @property
-    def tasks(self) -> Mapping[str, Task]:
-        """Those of the wrapped model."""
-        found: Mapping[str, Task] = self.base.tasks
-        return found
 
     @cached_property
     def space(self) -> Space:
         """Tokens, and the wrapped model's axes."""
         space: Space = self.base.space
         tokens = Axis("tokens", (*self.config.counts, ALL))
-        return Space((tokens, *space.axes), lambda subnet: space.has(_of_base(subnet)))
+        return Space((tokens, *space.axes), lambda subnet: space.has(self.of_base(subnet)))
 
     def vector_space(self, subnet: Mapping[str, Value]) -> Mapping[str, Value]:
         """Return the tokens, and what tells the wrapped model's vectors apart."""
-        of_base = getattr(self.base, "vector_space", dict)(_of_base(subnet))
-        return {"tokens": subnet["tokens"], **of_base}
-
-    def tokens(self, shapes: Shapes) -> int:
-        """Return the tokens that the first layers see."""
-        found: int = self.base.tokens(shapes)
-        return found
+        return {"tokens": subnet["tokens"], **self.base_vector_space(subnet)}
 
     def plan(self, subnet: Subnet, shapes: Shapes, tasks: Collection[str] | None = None) -> Plan:
         """Return the wrapped model's plan, its later layers on a summary of each row."""
         subnet, length = self.space.check(subnet), self.tokens(shapes)
-        plan: Plan = self.base.plan(_of_base(subnet), shapes, tasks)
+        plan: Plan = self.base.plan(self.of_base(subnet), shapes, tasks)
         if subnet["tokens"] == ALL:
             return plan
         count, run = int(subnet["tokens"]), 0
@@ -155,10 +116,6 @@ class FewerTokens(nn.Module):
             return replace(step, key=(step.key, "tokens", count), takes=(before,), cost=cost)
 
         return plan.rewritten(own)
-
-
-def _of_base(subnet: Mapping[str, Value]) -> Subnet:
-    return Subnet((axis, value) for axis, value in subnet.items() if axis != "tokens")
 
 
 FAMILY = Family(FewerTokensConfig, FewerTokens)
