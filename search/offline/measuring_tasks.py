@@ -11,6 +11,7 @@ import numpy as np
 
 from models import checkpoint
 from models.backends.torch import TorchBackend
+from models.checkpoint import Checkpoint
 from models.families.exits import Exits
 from models.families.pruned import Pruned
 from models.space import Subnet
@@ -50,9 +51,26 @@ def measure_tasks(
             nothing on one, or the checkpoint is of no text encoder. Then the checkpoint stays as
             it was.
     """
-    metrics = _metrics(data)
     before = checkpoint.load(folder)
-    model = with_tasks(before.model, before.manifest.family, metrics, folder)
+    return write_measured(before, before.model, data, report)
+
+
+def write_measured(
+    before: Checkpoint,
+    model: Any,
+    data: Sequence[TaskData],
+    report: Callable[[str], None] = lambda _: None,
+) -> Mapping[str, Measured]:
+    """Do the same for a checkpoint that has been read.
+
+    Args:
+        before: Whose manifest and table are written anew.
+        model: With its weights and the configuration to be written, but for the tasks.
+        data: As for `measure_tasks`.
+        report: Likewise.
+    """
+    metrics, folder = metrics_of(data), before.folder
+    model = with_tasks(model, before.manifest.family, metrics, folder)
     backend = TorchBackend()
     backend.prepare(model)
     subnets = list(model.space)
@@ -77,7 +95,7 @@ def measure_tasks(
     return {task: own[-1] for task, own in means.items()}
 
 
-def _metrics(data: Sequence[TaskData]) -> dict[str, Metric]:
+def metrics_of(data: Sequence[TaskData]) -> dict[str, Metric]:
     """Return the metric of each task and of its sides, as `measure_tasks` says."""
     if not data:
         raise ValueError("tasks=[] must be one or more")

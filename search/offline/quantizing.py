@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -22,7 +23,9 @@ from models.space import Subnet
 from models.train.cifar100 import Cifar100
 from models.variants import build
 from search.offline.measuring import Scores, read_labelled
+from search.offline.measuring_tasks import metrics_of, write_measured
 from search.offline.rewriting import rewrite, with_config
+from search.offline.text_tasks import TaskData
 from search.offline.training import by_task
 from search.quality.embeddings import Measured
 from search.quality.errors import with_errors
@@ -59,6 +62,39 @@ def quantize(folder: Path, score: Scores) -> tuple[Measured, Measured]:
     own = next(iter(table.cells.values()))
     best = Measured(float(own.value[-1, -1]), int(own.n[-1, -1]), float(own.stderr[-1, -1]))
     return best, found[-1]
+
+
+def quantize_tasks(
+    folder: Path, data: Sequence[TaskData], report: Callable[[str], None] = lambda _: None
+) -> dict[str, tuple[Measured, Measured]]:
+    """Do the same for a text encoder with several tasks, by what each is measured on.
+
+    Subnets are measured anew with both bits, so that all rows are of the same data.
+
+    Args:
+        folder: Of the checkpoint; its manifest and its table are written anew.
+        data: What its tasks are measured on (`search.offline.measuring_tasks`).
+        report: Told what is being done.
+
+    Returns:
+        By task, the scores of the largest subnet with 32 and with 8 bits.
+
+    Raises:
+        ValueError: As for `quantize` and `measure_tasks`, or if the data are of other tasks than
+            the model's.
+    """
+    loaded, _ = _opened(folder)
+    given, own = list(metrics_of(data)), list(loaded.model.tasks)
+    if sorted(given) != sorted(own):
+        raise ValueError(f"{folder}: its tasks are {own}, those of the data {given}")
+    whole = write_measured(loaded, _offering(loaded), data, report)
+    model = checkpoint.load(folder, with_weights=False).model
+    table = Table.load(folder / TABLE, model.space, model.tasks)
+    row = table.rows.index(model.space.largest | {AXIS: FEW})
+    few = {task: table.at(task, row, -1) for task in own}
+    return {
+        task: (whole[task], Measured(one.value, one.n, one.stderr)) for task, one in few.items()
+    }
 
 
 def labelled(folder: Path, path: Path) -> Scores:

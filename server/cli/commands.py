@@ -1,4 +1,4 @@
-"""`rheostat train`, one subcommand per family, and `convert`, `ladder` and `quantize`."""
+"""`rheostat train`, one subcommand per family, and `convert` and `ladder`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ from server.settings import data_folder
 
 train = typer.Typer(help="Train an elastic model.", no_args_is_help=True)
 
-_IMAGES = "cifar100"
 _WHOLE = "whole numbers, such as 2,4,6"
 
 
@@ -147,52 +146,3 @@ def ladder(
     with failing():
         laddering.ladder(members, out, name)
     typer.echo(f"done; serve it with: rheostat serve --models {out}")
-
-
-def quantize(
-    folder: Annotated[
-        Path, typer.Argument(help="Checkpoint of a text or image model; changed in place.")
-    ],
-    pairs: Annotated[
-        Path | None,
-        typer.Option(help="Rated pairs to measure on: TSV with sentence1, sentence2, score."),
-    ] = None,
-    images: Annotated[
-        Path | None,
-        typer.Option(help="Or images with their classes: CSV with file, label."),
-    ] = None,
-    data: Annotated[
-        str | None,
-        typer.Option(help="Or what it was trained on: general, pydoc-code or cifar100."),
-    ] = None,
-) -> None:
-    """Offer int8 weights beside a checkpoint's own: measure every subnet with them."""
-    try:
-        from models.train import cifar100
-        from search.offline import converting, quantizing, text_data
-        from search.offline.measuring import Scores, Texts
-        from search.quality.embeddings import SimilarityQuality
-    except ModuleNotFoundError as error:
-        raise missing(error.name) from None
-    with failing():
-        if sum(one is not None for one in (pairs, images, data)) != 1:
-            raise ValueError("one of --pairs, --images and --data is needed")
-        if data == _IMAGES:
-            splits = cifar100.load(data_folder() / _IMAGES)
-            whole, few = quantizing.quantize_images(folder, splits)
-            typer.echo(f"done; whole model, mean: {whole:.4f} with 32 bits, {few:.4f} with 8")
-            return
-        score: Scores
-        if images is not None:
-            score = quantizing.labelled(folder, images)
-        elif pairs is not None:
-            score = Texts(SimilarityQuality(converting.read_pairs(pairs)))
-        elif data is not None and data in text_data.DATA:
-            score = Texts(text_data.DATA[data](data_folder()).validation)
-        else:
-            names = [*text_data.DATA, _IMAGES]
-            raise ValueError(f"--data={data} must be one of {names}")
-        before, after = quantizing.quantize(folder, score)
-    typer.echo(
-        f"done; whole model, n {after.n}: {before.value:.4f} with 32 bits, {after.value:.4f} with 8"
-    )

@@ -23,7 +23,7 @@ from server.cli import asking, calibrating
 from server.cli.adapter_training import adapted
 from server.cli.adapting import adapt
 from server.cli.adding_static import static
-from server.cli.commands import convert, ladder, quantize, train
+from server.cli.commands import convert, ladder, train
 from server.cli.cut_training import cuts
 from server.cli.dataset import dataset
 from server.cli.elasticizing import elasticize
@@ -32,6 +32,7 @@ from server.cli.keys import keys
 from server.cli.measuring import measure
 from server.cli.mixed_training import mixed
 from server.cli.pairs_training import pairs
+from server.cli.quantizing import quantize
 from server.cli.searching import search
 from server.cli.tokens_training import tokens
 from server.cli.vision_training import vision

@@ -18,12 +18,15 @@ from models.nn.patches import PatchConfig
 from models.train.cifar100 import Cifar100
 from models.train.texts import ScoredPair
 from search.offline.measuring import Texts, read_labelled
-from search.offline.quantizing import labelled, quantize, quantize_images
+from search.offline.measuring_tasks import measure_tasks
+from search.offline.quantizing import labelled, quantize, quantize_images, quantize_tasks
 from search.offline.training import by_task
 from search.quality.embeddings import SimilarityQuality, table_of
 from search.quality.measure import measure
 from search.quality.table import TABLE, Table
 from tests.models.train.test_slimmable import made_up_images
+from tests.search.offline.test_measuring_tasks import EVERY
+from tests.search.offline.test_static_exit import write_pruned
 from tests.tiny import write_checkpoint
 from tests.tiny_text import exits_config, randomise, write_text_checkpoint
 
@@ -52,6 +55,30 @@ def test_a_checkpoint_gains_measured_rows_of_8_bits_and_keeps_weights_and_rows(
     assert np.isfinite(cells.known_error).all()
     with pytest.raises(ValueError, match=r"bits=\[8, 32\] are on offer already"):
         quantize(folder, Texts(SimilarityQuality(PAIRS)))
+
+
+def test_a_text_encoder_with_several_tasks_is_measured_anew_with_both_bits(tmp_path: Path) -> None:
+    folder = write_pruned(tmp_path / "pruned", bits=(32,))
+    measure_tasks(folder, EVERY)
+    before = checkpoint.load(folder)
+    old = Table.load(folder / TABLE, before.model.space, before.model.tasks)
+    with pytest.raises(ValueError, match=r"its tasks are .*, those of the data"):
+        quantize_tasks(folder, EVERY[:1])
+    found = quantize_tasks(folder, EVERY)
+    after = checkpoint.load(folder)
+    assert after.manifest.files[WEIGHTS] == before.manifest.files[WEIGHTS]
+    table = Table.load(folder / TABLE, after.model.space, after.model.tasks)
+    count = len(old.rows)
+    assert [row["bits"] for row in table.rows] == [8] * count + [32] * count
+    assert list(found) == list(table.cells) == list(old.cells)
+    for task, cells in table.cells.items():
+        np.testing.assert_allclose(cells.value[count:], old.cells[task].value, atol=1e-6)
+        assert (cells.expected[:count] <= cells.expected[count:]).all()
+        assert np.isfinite(cells.known_agreement).all()
+        whole, few = found[task]
+        assert [few.value, whole.value] == pytest.approx(cells.value[[count - 1, -1], 0], abs=1e-6)
+    with pytest.raises(ValueError, match=r"bits=\[8, 32\] are on offer already"):
+        quantize_tasks(folder, EVERY)
 
 
 def test_an_image_model_gains_calibrated_rows_of_8_bits(tmp_path: Path) -> None:

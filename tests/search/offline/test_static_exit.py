@@ -51,9 +51,9 @@ def corpus(documents: list[str]) -> Corpus:
     return split(documents, [], 0)
 
 
-def write_pruned(folder: Path) -> Path:
+def write_pruned(folder: Path, bits: tuple[int, ...] = (8, 32)) -> Path:
     write_tokenizer(folder)
-    model = tiny_pruned(bits=(8, 32))
+    model = tiny_pruned(bits=bits)
     checkpoint.save(folder, model, "pruned", torch.float16, [TOKENIZER])
     model = checkpoint.load(folder).model
     subnets = list(model.space)
