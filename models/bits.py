@@ -58,6 +58,7 @@ def step_of(
     run: Callable[..., Any],
     takes: tuple[Step | str, ...],
     cost: Cost,
+    timed_as: tuple[Hashable, ...] | None = None,
 ) -> Step:
     """Return a step whose products have some bits.
 
@@ -68,9 +69,11 @@ def step_of(
         run: With the weights that are there.
         takes: As for `Step`.
         cost: Likewise.
+        timed_as: Likewise, with 32 bits.
     """
     if wanted != built:
         run = not_built
     if wanted == WHOLE:
-        return Step(key, run, takes, cost, tolerance=EXACT)
-    return Step((*key, wanted), run, takes, cost, tolerance=ROUNDED)
+        return Step(key, run, takes, cost, timed_as=timed_as, tolerance=EXACT)
+    own = None if timed_as is None else (*timed_as, wanted)
+    return Step((*key, wanted), run, takes, cost, timed_as=own, tolerance=ROUNDED)

@@ -21,7 +21,7 @@ from torch import Tensor
 from models.elasticize.refit import Map, Regression
 from models.families.convnet import Convnet
 from models.nn.blocks import BlockChoice, UnitChoice
-from models.nn.convolution import ConvUnit
+from models.nn.conv_unit import ConvUnit
 from models.space import Subnet
 
 RIDGE = 0.1  # of the mean variance of what is read

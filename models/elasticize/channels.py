@@ -19,7 +19,8 @@ from torch import Tensor
 
 from models.families.convnet import Convnet
 from models.nn.blocks import BlockChoice, SizeTable
-from models.nn.convolution import ConvBlock, ConvUnit
+from models.nn.conv_unit import ConvUnit
+from models.nn.convolution import ConvBlock
 
 ChannelRanking: TypeAlias = Literal["contribution", "magnitude", "random"]
 CHANNEL_RANKINGS: tuple[ChannelRanking, ...] = get_args(ChannelRanking)

@@ -15,7 +15,7 @@ from models.export.parts import WEIGHTS, Folder
 from models.families.convnet import Convnet
 from models.formats.vision import PREPROCESSOR
 from models.nn.blocks import BlockChoice, UnitChoice, UnitConfig
-from models.nn.convolution import ConvUnit
+from models.nn.conv_unit import ConvUnit
 from models.space import Subnet
 
 

@@ -13,14 +13,14 @@ Yu et al. 2019, Slimmable Neural Networks, arXiv 1812.08928, for normalisation p
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
-from math import prod
 from typing import ClassVar, Literal, NoReturn
 
 from pydantic import ConfigDict
 from torch import nn
 
+from models.bits import AXIS, axis_of, bits_of, check_bits, step_of, variant_of
 from models.core import Cost, Plan, Shapes, Step
 from models.families import Family
 from models.inputs import Inputs
@@ -29,11 +29,11 @@ from models.nn.blocks import (
     Activation,
     BlockChoice,
     BlockConfig,
-    SizeTable,
+    Places,
     UnitChoice,
-    UnitConfig,
     unit_parameters,
 )
+from models.nn.calibrated import RangesByName, check_ranges, take_ranges
 from models.nn.convolution import ConvBlock, PooledHead
 from models.space import Axis, Space, Subnet, Value
 from models.tasks import Metric, Task, wanted_tasks
@@ -59,6 +59,10 @@ class ConvnetConfig:
         statistics: ``path``: a block's statistics follow from what was chosen up to it, so subnets
             that begin alike share them. ``subnet``: each subnet has its own in every block.
         private_affine: Whether a set of statistics has a scale and shift of its own too.
+        bits: Of the weights of convolutions, but depthwise ones, and the classifier: 32, or 8 and
+            32, of a model that lists its subnets.
+        ranges: Of what each of these convolutions takes and gives after its normalisation, by its
+            name in the model (`models.nn.quantized.Ranges`). For 8 bits.
     """
 
     __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
@@ -75,6 +79,8 @@ class ConvnetConfig:
     subnets: tuple[tuple[int, ...], ...] = ()
     statistics: Literal["path", "subnet"] = "path"
     private_affine: bool = False
+    bits: tuple[int, ...] = (32,)
+    ranges: RangesByName = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse an architecture that cannot be built.
@@ -86,7 +92,7 @@ class ConvnetConfig:
             raise ValueError("blocks is empty; at least one is needed")
         for i, block in enumerate(self.blocks):
             for name, size in block.sizes:
-                self._check_size(f"blocks.{i}.{name}", size)
+                size.check(f"blocks.{i}.{name}", self.axes)
         if len(self.subnets) > MAX_SUBNETS:
             raise ValueError(f"{len(self.subnets)} subnets; at most {MAX_SUBNETS} are allowed")
         shape = [len(values) for values in self.axes.values()]
@@ -99,18 +105,15 @@ class ConvnetConfig:
             raise ValueError("subnets must be distinct")
         if self.is_fitted and self.statistics != "path":
             raise ValueError(f"statistics={self.statistics!r} must be 'path' of fitted units")
+        check_bits(self.bits)
+        check_ranges(self.ranges)
+        if len(self.bits) > 1 and not self.subnets:
+            raise ValueError(f"bits={list(self.bits)} needs subnets with statistics")
 
     @property
     def is_fitted(self) -> bool:
         """Whether some unit has weights for each set of statistics."""
         return any(unit.fitted for block in self.blocks for unit in block.units)
-
-    def _check_size(self, name: str, size: SizeTable) -> None:
-        if unknown := [axis for axis in size.axes if axis not in self.axes]:
-            raise ValueError(f"{name}: unknown axis {unknown[0]!r}; one of {list(self.axes)}")
-        expected = prod(len(self.axes[axis]) for axis in size.axes)
-        if len(size.values) != expected or min(size.values) < 0:
-            raise ValueError(f"{name}={size.values} must be {expected} numbers of 0 or more")
 
 
 class NotEstimatedError(RuntimeError):
@@ -139,6 +142,12 @@ class Convnet(nn.Module):
         self.head = PooledHead(
             channels, config.hidden, config.hidden_activation, len(config.labels)
         )
+        self.bits = config.bits[-1]
+        take_ranges(self, config.ranges, config.bits)
+
+    def variant(self, choices: Mapping[str, Value]) -> Convnet:
+        """Return the model with its weights in other bits; its statistics are shared."""
+        return variant_of(self, choices)
 
     @cached_property
     def inputs(self) -> Inputs:
@@ -154,17 +163,25 @@ class Convnet(nn.Module):
     @cached_property
     def choices(self) -> Space:
         """Every subnet that could be, whether or not it has statistics."""
-        return Space(tuple(Axis(name, tuple(values)) for name, values in self.config.axes.items()))
+        axes = tuple(Axis(name, tuple(values)) for name, values in self.config.axes.items())
+        return Space((*axis_of(self.config.bits), *axes))
+
+    @cached_property
+    def listed(self) -> tuple[Subnet, ...]:
+        """The subnets that have statistics, without their bits."""
+        axes = self.config.axes.items()
+        return tuple(
+            Subnet((name, values[i]) for (name, values), i in zip(axes, positions, strict=True))
+            for positions in self.config.subnets
+        )
 
     @cached_property
     def space(self) -> Space:
-        """The subnets that have statistics; all if none has any yet."""
-        axes = self.choices.axes
-        listed = tuple(
-            Subnet((axis.name, axis.values[i]) for axis, i in zip(axes, positions, strict=True))
-            for positions in self.config.subnets
-        )
-        return Space(axes, listed=listed) if listed else self.choices
+        """The subnets that have statistics, in all bits; every one if none has any yet."""
+        listed = self.listed
+        for axis in axis_of(self.config.bits):
+            listed = tuple(Subnet({axis.name: v, **own}) for v in axis.values for own in listed)
+        return Space(self.choices.axes, listed=listed) if listed else self.choices
 
     def canonical(self, choices: Mapping[str, object]) -> Subnet:
         """Return a subnet with its least value on every axis that makes no difference to it.
@@ -181,9 +198,9 @@ class Convnet(nn.Module):
 
     def used(self, subnet: Mapping[str, Value]) -> set[str]:
         """Return the names of the axes that make a difference to a subnet."""
-        found = {axis for block in self.config.blocks for axis in block.active.axes}
+        found = {AXIS, *(axis for block in self.config.blocks for axis in block.active.axes)}
         for block in self.config.blocks:
-            if self._size(block.active, subnet):
+            if block.active.at(subnet, self._places):
                 found |= {axis for _, size in block.sizes for axis in size.axes}
         return found
 
@@ -191,16 +208,16 @@ class Convnet(nn.Module):
         """Return the blocks that a subnet runs; ValueError if an identity shortcut cannot be."""
         found, channels = [], 3
         for i, block in enumerate(self.config.blocks):
-            if not self._size(block.active, subnet):
+            if not block.active.at(subnet, self._places):
                 continue
             inputs, choices = channels, []
             for unit in block.units:
-                choices.append(self._choice(unit, channels, subnet))
+                choices.append(unit.choice(channels, subnet, self._places))
                 channels = choices[-1].out
             if block.shortcut == "identity" and inputs != channels:
                 raise ValueError(f"block {i}: identity shortcut from {inputs} to {channels}")
             if block.shortcut_unit is not None:
-                choices.append(self._choice(block.shortcut_unit, inputs, subnet))
+                choices.append(block.shortcut_unit.choice(inputs, subnet, self._places))
             found.append(BlockChoice(i, tuple(choices)))
         return found
 
@@ -221,21 +238,17 @@ class Convnet(nn.Module):
         if dict(shapes) != expected:
             raise ValueError(f"shapes={dict(shapes)} must be {expected}")
         step: Step | str = "image"
-        (_, height, width), channels = shapes["image"], 3
-        for one in self._paths[1][subnet] if self.config.subnets else self.chosen(subnet):
+        (_, height, width), channels, bits = shapes["image"], 3, bits_of(subnet)
+        for one in self.path(subnet) if self.listed else self.chosen(subnet):
             block = self.block(one.block)
             macs, height, width = block.macs(one.choices, height, width)
             key = ("block", one.block, one.choices)
-            step = Step(
-                key=(*key, one.number),
-                run=not_estimated if one.number < 0 else partial(block, one.choices, one.number),
-                takes=(step,),
-                cost=Cost(macs, block.bytes(one.choices)),
-                timed_as=key,
-            )
+            run = not_estimated if one.number < 0 else partial(block, one.choices, one.number)
+            cost = Cost(macs, block.bytes(one.choices, bits))
+            step = step_of(bits, self.bits, (*key, one.number), run, (step,), cost, timed_as=key)
             channels = self._out(one)
-        cost = Cost(self.head.macs(channels), 4 * self.head.parameters_of(channels))
-        answer = Step(("head", channels), self.head, (step,), cost)
+        cost = Cost(self.head.macs(channels), self.head.bytes(channels, bits))
+        answer = step_of(bits, self.bits, ("head", channels), self.head, (step,), cost)
         return Plan(dict.fromkeys(wanted, answer))
 
     @cached_property
@@ -247,7 +260,7 @@ class Convnet(nn.Module):
         sets: list[list[tuple[UnitChoice, ...]]] = [[] for _ in self.config.blocks]
         nodes: dict[tuple[object, ...], int] = {}
         paths = {}
-        for s, subnet in enumerate(self.space.listed or ()):
+        for s, subnet in enumerate(self.listed):
             path, before = [], (-1, -1)
             for one in self.chosen(subnet):
                 known = sets[one.block]
@@ -263,7 +276,7 @@ class Convnet(nn.Module):
 
     def path(self, subnet: Subnet) -> Sequence[BlockChoice]:
         """Return the blocks that a listed subnet runs, with their sets of statistics."""
-        return self._paths[1][subnet]
+        return self._paths[1][Subnet((name, subnet[name]) for name in self.config.axes)]
 
     def block(self, i: int) -> ConvBlock:
         """Return a block by its number."""
@@ -274,20 +287,8 @@ class Convnet(nn.Module):
     def _out(self, one: BlockChoice) -> int:
         return one.choices[len(self.config.blocks[one.block].units) - 1].out
 
-    def _choice(self, unit: UnitConfig, inputs: int, subnet: Mapping[str, Value]) -> UnitChoice:
-        out = inputs if unit.out is None else self._size(unit.out, subnet)
-        squeeze = 0 if unit.squeeze is None else self._size(unit.squeeze, subnet)
-        return UnitChoice(inputs, out, self._size(unit.kernel, subnet), squeeze)
-
-    def _size(self, size: SizeTable, subnet: Mapping[str, Value]) -> int:
-        at = 0
-        for axis in size.axes:
-            values = self.config.axes[axis]
-            at = at * len(values) + self._positions[axis][subnet[axis]]
-        return size.values[at]
-
     @cached_property
-    def _positions(self) -> dict[str, dict[Value, int]]:
+    def _places(self) -> Places:
         return {axis.name: {v: i for i, v in enumerate(axis.values)} for axis in self.choices.axes}
 
 

@@ -9,7 +9,6 @@ shared slimmable encoder with slimmable task decoders.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -24,8 +23,8 @@ from models.core import Cost, Plan, Shapes, Step
 from models.families import Family
 from models.inputs import Inputs
 from models.inputs.image import ImageInput
+from models.nn.calibrated import RangesByName, check_ranges, take_ranges
 from models.nn.layers import GROUP_SIZE, SlimConv2d, SlimGroupNorm, bytes_of_norm
-from models.nn.quantized import Ranges
 from models.nn.residual import Block, TaskDecoder
 from models.space import Axis, Space, Subnet, Value
 from models.tasks import Task, wanted_tasks
@@ -60,7 +59,7 @@ class SlimmableConfig:
     decoder_channels: int = 64
     widths: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
     bits: tuple[int, ...] = (32,)
-    ranges: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
+    ranges: RangesByName = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse an architecture that cannot be built.
@@ -80,9 +79,7 @@ class SlimmableConfig:
         if list(self.widths) != sorted(set(self.widths)) or self.widths[-1] != 1:
             raise ValueError(f"widths={self.widths} must ascend and end at 1")
         check_bits(self.bits)
-        for name, (low, high, given) in self.ranges.items():
-            if not (-math.inf < low <= 0 <= high < math.inf and 0 <= given < math.inf):
-                raise ValueError(f"ranges.{name}={[low, high, given]} must enclose 0 and be finite")
+        check_ranges(self.ranges)
         if not self.tasks:
             raise ValueError("tasks is empty; at least one is needed")
         for task, labels in self.tasks.items():
@@ -128,16 +125,7 @@ class Slimmable(nn.Module):
         )
         self._position = {task: i for i, task in enumerate(config.tasks)}
         self.bits = config.bits[-1]
-        for part, conv in self.convolutions.items():
-            if part in config.ranges:
-                conv.ranges = Ranges(*config.ranges[part])
-            elif len(config.bits) > 1:
-                raise ValueError(f"ranges lacks {part!r}, which bits={list(config.bits)} needs")
-
-    @property
-    def convolutions(self) -> dict[str, SlimConv2d]:
-        """All of them, by name."""
-        return {n: part for n, part in self.named_modules() if isinstance(part, SlimConv2d)}
+        take_ranges(self, config.ranges, config.bits)
 
     def variant(self, choices: Mapping[str, Value]) -> Slimmable:
         """Return the model with its weights in other bits; its norms are shared."""

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import ClassVar, Literal, NamedTuple, TypeAlias
 
 from pydantic import ConfigDict
 
+from models.nn.quantized import linear_bytes
+from models.space import Value
+
 Activation: TypeAlias = Literal["none", "relu", "relu6", "hardswish"]
+Places: TypeAlias = Mapping[str, Mapping[Value, int]]
+"""By name of an axis, the position of each of its values."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +30,21 @@ class SizeTable:
 
     values: tuple[int, ...]
     axes: tuple[str, ...] = ()
+
+    def at(self, choices: Mapping[str, Value], places: Places) -> int:
+        """Return the number for choices."""
+        i = 0
+        for axis in self.axes:
+            i = i * len(places[axis]) + places[axis][choices[axis]]
+        return self.values[i]
+
+    def check(self, name: str, axes: Mapping[str, Sequence[Value]]) -> None:
+        """Refuse a table that does not fit some axes; ValueError naming it and what is allowed."""
+        if unknown := [axis for axis in self.axes if axis not in axes]:
+            raise ValueError(f"{name}: unknown axis {unknown[0]!r}; one of {list(axes)}")
+        expected = prod(len(axes[axis]) for axis in self.axes)
+        if len(self.values) != expected or min(self.values) < 0:
+            raise ValueError(f"{name}={self.values} must be {expected} numbers of 0 or more")
 
 
 @dataclass(frozen=True)
@@ -51,6 +72,12 @@ class UnitConfig:
     squeeze: SizeTable | None = None
     padding: Literal["half", "same"] = "half"
     fitted: bool = False
+
+    def choice(self, inputs: int, choices: Mapping[str, Value], places: Places) -> UnitChoice:
+        """Return what is chosen of it, where so many channels come in."""
+        out = inputs if self.out is None else self.out.at(choices, places)
+        squeeze = 0 if self.squeeze is None else self.squeeze.at(choices, places)
+        return UnitChoice(inputs, out, self.kernel.at(choices, places), squeeze)
 
 
 @dataclass(frozen=True)
@@ -168,3 +195,12 @@ def unit_parameters(config: UnitConfig, choice: UnitChoice) -> int:
     weights = unit_macs(config, choice, 1)
     biases = choice.out + choice.squeeze if choice.squeeze else 0
     return weights + (1 if config.fitted else 2) * choice.out + biases
+
+
+def unit_bytes(config: UnitConfig, choice: UnitChoice, bits: int) -> int:
+    """Return the bytes of a unit cut to a choice, with one set of statistics, in 8 or 32 bits."""
+    found = 4 * (unit_parameters(config, choice) + (0 if config.fitted else 2 * choice.out))
+    if config.out is None or bits == 32:
+        return found
+    taken = choice.kernel**2 * choice.inputs
+    return found + linear_bytes(taken, choice.out, bits) - linear_bytes(taken, choice.out, 32)

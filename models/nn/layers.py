@@ -14,17 +14,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.nn.quantized import Ranges, Roundable, int8_conv, linear, linear_bytes
+from models.nn.calibrated import Calibrated
+from models.nn.quantized import Roundable, linear, linear_bytes
 
 GROUP_SIZE = 8  # channels a normalisation group, at every width
 
 
-class SlimConv2d(Roundable):
-    """Convolution without bias whose input and output channels can be narrowed.
-
-    Attributes:
-        ranges: Of what it takes and gives; None until they are known, which 8 bits need.
-    """
+class SlimConv2d(Calibrated):
+    """Convolution without bias whose input and output channels can be narrowed."""
 
     linears: ClassVar[dict[str, str]] = {"weight": "steps"}
     inner: ClassVar[int] = 3
@@ -36,7 +33,6 @@ class SlimConv2d(Roundable):
         nn.init.kaiming_uniform_(self.weight, a=5**0.5)
         self.register_parameter("steps", None)
         self.stride, self.padding = stride, kernel_size // 2
-        self.ranges: Ranges | None = None
 
     def forward(self, x: Tensor, out_channels: int) -> Tensor:
         """Convolve with the leading channels of the weight.
@@ -51,10 +47,7 @@ class SlimConv2d(Roundable):
         weight = self.weight[:out_channels, : x.shape[1]]
         if self.steps is None:
             return F.conv2d(x, weight, stride=self.stride, padding=self.padding)
-        assert self.ranges is not None, "or no weights are rounded"
-        steps = self.steps[:out_channels]
-        found: Tensor = int8_conv(x, weight, steps, *self.ranges, self.stride, self.padding)
-        return found
+        return self.int8(x, weight, self.steps[:out_channels], self.stride, self.padding)
 
     def macs(self, in_channels: int, out_channels: int, out_pixels: int) -> int:
         """Return the multiply-accumulates for one image."""

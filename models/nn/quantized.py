@@ -26,6 +26,7 @@ from torch import Tensor, nn
 ROUNDED = 0.04  # of a layer's rows, as `models.core.Step` counts; the most that was seen: 0.013
 MOST = 127.0
 _MOST_UNSIGNED, _MIDDLE = 255, 128
+_MOST_BIAS = 2.0**30  # leaves room in int32 for the sums
 LEAST_STEP = 1e-12  # of a row of zeros
 
 M = TypeVar("M", bound=nn.Module)
@@ -81,20 +82,26 @@ class Ranges(NamedTuple):
     high: float
     most: float
 
-    @property
-    def steps(self) -> tuple[float, int, float]:
-        """The step of what is taken, the whole number that is its 0, and the step of what comes."""
+    def steps(self, is_positive: bool = False) -> tuple[float, int, float]:
+        """Return the step of what is taken, the whole number that is its 0, and what comes' step.
+
+        Args:
+            is_positive: Whether what comes is cut off below 0; then all whole numbers are above.
+        """
         step = max(self.high - self.low, LEAST_STEP) / _MOST_UNSIGNED
-        return step, round(-self.low / step), max(self.most, LEAST_STEP) / MOST
+        levels = _MOST_UNSIGNED if is_positive else MOST
+        return step, round(-self.low / step), max(self.most, LEAST_STEP) / levels
 
 
 def _int8_conv(
     x: Tensor,
     weight: Tensor,
     steps: Tensor,
+    bias: Tensor | None,
     low: float,
     high: float,
     most: float,
+    is_positive: bool,
     stride: int,
     padding: int,
 ) -> Tensor:
@@ -104,16 +111,18 @@ def _int8_conv(
         x: Shape [batch, in, height, width].
         weight: int8, shape [out, in, kernel, kernel].
         steps: Of each output's weights, shape [out].
+        bias: int32, shape [out], in steps of weights times those of what is taken (`bias_in`).
         low: See `Ranges`.
         high: Likewise.
         most: Likewise.
+        is_positive: Whether what comes is cut off below 0.
         stride: Of the convolution.
         padding: With zeros on each side.
 
     Returns:
         Shape [batch, out, height / stride, width / stride], rounded up.
     """
-    step, zero, out_step = Ranges(low, high, most).steps
+    step, zero, out_step = Ranges(low, high, most).steps(is_positive)
     whole = (x / step).round_().add_(zero).clamp_(0, _MOST_UNSIGNED)
     if x.device.type == "cpu":
         sums = _convolved(
@@ -121,8 +130,11 @@ def _int8_conv(
         )
     else:
         sums = F.conv2d(whole.sub_(zero), weight.to(x.dtype), stride=stride, padding=padding)
+    if bias is not None:
+        sums += bias[:, None, None]
     sums = sums * (steps * (step / out_step))[:, None, None]
-    return sums.round_().clamp_(-MOST - 1, MOST).mul_(out_step)
+    least, most = (0, _MOST_UNSIGNED) if is_positive else (-MOST - 1, MOST)
+    return sums.round_().clamp_(least, most).mul_(out_step)
 
 
 def _convolved(x: Tensor, zero: int, weight: Tensor, stride: int, padding: int) -> Tensor:
@@ -159,13 +171,32 @@ def _conv_shaped(x: Tensor, weight: Tensor, *rest: Any) -> Tensor:
 
 
 _LIBRARY.define(
-    "int8_conv(Tensor x, Tensor weight, Tensor steps, float low, float high, float most, "
-    "int stride, int padding) -> Tensor"
+    "int8_conv(Tensor x, Tensor weight, Tensor steps, Tensor? bias, float low, float high, "
+    "float most, bool is_positive, int stride, int padding) -> Tensor"
 )
 _LIBRARY.impl("int8_conv", _int8_conv, "CPU")
 _LIBRARY.impl("int8_conv", _int8_conv, "CUDA")
 _LIBRARY.impl("int8_conv", _conv_shaped, "Meta")
 int8_conv = torch.ops.rheostat.int8_conv.default
+
+
+def bias_in(steps: Tensor, bias: Tensor, step: float) -> tuple[Tensor, Tensor]:
+    """Return the steps of weights, and a bias as whole numbers of these times another step.
+
+    Where next to nothing is left of an output's weights, their step becomes as large as it must be
+    for the bias to be such a number: the weights then add a thousandth of the bias or less.
+
+    Args:
+        steps: Of each output's weights; may be 0 or below, where a normalisation is folded in.
+        bias: Shape [out].
+        step: Of what is taken.
+
+    Returns:
+        Steps, and int32, each of shape [out].
+    """
+    least = (bias.abs() / (step * _MOST_BIAS)).clamp_min(LEAST_STEP)
+    steps = torch.where(steps.abs() < least, least, steps)
+    return steps, (bias / (steps * step)).round().to(torch.int32)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None, steps: Tensor | None) -> Tensor:

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from models.families.convnet import Convnet
 from models.nn.blocks import UnitChoice
-from models.nn.convolution import MEAN, SCALE, SHIFT, VARIANCE, ConvBlock
+from models.nn.conv_unit import MEAN, SCALE, SHIFT, VARIANCE
+from models.nn.convolution import ConvBlock
 from models.space import Subnet
 
 _Key = tuple[int, tuple[UnitChoice, ...]]
@@ -92,7 +93,13 @@ def only(model: Convnet, subnets: Sequence[Subnet]) -> Convnet:
 
 
 def _with_subnets(model: Convnet, subnets: Sequence[Subnet]) -> Convnet:
-    """Return a model with room for the statistics of subnets; all other weights are shared."""
+    """Return a model with room for the statistics of subnets; all other weights are shared.
+
+    Raises:
+        ValueError: If it offers 8 bits, for which what it lists is calibrated.
+    """
+    if len(model.config.bits) > 1:
+        raise ValueError(f"{model.name}: bits={list(model.config.bits)} fix the subnets it lists")
     ends = (model.choices.smallest, model.choices.largest)
     asked = [model.canonical(subnet) for subnet in (*subnets, *ends)]
     listed = sorted(dict.fromkeys(asked), key=ends[1].__eq__)  # the largest last

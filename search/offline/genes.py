@@ -63,4 +63,4 @@ def needs_statistics(model: Any) -> bool:
     """Return whether a model has subnets whose statistics must be estimated."""
     if not isinstance(model, Convnet) or model.config.private_affine:
         return False
-    return prod(len(axis.values) for axis in model.choices.axes) > len(model.config.subnets)
+    return prod(map(len, model.config.axes.values())) > len(model.config.subnets)

@@ -18,6 +18,7 @@ from models.backends.torch import TorchBackend
 from models.bits import AXIS, FEW, WHOLE
 from models.checkpoint import Checkpoint
 from models.inputs.image import ImageInput
+from models.nn.calibrated import calibrated, seen
 from models.nn.quantized import Ranges
 from models.space import Subnet
 from models.train.cifar100 import Cifar100
@@ -33,10 +34,13 @@ from search.quality.measure import measure
 from search.quality.table import TABLE, Cells, Table
 
 _CALIBRATED = 512  # images
+_BATCH = 64
 _SUBNETS = 6  # beside the smallest and the largest
 
 
-def quantize(folder: Path, score: Scores) -> tuple[Measured, Measured]:
+def quantize(
+    folder: Path, score: Scores, images: Tensor | None = None
+) -> tuple[Measured, Measured]:
     """Offer 8 bits beside 32 in the checkpoint of a model with one score for each subnet.
 
     The weights stay as they are: they are rounded when they are loaded. Every subnet is scored with
@@ -45,6 +49,7 @@ def quantize(folder: Path, score: Scores) -> tuple[Measured, Measured]:
     Args:
         folder: Of the checkpoint; its manifest and its table are written anew.
         score: Measures as the table was measured.
+        images: That convolutions are calibrated on, as for `ranges_of`; None for a model without.
 
     Returns:
         The scores of the largest subnet, with 32 and with 8 bits.
@@ -53,7 +58,7 @@ def quantize(folder: Path, score: Scores) -> tuple[Measured, Measured]:
         ValueError: If its family knows no bits, it has no table or offers 8 bits already.
     """
     loaded, table = _opened(folder)
-    both = _offering(loaded)
+    both = _offering(loaded, images)
     few = [Subnet({AXIS: FEW, **row}) for row in table.rows]
     found = score(both, few)
     cells = {task: _joined(own, _measured(own, found)) for task, own in table.cells.items()}
@@ -97,22 +102,33 @@ def quantize_tasks(
     }
 
 
-def labelled(folder: Path, path: Path) -> Scores:
-    """Return what scores a checkpoint of images with one task by images and their classes.
+def quantize_labelled(folder: Path, path: Path) -> tuple[Measured, Measured]:
+    """Do the same for a model of images with one task, by images and their classes.
+
+    Where it has convolutions, some of the images, at most half of them, calibrate these; the others
+    score.
 
     Args:
-        folder: Of the checkpoint.
+        folder: Of the checkpoint; its manifest and its table are written anew.
         path: A CSV with the columns file and label.
 
+    Returns:
+        As `quantize`.
+
     Raises:
-        ValueError: If the model takes no images or has several tasks, or as `read_labelled`.
+        ValueError: If the model takes no images or has several tasks, or as `quantize` and
+            `read_labelled`.
     """
     model = checkpoint.load(folder, with_weights=False).model
     inputs = list(model.inputs.values())
     if len(model.tasks) != 1 or not isinstance(inputs[0].type, ImageInput):
         raise ValueError(f"{folder}: --images needs a model of images with one task")
     (task,) = model.tasks.values()
-    return read_labelled(path, inputs[0].type, task.labels, 0)
+    score = read_labelled(path, inputs[0].type, task.labels, 0)
+    if not calibrated(model):
+        return quantize(folder, score)
+    known, score = score.split(min(_CALIBRATED, len(score.labels) // 2))
+    return quantize(folder, score, known.images)
 
 
 def quantize_images(folder: Path, splits: Cifar100) -> tuple[float, float]:
@@ -131,8 +147,7 @@ def quantize_images(folder: Path, splits: Cifar100) -> tuple[float, float]:
     loaded, table = _opened(folder)
     order = torch.randperm(len(splits.train), generator=torch.Generator().manual_seed(0))
     images = splits.train.pixels[order[:_CALIBRATED]]
-    ranges = ranges_of(loaded.model, loaded.model.config.input.normalise(images))
-    both = _offering(loaded, ranges=ranges)
+    both = _offering(loaded, loaded.model.config.input.normalise(images))
     few: Any = build(both, (FEW,))
     with tqdm(total=len(both.tasks), desc="table", unit="task") as progress:
         examples = by_task(both, splits.validation)
@@ -148,33 +163,21 @@ def quantize_images(folder: Path, splits: Cifar100) -> tuple[float, float]:
 
 
 def ranges_of(model: Any, images: Tensor) -> dict[str, Ranges]:
-    """Return what each convolution of a model takes and gives, over subnets of every width.
+    """Return what each convolution of a model takes and gives, over subnets of every size.
 
     Args:
-        model: Of the family slimmable.
+        model: With convolutions, of one input.
         images: Normalised, shape [images, 3, height, width].
     """
-    seen: dict[str, Ranges] = {}
-
-    def note(name: str, x: Tensor, y: Tensor) -> None:
-        low, high, most = seen.get(name, Ranges(0.0, 0.0, 0.0))
-        least, greatest = x.aminmax()
-        seen[name] = Ranges(
-            min(low, float(least)), max(high, float(greatest)), max(most, float(y.abs().max()))
-        )
-
-    hooks = [
-        conv.register_forward_hook(lambda _, x, y, name=name: note(name, x[0], y))
-        for name, conv in model.convolutions.items()
-    ]
     rng, backend = Random(0), TorchBackend()
     subnets = [model.space.smallest, model.space.largest]
     subnets += [model.space.sample(rng) for _ in range(_SUBNETS)]
-    for subnet in subnets:
-        backend.run(model.plan(subnet, model.inputs.plan_shapes()), {"image": images})
-    for hook in hooks:
-        hook.remove()
-    return seen
+    plans = [model.plan(subnet, model.inputs.plan_shapes()) for subnet in dict.fromkeys(subnets)]
+    with seen(model) as found:
+        for batch in torch.split(images, _BATCH):
+            for plan in plans:
+                backend.run(plan, {"image": batch})
+    return found
 
 
 def _opened(folder: Path) -> tuple[Checkpoint, Table]:
@@ -189,11 +192,11 @@ def _opened(folder: Path) -> tuple[Checkpoint, Table]:
     return loaded, Table.load(folder / TABLE, model.space, model.tasks)
 
 
-def _offering(loaded: Checkpoint, **calibrated: object) -> Any:
+def _offering(loaded: Checkpoint, images: Tensor | None = None) -> Any:
     """Return the model of a checkpoint with both bits on offer."""
     model = loaded.model
-    config = replace(model.config, bits=(FEW, WHOLE), **calibrated)
-    return with_config(model, config, loaded.folder)
+    given: dict[str, Any] = {} if images is None else {"ranges": ranges_of(model, images)}
+    return with_config(model, replace(model.config, bits=(FEW, WHOLE), **given), loaded.folder)
 
 
 def _whole(table: Table) -> list[Subnet]:

@@ -38,7 +38,7 @@ def quantize(
     try:
         from models.train import cifar100
         from search.offline import converting, quantizing, text_data, text_tasks
-        from search.offline.measuring import Scores, Texts
+        from search.offline.measuring import Texts
         from search.quality.embeddings import SimilarityQuality
     except ModuleNotFoundError as error:
         raise missing(error.name) from None
@@ -58,17 +58,17 @@ def quantize(
                     f"{task}, n {few.n}: {whole.value:.4f} with 32 bits, {few.value:.4f} with 8"
                 )
             return
-        score: Scores
         if images is not None:
-            score = quantizing.labelled(folder, images)
+            before, after = quantizing.quantize_labelled(folder, images)
         elif pairs is not None:
             score = Texts(SimilarityQuality(converting.read_pairs(pairs)))
+            before, after = quantizing.quantize(folder, score)
         elif data and len(data) == 1 and data[0] in text_data.DATA:
             score = Texts(text_data.DATA[data[0]](data_folder()).validation)
+            before, after = quantizing.quantize(folder, score)
         else:
             names = [*text_data.DATA, _IMAGES]
             raise ValueError(f"--data={data} must be one of {names}, or TASK=WHERE of each task")
-        before, after = quantizing.quantize(folder, score)
     typer.echo(
         f"done; whole model, n {after.n}: {before.value:.4f} with 32 bits, {after.value:.4f} with 8"
     )

@@ -42,19 +42,24 @@ def _int8_conv(
     x: Any,
     weight: Any,
     steps: Any,
+    bias: Any,
     low: float,
     high: float,
     most: float,
+    is_positive: bool,
     stride: int,
     padding: int,
 ) -> Any:
     """Return what `models.nn.quantized` computes, in the form of which kernels are made."""
-    step, zero, out_step = quantized.Ranges(low, high, most).steps
+    step, zero, out_step = quantized.Ranges(low, high, most).steps(is_positive)
     given = _number(step), _constant(np.uint8(zero))
     values: Any = op.DequantizeLinear(op.QuantizeLinear(x, *given), *given)
     weights: Any = op.DequantizeLinear(weight, steps, axis=0)
-    sums = op.Conv(values, weights, strides=[stride] * 2, pads=[padding] * 4)
-    comes = _number(out_step), _constant(_MIDDLE)
+    added = (
+        () if bias is None else (op.DequantizeLinear(bias, op.Mul(steps, _number(step)), axis=0),)
+    )
+    sums = op.Conv(values, weights, *added, strides=[stride] * 2, pads=[padding] * 4)
+    comes = _number(out_step), _constant(np.uint8(0) if is_positive else _MIDDLE)
     found: Any = op.DequantizeLinear(op.QuantizeLinear(sums, *comes), *comes)
     return found
 

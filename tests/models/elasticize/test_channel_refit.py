@@ -16,7 +16,7 @@ from models.elasticize.channels import groups_of, with_cuts
 from models.families.convnet import Convnet
 from models.formats.image_classifiers import KEEP
 from models.nn.blocks import BlockConfig, SizeTable, UnitChoice, UnitConfig
-from models.nn.convolution import ConvUnit
+from models.nn.conv_unit import ConvUnit
 from models.space import Subnet
 from models.train.statistics import estimated
 from tests.models.elasticize.test_channels import NETWORKS, answers, images, model_of

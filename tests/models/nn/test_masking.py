@@ -18,7 +18,7 @@ from models.elasticize.channels import groups_of, with_cuts
 from models.nn.architecture import Activation, TransformerConfig
 from models.nn.blocks import Activation as ConvActivation
 from models.nn.blocks import SizeTable, UnitChoice, UnitConfig
-from models.nn.convolution import ConvUnit
+from models.nn.conv_unit import ConvUnit
 from models.nn.transformer import FeedForward
 from models.space import Subnet
 from tests.models.elasticize.test_channels import NETWORKS, answers, model_of

@@ -9,6 +9,9 @@ from torch import nn
 
 from models.families.exits import ExitsConfig
 from models.families.slimmable import Slimmable
+from models.nn.blocks import SizeTable, UnitChoice, UnitConfig
+from models.nn.calibrated import seen
+from models.nn.conv_unit import ConvUnit
 from models.nn.layers import SlimConv2d, SlimLinear
 from models.nn.quantized import ROUNDED, Ranges, int8_conv, int8_copy, linear, rounded
 from models.run.agreement import check_agreement
@@ -110,12 +113,12 @@ def test_a_convolution_of_rounded_values_is_that_of_the_whole_numbers(
     x = x.relu() if is_positive else x
     whole, steps = rounded(weight, inner=3)
     ranges, expected = calibrated(x, weight, stride)
-    step, zero, out_step = ranges.steps
+    step, zero, out_step = ranges.steps()
     assert zero == 0 or not is_positive
     numbers = ((x / step).round() + zero).clamp(0, 255) - zero
     sums = F.conv2d(numbers.double(), whole.double(), stride=stride, padding=kernel // 2)
     levels = (sums * (steps.double() * step / out_step)[:, None, None]).round().clamp(-128, 127)
-    found = int8_conv(x, whole, steps, *ranges, stride, kernel // 2)
+    found = int8_conv(x, whole, steps, None, *ranges, False, stride, kernel // 2)
     # A sum in the middle between two levels may go to either.
     assert float((found / out_step - levels).abs().max()) <= 1 + 1e-4
     assert float((found / out_step - levels).abs().mean()) < 1e-3
@@ -123,7 +126,12 @@ def test_a_convolution_of_rounded_values_is_that_of_the_whole_numbers(
     assert (
         torch.empty_like(found).shape
         == int8_conv(
-            *(one.to("meta") for one in (x, whole, steps)), *ranges, stride, kernel // 2
+            *(one.to("meta") for one in (x, whole, steps)),
+            None,
+            *ranges,
+            False,
+            stride,
+            kernel // 2,
         ).shape
     )
 
@@ -132,10 +140,39 @@ def test_an_image_is_rounded_by_itself_and_what_is_out_of_range_stays_at_its_end
     x, weight = random(3, 8, 5, 5), random(16, 8, 3, 3)
     whole, steps = rounded(weight, inner=3)
     ranges, _ = calibrated(x, weight, 1)
-    alone = int8_conv(x, whole, steps, *ranges, 1, 1)
-    together = int8_conv(torch.cat((1000 * x, x)), whole, steps, *ranges, 1, 1)
+    alone = int8_conv(x, whole, steps, None, *ranges, False, 1, 1)
+    together = int8_conv(torch.cat((1000 * x, x)), whole, steps, None, *ranges, False, 1, 1)
     assert torch.equal(together[3:], alone)
     assert float(together.abs().max()) <= 129 / 127 * ranges.most
+
+
+ONE = UnitChoice(8, 16, 3)
+
+
+def odd_unit() -> tuple[ConvUnit, torch.Tensor, torch.Tensor]:
+    """Return a calibrated unit whose scales are of any sign and size, what it takes and gives."""
+    config = UnitConfig(SizeTable((16,)), SizeTable((3,)), activation="relu6")
+    unit, x = ConvUnit(config, 8, [ONE], 1).requires_grad_(False), random(4, 8, 6, 6).relu()
+    unit.affine[0] = torch.stack((random(16), 1 + random(16).abs()))
+    unit.affine[0, 0, :3] = torch.tensor([0.0, 1e-9, -1e-9])  # nothing is left of the weights
+    unit.statistics[0] = torch.stack((random(16), random(16).abs() + 0.5))
+    with seen(nn.ModuleDict({"unit": unit})) as ranges:
+        expected = F.relu6(unit(x, ONE, 0, 1e-5))
+    unit.ranges = ranges["unit"]
+    return unit, x, expected
+
+
+def test_a_normalisation_with_any_scales_is_part_of_the_rounded_convolution() -> None:
+    unit, x, expected = odd_unit()
+    assert unit.ranges is not None
+    assert unit.ranges.most == float(expected.max()) <= 6
+    few = int8_copy(unit)
+    assert few.affine is unit.affine
+    found = few(x, ONE, 0, 1e-5)
+    assert float(found.min()) >= 0
+    assert float((found - expected).norm() / expected.norm()) < 0.03
+    level = unit.ranges.steps(is_positive=True)[2]
+    torch.testing.assert_close(found[:, :3], expected[:, :3], atol=level, rtol=0)
 
 
 def test_a_rounded_convolution_is_sliced_like_the_whole_one() -> None:

@@ -13,17 +13,26 @@ from models.backends.torch import TorchBackend
 from models.checkpoint import WEIGHTS
 from models.families.headed import Headed, HeadedConfig
 from models.inputs.image import ImageInput
+from models.nn.calibrated import calibrated
 from models.nn.head import HeadLayer
 from models.nn.patches import PatchConfig
 from models.train.cifar100 import Cifar100
+from models.train.statistics import only
 from models.train.texts import ScoredPair
 from search.offline.measuring import Texts, read_labelled
 from search.offline.measuring_tasks import measure_tasks
-from search.offline.quantizing import labelled, quantize, quantize_images, quantize_tasks
+from search.offline.quantizing import (
+    quantize,
+    quantize_images,
+    quantize_labelled,
+    quantize_tasks,
+    ranges_of,
+)
 from search.offline.training import by_task
-from search.quality.embeddings import SimilarityQuality, table_of
+from search.quality.embeddings import Measured, SimilarityQuality, table_of
 from search.quality.measure import measure
 from search.quality.table import TABLE, Table
+from tests.conformance.fixtures.convnet import tiny_residual
 from tests.models.train.test_slimmable import made_up_images
 from tests.search.offline.test_measuring_tasks import EVERY
 from tests.search.offline.test_static_exit import write_pruned
@@ -90,7 +99,7 @@ def test_an_image_model_gains_calibrated_rows_of_8_bits(tmp_path: Path) -> None:
     whole, few = quantize_images(folder, splits)
     after = checkpoint.load(folder)
     assert after.manifest.files[WEIGHTS] == before.manifest.files[WEIGHTS]
-    assert after.model.config.ranges.keys() == after.model.convolutions.keys()
+    assert after.model.config.ranges.keys() == calibrated(after.model).keys()
     table = Table.load(folder / TABLE, after.model.space, after.model.tasks)
     count = len(old.rows)
     assert [row["bits"] for row in table.rows] == [8] * count + [32] * count
@@ -141,7 +150,7 @@ def write_classifier(folder: Path) -> Path:
 
 def test_a_vision_transformer_is_measured_on_images_with_their_classes(tmp_path: Path) -> None:
     listed = write_classifier(tmp_path)
-    before, after = quantize(tmp_path, labelled(tmp_path, listed))
+    before, after = quantize_labelled(tmp_path, listed)
     assert (before.n, after.n) == (8, 8)
     loaded = checkpoint.load(tmp_path)
     table = Table.load(tmp_path / TABLE, loaded.model.space, loaded.model.tasks)
@@ -150,4 +159,33 @@ def test_a_vision_transformer_is_measured_on_images_with_their_classes(tmp_path:
     own = found(loaded.model, list(table.rows[:2]))
     assert table.cells["label"].value[:2, 0].tolist() == pytest.approx([one.value for one in own])
     with pytest.raises(ValueError, match="--images needs a model of images with one task"):
-        labelled(write_checkpoint(tmp_path / "several"), listed)
+        quantize_labelled(write_checkpoint(tmp_path / "several"), listed)
+
+
+def test_a_convolutional_classifier_is_calibrated_on_some_images_and_scored_on_the_others(
+    tmp_path: Path,
+) -> None:
+    model = tiny_residual()
+    labels = model.config.labels
+    lines = ["file,label"]
+    for i in range(24):
+        Image.new("RGB", (32, 32), (10 * i, 250 - 10 * i, 120)).save(tmp_path / f"{i}.png")
+        lines.append(f"{i}.png,{labels[i % 3]}")
+    listed = tmp_path / "labels.csv"
+    listed.write_text("\n".join(lines))
+    subnets = list(model.space)
+    found = [Measured(0.5, 100, 0.05)] * len(subnets)
+    table_of(model, subnets, {"label": found}).save(tmp_path / TABLE, model.space)
+    checkpoint.save(tmp_path, model, "convnet", torch.float32, files=[TABLE])
+    before = checkpoint.read_manifest(tmp_path)
+    whole, few = quantize_labelled(tmp_path, listed)
+    assert (whole.n, few.n) == (100, 12)
+    loaded = checkpoint.load(tmp_path)
+    assert loaded.manifest.files[WEIGHTS] == before.files[WEIGHTS]
+    images = read_labelled(listed, model.config.input, labels, 0).images[:12]
+    assert loaded.model.config.ranges == ranges_of(model, images)
+    assert [row["bits"] for row in loaded.model.space] == [8, 8, 32, 32]
+    table = Table.load(tmp_path / TABLE, loaded.model.space, loaded.model.tasks)
+    assert (table.cells["label"].expected[:2] <= table.cells["label"].expected[2:]).all()
+    with pytest.raises(ValueError, match=r"bits=\[8, 32\] fix the subnets it lists"):
+        only(loaded.model, [loaded.model.space.smallest])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -63,7 +64,10 @@ def write_pruned(folder: Path, bits: tuple[int, ...] = (8, 32)) -> Path:
     return folder
 
 
-WRITERS = {"exits": write_text_checkpoint, "pruned": write_pruned}
+WRITERS: dict[str, Callable[[Path], Path]] = {
+    "exits": write_text_checkpoint,
+    "pruned": write_pruned,
+}
 
 
 @pytest.mark.parametrize("family", WRITERS)

@@ -13,10 +13,12 @@ from torch import Tensor, nn
 
 from models.backends.onnx.backend import OnnxBackend
 from models.core import Plan, Step
+from models.nn.quantized import int8_copy
 from models.nn.ragged import Layout, Ragged, Value
 from models.run.chain import Chain
 from tests.models.backends.exporting import InThisProcess, read_operators_once
 from tests.models.backends.linear import session_wins
+from tests.models.nn.test_quantized import ONE, odd_unit
 from tests.tiny import tiny_model
 from tests.tiny_text import tiny_exits, token_rows
 from tests.walking import answers_of
@@ -105,6 +107,19 @@ def test_a_classifier_gives_torchs_logits_for_any_number_of_images(backend: Onnx
     subnet = model.space.select({None, "fish"}).sample(Random(0))
     plan = model.plan(subnet, {"image": SHAPE}, ["fish"])
     check(backend, plan, image_batches())
+
+
+def test_rounded_convolutions_with_any_scales_differ_by_a_level_at_most(
+    backend: OnnxBackend,
+) -> None:
+    unit, x, _ = odd_unit()
+    assert unit.ranges is not None
+    few = int8_copy(unit)
+    chain = Chain((Step(("unit",), lambda x: few(x, ONE, 0, 1e-5), ("x",)),))
+    backend.warm(chain, [x])
+    apart = (backend.run_chain(chain, [x]) - few(x, ONE, 0, 1e-5)).abs()
+    assert float(apart.max()) < 1.01 * unit.ranges.steps(is_positive=True)[2]
+    assert float((apart > 0.1 * apart.max()).float().mean()) < 0.01
 
 
 @pytest.mark.slow
