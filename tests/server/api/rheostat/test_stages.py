@@ -117,19 +117,24 @@ def order(answer: dict[str, Any]) -> list[int]:
 
 
 @pytest.mark.parametrize("model", ["tiny", CROSS_ENCODER])
-def test_with_enough_of_everything_the_first_are_those_of_the_whole_model(
+def test_the_first_are_those_of_the_whole_model_among_what_reached_it(
     client: TestClient, model: str
 ) -> None:
-    whole = ask(client, model=model, top_n=3)
+    """Which documents reach it depends on agreements that the table of a drawn model invents."""
+    whole = ask(client, model=model)
     found = ask(client, model=model, top_n=3, in_stages=True)
-    assert order(found) == order(whole)
     stages = found["receipt"]["stages"]
-    assert all(stages["reached"][i] == len(stages["rungs"]) - 1 for i in order(found))
+    last = len(stages["rungs"]) - 1
+    assert last > 0
+    reached = [i for i in order(whole) if stages["reached"][i] == last]
+    assert len(reached) >= 3
+    assert order(found) == reached[:3]
     assert stages["expected_overlap"] > 0.9
     assert sum(run["flops"] for run in stages["runs"]) == found["receipt"]["total_flops"]
     assert whole["receipt"]["stages"] is None
-    for one, other in zip(found["results"], whole["results"], strict=True):
-        assert one["relevance_score"] == pytest.approx(other["relevance_score"], abs=1e-5)
+    scores = {one["index"]: one["relevance_score"] for one in whole["results"]}
+    for one in found["results"]:
+        assert one["relevance_score"] == pytest.approx(scores[one["index"]], abs=1e-5)
 
 
 @pytest.mark.parametrize("model", ["tiny", CROSS_ENCODER])
