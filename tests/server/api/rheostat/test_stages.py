@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
@@ -16,6 +17,7 @@ from models.nn.ragged import Value
 from models.run.chain import Chain
 from models.run.execution import never
 from search.budget import Budget
+from server import garbage
 from server.app import create_app
 from server.clients.caller import Caller
 from server.clients.profile import ClientProfile
@@ -57,6 +59,15 @@ class SlowBackend(TorchBackend):
         return super().run_chain(chain, inputs, stop)
 
 
+@pytest.fixture
+def settled() -> Iterator[None]:
+    """Leave what there is out of collections, as a server does: one may take half a second."""
+    garbage.settle()
+    yield
+    gc.unfreeze()
+
+
+@pytest.mark.usefixtures("settled")
 @pytest.mark.parametrize("slow_s", [0.06, 0.5])
 def test_a_back_end_slower_than_predicted_makes_no_answer_late(
     client: TestClient, monkeypatch: pytest.MonkeyPatch, slow_s: float
@@ -67,13 +78,14 @@ def test_a_back_end_slower_than_predicted_makes_no_answer_late(
     settings = Settings(models=cast(Any, client.app).state.service.catalog["tiny"].folder)
     with TestClient(create_app(settings)) as slow:
         ask(slow)
+        garbage.settle()
         backend.slow_s = slow_s
         found: dict[str, Any] = {}
         for _ in range(3):
             started = time.perf_counter()
             found = ask(slow, budget={"latency_ms": 200})
             # Less than the chain takes; how much less depends on what else the machine does.
-            assert time.perf_counter() - started < 0.45
+            assert time.perf_counter() - started < 0.3
             assert sorted(order(found)) == list(range(20))
         if slow_s > 0.2:
             assert None in found["receipt"]["stages"]["reached"]
