@@ -8,7 +8,7 @@ Source: Valipour et al. 2022, DyLoRA, arXiv 2210.07558, for random ranks.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
@@ -19,7 +19,7 @@ from models.inputs.adapter import KIND
 from models.nn.ragged import Value
 from models.space import Subnet
 from models.train.examples import Examples
-from models.train.run import RunState, StepPlan, adamw, run_steps
+from models.train.run import train_part
 from models.train.skills import learn
 
 
@@ -64,11 +64,6 @@ def train_adapters(
     Raises:
         ValueError: If the folder holds the state of a run with another recipe.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    model.requires_grad_(False)
-    model.low.requires_grad_(True)
-    optimizer = adamw(model, lambda *_: (recipe.learning_rate, 0.0))
-    state = RunState({"low": model.low, "optimizer": optimizer}, asdict(recipe))
     names = list(data)
 
     def take(rng: Random) -> float:
@@ -76,9 +71,7 @@ def train_adapters(
         rank = rng.choice(model.config.ranks) if recipe.nested else model.config.ranks[-1]
         return _step(model, name, data[name], rank, recipe, rng)
 
-    plan = StepPlan(recipe.steps, recipe.warmup, recipe.seed, save_every=100)
-    run_steps(take, optimizer, model.low.parameters(), state, out, plan)
-    model.eval().requires_grad_(False)
+    train_part(model, "low", take, recipe, out)
 
 
 def _step(

@@ -7,10 +7,10 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -22,6 +22,7 @@ from models.space import Space, Subnet
 
 STATE_FILE = "state.pt"
 LOG_FILE = "train.jsonl"
+_SAVE_EVERY = 100  # steps of training a part
 
 
 class StateError(ValueError):
@@ -188,3 +189,57 @@ def adamw(
             for (rate, decay), parameters in groups.items()
         ]
     )
+
+
+class PartRecipe(Protocol):
+    """What a recipe says, a dataclass, of training one part of a model."""
+
+    @property
+    def steps(self) -> int:
+        """Batches."""
+
+    @property
+    def learning_rate(self) -> float:
+        """Peak rate, after the warm-up."""
+
+    @property
+    def warmup(self) -> float:
+        """Share of the steps in which the rate rises."""
+
+    @property
+    def seed(self) -> int:
+        """Of the order of examples and of random choices."""
+
+
+def train_part(
+    model: nn.Module,
+    name: str,
+    take: Callable[[Random], float],
+    recipe: PartRecipe,
+    out: Path,
+    weight_decay: float = 0.0,
+) -> None:
+    """Train one part of a model in place; all else stays.
+
+    Args:
+        model: Has the part.
+        name: Of the part: the model's attribute.
+        take: As for `run_steps`.
+        recipe: Hyper-parameters.
+        out: Folder for the state and the log; made if needed. A run that was interrupted goes on.
+        weight_decay: Of the part's matrices.
+
+    Raises:
+        ValueError: If the folder holds the state of a run with another recipe.
+    """
+    part: nn.Module = getattr(model, name)
+    out.mkdir(parents=True, exist_ok=True)
+    model.requires_grad_(False)
+    part.requires_grad_(True)
+    rate = recipe.learning_rate
+    optimizer = adamw(model, lambda _, one: (rate, weight_decay if one.ndim > 1 else 0.0))
+    told: Any = recipe
+    state = RunState({name: part, "optimizer": optimizer}, asdict(told))
+    plan = StepPlan(recipe.steps, recipe.warmup, recipe.seed, _SAVE_EVERY)
+    run_steps(take, optimizer, part.parameters(), state, out, plan)
+    model.eval().requires_grad_(False)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
 from models.families.tokens import ALL, FewerTokens
 from models.space import Subnet
 from models.train.examples import Distances
-from models.train.run import RunState, StepPlan, adamw, run_steps
+from models.train.run import train_part
 from models.train.skills import learn
 
 
@@ -50,11 +50,6 @@ def train_selectors(
     Raises:
         ValueError: If the folder holds the state of a run with another recipe.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    model.requires_grad_(False)
-    model.selectors.requires_grad_(True)
-    optimizer = adamw(model, lambda *_: (recipe.learning_rate, 0.0))
-    state = RunState({"selectors": model.selectors, "optimizer": optimizer}, asdict(recipe))
 
     def take(rng: Random) -> float:
         count = rng.choice([one for one in model.space.axes[0].values if one != ALL])
@@ -62,6 +57,4 @@ def train_selectors(
         plan = model.plan(subnet, {"text": (1,)})
         return learn(plan, texts, recipe.batch_size, rng, recipe.bfloat16)
 
-    plan = StepPlan(recipe.steps, recipe.warmup, recipe.seed, save_every=100)
-    run_steps(take, optimizer, model.selectors.parameters(), state, out, plan)
-    model.eval().requires_grad_(False)
+    train_part(model, "selectors", take, recipe, out)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -15,7 +15,7 @@ from models.core import Plan
 from models.families.exits import Exits
 from models.nn.ragged import Ragged, Value
 from models.train.examples import Distances, Examples, base_loss, tokens_of
-from models.train.run import RunState, StepPlan, adamw, attention, run_steps
+from models.train.run import attention, train_part
 
 
 @dataclass(frozen=True)
@@ -55,20 +55,12 @@ def train_skill(model: Exits, examples: Examples, recipe: SkillRecipe, out: Path
     Raises:
         ValueError: If the folder holds the state of a run with another recipe.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    model.requires_grad_(False)
-    model.layers.requires_grad_(True)
-    rate, decay = recipe.learning_rate, recipe.weight_decay
-    optimizer = adamw(model, lambda _, one: (rate, decay if one.ndim > 1 else 0.0))
-    state = RunState({"layers": model.layers, "optimizer": optimizer}, asdict(recipe))
     whole = model.plan(model.space.largest, {"text": (1,)})
 
     def take(rng: Random) -> float:
         return learn(whole, examples, recipe.batch_size, rng, recipe.bfloat16)
 
-    plan = StepPlan(recipe.steps, recipe.warmup, recipe.seed, save_every=100)
-    run_steps(take, optimizer, model.layers.parameters(), state, out, plan)
-    model.eval().requires_grad_(False)
+    train_part(model, "layers", take, recipe, out, recipe.weight_decay)
 
 
 def _nothing(_: int) -> Mapping[str, Value]:

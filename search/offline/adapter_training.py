@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from random import Random
-from shutil import copyfile
 from typing import NamedTuple
 
 import torch
-from pydantic import TypeAdapter
 
-from models import checkpoint, formats
 from models.backends.torch import TorchBackend
 from models.export.merged import merged
 from models.families.adapted import Adapted, AdaptedConfig
-from models.families.exits import Exits, ExitsConfig
-from models.inputs.text import TOKENIZER, TextInput
+from models.inputs.text import TextInput
 from models.space import Subnet
 from models.tasks import Metric
 from models.train import texts
 from models.train.adapters import AdapterRecipe, train_adapters
 from models.train.examples import Examples, Partners, Rated
 from models.train.texts import Retrieval
-from search.offline.training import RECORD, RUN, machine, training_log
+from search.offline.training import RUN, training_log
+from search.offline.wrapped_training import (
+    around,
+    config_of,
+    plain,
+    scores_told,
+    write_trained,
+)
 from search.quality.embeddings import (
     Evaluation,
     Measured,
@@ -34,11 +36,10 @@ from search.quality.embeddings import (
     scores,
     table_of,
 )
-from search.quality.table import TABLE, Table
+from search.quality.table import Table
 
 _PLACES = ("query", "value", "up", "down")
 _MOST = 300  # queries of an evaluation
-_LENGTH = 128
 
 
 class AdapterLesson(NamedTuple):
@@ -154,32 +155,21 @@ def train_adapted(
     learned = {key: examples_of(one, text) for key, one in data.items()}
     train_adapters(model, learned, recipe, out / RUN)
     report("measuring")
-    copyfile(source / TOKENIZER, out / TOKENIZER)
     measured = {key: _measured(model, key, one.chosen) for key, one in data.items()}
     tested = {key: _measured(model, key, one.tested) for key, one in data.items()}
-    _table(model, measured).save(out / TABLE, model.space)
-    told = {key: {k: m._asdict() for k, m in own.items()} for key, own in tested.items()}
-    record = {"recipe": asdict(recipe), "test": told, "steps": training_log(out)}
-    (out / RECORD).write_text(json.dumps({**record, "machine": machine()}, indent=1) + "\n")
-    checkpoint.save(out, model, "adapted", torch.float32, (TOKENIZER, TABLE, RECORD))
+    told = {"test": scores_told(tested), "steps": training_log(out)}
+    write_trained(model, "adapted", source, out, _table(model, measured), recipe, told)
     return tested
 
 
-def untrained(
-    source: Path, name: str, tasks: Mapping[str, Metric], rank: int, length: int = _LENGTH
-) -> Adapted:
+def untrained(source: Path, name: str, tasks: Mapping[str, Metric], rank: int) -> Adapted:
     """Return a public encoder with an adapter per task that adds nothing yet."""
-    base: Exits = formats.read(source, name)
-    whole = (base.config.encoder.layers,)
-    text = replace(base.config.text, max_length=min(length, base.config.text.max_length))
-    config = replace(base.config, depths=whole, dims=base.config.dims[-1:], tasks=tasks, text=text)
-    as_json = TypeAdapter(ExitsConfig).dump_python(config, mode="json")
+    base = plain(source, name, tasks)
     ranks = tuple(sorted({max(1, rank // 4), max(1, rank // 2), rank}))
-    made = Adapted(name, AdaptedConfig("exits", as_json, tuple(tasks), ranks, _PLACES))  # type: ignore[arg-type]
-    state = base.state_dict()
-    made.base.load_state_dict({key: state[key] for key in made.base.state_dict()})
-    made.attach(source)
-    return made.eval().requires_grad_(False)
+    config = AdaptedConfig("exits", config_of(base), tuple(tasks), ranks, _PLACES)  # type: ignore[arg-type]
+    made = Adapted(name, config)
+    around(made, base, source)
+    return made
 
 
 def examples_of(lesson: AdapterLesson, text: TextInput) -> Examples:

@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from shutil import copyfile
 
-import torch
-from pydantic import TypeAdapter
 from torch import Tensor
 
-from models import checkpoint, formats
 from models.backends.torch import TorchBackend
-from models.families.exits import Exits, ExitsConfig
+from models.families.exits import Exits
 from models.families.mixed import AXIS, Mixed, MixedConfig
-from models.inputs.text import TOKENIZER, TextInput
+from models.inputs.text import TextInput
 from models.space import Subnet
-from models.tasks import Metric
 from models.train.skills import SkillRecipe, train_skill
 from search.offline.adapter_training import AdapterLesson, examples_of, lessons
-from search.offline.training import RECORD, RUN, machine, training_log
+from search.offline.training import RUN, training_log
+from search.offline.wrapped_training import (
+    around,
+    config_of,
+    plain,
+    scores_told,
+    write_trained,
+)
 from search.quality.embeddings import Measured, scores, table_of
-from search.quality.table import TABLE
 
 SKILLS = ("similarity", "code")
 BASE = "base"
 BY_CHANGE = "by change"
 SHARES = (1.0, 0.75, 0.5, 0.25, 0.0)  # of the first skill, on the line to the second
-_LENGTH = 128
 Coefficients = tuple[tuple[float, ...], ...]
 
 
@@ -71,32 +70,13 @@ def train_mixed(
         skills.append(tuned)
     model = mixed_of(base, skills, source)
     report("measuring")
-    copyfile(source / TOKENIZER, out / TOKENIZER)
     chosen, tested = (measured(model, data, side) for side in ("chosen", "tested"))
     subnets = list(model.space)
     cells = {skill: [chosen[str(one[AXIS])][skill] for one in subnets] for skill in SKILLS}
-    table_of(model, subnets, cells).save(out / TABLE, model.space)
-    told = {mix: {k: m._asdict() for k, m in own.items()} for mix, own in tested.items()}
     logs = {skill: training_log(out / RUN / skill, ".") for skill in SKILLS}
-    record = {"recipe": asdict(recipe), "test": told, "steps": logs, "machine": machine()}
-    (out / RECORD).write_text(json.dumps(record, indent=1) + "\n")
-    checkpoint.save(out, model, "mixed", torch.float32, (TOKENIZER, TABLE, RECORD))
+    told = {"test": scores_told(tested), "steps": logs}
+    write_trained(model, "mixed", source, out, table_of(model, subnets, cells), recipe, told)
     return tested
-
-
-def plain(source: Path, name: str, tasks: Mapping[str, Metric]) -> Exits:
-    """Return a public encoder whose last layer alone answers some tasks."""
-    base: Exits = formats.read(source, name)
-    text = replace(base.config.text, max_length=min(_LENGTH, base.config.text.max_length))
-    whole = (base.config.encoder.layers,)
-    made = Exits(
-        name,
-        replace(base.config, depths=whole, dims=base.config.dims[-1:], tasks=tasks, text=text),
-    )
-    state = base.state_dict()
-    made.load_state_dict({key: state[key] for key in made.state_dict()})
-    made.attach(source)
-    return made.eval().requires_grad_(False)
 
 
 def mixed_of(base: Exits, skills: Sequence[Exits], folder: Path) -> Mixed:
@@ -119,15 +99,13 @@ def mixed_of(base: Exits, skills: Sequence[Exits], folder: Path) -> Mixed:
         for own in changes
     )
     mixes[BASE] = ((0.0,) * len(blocks),) * len(skills)
-    config = TypeAdapter(ExitsConfig).dump_python(base.config, mode="json")
-    made = Mixed(base.name, MixedConfig("exits", config, SKILLS, blocks, mixes))
-    made.base.load_state_dict(base.state_dict())
+    made = Mixed(base.name, MixedConfig("exits", config_of(base), SKILLS, blocks, mixes))
     for own, skill in zip(made.skills, skills, strict=True):
         weights: dict[str, Tensor] = dict(skill.named_parameters())
         for i, key in enumerate(made.names):
             own[i].data.copy_(weights[key])  # type: ignore[index]  # a list of parameters
-    made.attach(folder)
-    return made.eval().requires_grad_(False)
+    around(made, base, folder)
+    return made
 
 
 def block_changes(base: Exits, skill: Exits, blocks: Sequence[str]) -> list[float]:

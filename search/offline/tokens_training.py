@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from random import Random
-from shutil import copyfile
 
 import torch
-from pydantic import TypeAdapter
 
-from models import checkpoint
 from models.backends.torch import TorchBackend
-from models.families.exits import ExitsConfig
 from models.families.tokens import FewerTokens, FewerTokensConfig
-from models.inputs.text import TOKENIZER, TextInput
+from models.inputs.text import TextInput
 from models.train import texts
 from models.train.examples import Distances
 from models.train.selectors import SelectorRecipe, train_selectors
-from search.offline.mixed_training import plain
-from search.offline.training import RECORD, RUN, machine, training_log
+from search.offline.training import RUN, training_log
+from search.offline.wrapped_training import (
+    around,
+    config_of,
+    plain,
+    scores_told,
+    write_trained,
+)
 from search.quality.embeddings import (
     Evaluation,
     Measured,
@@ -30,7 +31,6 @@ from search.quality.embeddings import (
     scores,
     table_of,
 )
-from search.quality.table import TABLE
 from search.quality.whole_agreement import whole_answers
 
 TASKS = {"similarity": "spearman", "code": "mrr@10"}
@@ -75,29 +75,21 @@ def train_tokens(
     report("training")
     train_selectors(model, known, recipe, out / RUN)
     report("measuring")
-    copyfile(source / TOKENIZER, out / TOKENIZER)
     chosen, tested = (_measured(model, evaluations(root, split)) for split in ("dev", "test"))
     subnets = list(model.space)
     cells = {task: [chosen[str(one["tokens"])][task] for one in subnets] for task in TASKS}
-    table_of(model, subnets, cells).save(out / TABLE, model.space)
-    told = {
-        key: {count: {t: m._asdict() for t, m in own.items()} for count, own in found.items()}
-        for key, found in (("means", control), ("learned", tested))
-    }
-    record = {"recipe": asdict(recipe), "test": told, "steps": training_log(out)}
-    (out / RECORD).write_text(json.dumps({**record, "machine": machine()}, indent=1) + "\n")
-    checkpoint.save(out, model, "tokens", torch.float32, (TOKENIZER, TABLE, RECORD))
+    test = {"means": scores_told(control), "learned": scores_told(tested)}
+    told = {"test": test, "steps": training_log(out)}
+    write_trained(model, "tokens", source, out, table_of(model, subnets, cells), recipe, told)
     return control, tested
 
 
 def untrained(source: Path, name: str) -> FewerTokens:
     """Return a public encoder whose summaries are means of neighbours."""
     base = plain(source, name, TASKS)  # type: ignore[arg-type]  # they are metrics
-    config = TypeAdapter(ExitsConfig).dump_python(base.config, mode="json")
-    made = FewerTokens(name, FewerTokensConfig("exits", config, AFTER, COUNTS))
-    made.base.load_state_dict(base.state_dict())
-    made.attach(source)
-    return made.eval().requires_grad_(False)
+    made = FewerTokens(name, FewerTokensConfig("exits", config_of(base), AFTER, COUNTS))
+    around(made, base, source)
+    return made
 
 
 def distances(model: FewerTokens, source: Path, root: Path, recipe: SelectorRecipe) -> Distances:
