@@ -59,10 +59,10 @@ class ConvnetConfig:
         statistics: ``path``: a block's statistics follow from what was chosen up to it, so subnets
             that begin alike share them. ``subnet``: each subnet has its own in every block.
         private_affine: Whether a set of statistics has a scale and shift of its own too.
-        bits: Of the weights of convolutions, but depthwise ones, and the classifier: 32, or 8 and
-            32, of a model that lists its subnets.
-        ranges: Of what each of these convolutions takes and gives after its normalisation, by its
-            name in the model (`models.nn.quantized.Ranges`). For 8 bits.
+        bits: Of the weights of convolutions and the classifier: 32, or 8 and 32, of a model that
+            lists its subnets.
+        ranges: Of what each convolution takes and gives after its normalisation, by its name in
+            the model (`models.nn.quantized.Ranges`). For 8 bits.
     """
 
     __pydantic_config__: ClassVar = ConfigDict(extra="forbid")

@@ -200,7 +200,5 @@ def unit_parameters(config: UnitConfig, choice: UnitChoice) -> int:
 def unit_bytes(config: UnitConfig, choice: UnitChoice, bits: int) -> int:
     """Return the bytes of a unit cut to a choice, with one set of statistics, in 8 or 32 bits."""
     found = 4 * (unit_parameters(config, choice) + (0 if config.fitted else 2 * choice.out))
-    if config.out is None or bits == 32:
-        return found
-    taken = choice.kernel**2 * choice.inputs
+    taken = choice.kernel**2 * (1 if config.out is None else choice.inputs)
     return found + linear_bytes(taken, choice.out, bits) - linear_bytes(taken, choice.out, 32)

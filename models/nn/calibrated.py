@@ -25,11 +25,9 @@ class Calibrated(Roundable):
     Attributes:
         ranges: Of what it takes and gives; None until they are known, which 8 bits need.
         bounds: What comes is cut off at, because what follows it does so.
-        is_rounded: Whether 8 bits round it.
     """
 
     bounds: tuple[float, float] = (-math.inf, math.inf)
-    is_rounded: bool = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,16 +41,18 @@ class Calibrated(Roundable):
         stride: int,
         padding: int,
         bias: Tensor | None = None,
+        groups: int = 1,
     ) -> Tensor:
         """Convolve with rounded weights.
 
         Args:
             x: Shape [batch, in, height, width].
-            weight: int8, shape [out, in, kernel, kernel].
+            weight: int8, shape [out, in / groups, kernel, kernel].
             steps: Of each output's weights, shape [out].
             stride: Of the convolution.
             padding: With zeros on each side.
             bias: Shape [out].
+            groups: Of channels; 1, or as many as there are channels.
 
         Returns:
             Shape [batch, out, height / stride, width / stride], rounded up; cut off at ``bounds``
@@ -63,7 +63,7 @@ class Calibrated(Roundable):
         if bias is not None:
             steps, whole = bias_in(steps, bias, self.ranges.steps()[0])
         found: Tensor = int8_conv(
-            x, weight, steps, whole, *self.ranges, self.is_positive, stride, padding
+            x, weight, steps, whole, *self.ranges, self.is_positive, stride, padding, groups
         )
         return found
 
@@ -90,7 +90,7 @@ def check_ranges(ranges: RangesByName) -> None:
 def calibrated(model: nn.Module) -> dict[str, Calibrated]:
     """Return the convolutions of a model that 8 bits round, by name."""
     parts = model.named_modules()
-    return {name: one for name, one in parts if isinstance(one, Calibrated) and one.is_rounded}
+    return {name: one for name, one in parts if isinstance(one, Calibrated)}
 
 
 def take_ranges(model: nn.Module, ranges: RangesByName, bits: Sequence[int]) -> None:

@@ -64,8 +64,7 @@ class ConvUnit(Calibrated):
     """A convolution, normalisation, activation and perhaps a squeeze-excitation.
 
     In 8 bits the normalisation is part of the convolution, whose weights all sets of statistics
-    share. Depthwise convolutions, which have few weights and products, and the squeeze-excitation
-    stay as they are.
+    share. The squeeze-excitation stays as it is.
 
     Attributes:
         kernels: Weights by kernel size.
@@ -84,7 +83,6 @@ class ConvUnit(Calibrated):
     ) -> None:
         super().__init__()
         self.config = config
-        self.is_rounded = config.out is not None
         self.bounds = _BOUNDS.get(config.activation, self.bounds)
         self.register_module("steps", None)
         self.reduce = self.expand = None
@@ -107,10 +105,14 @@ class ConvUnit(Calibrated):
 
     def convolve(self, choice: UnitChoice, x: Tensor) -> Tensor:
         """Map [batch, in, h, w] to [batch, out, h / stride, w / stride], rounded up."""
-        groups = choice.inputs if self.config.out is None else 1
         weight = self.kernels[str(choice.kernel)][: choice.out, : choice.inputs]
         x, padding = self.padded(choice, x)
+        groups = self.groups(choice)
         return F.conv2d(x, weight, None, self.config.stride, padding, groups=groups)
+
+    def groups(self, choice: UnitChoice) -> int:
+        """Return the groups of channels: each alone where the convolution is depthwise."""
+        return choice.inputs if self.config.out is None else 1
 
     def padded(self, choice: UnitChoice, x: Tensor) -> tuple[Tensor, int]:
         """Return what a convolution takes, and the zeros that it has to add on each side."""
@@ -120,7 +122,7 @@ class ConvUnit(Calibrated):
 
     def round_(self) -> None:
         """Replace the weights by rounded ones; those of a fitted unit round themselves."""
-        if self.config.fitted or not self.is_rounded:
+        if self.config.fitted:
             return
         made = {size: rounded(weight, 3) for size, weight in self.kernels.items()}
         self.kernels = _kept({size: weight for size, (weight, _) in made.items()})
@@ -139,7 +141,8 @@ class ConvUnit(Calibrated):
         size, out = str(choice.kernel), slice(choice.out)
         weight, steps = self.kernels[size][out, : choice.inputs], self.steps[size][out]
         scale, shift = self._line(number, eps, out)
-        return self.int8(x, weight, steps * scale, self.config.stride, padding, shift)
+        stride, groups = self.config.stride, self.groups(choice)
+        return self.int8(x, weight, steps * scale, stride, padding, shift, groups)
 
     def _fitted(self, own: FittedConv2d, choice: UnitChoice, x: Tensor) -> Tensor:
         x, padding = self.padded(choice, x)

@@ -104,12 +104,13 @@ def _int8_conv(
     is_positive: bool,
     stride: int,
     padding: int,
+    groups: int,
 ) -> Tensor:
     """Round what is taken, convolve it with rounded weights, and round what comes.
 
     Args:
         x: Shape [batch, in, height, width].
-        weight: int8, shape [out, in, kernel, kernel].
+        weight: int8, shape [out, in / groups, kernel, kernel].
         steps: Of each output's weights, shape [out].
         bias: int32, shape [out], in steps of weights times those of what is taken (`bias_in`).
         low: See `Ranges`.
@@ -118,18 +119,20 @@ def _int8_conv(
         is_positive: Whether what comes is cut off below 0.
         stride: Of the convolution.
         padding: With zeros on each side.
+        groups: Of channels; 1, or as many as there are channels.
 
     Returns:
         Shape [batch, out, height / stride, width / stride], rounded up.
     """
     step, zero, out_step = Ranges(low, high, most).steps(is_positive)
     whole = (x / step).round_().add_(zero).clamp_(0, _MOST_UNSIGNED)
-    if x.device.type == "cpu":
+    if x.device.type == "cpu" and groups == 1:
         sums = _convolved(
             whole.sub_(_MIDDLE).to(torch.int8), zero - _MIDDLE, weight, stride, padding
         )
-    else:
-        sums = F.conv2d(whole.sub_(zero), weight.to(x.dtype), stride=stride, padding=padding)
+    else:  # exact for a channel alone: its sums are small
+        whole.sub_(zero)
+        sums = F.conv2d(whole, weight.to(x.dtype), None, stride, padding, groups=groups)
     if bias is not None:
         sums += bias[:, None, None]
     sums = sums * (steps * (step / out_step))[:, None, None]
@@ -165,14 +168,14 @@ def _convolved(x: Tensor, zero: int, weight: Tensor, stride: int, padding: int) 
 
 
 def _conv_shaped(x: Tensor, weight: Tensor, *rest: Any) -> Tensor:
-    stride, padding = rest[-2:]
+    stride, padding, _ = rest[-3:]
     sides = ((side + 2 * padding - weight.shape[2]) // stride + 1 for side in x.shape[2:])
     return x.new_empty(x.shape[0], weight.shape[0], *sides)
 
 
 _LIBRARY.define(
     "int8_conv(Tensor x, Tensor weight, Tensor steps, Tensor? bias, float low, float high, "
-    "float most, bool is_positive, int stride, int padding) -> Tensor"
+    "float most, bool is_positive, int stride, int padding, int groups) -> Tensor"
 )
 _LIBRARY.impl("int8_conv", _int8_conv, "CPU")
 _LIBRARY.impl("int8_conv", _int8_conv, "CUDA")

@@ -49,6 +49,7 @@ def _int8_conv(
     is_positive: bool,
     stride: int,
     padding: int,
+    groups: int,
 ) -> Any:
     """Return what `models.nn.quantized` computes, in the form of which kernels are made."""
     step, zero, out_step = quantized.Ranges(low, high, most).steps(is_positive)
@@ -58,7 +59,7 @@ def _int8_conv(
     added = (
         () if bias is None else (op.DequantizeLinear(bias, op.Mul(steps, _number(step)), axis=0),)
     )
-    sums = op.Conv(values, weights, *added, strides=[stride] * 2, pads=[padding] * 4)
+    sums = op.Conv(values, weights, *added, strides=[stride] * 2, pads=[padding] * 4, group=groups)
     comes = _number(out_step), _constant(np.uint8(0) if is_positive else _MIDDLE)
     found: Any = op.DequantizeLinear(op.QuantizeLinear(sums, *comes), *comes)
     return found

@@ -118,7 +118,7 @@ def test_a_convolution_of_rounded_values_is_that_of_the_whole_numbers(
     numbers = ((x / step).round() + zero).clamp(0, 255) - zero
     sums = F.conv2d(numbers.double(), whole.double(), stride=stride, padding=kernel // 2)
     levels = (sums * (steps.double() * step / out_step)[:, None, None]).round().clamp(-128, 127)
-    found = int8_conv(x, whole, steps, None, *ranges, False, stride, kernel // 2)
+    found = int8_conv(x, whole, steps, None, *ranges, False, stride, kernel // 2, 1)
     # A sum in the middle between two levels may go to either.
     assert float((found / out_step - levels).abs().max()) <= 1 + 1e-4
     assert float((found / out_step - levels).abs().mean()) < 1e-3
@@ -132,6 +132,7 @@ def test_a_convolution_of_rounded_values_is_that_of_the_whole_numbers(
             False,
             stride,
             kernel // 2,
+            1,
         ).shape
     )
 
@@ -140,8 +141,8 @@ def test_an_image_is_rounded_by_itself_and_what_is_out_of_range_stays_at_its_end
     x, weight = random(3, 8, 5, 5), random(16, 8, 3, 3)
     whole, steps = rounded(weight, inner=3)
     ranges, _ = calibrated(x, weight, 1)
-    alone = int8_conv(x, whole, steps, None, *ranges, False, 1, 1)
-    together = int8_conv(torch.cat((1000 * x, x)), whole, steps, None, *ranges, False, 1, 1)
+    alone = int8_conv(x, whole, steps, None, *ranges, False, 1, 1, 1)
+    together = int8_conv(torch.cat((1000 * x, x)), whole, steps, None, *ranges, False, 1, 1, 1)
     assert torch.equal(together[3:], alone)
     assert float(together.abs().max()) <= 129 / 127 * ranges.most
 
