@@ -28,14 +28,13 @@ import httpx
 from PIL import Image
 
 from bench import report
-from bench.newcomers_models import MAKERS, WORDS
+from bench.newcomers_models import CLASSES, MAKERS, WORDS
 from models.train import texts
 from server.settings import data_folder
 
 _START_S = 180.0
 _PAIRS = 600
 _IMAGES = 60  # of each class
-_CLASSES = 8
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ def main() -> None:
         action="append",
         default=[],
         metavar="NAME=PATH",
-        help="a real model; pairs of texts are its data, images where PATH is a file",
+        help="a real model; pairs of texts are its data, images of eight classes of a file",
     )
     chosen = options.parse_args()
     names = [name for name in chosen.models.split(",") if name]
@@ -110,7 +109,7 @@ def _write_images(folder: Path) -> None:
     counts = dict[str, int]()
     for pixels, task, label in zip(split.pixels, split.task, split.label, strict=True):
         name = f"class{int(task)}"
-        if int(label) or int(task) >= _CLASSES or counts.get(name, 0) >= _IMAGES:
+        if int(label) or name not in CLASSES or counts.get(name, 0) >= _IMAGES:
             continue
         number = counts[name] = counts.get(name, 0) + 1
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -127,9 +126,13 @@ def _walk(one: Brought, out: Path, minutes: float) -> list[dict[str, Any]]:
         print(f"{one.name}: {command}: {seconds:.1f} s: {said}", file=sys.stderr, flush=True)
         return passed
 
-    elastic = (
-        f"elasticize {one.path} --data {one.data} --minutes {minutes:g} --out {out / one.name}"
-    )
+    elastic = f"elasticize {one.path} --data {one.data} --minutes {minutes:g}"
+    elastic += f" --name {one.name} --out {out / one.name}"
+    if one.path.is_file():  # of tensors, which know no names of classes
+        labels = out.parent / "labels.txt"
+        labels.parent.mkdir(parents=True, exist_ok=True)
+        labels.write_text("\n".join(CLASSES) + "\n")
+        elastic += f" --labels {labels}"
     if not step(elastic, *_command(elastic)):
         return steps
     served = f"serve --models {out}"

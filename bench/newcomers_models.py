@@ -10,6 +10,7 @@ import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
 WORDS = "a small model answers what fits into half of the budget"
+CLASSES = tuple(f"class{i}" for i in range(8))
 _SIZES = {
     "hidden_size": 96,
     "num_hidden_layers": 4,
@@ -71,7 +72,7 @@ def vit(folder: Path, lines: Sequence[str]) -> tuple[Path, bool]:
     from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
     del lines
-    own = {"image_size": _IMAGE, "patch_size": 8, "num_labels": 8}
+    own = {"image_size": _IMAGE, "patch_size": 8, "id2label": dict(enumerate(CLASSES))}
     config = ViTConfig.from_dict({**own, **_SIZES})
     torch.manual_seed(0)
     ViTForImageClassification(config).save_pretrained(folder)
