@@ -24,15 +24,14 @@ from functools import cached_property, partial
 from typing import Any, ClassVar, Literal
 
 from pydantic import ConfigDict
-from torch import Tensor, nn
+from torch import nn
 
 from models.core import Cost, Plan, Shapes, Step
 from models.families import Family
 from models.inputs import Inputs, Slot
 from models.inputs.adapter import AdapterInput
-from models.nn.experts import Experts
-from models.nn.ragged import Ragged
-from models.nn.transformer import Layer, Place, layers_of
+from models.nn.experts import Experts, with_experts
+from models.nn.transformer import Layer, layers_of
 from models.space import Axis, Space, Subnet, Value
 from models.variants import not_built
 from models.wrapped import Wrapped
@@ -137,6 +136,11 @@ class ExpertModel(Wrapped):
         )
 
     @property
+    def parts(self) -> Sequence[Experts]:
+        """The experts of each layer."""
+        return list(self.experts)  # type: ignore[arg-type]  # torch says modules
+
+    @property
     def inputs(self) -> Inputs:
         """Those of the wrapped model, and perhaps the name of a skill."""
         slot = Slot(AdapterInput(tuple(self.config.uses)), required=False)
@@ -174,8 +178,7 @@ class ExpertModel(Wrapped):
         made.resident = str(choices[RESIDENT])
         made._modules = {**self._modules, "experts": nn.ModuleList()}
         uses = self.config.uses.values()
-        for i, part in enumerate(self.experts):
-            assert isinstance(part, Experts)
+        for i, part in enumerate(self.parts):
             held = self.config.held(made.resident, i)
             made.experts.append(part.only([own[i] for own in uses], held))
         return made
@@ -195,13 +198,12 @@ class ExpertModel(Wrapped):
             if not isinstance(layer, Layer):
                 return replace(step, takes=takes)
             i = layers.index(layer)
-            part, held = self.experts[i], len(self.config.held(resident, i))
-            assert isinstance(part, Experts)
+            part, held = self.parts[i], len(self.config.held(resident, i))
             cost = Cost(part.macs(count, length), part.bytes(held, bool(given)))
             key = (step.key, COUNT, count)
             maps = step.run.keywords  # type: ignore[attr-defined]  # of a partial function
             groups, units = step.run.args  # type: ignore[attr-defined]
-            run = partial(_with_experts, layer, part, count, groups, units, **maps)
+            run = partial(with_experts, layer, part, count, groups, units, **maps)
             return Step(
                 (*key, resident),
                 run if resident == self.resident else not_built,
@@ -216,31 +218,6 @@ class ExpertModel(Wrapped):
 
 def _without_skill(shapes: Shapes) -> Shapes:
     return {name: shape for name, shape in shapes.items() if name != SKILL}
-
-
-def _with_experts(
-    layer: Layer,
-    experts: Experts,
-    count: int,
-    groups: int,
-    units: int,
-    x: Ragged,
-    which: Tensor | None = None,
-    **maps: nn.Module,
-) -> Ragged:
-    """Run a layer whose feed-forward part has experts beside it."""
-    read: list[Tensor] = []
-
-    def plus(place: Place, taken: Tensor, given: Tensor) -> Tensor:
-        if place == "up":
-            read.append(taken)
-        if place != "down":
-            return given
-        added: Tensor = experts(count, x.replace(read.pop()), which)
-        return given + added
-
-    found: Ragged = layer(groups, units, x, plus=plus, **maps)
-    return found
 
 
 def extracted(model: ExpertModel, resident: str) -> ExpertModel:

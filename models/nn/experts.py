@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from models.nn.architecture import TransformerConfig
 from models.nn.ragged import Ragged
-from models.nn.transformer import FeedForward
+from models.nn.transformer import FeedForward, Layer, Place
 
 
 class Experts(nn.Module):
@@ -163,3 +163,39 @@ class Experts(nn.Module):
         found = next(iter(self.each.values()))
         assert isinstance(found, FeedForward)
         return found
+
+
+def with_experts(
+    layer: Layer,
+    experts: Experts,
+    count: int,
+    groups: int,
+    units: int,
+    x: Ragged,
+    which: Tensor | None = None,
+    **maps: nn.Module,
+) -> Ragged:
+    """Run a layer whose feed-forward part has experts beside it.
+
+    Args:
+        layer: Runs.
+        experts: Take what its feed-forward part takes.
+        count: Experts that a row reads.
+        groups: As for `Layer`.
+        units: Likewise.
+        x: Packed rows, shape [tokens, hidden].
+        which: As for `Experts.shares`.
+        maps: As for `Layer`.
+    """
+    read: list[Tensor] = []
+
+    def plus(place: Place, taken: Tensor, given: Tensor) -> Tensor:
+        if place == "up":
+            read.append(taken)
+        if place != "down":
+            return given
+        added: Tensor = experts(count, x.replace(read.pop()), which)
+        return given + added
+
+    found: Ragged = layer(groups, units, x, plus=plus, **maps)
+    return found
