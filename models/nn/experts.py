@@ -93,6 +93,13 @@ class Experts(nn.Module):
         made._buffers = {"may_read": self._readable(uses, held).to(self.bias.device)}
         return made
 
+    def worth(self, x: Ragged, which: Tensor | None) -> Tensor:
+        """Return what every expert is worth to each row, whose softmax shares are: see `shares`."""
+        own = self.bias[-1].expand(len(x), -1) if which is None else self.bias[which]
+        if self.content is None:
+            return own
+        return own + nn.functional.linear(x.layout.mean(x.values), self.content)
+
     def shares(self, count: int, x: Ragged, which: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return how much each row gets of each expert, and which ones it reads.
 
@@ -107,14 +114,8 @@ class Experts(nn.Module):
             Shares, their sum ``count``, and whether an expert is read, both [rows, experts].
         """
         may_read = self.may_read[self.counts.index(count)]
-        if which is None:
-            worth = self.bias[-1].expand(len(x), -1)
-            is_there = may_read[-1]
-        else:
-            worth, is_there = self.bias[which], may_read[which]
-        if self.content is not None:
-            worth = worth + nn.functional.linear(x.layout.mean(x.values), self.content)
-        worth = worth.masked_fill(~is_there, -torch.inf)
+        is_there = may_read[-1] if which is None else may_read[which]
+        worth = self.worth(x, which).masked_fill(~is_there, -torch.inf)
         # Of equal ones the first: a sort may be stable, `topk` is not.
         best = worth.sort(dim=1, descending=True, stable=True).indices[:, :count]
         is_read = torch.zeros_like(worth, dtype=torch.bool).scatter(1, best, True)

@@ -27,6 +27,7 @@ from server.cli.commands import convert, ladder, quantize, train
 from server.cli.cut_training import cuts
 from server.cli.dataset import dataset
 from server.cli.elasticizing import elasticize
+from server.cli.experts_training import experts
 from server.cli.exporting import export
 from server.cli.keys import keys
 from server.cli.measuring import measure
@@ -177,6 +178,7 @@ def calibrate(
 
 train.command()(adapted)
 train.command()(cuts)
+train.command()(experts)
 train.command()(mixed)
 train.command()(pairs)
 train.command()(vision)
