@@ -3,8 +3,8 @@
 A row is one claim: what was measured, its control, and in how many of three seeds it holds. MACs
 and bytes are counted. Adapters have random factors on the real all-MiniLM-L6-v2; mixes and experts
 are of small networks that learn digits, turned, inverted, shifted and noisy, and report test digits
-that trained and chose nothing. Of checkpoints that `rheostat train` has made of these families, it says what
-their records do, each a seed.
+that trained and chose nothing. Of checkpoints that `rheostat train` has made of these families, it
+says what their records do, each a seed.
 
 With --quick fewer repeats of what is timed.
 """

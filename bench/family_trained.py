@@ -1,4 +1,4 @@
-"""Claims about checkpoints that `rheostat train adapted`, `mixed`, `tokens` and `experts` have made.
+"""Claims about checkpoints of these families that `rheostat train` has made.
 
 Each folder is a seed of its family. What is compared stands in its record: scores on test data that
 chose nothing.

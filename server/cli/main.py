@@ -23,7 +23,7 @@ from server.cli import asking, calibrating
 from server.cli.adapter_training import adapted
 from server.cli.adapting import adapt
 from server.cli.adding_static import static
-from server.cli.commands import convert, ladder, quantize, train
+from server.cli.commands import convert, extract, ladder, quantize, train
 from server.cli.cut_training import cuts
 from server.cli.dataset import dataset
 from server.cli.elasticizing import elasticize
@@ -193,6 +193,7 @@ cli.command()(static)
 cli.command()(measure)
 cli.command()(quantize)
 cli.command()(ladder)
+cli.command()(extract)
 cli.command()(dataset)
 cli.command()(adapt)
 cli.command()(export)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from fastapi.testclient import TestClient
+from typer.testing import CliRunner
 
 from models import checkpoint
 from models.families.experts import ALL, COUNT, RESIDENT, SKILL, ExpertModel
@@ -17,6 +18,7 @@ from models.nn.ragged import Ragged
 from search.quality.embeddings import Measured, table_of
 from search.quality.table import TABLE
 from server.app import create_app
+from server.cli.main import cli
 from server.settings import Settings
 from tests.conformance.fixtures.experts import USES, made
 from tests.tiny_text import exits_config
@@ -37,7 +39,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> ExpertModel:
 
 
 @pytest.fixture(scope="module")
-def client(model: ExpertModel, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+def folder(model: ExpertModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "tiny-experts"
     vectors(folder)
     subnets = list(model.space)
@@ -47,6 +49,11 @@ def client(model: ExpertModel, tmp_path_factory: pytest.TempPathFactory) -> Iter
     ]
     table_of(model, subnets, {"similarity": worth}).save(folder / TABLE, model.space)
     checkpoint.save(folder, model, "experts", torch.float32, (TOKENIZER, TABLE))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def client(folder: Path) -> Iterator[TestClient]:
     with TestClient(create_app(Settings(models=folder.parent, policy="fixed"))) as client:
         yield client
 
@@ -81,3 +88,18 @@ def test_a_skill_that_there_is_not_is_refused_by_name(client: TestClient) -> Non
     answer = client.post("/v1/embeddings", json={"input": TEXT, "adapter": "tax"})
     assert answer.status_code in (400, 422)
     assert "'tax' is not known; one of ['code', 'legal', 'chat']" in answer.text
+
+
+def test_what_is_extracted_is_served_and_answers_as_before(
+    client: TestClient, folder: Path, tmp_path: Path
+) -> None:
+    args = ["extract", str(folder), "--skill", "code", "--out", str(tmp_path / "code")]
+    assert CliRunner().invoke(cli, [*args, "--name", "only-code"]).exit_code == 0
+    whole = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    assert sum(path.stat().st_size for path in (tmp_path / "code").glob("*.safetensors")) < whole
+    expected, receipt = asked(client, adapter="code", budget={"fraction": 0.9})
+    assert receipt["subnet"][COUNT] == 2
+    with TestClient(create_app(Settings(models=tmp_path, policy="fixed"))) as alone:
+        found, receipt = asked(alone, adapter="code")
+        assert (receipt["subnet"][RESIDENT], receipt["subnet"][COUNT]) == ("code", 2)
+        torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
