@@ -18,6 +18,7 @@ from pathlib import Path
 
 from bench import report
 from bench.family_adapters import adapters
+from bench.family_expert_rows import expert_rows
 from bench.family_experts import experts
 from bench.family_mixes import mixes
 from bench.family_trained import trained
@@ -28,7 +29,9 @@ def main() -> None:
     options = report.parser(__doc__)
     options.add_argument("trained", nargs="*", type=Path, metavar="DIR", help="checkpoints")
     chosen = options.parse_args()
-    claims = [*adapters(3 if chosen.quick else 9), *mixes(), *experts(), *trained(chosen.trained)]
+    repeats = 3 if chosen.quick else 9
+    claims = [*adapters(repeats), *mixes(), *expert_rows(repeats), *experts()]
+    claims += trained(chosen.trained)
     rows = [
         [
             one.system,
