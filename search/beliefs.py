@@ -22,6 +22,7 @@ LOGISTIC = math.sqrt(3) / math.pi  # scale of a logistic distribution of standar
 TINY = 1e-12
 _MOST_AGREEMENT = 0.9995  # of a rung that is not the best
 _FAR, _HALVINGS = 5.0, 30
+_SHARPEST = 1e-3  # scale of a certain score: a doubtful one beside it then shares a place
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,8 @@ class Beliefs:
 def scores_of(beliefs: Beliefs) -> FloatArray:
     """Return scores in the order of the beliefs, on the scale of the highest rung reached.
 
-    Those that reached it have their own; the others' means are put on its scale.
+    Those that reached it have their own; the others' means are put on its scale. Where those that
+    reached it do not tell a scale, since there is one or all are equal, the next rung's is used.
     """
     top = int(beliefs.rung.max())
     if top == UNSCORED:
@@ -111,12 +113,20 @@ def scores_of(beliefs: Beliefs) -> FloatArray:
     there = beliefs.rung == top
     found = beliefs.raw.copy()
     if not there.all():
-        own, known = beliefs.raw[there], beliefs.mean[there]
-        slope = own.std() / known.std() if known.std() > TINY else 0.0
-        found[~there] = own.mean() + slope * (beliefs.mean[~there] - known.mean())
+        own, known = beliefs.raw[there].mean(), beliefs.mean[there].mean()
+        found[~there] = own + _slope(beliefs) * (beliefs.mean[~there] - known)
         least = found[beliefs.rung != UNSCORED].min()
         found[beliefs.rung == UNSCORED] = least
     return found
+
+
+def _slope(beliefs: Beliefs) -> float:
+    """Return what one standard deviation is in scores, by the highest rung that tells."""
+    for rung in sorted({*beliefs.rung.tolist()} - {UNSCORED}, reverse=True):
+        raw, known = beliefs.raw[beliefs.rung == rung], beliefs.mean[beliefs.rung == rung]
+        if known.std() > TINY:
+            return float(raw.std() / known.std())
+    return 0.0
 
 
 def overlap(beliefs: Beliefs, first: int) -> float:
@@ -124,12 +134,14 @@ def overlap(beliefs: Beliefs, first: int) -> float:
 
     Args:
         beliefs: Of the list.
-        first: Number of places that count.
+        first: Number of places that count; of a short list half, since of all places none could
+            go to other documents, however the list is ordered.
     """
     order = beliefs.order
-    if first >= len(order):
+    first = min(first, math.ceil(len(order) / 2))
+    if first == len(order):
         return 1.0
-    scale = np.maximum(LOGISTIC * beliefs.error, TINY)
+    scale = np.maximum(LOGISTIC * beliefs.error, _SHARPEST)
     low, high = float(beliefs.mean.min()) - 1, float(beliefs.mean.max()) + _FAR
     for _ in range(_HALVINGS):  # to the score that as many are expected to exceed
         middle = (low + high) / 2

@@ -17,6 +17,7 @@ from typing import Any
 
 from models.checkpoint import CheckpointError, read_manifest
 from models.inputs.text import MAX_TEXT_CHARS
+from server import garbage
 from server.catalog import CatalogError, find_checkpoints, load_one
 from server.engine.engine import Engine
 from server.errors import (
@@ -26,7 +27,6 @@ from server.errors import (
     UnknownModelError,
     shown,
 )
-from server.http import garbage
 from server.served import Served
 from server.service import Service
 

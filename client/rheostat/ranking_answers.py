@@ -33,8 +33,8 @@ class StagesReceipt:
         reached: Of each document as sent, the position in ``rungs`` of the last that scored it;
             None: none did in time.
         runs: In order.
-        expected_overlap: Part of the first places that the last of ``rungs`` is expected to give to
-            the same documents.
+        expected_overlap: Part of the first places, at most half of the list, that the last of
+            ``rungs`` is expected to give to the same documents.
     """
 
     rungs: list[dict[str, Value]]

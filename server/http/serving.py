@@ -22,8 +22,8 @@ import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.config import STARTUP_FAILURE
 
+from server import garbage
 from server.errors import RheostatError
-from server.http import garbage
 from server.http.accepting import AT_ONCE, Acceptor
 from server.http.connection import limited
 from server.http.heads import Limits
@@ -76,6 +76,7 @@ class Server(uvicorn.Server):
             log.error("cannot listen on %s: address already in use", self.config.host)
             await self.lifespan.shutdown()
             sys.exit(STARTUP_FAILURE)
+        garbage.settle()  # while hardly anybody waits
         if sockets:
             self._log_started_message(sockets)
         self._announce()
@@ -192,7 +193,6 @@ def serve(
     server = Server(
         config, drain, settings.drain_s, settings.grace_s, announce, settings.num_http_workers <= 1
     )
-    garbage.settle()  # while nobody waits
     with suppress(KeyboardInterrupt):  # raised after a good end
         server.run(sockets)
     if not server.started:

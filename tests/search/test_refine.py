@@ -139,6 +139,20 @@ def test_scores_of_the_highest_rung_are_its_own_and_follow_the_order() -> None:
     assert (np.diff(found[beliefs.order]) <= 0).all()
 
 
+def test_where_one_document_alone_reached_a_rung_the_others_keep_their_distances() -> None:
+    beliefs = Beliefs.none(4).learn(0, 0.8, range(4), [0.9, 0.6, 0.5, 0.1])
+    beliefs = beliefs.learn(1, 1.0, [0], [0.7])
+    found = scores_of(beliefs)
+    assert found[0] == 0.7
+    assert np.diff(found[1:]) == pytest.approx([-0.1, -0.4])
+
+
+def test_certain_scores_beside_one_that_is_hardly_doubtful_are_nearly_certain() -> None:
+    beliefs = Beliefs.none(4).learn(0, 0.9995, range(4), [0.9, 0.6, 0.4, -0.9])
+    beliefs = beliefs.learn(1, 1.0, [0, 1], [0.9, 0.6])
+    assert 0.95 < overlap(beliefs, 2) < 1
+
+
 def test_rungs_of_one_list_are_scaled_together_however_they_came() -> None:
     first = Beliefs.none(8).learn(0, 0.8, range(8), np.linspace(1, 0, 8))
     scores = np.array([2.0, 7.0, 1.0, 5.0])
@@ -154,7 +168,7 @@ def test_short_lists_and_equal_scores_are_no_special_case(count: int) -> None:
     assert stage is not None
     beliefs = Beliefs.none(count).learn(0, 0.7, range(count), [0.5] * count)
     assert beliefs.order.tolist() == list(range(count))
-    assert overlap(beliefs, FIRST) == 1.0
+    assert overlap(beliefs, FIRST) == pytest.approx(1 / count)
     assert np.isfinite(scores_of(beliefs)).all()
 
 
@@ -163,7 +177,8 @@ def test_documents_that_were_not_read_are_unscored_in_the_whole_list() -> None:
     whole = Beliefs.none(4).with_part([3, 1], part)
     assert whole.order.tolist() == [1, 3, 0, 2]
     assert whole.rung.tolist() == [UNSCORED, 1, UNSCORED, 1]
-    assert overlap(whole, 2) < overlap(part, 2) == 1
+    assert overlap(whole, 2) < overlap(part, 2)
+    assert overlap(part, 2) == overlap(part, 1) < 1  # of both places nothing could be missing
     scores = scores_of(whole)
     assert scores[1] == 0.7
     assert scores[0] == scores[2] <= scores[3]

@@ -9,6 +9,7 @@ gives way to others where the system has priorities.
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -144,6 +145,8 @@ def _serve(connection: Connection[Any, Any], idle_s: float) -> None:
     torch.set_num_threads(1)
     _use_no_semaphores()
     _read_operators_once()
+    gc.disable()  # while one is traced it would look through all of torch again and again
+    gc.freeze()
     with suppress(EOFError, OSError):  # the server has gone
         while connection.poll(idle_s):
             function, storages = receive_function(connection)
@@ -153,6 +156,9 @@ def _serve(connection: Connection[Any, Any], idle_s: float) -> None:
                 text = f"{type(error).__name__}: {error}"[:_MAX_MESSAGE]
                 answer = dumps(RuntimeError(text), storages)
             connection.send_bytes(answer)
+            del function, storages, answer
+            gc.collect()
+            gc.freeze()  # what is left is torch's, which the first one imports
     os._exit(0)  # at once: nothing is left to be written, and torch takes a second to end
 
 

@@ -28,8 +28,8 @@ class StagesReceipt(BaseModel):
     )
     runs: list[StageReceipt] = Field(description="In order.")
     expected_overlap: float = Field(
-        description="Part of the first `top_n` documents, or 10, that the last of `rungs` is "
-        "expected to put there as well."
+        description="Part of the first `top_n` documents, or 10, at most half of the list, "
+        "that the last of `rungs` is expected to put there as well."
     )
 
 

@@ -18,6 +18,7 @@ from models.elastic import Elastic
 from models.space import Subnet
 from models.variants import Choices, added_bytes, choices_of, loaded
 from search.timing.profile import LatencyProfile
+from server import garbage
 from server.catalog import CatalogError, load_one
 from server.engine.item import PreparedPlan
 from server.engine.process.wire import Loaded, PlanRecipe, Recipe, unpacked_recipe
@@ -107,8 +108,11 @@ class Models:
             held.holders[holder] -= 1
             if not held.holders[holder]:
                 self._let_go(held, holder)
-            if not held.holders:
+            if is_over := not held.holders:
                 self._remove(held)
+            del held
+            if is_over:
+                garbage.collect()
 
     def leave(self, holder: object) -> None:
         """Note that a connection is lost."""
@@ -184,6 +188,7 @@ class Models:
         profile = self._core.worker.call(lambda: self._core.load(served)).result()
         held = self._held[self._next] = HeldModel(self._next, served.timed(profile))
         self._next += 1
+        garbage.settle()
         return held
 
     def _let_go(self, held: HeldModel, holder: object) -> None:
@@ -193,9 +198,10 @@ class Models:
 
     def _purge(self) -> None:
         since = self._clock() - _SPARE_S
-        for held in [one for one in self._held.values() if not one.holders]:
-            if held.left_at < since:
-                self._remove(held)
+        gone = [one for one in self._held.values() if not one.holders and one.left_at < since]
+        while gone:
+            self._remove(gone.pop())
+            garbage.collect()
 
     def _remove(self, held: HeldModel) -> None:
         del self._held[held.number]

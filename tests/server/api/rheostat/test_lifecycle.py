@@ -17,8 +17,8 @@ from models import checkpoint
 from models.checkpoint import MANIFEST
 from models.families.slimmable import Slimmable
 from search.quality.table import TABLE
+from server import garbage
 from server.app import create_app
-from server.http import garbage
 from server.settings import Settings
 from tests.server.samples import image, text_of
 from tests.tiny import tiny_model, tiny_table, write_checkpoint, write_overflowing

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
@@ -16,6 +17,7 @@ from models.nn.ragged import Value
 from models.run.chain import Chain
 from models.run.execution import never
 from search.budget import Budget
+from server import garbage
 from server.app import create_app
 from server.clients.caller import Caller
 from server.clients.profile import ClientProfile
@@ -57,6 +59,15 @@ class SlowBackend(TorchBackend):
         return super().run_chain(chain, inputs, stop)
 
 
+@pytest.fixture
+def settled() -> Iterator[None]:
+    """Leave what there is out of collections, as a server does: one may take half a second."""
+    garbage.settle()
+    yield
+    gc.unfreeze()
+
+
+@pytest.mark.usefixtures("settled")
 @pytest.mark.parametrize("slow_s", [0.06, 0.5])
 def test_a_back_end_slower_than_predicted_makes_no_answer_late(
     client: TestClient, monkeypatch: pytest.MonkeyPatch, slow_s: float
@@ -67,13 +78,14 @@ def test_a_back_end_slower_than_predicted_makes_no_answer_late(
     settings = Settings(models=cast(Any, client.app).state.service.catalog["tiny"].folder)
     with TestClient(create_app(settings)) as slow:
         ask(slow)
+        garbage.settle()
         backend.slow_s = slow_s
         found: dict[str, Any] = {}
         for _ in range(3):
             started = time.perf_counter()
             found = ask(slow, budget={"latency_ms": 200})
             # Less than the chain takes; how much less depends on what else the machine does.
-            assert time.perf_counter() - started < 0.45
+            assert time.perf_counter() - started < 0.3
             assert sorted(order(found)) == list(range(20))
         if slow_s > 0.2:
             assert None in found["receipt"]["stages"]["reached"]
@@ -117,19 +129,24 @@ def order(answer: dict[str, Any]) -> list[int]:
 
 
 @pytest.mark.parametrize("model", ["tiny", CROSS_ENCODER])
-def test_with_enough_of_everything_the_first_are_those_of_the_whole_model(
+def test_the_first_are_those_of_the_whole_model_among_what_reached_it(
     client: TestClient, model: str
 ) -> None:
-    whole = ask(client, model=model, top_n=3)
+    """Which documents reach it depends on agreements that the table of a drawn model invents."""
+    whole = ask(client, model=model)
     found = ask(client, model=model, top_n=3, in_stages=True)
-    assert order(found) == order(whole)
     stages = found["receipt"]["stages"]
-    assert all(stages["reached"][i] == len(stages["rungs"]) - 1 for i in order(found))
+    last = len(stages["rungs"]) - 1
+    assert last > 0
+    reached = [i for i in order(whole) if stages["reached"][i] == last]
+    assert len(reached) >= 3
+    assert order(found) == reached[:3]
     assert stages["expected_overlap"] > 0.9
     assert sum(run["flops"] for run in stages["runs"]) == found["receipt"]["total_flops"]
     assert whole["receipt"]["stages"] is None
-    for one, other in zip(found["results"], whole["results"], strict=True):
-        assert one["relevance_score"] == pytest.approx(other["relevance_score"], abs=1e-5)
+    scores = {one["index"]: one["relevance_score"] for one in whole["results"]}
+    for one in found["results"]:
+        assert one["relevance_score"] == pytest.approx(scores[one["index"]], abs=1e-5)
 
 
 @pytest.mark.parametrize("model", ["tiny", CROSS_ENCODER])

@@ -11,15 +11,18 @@ import gc
 
 
 def settle() -> None:
-    """Collect, and leave out of all later collections what is alive now."""
-    gc.unfreeze()
+    """Collect, and leave out of all later collections what is alive now.
+
+    What was left out before is not looked through again.
+    """
     gc.collect()
     gc.freeze()
 
 
 def collect() -> None:
     """Free what has gone though its parts refer to each other, as those of a model do."""
-    if gc.get_freeze_count():
-        settle()
-    else:
-        gc.collect()
+    is_settled = gc.get_freeze_count()
+    gc.unfreeze()
+    gc.collect()
+    if is_settled:
+        gc.freeze()
