@@ -45,8 +45,9 @@ class _Net(nn.Module):
     def __init__(self, uses: Sequence[Sequence[int]], by_content: bool) -> None:
         super().__init__()
         self.stem, self.head = nn.Linear(64, _HIDDEN), nn.Linear(_HIDDEN, 10)
+        held = sorted({one for own in uses for one in own})
         self.experts = Experts(
-            _LAYER, _UNITS, uses, range(_EXPERTS), _COUNTS, experts=_EXPERTS, by_content=by_content
+            _LAYER, _UNITS, uses, held, _COUNTS, experts=_EXPERTS, by_content=by_content
         )
 
     def hidden(self, x: Tensor) -> Ragged:
@@ -89,6 +90,7 @@ class _Trained:
         """
         torch.manual_seed(seed)
         own = [[i] for i, _ in enumerate(SKILLS)] if is_hard else [range(_EXPERTS)] * len(SKILLS)
+        own = [[alone]] * len(SKILLS) if alone is not None else own
         self.data, self.net = data, _Net(own, by_content=not is_hard)
         if is_frozen:
             self.net.experts.bias.requires_grad_(False)
