@@ -40,8 +40,13 @@ _QUERIES = 100  # of development data: all rows of the table are measured on it
 Scores = dict[str, dict[str, Measured]]
 
 
-class _Skilled:
-    """A model of experts as one of texts alone, all of a skill or of none."""
+class Skilled:
+    """A model of experts as one of texts alone, all of a skill or of none.
+
+    Attributes:
+        model: Of texts that may name a skill.
+        skill: That all texts name; None for none.
+    """
 
     def __init__(self, model: ExpertModel, skill: str | None) -> None:
         self.model, self.skill = model, skill
@@ -49,12 +54,15 @@ class _Skilled:
         self.inputs: Inputs = model.base.inputs
 
     def tokens(self, shapes: Shapes) -> int:
+        """Return the tokens that the layers see."""
         return self.model.tokens(shapes)
 
-    def variant(self, choices: Mapping[str, Value]) -> _Skilled:
-        return _Skilled(self.model.variant(choices), self.skill)
+    def variant(self, choices: Mapping[str, Value]) -> Skilled:
+        """Return the model with some experts only."""
+        return Skilled(self.model.variant(choices), self.skill)
 
     def plan(self, subnet: Subnet, shapes: Shapes, tasks: Collection[str] | None = None) -> Plan:
+        """Return the plan of texts that all name the skill."""
         if self.skill is None:
             return self.model.plan(subnet, shapes, tasks)
         number = list(self.model.config.uses).index(self.skill)
@@ -126,7 +134,7 @@ def train_experts_of(
     model = with_uses(model, kept(used, data, recipe.threshold))
     tested = tests_of(model, base, data)
     subnets = list(model.space)
-    cells = {key: _chosen(model, key, one, subnets) for key, one in data.items()}
+    cells = {key: chosen_scores(model, key, one, subnets) for key, one in data.items()}
     told = {
         "test": scores_told(tested),
         "kept": {skill: list(map(len, own)) for skill, own in model.config.uses.items()},
@@ -232,10 +240,10 @@ def _scores(
 ) -> list[Measured]:
     backend = TorchBackend()
     backend.prepare(model)
-    return scores(_Skilled(model, skill), backend, data, subnets)
+    return scores(Skilled(model, skill), backend, data, subnets)
 
 
-def _chosen(
+def chosen_scores(
     model: ExpertModel, skill: str, lesson: AdapterLesson, subnets: Sequence[Subnet]
 ) -> list[Measured]:
     """Return a skill's scores on development data under each subnet; equal ones are run once."""
