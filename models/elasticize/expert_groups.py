@@ -1,7 +1,7 @@
 """A transformer's feed-forward units as a part that all items share and experts of the rest.
 
 All experts in equal parts are the feed-forward part itself, so the model answers as it did. Units
-of an expert matter most to the same skill.
+are in the order of what they matter to all skills, so the first experts are the best to begin with.
 
 Source: Zhang et al. 2022, MoEfication, arXiv 2110.01786, for experts that are groups of units;
 theirs are units with like weights.
@@ -23,25 +23,14 @@ from models.nn.transformer import FeedForward, layers_of
 _FIRST = 0.02  # between the experts that matter most and least to a skill, before any training
 
 
-def grouped(worth: Tensor, shared: int, experts: int, by_skill: bool) -> Tensor:
-    """Return a layer's units in an order: those that all items share, then each expert's.
+def ordered_units(worth: Tensor) -> Tensor:
+    """Return a layer's units by what they matter to all skills, the most first, int64.
 
     Args:
         worth: Of each unit to each skill, in any unit, shape [skills, units].
-        shared: Units that matter most, to all skills together.
-        experts: Of equal size, into which the rest is put.
-        by_skill: Whether units of one skill go together; else experts are by descending worth.
-
-    Returns:
-        int64, shape [units].
     """
-    worth = worth / worth.sum(1, keepdim=True)
-    order = worth.sum(0).argsort(descending=True, stable=True)
-    rest = order[shared:]
-    if by_skill:
-        rest = rest[worth[:, rest].argmax(0).argsort(stable=True)]
-    assert len(rest) % experts == 0
-    return torch.cat([order[:shared], rest])
+    total = (worth / worth.sum(1, keepdim=True)).sum(0)
+    return total.argsort(descending=True, stable=True)
 
 
 @torch.no_grad()
@@ -58,7 +47,7 @@ def with_experts_of(
     Args:
         base: Stays as it is; its weights are copied.
         family: Its name.
-        orders: Of each layer's units; see `grouped`.
+        orders: Of each layer's units; the first are shared, and each expert has those that follow.
         worth: Of each layer's units to each skill, shape [skills, units]; skills begin with the
             experts that matter most to them. Empty: all shares are equal.
         shared: Units that all items run.

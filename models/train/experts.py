@@ -51,7 +51,7 @@ class ExpertRecipe:
     batch_size: int = 48
     learning_rate: float = 3e-4
     warmup: float = 0.1
-    information: float = 0.1
+    information: float = 0.02
     gated: bool = True
     threshold: float = 0.01
     max_tokens: int = 64

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from models.backends.torch import TorchBackend
 from models.core import Plan, Shapes, Step
-from models.elasticize.expert_groups import grouped, with_experts_of
+from models.elasticize.expert_groups import ordered_units, with_experts_of
 from models.elasticize.ranking import contribution
 from models.elasticize.streams import Stack, observe
 from models.families.exits import Exits
@@ -173,7 +173,7 @@ def untrained(base: Exits, source: Path, pool: Pool, recipe: ExpertRecipe) -> Ex
         each.append(contribution(layers, observe(layers, entry)))
     worth = [torch.stack([own[i].units for own in each]) for i, _ in enumerate(layers)]
     shared = round(SHARED * encoder.ffn)
-    orders = [grouped(own, shared, EXPERTS, recipe.gated) for own in worth]
+    orders = [ordered_units(own) for own in worth]
     every = (tuple(range(EXPERTS)),) * len(layers)
     units = (encoder.ffn - shared) // EXPERTS
     config = ExpertsConfig(

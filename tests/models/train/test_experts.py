@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from models.elasticize.expert_groups import grouped, with_experts_of
+from models.elasticize.expert_groups import ordered_units, with_experts_of
 from models.families.experts import ExpertModel, ExpertsConfig
 from models.nn.ragged import Ragged
 from models.train.examples import Distances
@@ -28,7 +28,7 @@ def test_all_experts_in_equal_parts_are_the_model_that_they_were_made_of(
     base = tiny_exits(architecture, depths=(4,), heads=(1.0,), ffn=(1.0,))
     generator = torch.Generator().manual_seed(0)
     worth = [torch.rand(2, 24, generator=generator) for _ in base.layers]
-    orders = [grouped(own, 8, 4, by_skill=True) for own in worth]
+    orders = [ordered_units(own) for own in worth]
     assert all(order.sort().values.tolist() == list(range(24)) for order in orders)
     uses = dict.fromkeys(("code", "chat"), ((0, 1, 2, 3),) * 4)
     config = ExpertsConfig("exits", {}, 4, 4, (1, 4), uses)
@@ -46,10 +46,9 @@ def test_all_experts_in_equal_parts_are_the_model_that_they_were_made_of(
         assert torch.equal(part.bias[:-1].argmax(1), of_experts.argmax(1))
 
 
-def test_units_of_an_expert_matter_to_one_skill() -> None:
-    worth = torch.tensor([[9.0, 1, 5, 1, 4, 1], [9.0, 5, 1, 4, 1, 1]])
-    assert grouped(worth, 2, 2, by_skill=True).tolist() == [0, 1, 2, 4, 5, 3]
-    assert grouped(worth, 2, 2, by_skill=False).tolist() == [0, 1, 2, 3, 4, 5]
+def test_units_are_in_the_order_of_their_share_of_what_all_skills_need() -> None:
+    worth = torch.tensor([[9.0, 1, 5, 1, 4, 0], [90.0, 40, 20, 10, 40, 0]])
+    assert ordered_units(worth).tolist() == [0, 4, 2, 1, 3, 5]
 
 
 def test_information_is_none_of_equal_shares_and_most_of_an_expert_a_skill() -> None:
