@@ -18,7 +18,7 @@ from models.nn.ragged import Layout, Ragged
 from models.train.experts import information
 
 _EXPERTS, _UNITS, _COUNTS, _HIDDEN = 8, 16, (1, 2, 8), 32
-_STEPS, _ROWS, _INFORMATION, _LEAST_USE = 200, 128, 0.3, 0.01
+_STEPS, _ROWS, _INFORMATION, _LEAST_USE = 150, 128, 0.3, 0.01
 _LAYER = TransformerConfig(
     1, _HIDDEN, 1, 1, 1, _HIDDEN, _EXPERTS * _UNITS, activation="relu", max_positions=1
 )
