@@ -60,7 +60,7 @@ convert: $(VENV)/.train  ## Make a public text encoder servable (ARGS="SOURCE --
 # a process for each core but eight at most; those of benches come after, for they measure time.
 # Threads that wait for each other do not spin then: that made tests take three times as long.
 # With ARGS, what they name runs in one process.
-BESIDE := -n logical --maxprocesses 8 --dist loadfile --ignore tests/bench
+BESIDE := -n logical --maxprocesses 8 --dist worksteal --ignore tests/bench
 test: check  ## Run every check and every test but those of systemtest
 	@if $(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; \
 	then set -- 'not system'; else set -- 'not gpu and not system'; fi; \

@@ -115,14 +115,14 @@ class Admitting:
             try:
                 yield admitted
             except DeadlineError:
-                # It would have taken longer.
-                self._chooser.note_total(served, choice, _UNDONE * (self._clock() - start))
+                took_s = _UNDONE * (self._clock() - start)  # it would have
+                self._chooser.note_total(served, question, choice, took_s)
                 if is_timed:
                     self._metrics.given_up(served)
                 raise
         seconds[Stage.TOTAL] = self._clock() - start
         if not in_stages:
-            self._chooser.note_total(served, choice, seconds[Stage.TOTAL])
+            self._chooser.note_total(served, question, choice, seconds[Stage.TOTAL])
         counted = admitted.flops, admitted.shared, seconds, question.budget.latency_ms
         self._metrics.answered(served, choice, *counted, admitted.adapters)
 

@@ -133,9 +133,14 @@ class Chooser:
             seconds = self._promises.seconds(served.name, run_s + reading_s)
             raise TooSlowError(latency_ms, seconds, error.suffix) from None
 
-    def note_total(self, served: Served, choice: Choice, seconds: float) -> None:
+    def note_total(
+        self, served: Served, question: Question, choice: Choice, seconds: float
+    ) -> None:
         """Take in how long a request took from its arrival to its answer."""
         self._promises.note_total(served.name, choice.predicted_s, seconds)
+        budget = question.budget
+        if budget.latency_ms is not None and not budget.strict:
+            self._policy.note(question.caller.client, 1000 * seconds > budget.latency_ms)
 
     def choose(
         self, served: Served, question: Question, shapes: Shapes, progress: RequestProgress
@@ -168,12 +173,12 @@ class Chooser:
             return self._added_s(found, progress.num_items)
 
         size = progress.num_items * wanted.cost.flops / wanted.fraction
+        whose = progress.num_behind, question.caller.client
         arrived = progress.now - progress.spent_s
-        moment = Moment(arrived, delay_s, left_s, size, seconds_at, progress.num_behind)
+        moment = Moment(arrived, delay_s, left_s, size, seconds_at, *whose)
         load = self._policy.decide(moment)
         selection = wanted
-        is_free = load.price == 0 and load.max_seconds == left_s
-        if is_open and not is_free:
+        if is_open and not (load.price == 0 and load.max_seconds == left_s):
             selection = self._slimmed(served, question, shapes, progress.num_items, load)
         each_s = (selection.shared_seconds or 0.0) / progress.num_items
         self._usual_s = _FORGET * self._usual_s + (1 - _FORGET) * each_s

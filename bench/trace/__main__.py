@@ -67,6 +67,7 @@ def _settings(chosen: argparse.Namespace) -> Settings:
         num_tokens=chosen.tokens,
         seeds=chosen.seeds,
         is_simulated=chosen.simulate,
+        slow=chosen.slow,
     )
     if not chosen.quick:
         return settings
@@ -108,6 +109,13 @@ def _options() -> argparse.Namespace:
         help="of texts and random arrivals; each runs all cells once more (default: 0)",
     )
     add("--simulate", action="store_true", help="in virtual time, without servers; seconds a seed")
+    add(
+        "--slow",
+        type=_positive,
+        default=1.0,
+        metavar="X",
+        help="with --simulate: all takes X times as long in half of the time, as beside other work",
+    )
     add(
         "--model",
         type=Path,

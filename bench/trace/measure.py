@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from bench.peers.load import closed_loop
 from bench.peers.process import Running, running
 from bench.trace import arrivals, policies, simulate, texts
+from bench.trace.around import Slowness
 from bench.trace.bound import bound
 from bench.trace.policies import FULL, Policy
 from bench.trace.replay import replay
@@ -51,6 +52,7 @@ class Settings:
         num_tokens: Of every text.
         seeds: Of random arrivals, the first of texts too.
         is_simulated: Whether no server is started (`bench.trace.simulate`).
+        slow: Times what a simulated machine takes in half of the time.
         closed_s: For how long a closed loop runs.
         batch_sizes: At which subnets are timed.
         timing_s: For how long, before the cells and once more after them, at least once each.
@@ -66,6 +68,7 @@ class Settings:
     num_tokens: int
     seeds: Sequence[int]
     is_simulated: bool = False
+    slow: float = 1.0
     closed_s: float = 3.0
     batch_sizes: Sequence[int] = (8, 32)
     timing_s: float = 5.0
@@ -187,7 +190,11 @@ class _Simulation:
         _note("measuring the latency profile")
         timed = served.timed(Profiles(profiles, backend, time.perf_counter).get(served))
         encoded = text_input(served.inputs).encode(text)
-        self._machine = simulate.Machine(timed, served.inputs.item({"text": encoded}))
+        self._machine = simulate.Machine(
+            timed,
+            served.inputs.item({"text": encoded}),
+            slowness=Slowness(settings.slow, settings.seeds[0]),
+        )
         self._settings, self._policies = settings, policies
         # A server learns; it meets one pattern after the other.
         self._learnt = {name: load.policy(one.option, _TARGET_S) for name, one in policies.items()}

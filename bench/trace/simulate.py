@@ -16,14 +16,15 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import inf
-from typing import NamedTuple, cast
+from typing import Any, cast
 
+from bench.trace.around import Around, Slowness
 from bench.trace.arrivals import FloatArray
 from bench.trace.replay import Outcome
 from models.core import Step
 from models.inputs import Item
 from search.budget import Budget, InfeasibleBudgetError
-from search.timing.profile import Workload
+from search.timing.profile import LatencyProfile, Workload
 from server.choose import Choice, Chooser, Question, RequestProgress
 from server.engine.engine import Engine
 from server.engine.flows import ANY_FLOW, Flows, Room
@@ -38,24 +39,6 @@ _MAX_BATCH, _MAX_TOKENS = 64, 16384
 _ROOM = Flows().enter(ANY_FLOW, 1, 0.0)  # of one client's requests all wait in one line
 
 
-class Around(NamedTuple):
-    """What a server does beside running steps, in seconds; fitted to real servers.
-
-    Attributes:
-        read_s: For a request, from the socket to the queue.
-        answer_s: For its answer.
-        batch_s: For a batch.
-        item_s: For each of its items.
-        slows: That the worker loses for each one that the reader works meanwhile.
-    """
-
-    read_s: float = 0.0006
-    answer_s: float = 0.0004
-    batch_s: float = 0.0008
-    item_s: float = 0.0001
-    slows: float = 0.5
-
-
 @dataclass
 class Machine:
     """One model on one worker, in virtual time.
@@ -64,17 +47,23 @@ class Machine:
         served: With its profile.
         item: That every request asks about.
         around: What comes on top of running.
+        slowness: Of the machine.
     """
 
     served: Served
     item: Item
     around: Around = field(default_factory=Around)
-    _seconds: dict[frozenset[tuple[int, int]], float] = field(default_factory=dict)
+    slowness: Slowness = field(default_factory=lambda: Slowness(1.0, 0))
+    _calls: dict[Any, list[tuple[list[Step], Workload, float]]] = field(default_factory=dict)
 
     def batch_s(self, plans: Sequence[PreparedPlan]) -> float:
         """Return how long a batch of plans takes: each distinct step once, on its own rows."""
-        key = frozenset(Counter(map(id, plans)).items())
-        if key not in self._seconds:
+        return sum(seconds for _, _, seconds in self.calls(plans))
+
+    def calls(self, plans: Sequence[PreparedPlan]) -> list[tuple[list[Step], Workload, float]]:
+        """Return the steps of a batch that take the same rows, these, and their seconds."""
+        key = frozenset(Counter(plan.subnet for plan in plans).items())
+        if key not in self._calls:
             steps = {step.identity: step for plan in plans for step in plan.steps}
             rows = Counter(step.identity for plan in plans for step in plan.steps)
             by_rows: dict[int, list[Step]] = {}
@@ -83,11 +72,12 @@ class Machine:
             lengths = {name: one.size for name, one in self.item.items()}
             profile = self.served.profile
             assert profile is not None, "the model was measured"
-            self._seconds[key] = sum(
-                profile.total(same, Workload.of(same, count, lengths))
+            given = {count: Workload.of(same, count, lengths) for count, same in by_rows.items()}
+            self._calls[key] = [
+                (same, given[count], profile.total(same, given[count]))
                 for count, same in by_rows.items()
-            )
-        return self._seconds[key]
+            ]
+        return self._calls[key]
 
     def whole_s(self, size: int) -> float:
         """Return what a batch of the whole model takes from the first request to the last answer.
@@ -150,7 +140,7 @@ class _Cell:
     def __init__(
         self, machine: Machine, policy: LoadPolicy, budget: Budget, due_s: Sequence[float]
     ) -> None:
-        self.machine, self.budget = machine, budget
+        self.machine, self.budget, self.policy = machine, budget, policy
         self.slo_s = (budget.latency_ms or inf) / 1000
         self.now = 0.0
         self.pace = Pace()
@@ -163,7 +153,12 @@ class _Cell:
         self.requests = [_Request(due) for due in due_s]
         self.events: list[tuple[float, int, Callable[[], None]]] = []
         self.number = itertools.count()
+        profile = machine.served.profile
+        assert profile is not None, "the model was measured"
+        self.profile = LatencyProfile(**profile.measured)  # learns anew
+        self.served = machine.served.timed(self.profile)
         self.chooser = Chooser(cast(Engine, _EngineView(self)), policy)
+        self.question = Question(None, None, budget, fixed=self.served.whole_outputs)
         self.shapes = machine.served.inputs.shapes(machine.item)
 
     def run(self) -> list[Outcome]:
@@ -188,6 +183,7 @@ class _Cell:
 
     def _next_reading(self) -> None:
         seconds, call = self.to_read[0]
+        seconds *= self.machine.slowness.at(self.now)
 
         def done() -> None:
             self.read_s += seconds
@@ -199,12 +195,11 @@ class _Cell:
         self._at(self.now + seconds, done)
 
     def _admit(self, one: _Request) -> None:
-        served = self.machine.served
+        served = self.served
         spent_s, deadline = self.now - one.due, one.due + self.slo_s
         progress = RequestProgress(1, spent_s, spent_s, _ROOM, deadline, self.now)
-        question = Question(None, None, self.budget, fixed=served.whole_outputs)
         try:
-            one.choice = self.chooser.choose(served, question, self.shapes, progress)
+            one.choice = self.chooser.choose(served, self.question, self.shapes, progress)
         except (OverloadedError, InfeasibleBudgetError):
             one.end(self.now, 429)
             return
@@ -224,18 +219,23 @@ class _Cell:
             del self.waiting[one]
         for one in expired:
             one.end(self.now, 504)
+            self._note(is_late=True)
         self.running = batch
         if not batch:
             return
         items = [one.queued for one in batch]
         around, started, read_s = self.machine.around, self.now, self.read_s
-        seconds = self.machine.batch_s([item.prepared for item in items])
-        seconds += around.batch_s + around.item_s * len(batch)
+        calls = self.machine.calls([item.prepared for item in items])
+        slow = self.machine.slowness.at(started)
+        seconds = sum(seconds for _, _, seconds in calls)
+        seconds = slow * (seconds + around.batch_s + around.item_s * len(batch))
         predicted_s = batch_seconds(items)
         self.running_until = started + self.pace.value * predicted_s
 
         def end() -> None:
             self.pace.note(predicted_s, self.now - started)
+            for steps, workload, taken_s in calls:
+                self.profile.observe(steps, workload, slow * taken_s)
             for one in batch:
                 one.started = started
                 self._read(around.answer_s, self._answer_of(one, self.now - started))
@@ -246,8 +246,15 @@ class _Cell:
 
         self._at(started + seconds, ran)
 
+    def _note(self, is_late: bool) -> None:
+        self.policy.note(self.question.caller.client, is_late)
+
     def _answer_of(self, one: _Request, run_s: float) -> Callable[[], None]:
-        return lambda: one.end(self.now, 200, _receipt(one, run_s, self.now))
+        def answer() -> None:
+            one.end(self.now, 200, _receipt(one, run_s, self.now))
+            self._note(self.now - one.due > self.slo_s)
+
+        return answer
 
 
 def _receipt(one: _Request, run_s: float, now: float) -> bytes:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import ClassVar, NamedTuple
 
@@ -24,6 +25,10 @@ _FULL = 0.5  # of the horizon: the queue may be predicted to become so long, and
 _SHORTEST = 0.2  # of the horizon, a window in which more may come
 _OF_TARGET = 2.0  # horizon of a request that has more time
 _FORGET = 0.99  # what a request weighs less in the mean for each later one
+_LATE = 0.02  # part of the requests with a limit on their time that may be late
+_STEP = 0.1  # of caution, for one that was
+_MOST_CAUTION = 2.0
+_MAX_CLIENTS = 1024  # of which it is known, those unheard of for longest forgotten first
 
 
 class Moment(NamedTuple):
@@ -36,6 +41,7 @@ class Moment(NamedTuple):
         size: FLOPs of the whole model on its items.
         seconds_at: Returns what it is predicted to add to the worker's time at a price.
         num_behind: Requests that have arrived and of which nothing is known yet.
+        client: Whose request it is.
     """
 
     arrived: float
@@ -44,6 +50,7 @@ class Moment(NamedTuple):
     size: float
     seconds_at: Callable[[float], float]
     num_behind: int = 0
+    client: str = ""
 
 
 class Load(NamedTuple):
@@ -74,6 +81,9 @@ class LoadPolicy(ABC):
     @abstractmethod
     def decide(self, moment: Moment) -> Load:
         """Return what this request may cost and take."""
+
+    def note(self, client: str, is_late: bool) -> None:  # noqa: B027 - most learn nothing from it
+        """Take in how a request ended that had a limit on its time and might have been slimmed."""
 
 
 class Fixed(LoadPolicy):
@@ -126,6 +136,12 @@ class Price(LoadPolicy):
     one level and stays there. Where nobody waits and nobody is likely to come, time is free.
 
     The horizon is what a request has left, but at most twice the target.
+
+    What is predicted may be wrong: other programs take the cores, a burst is longer than those
+    before it. So predictions count for more the more requests of a client were late: each late one
+    multiplies them, each one in time takes back as little as leaves a small part late in the long
+    run, which is how Gibbs and Candès (2021, Adaptive Conformal Inference Under Distribution Shift,
+    NeurIPS) keep a rate of errors whatever changes. Nobody pays for another's tight limits.
     """
 
     name = "price"
@@ -141,6 +157,16 @@ class Price(LoadPolicy):
         self._mean_size = 0.0
         self._weight = 0.0
         self._rung = 0
+        # Of each client the logarithm of what predictions are multiplied by, if it is not 0.
+        self._caution: OrderedDict[str, float] = OrderedDict()
+
+    def note(self, client: str, is_late: bool) -> None:
+        """Become more careful with a client's requests, or a little less."""
+        caution = self._caution.pop(client, 0.0) + _STEP * (is_late - _LATE)
+        if caution > 0:
+            self._caution[client] = min(_MOST_CAUTION, caution)
+        if len(self._caution) > _MAX_CLIENTS:
+            self._caution.popitem(last=False)
 
     def decide(self, moment: Moment) -> Load:
         """Return the price of this moment, for a request of this size."""
@@ -151,7 +177,7 @@ class Price(LoadPolicy):
         self._demand.note(moment.arrived, work)
         behind = work.times(moment.num_behind / size)
         horizon_s = min(moment.left_s, _OF_TARGET * self._target_s)
-        room = self._room(moment.delay_s, horizon_s, behind)
+        room = self._room(moment, horizon_s, behind)
 
         def is_held(rung: int) -> bool:
             usual, own = own_price(_LADDER[rung], 1.0), own_price(_LADDER[rung], size)
@@ -171,12 +197,13 @@ class Price(LoadPolicy):
         self.price = _LADDER[rung]
         return Load(own_price(self.price, size), moment.left_s - moment.delay_s)
 
-    def _room(self, delay_s: float, horizon_s: float, behind: WorkRange) -> _Room:
+    def _room(self, moment: Moment, horizon_s: float, behind: WorkRange) -> _Room:
         if horizon_s <= 0:
-            return _Room(delay_s, -1.0, ())
+            return _Room(moment.delay_s, -1.0, ())
         coming = self._demand.within(_SHORTEST * horizon_s, horizon_s)
         more = tuple((window, usual.at_least(behind)) for window, usual in coming)
-        return _Room(delay_s, _FULL * horizon_s, more)
+        times = math.exp(self._caution.get(moment.client, 0.0))
+        return _Room(moment.delay_s, _FULL * horizon_s, more, times)
 
 
 class _Room(NamedTuple):
@@ -186,11 +213,13 @@ class _Room(NamedTuple):
         delay_s: Until its turn.
         most_s: That the queue may become.
         coming: What usually comes, within each of some windows.
+        times: What predictions are multiplied by.
     """
 
     delay_s: float
     most_s: float
     coming: tuple[tuple[float, WorkRange], ...]
+    times: float = 1.0
 
     def holds(self, seconds: float, part: float) -> bool:
         """Return whether the queue stays short enough.
@@ -201,8 +230,9 @@ class _Room(NamedTuple):
         """
         # Where nobody waits, a request may use all its time.
         own_s = self.delay_s + seconds if self.delay_s > 0 else 0.0
-        return own_s <= self.most_s and all(
-            own_s + coming.at(part) <= self.most_s + window for window, coming in self.coming
+        return self.times * own_s <= self.most_s and all(
+            self.times * (own_s + coming.at(part)) <= self.most_s + window
+            for window, coming in self.coming
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ import pytest
 
 from bench.trace import arrivals
 from bench.trace.__main__ import main
-from bench.trace.simulate import Around, Machine
+from bench.trace.around import Around, Slowness
+from bench.trace.simulate import Machine
 from bench.trace.tally import Tally, tally
 from models.inputs import Item
 from models.inputs.text import text_input
@@ -79,6 +81,26 @@ def test_under_load_the_price_meets_more_than_the_whole_model(machine: Machine) 
     price = met(machine, Price(TARGET_S), load=2.0)
     assert price.goodput > whole.goodput
     assert price.slimmed
+
+
+class Careless(Price):
+    """Learns nothing of requests that were late."""
+
+    def note(self, client: str, is_late: bool) -> None:
+        """Forget it."""
+
+
+def test_beside_other_work_what_was_late_makes_requests_smaller(machine: Machine) -> None:
+    busy = replace(machine, slowness=Slowness(2.0, seed=0))
+    rate, slo_s = 16 / machine.whole_s(16), 5 * machine.whole_s(1)
+    due_s = arrivals.gamma(1, 600, seed=0).at(rate)
+    careful, careless, quiet = (
+        tally(one.replay(kind(TARGET_S), None, due_s, slo_s), slo_s)
+        for one, kind in ((busy, Price), (busy, Careless), (machine, Careless))
+    )
+    assert careless.attainment < quiet.attainment - 0.05
+    assert 1 - careful.attainment < 0.7 * (1 - careless.attainment)
+    assert careful.goodput > careless.goodput
 
 
 def test_a_mixed_batch_takes_as_long_as_its_distinct_steps(machine: Machine) -> None:

@@ -190,6 +190,44 @@ def test_a_step_in_the_load_leads_to_one_level_without_oscillation_and_back() ->
     assert {quality for _, quality in after[-100:]} == {1.0}
 
 
+def level(price: Price, now: float, client: str = "") -> float:
+    """Return the price of a request with a wait at which a policy without doubts asks for none."""
+    return price.decide(moment(delay_s=0.6 * TARGET_S, now=now)._replace(client=client)).price
+
+
+def test_who_was_late_is_slimmed_sooner_and_nobody_else() -> None:
+    price, now = used_to(10.0)
+    assert level(price, now) == 0
+    for _ in range(10):
+        price.note("tight", is_late=True)
+    assert level(price, now, "tight") > 0
+    assert level(price, now) == 0
+
+
+def test_of_many_requests_a_small_part_may_be_late() -> None:
+    few, many = (used_to(10.0) for _ in range(2))
+    for k in range(500):
+        few[0].note("", is_late=k % 100 == 0)
+        many[0].note("", is_late=k % 10 == 0)
+    assert level(*few) == 0
+    assert level(*many) > 0
+    for _ in range(1000):
+        many[0].note("", is_late=False)
+    assert level(*many) == 0
+
+
+def test_caution_ends_and_is_kept_of_few_clients() -> None:
+    price, now = used_to(10.0)
+    for k in range(3000):
+        price.note(f"{k}", is_late=True)
+    for _ in range(10_000):
+        price.note("late", is_late=True)
+    assert len(price._caution) <= 1024
+    for _ in range(1000):
+        price.note("late", is_late=False)
+    assert level(price, now, "late") == 0
+
+
 def test_slackfit_takes_the_largest_bucket_that_fits_the_slack() -> None:
     slackfit = SlackFit(TARGET_S)
     found = [slackfit.decide(moment(0.01, left_s=0.01 + slack)) for slack in (0.02, 0.04, 0.08)]
