@@ -137,7 +137,7 @@ class Experts(nn.Module):
             number = int(name)
             tokens = is_read[:, number][rows].nonzero()[:, 0]
             given = expert.down(expert(x.values[tokens], self.units))
-            found = found.index_add(0, tokens, given * shares[rows[tokens], number, None])
+            found.index_add_(0, tokens, given * shares[rows[tokens], number, None])
         return found
 
     def macs(self, count: int, length: int) -> int:
