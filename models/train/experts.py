@@ -40,21 +40,21 @@ class ExpertRecipe:
         learning_rate: Peak, after the warm-up, then a cosine down to zero.
         warmup: Fraction of the steps.
         information: Weight of the mutual information of skills and experts; 0 is a control.
-        gated: Whether rows choose experts; False is a control: all read the same, the first ones.
+        gated: Whether texts choose experts; False is a control: all read the same, the first ones.
         threshold: A skill keeps the experts that at least this share of its texts read.
         max_tokens: Training texts are cut there.
         bfloat16: Whether matrix products are computed in bfloat16.
         seed: For order and draws.
     """
 
-    steps: int = 300
-    batch_size: int = 48
+    steps: int = 250
+    batch_size: int = 32
     learning_rate: float = 3e-4
     warmup: float = 0.1
     information: float = 0.02
     gated: bool = True
     threshold: float = 0.01
-    max_tokens: int = 64
+    max_tokens: int = 48
     bfloat16: bool = False
     seed: int = 0
 
