@@ -19,7 +19,8 @@ from typing import Any
 from fastapi import FastAPI
 
 from bench.http.stages import OTHER, StageClock, watching
-from server.http import addresses, garbage
+from server import garbage
+from server.http import addresses
 from server.http.serving import Server, configured
 from server.settings import Settings
 
