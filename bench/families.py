@@ -1,10 +1,10 @@
 """Claims of the families whose knob is no width or depth, each beside its control.
 
 A row is one claim: what was measured, its control, and in how many of three seeds it holds. MACs
-and bytes are counted. Adapters have random factors on the real all-MiniLM-L6-v2; mixes are of small
-networks that learn digits, turned, inverted, shifted and noisy, and report test digits that trained
-and chose nothing. Of checkpoints that `rheostat train` has made of these families, it says what
-their records do, each a seed.
+and bytes are counted. Adapters have random factors on the real all-MiniLM-L6-v2; mixes and experts
+are of small networks that learn digits, turned, inverted, shifted and noisy, and report test digits
+that trained and chose nothing. Of checkpoints that `rheostat train` has made of these families, it
+says what their records do, each a seed.
 
 With --quick fewer repeats of what is timed.
 """
@@ -18,6 +18,8 @@ from pathlib import Path
 
 from bench import report
 from bench.family_adapters import adapters
+from bench.family_expert_rows import expert_rows
+from bench.family_experts import experts
 from bench.family_mixes import mixes
 from bench.family_trained import trained
 
@@ -27,7 +29,9 @@ def main() -> None:
     options = report.parser(__doc__)
     options.add_argument("trained", nargs="*", type=Path, metavar="DIR", help="checkpoints")
     chosen = options.parse_args()
-    claims = [*adapters(3 if chosen.quick else 9), *mixes(), *trained(chosen.trained)]
+    repeats = 3 if chosen.quick else 9
+    claims = [*adapters(repeats), *mixes(), *expert_rows(repeats // 3), *experts()]
+    claims += trained(chosen.trained)
     rows = [
         [
             one.system,

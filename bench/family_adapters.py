@@ -29,8 +29,8 @@ from models.run.jobs import Done, Job
 from models.space import Subnet
 from search.offline.adapter_training import untrained
 
-_ADAPTERS, _REQUESTS, _RANK = 16, 64, 8
-_TOKENS = 16
+REQUESTS, TOKENS = 64, 16
+_ADAPTERS, _RANK = 16, 8
 
 
 class Counted(TorchBackend):
@@ -92,9 +92,9 @@ def adapters(repeats: int) -> list[Claim]:
         {name: [one[side][name] for one in runs] for name in runs[0][0]} for side in (0, 1)
     )
     model, _, _ = with_random_adapters(0)
-    cost = model.plan(model.space.largest, {"text": (_TOKENS,), KIND: ()}).cost
-    alone = model.plan(model.space.smallest, {"text": (_TOKENS,)}).cost
-    what = f"{_REQUESTS} requests, {_ADAPTERS} adapters: "
+    cost = model.plan(model.space.largest, {"text": (TOKENS,), KIND: ()}).cost
+    alone = model.plan(model.space.smallest, {"text": (TOKENS,)}).cost
+    what = f"{REQUESTS} requests, {_ADAPTERS} adapters: "
     few = f"rank {model.config.ranks[0]} of {_RANK}: part left out"
 
     def claim(name: str, said: str, control: str, *rest: Any) -> Claim:
@@ -113,39 +113,40 @@ def adapters(repeats: int) -> list[Claim]:
 def _adapters_once(seed: int, repeats: int) -> tuple[dict[str, float], dict[str, float]]:
     """Return what one seed gives, and what its controls do."""
     model, left_out, unordered = with_random_adapters(seed)
-    rows = _rows(seed)
+    rows = rows_of(seed)
     mixed = [_item(row, f"client-{i % _ADAPTERS}", model) for i, row in enumerate(rows)]
     single = [_item(row, "client-0", model) for row in rows]
-    found, calls = _run(model, mixed)
+    found, calls = run(model, mixed)
     merges = {name: merged(model, name) for name in model.config.adapters}
     groups = [(merges[name], [o for o in mixed if _named(o) == name]) for name in merges]
     expected = torch.stack([_merged(one, own) for one, own in groups], 1).flatten(0, 1)
-    seconds = _seconds(lambda: _run(model, mixed), repeats)
-    apart = _seconds(lambda: [_merged(one, own) for one, own in groups], repeats)
-    alone = _seconds(lambda: _merged(model.base, mixed), repeats)
+    seconds = seconds_of(lambda: run(model, mixed), repeats)
+    apart = seconds_of(lambda: [_merged(one, own) for one, own in groups], repeats)
+    alone = seconds_of(lambda: _merged(model.base, mixed), repeats)
     trunk, low = (sum(p.nbytes for p in part.parameters()) for part in (model.base, model.low))
     own = {
         "calls": calls,
         "error": float((found - expected).abs().max()),
-        "rate": _REQUESTS / seconds,
-        "rate_alone": _REQUESTS / seconds,
+        "rate": REQUESTS / seconds,
+        "rate_alone": REQUESTS / seconds,
         "bytes": (trunk + low) / 1e6,
         "left_out": left_out,
     }
     other = {
-        "calls": _run(model, single)[1],
+        "calls": run(model, single)[1],
         "error": 0.0,
-        "rate": _REQUESTS / apart,
-        "rate_alone": _REQUESTS / alone,
+        "rate": REQUESTS / apart,
+        "rate_alone": REQUESTS / alone,
         "bytes": _ADAPTERS * trunk / 1e6,
         "left_out": unordered,
     }
     return own, other
 
 
-def _rows(seed: int) -> list[Tensor]:
+def rows_of(seed: int) -> list[Tensor]:
+    """Return the tokens of some texts."""
     rng, generator = Random(seed), torch.Generator().manual_seed(seed)
-    lengths = [rng.randint(_TOKENS // 2, 2 * _TOKENS) for _ in range(_REQUESTS)]
+    lengths = [rng.randint(TOKENS // 2, 2 * TOKENS) for _ in range(REQUESTS)]
     return [torch.randint(1000, 20_000, (n,), generator=generator) for n in lengths]
 
 
@@ -158,12 +159,20 @@ def _named(item: Item) -> str:
     return str(item[KIND].digest)
 
 
-def _run(model: Any, items: Sequence[Item]) -> tuple[Tensor, int]:
-    """Return the vectors of items, and how many calls of steps they took."""
+def run(model: Any, items: Sequence[Item], subnet: Subnet | None = None) -> tuple[Tensor, int]:
+    """Return the vectors of items, and how many calls of steps they took.
+
+    Args:
+        model: Of texts of about 16 tokens.
+        items: Of the same inputs.
+        subnet: None for the largest.
+    """
     backend = Counted()
     backend.prepare(model)
-    subnet = Subnet(model.space.largest)
-    plan = model.plan(subnet, {name: (_TOKENS,) if name == "text" else () for name in items[0]})
+    plan = model.plan(
+        subnet or Subnet(model.space.largest),
+        {name: (TOKENS,) if name == "text" else () for name in items[0]},
+    )
     found: dict[int, Tensor] = {}
     for answers in backend.execute([Job(plan, one) for one in items], model.inputs.collate):
         for j, done in answers:
@@ -174,10 +183,11 @@ def _run(model: Any, items: Sequence[Item]) -> tuple[Tensor, int]:
 
 
 def _merged(model: Any, items: Sequence[Item]) -> Tensor:
-    return _run(model, [{"text": one["text"]} for one in items])[0]
+    return run(model, [{"text": one["text"]} for one in items])[0]
 
 
-def _seconds(run: Callable[[], object], repeats: int) -> float:
+def seconds_of(run: Callable[[], object], repeats: int) -> float:
+    """Return the median of some runs after a first one."""
     run()
     taken = []
     for _ in range(repeats):

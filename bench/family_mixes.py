@@ -40,7 +40,7 @@ def _noisy(x: Tensor, generator: torch.Generator) -> Tensor:
     return x + 0.4 * torch.randn(x.shape, generator=generator)
 
 
-_SKILLS: Mapping[str, Callable[[Tensor, torch.Generator], Tensor]] = {
+SKILLS: Mapping[str, Callable[[Tensor, torch.Generator], Tensor]] = {
     "turned": _turned,
     "inverted": _inverted,
     "shifted": _shifted,
@@ -66,7 +66,7 @@ class _Run:
         self.base = self.learned(start, self.train, _STEPS)
         self.skills = [
             self.learned(self.base, self.of(self.train, change), _TUNING)
-            for change in _SKILLS.values()
+            for change in SKILLS.values()
         ]
 
     def of(self, data: Set, change: Callable[[Tensor, torch.Generator], Tensor]) -> Set:
@@ -94,17 +94,17 @@ class _Run:
 
     def accuracy(self, weights: Weights, skill: str) -> float:
         """Return the share of the test digits, transformed, that are told right."""
-        x, y = self.of(self.tested, _SKILLS[skill])
+        x, y = self.of(self.tested, SKILLS[skill])
         with torch.no_grad():
             return float((functional_call(self.net, weights, x).argmax(1) == y).float().mean())
 
     def mean(self, weights: Weights) -> float:
         """Return the mean accuracy over the transformations."""
-        return float(np.mean([self.accuracy(weights, skill) for skill in _SKILLS]))
+        return float(np.mean([self.accuracy(weights, skill) for skill in SKILLS]))
 
     def composed(self, by_block: bool) -> Weights:
         """Return the mix whose shares were learned from a few labels of all transformations."""
-        sets = [self.of((self.few[0], self.few[1]), change) for change in _SKILLS.values()]
+        sets = [self.of((self.few[0], self.few[1]), change) for change in SKILLS.values()]
         each = _LABELS // len(sets) + 1
         x = torch.cat([one[0][i * each : (i + 1) * each] for i, one in enumerate(sets)])[:_LABELS]
         y = torch.cat([one[1][i * each : (i + 1) * each] for i, one in enumerate(sets)])[:_LABELS]
@@ -137,7 +137,7 @@ def mixes() -> list[Claim]:
         ends.append(_away(run))
         blocks.append(run.mean(run.composed(by_block=True)))
         scalars.append(run.mean(run.composed(by_block=False)))
-        uniform.append(run.mean(run.mixed(torch.full((len(_SKILLS), len(run.base)), 0.25))))
+        uniform.append(run.mean(run.mixed(torch.full((len(SKILLS), len(run.base)), 0.25))))
         monotone.append(_least_order(run))
     zero, bound = [0.0] * len(SEEDS), [0.9] * len(SEEDS)
     claim = partial(Claim, "mixed")
@@ -162,7 +162,7 @@ def _away(run: _Run) -> float:
 
 def _least_order(run: _Run) -> float:
     """Return the least rank correlation of a skill's accuracy with its share, over three lines."""
-    names, found = list(_SKILLS), []
+    names, found = list(SKILLS), []
     for first, second in ((0, 1), (1, 2), (0, 2)):
         line = run.line(first, second)
         for skill, sign in ((first, -1), (second, 1)):

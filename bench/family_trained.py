@@ -1,4 +1,4 @@
-"""Claims about checkpoints that `rheostat train adapted`, `mixed` and `tokens` have made.
+"""Claims about checkpoints of these families that `rheostat train` has made.
 
 Each folder is a seed of its family. What is compared stands in its record: scores on test data that
 chose nothing.
@@ -16,6 +16,7 @@ from models.files import read_json
 from search.offline.mixed_training import BASE, BY_CHANGE, SKILLS
 from search.offline.training import RECORD
 
+_NO_GATES = " without gates"
 Tests = Sequence[Mapping[str, Mapping[str, Any]]]
 
 
@@ -24,9 +25,16 @@ def trained(folders: Sequence[Path]) -> list[Claim]:
     by_family: dict[str, list[Mapping[str, Any]]] = {}
     for folder in folders:
         record = read_json(folder / RECORD, ValueError)
-        by_family.setdefault(read_manifest(folder).family, []).append(record["test"])
+        family = read_manifest(folder).family
+        kind = family if record["recipe"].get("gated", True) else f"{family}{_NO_GATES}"
+        by_family.setdefault(kind, []).append(record["test"])
     found = []
-    for family, claims in (("adapted", _adapted), ("mixed", _mixed), ("tokens", _tokens)):
+    for family, claims in (
+        ("adapted", _adapted),
+        ("mixed", _mixed),
+        ("tokens", _tokens),
+        ("experts", _experts),
+    ):
         if family in by_family:
             found += claims(by_family[family], by_family)
     return found
@@ -79,4 +87,24 @@ def _tokens(tests: Tests, _: Mapping[str, Tests]) -> list[Claim]:
             said = f"{count} tokens, {task}: test score"
             found.append(Claim("tokens", said, "means of neighbours", own, means, "more"))
             found.append(Claim("tokens", said, ".97 of all tokens'", own, whole, "more"))
+    return found
+
+
+def _experts(tests: Tests, others: Mapping[str, Tests]) -> list[Claim]:
+    found = []
+    for skill in tests[0]:
+
+        def of(key: str, runs: Tests = tests, skill: str = skill) -> list[float]:
+            return [one[skill][key]["value"] for one in runs]
+
+        few, said = of("2"), f"2 of 8 experts, {skill}: test score"
+        whole, other = [0.98 * one for one in of("whole")], of("other skill")
+        found.append(Claim("experts", said, ".98 of the whole model's", few, whole, "more"))
+        found.append(Claim("experts", said, "another skill is named", few, other, "more"))
+        plain = others.get(f"experts{_NO_GATES}", ())
+        if len(plain) == len(tests):
+            for count in ("1", "2", "4"):
+                said = f"{count} of 8 experts, {skill}: test score"
+                control = "the first units, trained alike"
+                found.append(Claim("experts", said, control, of(count), of(count, plain), "more"))
     return found

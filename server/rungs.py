@@ -91,8 +91,11 @@ class Rungs:
         return found
 
     def shared(self, rung: int, before: int) -> frozenset[bytes]:
-        """Return the values of a lower rung that a higher one goes on from; none if hardly any."""
-        if before < 0:
+        """Return the values of a lower rung that a higher one goes on from; none if hardly any.
+
+        Nothing goes on from a higher rung: a query may be needed by a lower one later.
+        """
+        if not 0 <= before < rung:
             return frozenset()
         return self._shared[rung, before]
 

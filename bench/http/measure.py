@@ -19,7 +19,6 @@ from typing import Any
 from fastapi import FastAPI
 
 from bench.http.stages import OTHER, StageClock, watching
-from server import garbage
 from server.http import addresses
 from server.http.serving import Server, configured
 from server.settings import Settings
@@ -176,7 +175,6 @@ async def serving(app: FastAPI, settings: Settings) -> AsyncIterator[int]:
     with addresses.bound(settings.host, 0)[0] as listening:
         started = asyncio.Event()
         server = Server(configured(app, settings), app.state.drain, 0, 5, started.set)
-        garbage.settle()
         task = asyncio.create_task(server.serve([listening]))
         await asyncio.wait(
             [task, asyncio.create_task(started.wait())], return_when=asyncio.FIRST_COMPLETED

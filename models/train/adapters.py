@@ -7,7 +7,7 @@ Source: Valipour et al. 2022, DyLoRA, arXiv 2210.07558, for random ranks.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -86,7 +86,7 @@ def _step(
     plan = model.plan(Subnet({**model.space.largest, "rank": rank}), {"text": (1,), KIND: ()})
     number = model.config.adapters.index(name)
 
-    def more(rows: int) -> dict[str, Value]:
+    def more(_: Sequence[int], rows: int) -> dict[str, Value]:
         return {KIND: torch.full((rows,), number)}
 
     return learn(plan, examples, recipe.batch_size, rng, recipe.bfloat16, more)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from models.core import Plan
 from models.families.exits import Exits
@@ -63,8 +64,12 @@ def train_skill(model: Exits, examples: Examples, recipe: SkillRecipe, out: Path
     train_part(model, "layers", take, recipe, out, recipe.weight_decay)
 
 
-def _nothing(_: int) -> Mapping[str, Value]:
+def _nothing(picked: Sequence[int], rows: int) -> Mapping[str, Value]:
     return {}
+
+
+def _no_more() -> float:
+    return 0.0
 
 
 def learn(
@@ -73,7 +78,8 @@ def learn(
     batch_size: int,
     rng: Random,
     bfloat16: bool,
-    more: Callable[[int], Mapping[str, Value]] = _nothing,
+    more: Callable[[Sequence[int], int], Mapping[str, Value]] = _nothing,
+    added: Callable[[], Tensor | float] = _no_more,
 ) -> float:
     """Add the gradients of one batch of texts; return its loss.
 
@@ -83,19 +89,21 @@ def learn(
         batch_size: Examples.
         rng: Draws them.
         bfloat16: Whether matrix products are computed in bfloat16.
-        more: Function of the rows of the batch, to the other inputs of the plan.
+        more: Function of the examples that were drawn and of the rows of their batch, to the other
+            inputs of the plan.
+        added: To the loss, once the plan has run.
     """
     size = len(examples.tokens if isinstance(examples, Distances) else examples.first)
     picked = rng.sample(range(size), min(batch_size, size))
     batch = Ragged.pack(tokens_of(examples, picked))
-    values: dict[Any, Value] = {"text": batch, **more(len(batch))}
+    values: dict[Any, Value] = {"text": batch, **more(picked, len(batch))}
     raw = plan.with_raw()
     with attention(torch.device("cpu")), torch.autocast("cpu", torch.bfloat16, bfloat16):
         for step in raw:
             taken = [values[one if isinstance(one, str) else one.identity] for one in step.takes]
             values[step.identity] = step.run(*taken)
     vectors = values[raw.steps[-1].identity]
-    assert isinstance(vectors, torch.Tensor)
-    loss = base_loss(F.normalize(vectors.float(), dim=1), examples, picked)
+    assert isinstance(vectors, Tensor)
+    loss = base_loss(F.normalize(vectors.float(), dim=1), examples, picked) + added()
     loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it so
     return loss.item()

@@ -58,12 +58,13 @@ class AdapterLesson(NamedTuple):
     tested: Evaluation
 
 
-def lessons(root: Path, seed: int) -> dict[str, AdapterLesson]:
+def lessons(root: Path, seed: int, most: int = _MOST) -> dict[str, AdapterLesson]:
     """Read what the adapters learn: similarity, intents of customers, and functions by docstrings.
 
     Args:
         root: Folder of the data sets.
         seed: Of which intents are partners.
+        most: Queries of development data, and a fifth of its pairs.
 
     Raises:
         FileNotFoundError: If a data set is not there.
@@ -74,21 +75,21 @@ def lessons(root: Path, seed: int) -> dict[str, AdapterLesson]:
         "similarity": AdapterLesson(
             "spearman",
             texts.stsb(root, "train"),
-            SimilarityQuality(texts.stsb(root, "dev")),
+            SimilarityQuality(texts.stsb(root, "dev")[: 5 * most]),
             SimilarityQuality(texts.stsb(root, "test")),
         ),
         "intents": AdapterLesson(
             "map",
             _partners(banking[::2], Random(seed)),
-            RankingQuality(_alike(banking[1::2]), "map"),
-            RankingQuality(_alike(texts.intents(root, "banking77", "test")), "map"),
+            RankingQuality(_alike(banking[1::2], most), "map"),
+            RankingQuality(_alike(texts.intents(root, "banking77", "test"), _MOST), "map"),
         ),
         "code": AdapterLesson(
             "mrr@10",
             code["train"],
             *(
-                RankingQuality(texts.as_collection(code[split][:_MOST]), "mrr@10")
-                for split in ("dev", "test")
+                RankingQuality(texts.as_collection(code[split][:queries]), "mrr@10")
+                for split, queries in (("dev", most), ("test", _MOST))
             ),
         ),
     }
@@ -105,9 +106,9 @@ def _partners(labelled: Sequence[tuple[str, str]], rng: Random) -> list[tuple[st
     return found
 
 
-def _alike(labelled: Sequence[tuple[str, str]]) -> Retrieval:
+def _alike(labelled: Sequence[tuple[str, str]], most: int) -> Retrieval:
     """Return texts that should find the others of their intent."""
-    step = max(1, len(labelled) // (4 * _MOST))
+    step = max(1, len(labelled) // (4 * most))
     some = labelled[::step]
     queries, documents = some[::4], [one for i, one in enumerate(some) if i % 4]
     kept = [

@@ -13,7 +13,7 @@ from models.formats import Choices
 from models.space import Subnet
 from models.train.slimmable import Recipe
 from models.train.text import Strategy, TextRecipe
-from search.offline import laddering
+from search.offline import extracting, laddering
 from search.offline.training import train_slimmable
 from server.cli.failing import failing, missing, numbers
 from server.cli.recipes import takes_recipe
@@ -145,4 +145,16 @@ def ladder(
     """Put models that were trained apart behind one name: the budget chooses which one answers."""
     with failing():
         laddering.ladder(members, out, name)
+    typer.echo(f"done; serve it with: rheostat serve --models {out}")
+
+
+def extract(
+    source: Annotated[Path, typer.Argument(help="Checkpoint of a model of experts.")],
+    skill: Annotated[str, typer.Option(help="Whose experts are kept.")],
+    out: Annotated[Path, typer.Option(help="Folder of the new checkpoint.")],
+    name: Annotated[str, typer.Option(help="What clients will ask for.")],
+) -> None:
+    """Leave out the experts that a skill does not use: it is answered as before, in less memory."""
+    with failing():
+        extracting.extract(source, skill, out, name)
     typer.echo(f"done; serve it with: rheostat serve --models {out}")

@@ -23,10 +23,11 @@ from server.cli import asking, calibrating
 from server.cli.adapter_training import adapted
 from server.cli.adapting import adapt
 from server.cli.adding_static import static
-from server.cli.commands import convert, ladder, train
+from server.cli.commands import convert, extract, ladder, train
 from server.cli.cut_training import cuts
 from server.cli.dataset import dataset
 from server.cli.elasticizing import elasticize
+from server.cli.experts_training import experts
 from server.cli.exporting import export
 from server.cli.keys import keys
 from server.cli.measuring import measure
@@ -178,6 +179,7 @@ def calibrate(
 
 train.command()(adapted)
 train.command()(cuts)
+train.command()(experts)
 train.command()(mixed)
 train.command()(pairs)
 train.command()(vision)
@@ -192,6 +194,7 @@ cli.command()(static)
 cli.command()(measure)
 cli.command()(quantize)
 cli.command()(ladder)
+cli.command()(extract)
 cli.command()(dataset)
 cli.command()(adapt)
 cli.command()(export)
