@@ -29,6 +29,7 @@ from PIL import Image
 
 from bench import report
 from bench.newcomers_models import CLASSES, MAKERS, WORDS
+from bench.peers.process import free_port
 from models.train import texts
 from server.settings import data_folder
 
@@ -156,7 +157,7 @@ def _command(line: str) -> tuple[float, str, bool]:
 @contextmanager
 def _serving(line: str) -> Iterator[tuple[str, float, str]]:
     """Run a server; yield its address, empty if it did not start, and how long that took."""
-    port, started = 8642, time.perf_counter()
+    port, started = free_port(), time.perf_counter()
     words = [sys.executable, "-m", "server", *shlex.split(line), "--port", str(port)]
     with TemporaryDirectory() as folder:
         log = Path(folder) / "log"

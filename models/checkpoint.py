@@ -125,7 +125,7 @@ def save(
         name=model.name,
         family=family,
         version=before.version if before else "1",
-        config=TypeAdapter(type(model.config)).dump_python(model.config, mode="json"),
+        config=families.as_json(model.config),
         files={name: _record(folder / name) for name in (WEIGHTS, *files)},
         origin=before.vectors if before else None,
     )

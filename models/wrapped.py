@@ -2,20 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import cached_property
+from abc import abstractmethod
+from collections.abc import Collection, Mapping, Sequence
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
 from pydantic import TypeAdapter
 from torch import nn
 
 from models import families
-from models.core import Shapes
-from models.inputs import Inputs
-from models.space import Subnet, Value
+from models.core import Plan, Shapes, Step
+from models.inputs import Inputs, Slot
+from models.inputs.adapter import AdapterInput
+from models.nn.transformer import Layer
+from models.space import Axis, Subnet, Value
 from models.tasks import Task
 from models.variants import load_axes
+
+
+class LayerCall(NamedTuple):
+    """What a step does that runs a layer.
+
+    Attributes:
+        layer: Runs.
+        groups: As for `Layer`.
+        units: Likewise.
+        maps: Likewise.
+    """
+
+    layer: Layer
+    groups: int
+    units: int
+    maps: Mapping[str, Any]
+
+
+def layer_call(step: Step) -> LayerCall | None:
+    """Return what a step of a transformer does that runs a layer; None for any other."""
+    run = step.run
+    if not isinstance(run, partial) or not isinstance(run.func, Layer):
+        return None
+    groups, units = run.args
+    return LayerCall(run.func, groups, units, run.keywords)
 
 
 class Wrapped(nn.Module):
@@ -85,3 +113,48 @@ class Wrapped(nn.Module):
     @cached_property
     def _base_axes(self) -> frozenset[str]:
         return frozenset(axis.name for axis in self.base.space.axes)
+
+
+class NamingModel(Wrapped):
+    """A model of whose parts an item may name one, by an optional input beside the wrapped model's.
+
+    Attributes:
+        named: Of the input.
+    """
+
+    named: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def names(self) -> Sequence[str]:
+        """What an item may name."""
+
+    @property
+    def inputs(self) -> Inputs:
+        """Those of the wrapped model, and perhaps a name."""
+        slot = Slot(AdapterInput(tuple(self.names)), required=False)
+        return Inputs({**self.base.inputs, self.named: slot})
+
+    @property
+    def inputs_axis(self) -> Axis:
+        """Whether a name is given."""
+        alone = "+".join(self.base.inputs)
+        return Axis("inputs", (alone, f"{alone}+{self.named}"), kind="given")
+
+    def is_named(self, subnet: Mapping[str, Value]) -> bool:
+        """Return whether a subnet is of items with a name."""
+        return str(subnet["inputs"]).split("+")[-1] == self.named
+
+    def tokens(self, shapes: Shapes) -> int:
+        """Return the tokens that the layers see; ValueError if the shapes are not the model's."""
+        return super().tokens(self._of_base(shapes))
+
+    def base_plan(self, subnet: Subnet, shapes: Shapes, tasks: Collection[str] | None) -> Plan:
+        """Return the wrapped model's plan; ValueError if a name is in one of both alone."""
+        if self.is_named(subnet) != (self.named in shapes):
+            raise ValueError(f"inputs={subnet['inputs']!r} are not those of shapes={dict(shapes)}")
+        found: Plan = self.base.plan(self.of_base(subnet), self._of_base(shapes), tasks)
+        return found
+
+    def _of_base(self, shapes: Shapes) -> Shapes:
+        return {name: shape for name, shape in shapes.items() if name != self.named}

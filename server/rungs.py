@@ -239,9 +239,11 @@ def _ascending(
     """Yield rungs, cheapest first, each clearly cheaper than the next and worth less."""
 
     def cost(one: Selection) -> float:
-        if not by_time:  # of the longest inputs: the request's own may be short
-            shapes = _shapes(served, one.subnet)
-            return float(served.elastic.plan(one.subnet, shapes, [task]).cost.macs)
+        if not by_time and one is not best:
+            return float(one.cost.macs)
+        if not by_time:  # of the longest inputs as well: the request's own may be short
+            shapes = _shapes(served, best.subnet)
+            return float(served.elastic.plan(best.subnet, shapes, [task]).cost.macs)
         prepared = served.prepare(one.subnet, [task])
         lengths = served.inputs.lengths(_shapes(served, one.subnet))
         return prepared.share(lengths).more

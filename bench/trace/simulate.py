@@ -140,7 +140,7 @@ class _Cell:
     def __init__(
         self, machine: Machine, policy: LoadPolicy, budget: Budget, due_s: Sequence[float]
     ) -> None:
-        self.machine, self.budget, self.policy = machine, budget, policy
+        self.machine, self.policy = machine, policy
         self.slo_s = (budget.latency_ms or inf) / 1000
         self.now = 0.0
         self.pace = Pace()

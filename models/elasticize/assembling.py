@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import TypeAdapter
 from torch import nn
 
-from models import checkpoint
+from models import checkpoint, families
 from models.elasticize.refit import Map, Maps
 from models.families.pruned import LayerForm, Pruned, PrunedConfig
 from models.files import replacing
@@ -54,7 +53,7 @@ def assemble(base: Any, family: str, cuts: Sequence[Cut]) -> Pruned:
                 weights[i].append(cut.maps[i])
     config = PrunedConfig(
         family=family,
-        model=TypeAdapter(type(base.config)).dump_python(base.config, mode="json"),
+        model=families.as_json(base.config),
         keep=tuple(cut.keep for cut in every),
         forms=tuple(tuple(key[-1] for key in of_layer) for of_layer in numbers),
         cuts=tuple(

@@ -14,9 +14,9 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from pydantic import TypeAdapter
 from torch import Tensor
 
+from models import families
 from models.families.experts import ExpertModel, ExpertsConfig
 from models.nn.transformer import FeedForward, layers_of
 
@@ -60,8 +60,7 @@ def with_experts_of(
     if shared + config.experts * config.units != whole.ffn:
         raise ValueError(f"{shared} + {config.experts} x {config.units} units are not {whole.ffn}")
     own = replace(base.config, encoder=replace(whole, ffn=shared))
-    told = TypeAdapter(type(own)).dump_python(own, mode="json")
-    made = ExpertModel(base.name, replace(config, family=family, model=told))
+    made = ExpertModel(base.name, replace(config, family=family, model=families.as_json(own)))
     state = {key: one for key, one in base.state_dict().items() if ".ffn." not in key}
     made.base.load_state_dict(state, strict=False)
     for i, (layer, small) in enumerate(zip(layers_of(base), layers_of(made.base), strict=True)):

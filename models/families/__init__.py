@@ -10,6 +10,7 @@ import pkgutil
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from pydantic import TypeAdapter
 from torch import nn
 
 
@@ -26,6 +27,12 @@ class Family(NamedTuple):
 
     config: type
     build: Callable[[str, Any], nn.Module]
+
+
+def as_json(config: Any) -> dict[str, Any]:
+    """Return a configuration as manifests have it."""
+    found: dict[str, Any] = TypeAdapter(type(config)).dump_python(config, mode="json")
+    return found
 
 
 def names() -> list[str]:

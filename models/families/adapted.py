@@ -14,7 +14,7 @@ ranks.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any, ClassVar
@@ -24,14 +24,13 @@ from torch import Tensor, nn
 
 from models.core import Cost, Plan, Shapes, Step
 from models.families import Family
-from models.inputs import Inputs, Slot
-from models.inputs.adapter import KIND, AdapterInput
+from models.inputs.adapter import KIND
 from models.nn.architecture import TransformerConfig
 from models.nn.low_rank import LowRank
 from models.nn.ragged import Ragged
 from models.nn.transformer import PLACES, Layer, Place, layers_of
 from models.space import Axis, Space, Subnet, Value, check_ascending
-from models.wrapped import Wrapped
+from models.wrapped import NamingModel, layer_call
 
 MAX_ADAPTERS = 64  # of a model: each is a label of metrics, and a name in errors
 _MAX_NAME = 100
@@ -70,10 +69,11 @@ class AdaptedConfig:
             raise ValueError(f"places={list(self.places)} must be some of {list(PLACES)}, once")
 
 
-class Adapted(Wrapped):
+class Adapted(NamingModel):
     """The family as an `Elastic` model; see `models.elastic.Elastic` for the contract."""
 
     config: AdaptedConfig
+    named = KIND
 
     def __init__(self, name: str, config: AdaptedConfig) -> None:
         """Build the wrapped model.
@@ -98,62 +98,46 @@ class Adapted(Wrapped):
         return LowRank(count, rank, *sizes(encoder)[place])
 
     @property
-    def inputs(self) -> Inputs:
-        """Those of the wrapped model, and perhaps the name of an adapter."""
-        return Inputs({**self.base.inputs, KIND: Slot(AdapterInput(self.config.adapters), False)})
+    def names(self) -> Sequence[str]:
+        """The adapters."""
+        return self.config.adapters
 
     @cached_property
     def space(self) -> Space:
         """Whether there is an adapter, its rank, and the wrapped model's axes."""
-        alone = "+".join(self.base.inputs)
-        own = (
-            Axis("inputs", (alone, f"{alone}+{KIND}"), kind="given"),
-            Axis("rank", self.config.ranks),
-        )
+        own = (self.inputs_axis, Axis("rank", self.config.ranks))
         space: Space = self.base.space
         return Space((*own, *space.axes), lambda subnet: space.has(self.of_base(subnet)))
 
     def vector_space(self, subnet: Mapping[str, Value]) -> Mapping[str, Value]:
         """Return what tells the trunk's vectors apart and, of an adapter's, the rank."""
-        own = ("inputs", "rank") if _is_adapted(subnet) else ("inputs",)
+        own = ("inputs", "rank") if self.is_named(subnet) else ("inputs",)
         return {**self.base_vector_space(subnet), **{axis: subnet[axis] for axis in own}}
-
-    def tokens(self, shapes: Shapes) -> int:
-        """Return the tokens that the layers see; ValueError if the shapes are not the model's."""
-        return super().tokens({name: s for name, s in shapes.items() if name != KIND})
 
     def plan(self, subnet: Subnet, shapes: Shapes, tasks: Collection[str] | None = None) -> Plan:
         """Return the wrapped model's plan, with an adapter's factors in its layers."""
         subnet, length = self.space.check(subnet), self.tokens(shapes)
-        if _is_adapted(subnet) != (KIND in shapes):
-            raise ValueError(f"inputs={subnet['inputs']!r} are not those of shapes={dict(shapes)}")
-        of_base = {name: shape for name, shape in shapes.items() if name != KIND}
-        plan: Plan = self.base.plan(self.of_base(subnet), of_base, tasks)
-        if not _is_adapted(subnet):
+        plan = self.base_plan(subnet, shapes, tasks)
+        if not self.is_named(subnet):
             return plan
         rank = int(subnet["rank"])
         return plan.rewritten(lambda step, takes: self._step(step, takes, rank, length))
 
     def _step(self, step: Step, takes: tuple[Step | str, ...], rank: int, length: int) -> Step:
-        layer = step.run.func if isinstance(step.run, partial) else None
-        if not isinstance(layer, Layer):
+        call = layer_call(step)
+        if call is None:
             return replace(step, takes=takes)
-        low = self.low[next(i for i, one in enumerate(layers_of(self.base)) if one is layer)]
+        layer, groups, units, maps = call
+        low = self.low[layers_of(self.base).index(layer)]
         assert isinstance(low, nn.ModuleDict)
-        groups, units = step.run.args  # type: ignore[attr-defined]  # of a partial function
         cost, found = step.cost, sizes(layer.attention.config, groups, units)
         for place in self.config.places:
             part = low[place]
             assert isinstance(part, LowRank)
             taken_given = found[place]
             cost += Cost(part.macs(rank, *taken_given, length), part.bytes(rank, *taken_given))
-        maps = step.run.keywords  # type: ignore[attr-defined]
         run = partial(_adapted, layer, low, rank, groups, units, **maps)
         return Step((step.key, "rank", rank), run, (*takes, KIND), cost, tolerance=step.tolerance)
-
-
-def _is_adapted(subnet: Mapping[str, Value]) -> bool:
-    return str(subnet["inputs"]).split("+")[-1] == KIND
 
 
 def _adapted(

@@ -28,13 +28,11 @@ from torch import nn
 
 from models.core import Cost, Plan, Shapes, Step
 from models.families import Family
-from models.inputs import Inputs, Slot
-from models.inputs.adapter import AdapterInput
 from models.nn.experts import Experts, with_experts
-from models.nn.transformer import Layer, layers_of
+from models.nn.transformer import layers_of
 from models.space import Axis, Space, Subnet, Value
 from models.variants import not_built
-from models.wrapped import Wrapped
+from models.wrapped import NamingModel, layer_call
 
 SKILL = "skill"
 RESIDENT, COUNT = "tasks_resident", "experts"
@@ -104,10 +102,11 @@ class ExpertsConfig:
         return self.experts if name == ALL else min(map(len, self.uses[name]), default=0)
 
 
-class ExpertModel(Wrapped):
+class ExpertModel(NamingModel):
     """The family as an `Elastic` model; see `models.elastic.Elastic` for the contract."""
 
     config: ExpertsConfig
+    named = SKILL
 
     def __init__(self, name: str, config: ExpertsConfig) -> None:
         """Build the wrapped model and the experts that are there.
@@ -141,18 +140,17 @@ class ExpertModel(Wrapped):
         return list(self.experts)  # type: ignore[arg-type]  # torch says modules
 
     @property
-    def inputs(self) -> Inputs:
-        """Those of the wrapped model, and perhaps the name of a skill."""
-        slot = Slot(AdapterInput(tuple(self.config.uses)), required=False)
-        return Inputs({**self.base.inputs, SKILL: slot})
+    def names(self) -> Sequence[str]:
+        """The skills."""
+        return tuple(self.config.uses)
 
     @cached_property
     def space(self) -> Space:
         """Which experts are there, whether a skill is given, how many are read; and the rest."""
-        alone, config = "+".join(self.base.inputs), self.config
+        config = self.config
         axes = (
             Axis(RESIDENT, config.resident, when="load"),
-            Axis("inputs", (alone, f"{alone}+{SKILL}"), kind="given"),
+            self.inputs_axis,
             Axis(COUNT, config.counts),
         )
         base: Space = self.base.space
@@ -168,10 +166,6 @@ class ExpertModel(Wrapped):
         own = (RESIDENT, "inputs", COUNT)
         return {**self.base_vector_space(subnet), **{axis: subnet[axis] for axis in own}}
 
-    def tokens(self, shapes: Shapes) -> int:
-        """Return the tokens that the layers see; ValueError if the shapes are not the model's."""
-        return super().tokens(_without_skill(shapes))
-
     def variant(self, choices: Mapping[str, Value]) -> ExpertModel:
         """Return the model with some experts only: the same tensors, and none of the others."""
         made = copy.copy(self)
@@ -186,23 +180,20 @@ class ExpertModel(Wrapped):
     def plan(self, subnet: Subnet, shapes: Shapes, tasks: Collection[str] | None = None) -> Plan:
         """Return the wrapped model's plan, with experts in its layers."""
         subnet, length = self.space.check(subnet), self.tokens(shapes)
-        if str(subnet["inputs"]).endswith(f"+{SKILL}") != (SKILL in shapes):
-            raise ValueError(f"inputs={subnet['inputs']!r} are not those of shapes={dict(shapes)}")
-        plan: Plan = self.base.plan(self.of_base(subnet), _without_skill(shapes), tasks)
+        plan = self.base_plan(subnet, shapes, tasks)
         given = (SKILL,) if SKILL in shapes else ()
         count, resident = int(subnet[COUNT]), str(subnet[RESIDENT])
         layers = layers_of(self.base)
 
         def own(step: Step, takes: tuple[Step | str, ...]) -> Step:
-            layer = step.run.func if isinstance(step.run, partial) else None
-            if not isinstance(layer, Layer):
+            call = layer_call(step)
+            if call is None:
                 return replace(step, takes=takes)
+            layer, groups, units, maps = call
             i = layers.index(layer)
             part, held = self.parts[i], len(self.config.held(resident, i))
             cost = Cost(part.macs(count, length), part.bytes(held, bool(given)))
             key = (step.key, COUNT, count)
-            maps = step.run.keywords  # type: ignore[attr-defined]  # of a partial function
-            groups, units = step.run.args  # type: ignore[attr-defined]
             run = partial(with_experts, layer, part, count, groups, units, **maps)
             return Step(
                 (*key, resident),
@@ -214,10 +205,6 @@ class ExpertModel(Wrapped):
             )
 
         return plan.rewritten(own)
-
-
-def _without_skill(shapes: Shapes) -> Shapes:
-    return {name: shape for name, shape in shapes.items() if name != SKILL}
 
 
 def extracted(model: ExpertModel, resident: str) -> ExpertModel:

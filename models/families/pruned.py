@@ -33,7 +33,7 @@ from models.nn.static import Static
 from models.nn.transformer import Layer, layers_of
 from models.space import Axis, Space, Subnet, Value
 from models.tasks import wanted_tasks
-from models.wrapped import Wrapped
+from models.wrapped import Wrapped, layer_call
 
 
 @dataclass(frozen=True)
@@ -177,11 +177,11 @@ class Pruned(Wrapped):
         numbers = self.config.numbers(float(subnet["keep"]))
 
         def own(step: Step, takes: tuple[Step | str, ...]) -> Step:
-            layer = step.run.func if isinstance(step.run, partial) else None
-            if not isinstance(layer, Layer):
+            call = layer_call(step)
+            if call is None:
                 return replace(step, takes=takes)
-            i = place[id(layer)]
-            return self._step(i, numbers[i], layer, takes, length, bits)
+            i = place[id(call.layer)]
+            return self._step(i, numbers[i], call.layer, takes, length, bits)
 
         return plan.rewritten(own)
 

@@ -23,9 +23,9 @@ from pydantic import ConfigDict
 from models.core import Cost, Plan, Shapes, Step
 from models.families import Family
 from models.nn.selectors import Selectors
-from models.nn.transformer import Layer, layers_of
+from models.nn.transformer import layers_of
 from models.space import Axis, Space, Subnet, Value
-from models.wrapped import Wrapped
+from models.wrapped import Wrapped, layer_call
 
 ALL = "all"
 
@@ -99,8 +99,8 @@ class FewerTokens(Wrapped):
 
         def own(step: Step, takes: tuple[Step | str, ...]) -> Step:
             nonlocal run
-            layer = step.run.func if isinstance(step.run, partial) else None
-            if not isinstance(layer, Layer):
+            call = layer_call(step)
+            if call is None:
                 return replace(step, takes=takes)
             run += 1
             if run <= self.config.after:
@@ -111,8 +111,7 @@ class FewerTokens(Wrapped):
                 cost = Cost(self.selectors.macs(count, length), self.selectors.bytes(count))
                 selected = partial(self.selectors, count)
                 before = Step(("select", count), selected, (before,), cost)
-            groups, units = step.run.args  # type: ignore[attr-defined]  # of a partial function
-            cost = Cost(layer.macs(groups, units, count), step.cost.bytes)
+            cost = Cost(call.layer.macs(call.groups, call.units, count), step.cost.bytes)
             return replace(step, key=(step.key, "tokens", count), takes=(before,), cost=cost)
 
         return plan.rewritten(own)

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
-from pydantic import TypeAdapter
 from torch import Tensor
 
+from models import families
 from models.families.adapted import Adapted, AdaptedConfig, sizes
 from models.formats.folder import Fields, FormatError, load_tensors
 from models.formats.model_types import MODEL_TYPES
@@ -180,7 +180,7 @@ def with_adapters(
     if offered[-1] > most:
         raise ValueError(f"ranks={list(offered)}: the adapters have {most} at most")
     used = {place for own in adapters.values() for _, place in own}
-    as_json = TypeAdapter(type(config)).dump_python(config, mode="json")
+    as_json = families.as_json(config)
     if "bits" in as_json:
         as_json["bits"] = (32,)
     own = AdaptedConfig(

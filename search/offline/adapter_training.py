@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import torch
 
+from models import families
 from models.backends.torch import TorchBackend
 from models.export.merged import merged
 from models.families.adapted import Adapted, AdaptedConfig
@@ -23,7 +24,6 @@ from models.train.texts import Retrieval
 from search.offline.training import RUN, training_log
 from search.offline.wrapped_training import (
     around,
-    config_of,
     plain,
     scores_told,
     write_trained,
@@ -167,7 +167,7 @@ def untrained(source: Path, name: str, tasks: Mapping[str, Metric], rank: int) -
     """Return a public encoder with an adapter per task that adds nothing yet."""
     base = plain(source, name, tasks)
     ranks = tuple(sorted({max(1, rank // 4), max(1, rank // 2), rank}))
-    config = AdaptedConfig("exits", config_of(base), tuple(tasks), ranks, _PLACES)  # type: ignore[arg-type]
+    config = AdaptedConfig("exits", families.as_json(base.config), tuple(tasks), ranks, _PLACES)  # type: ignore[arg-type]
     made = Adapted(name, config)
     around(made, base, source)
     return made

@@ -18,6 +18,7 @@ from models.formats import peft
 from models.nn.low_rank import LowRank
 from models.space import Subnet
 from models.variants import load_axes, loaded
+from search.offline.rewriting import check_table, table_in
 from search.quality.table import TABLE, BoolArray, Cells, FloatArray, Table, given_axes
 
 
@@ -44,14 +45,13 @@ def adapt(
     """
     trunk = checkpoint.load(source)
     family, model = trunk.manifest.family, trunk.model
-    if TABLE not in trunk.manifest.files:
-        raise ValueError(f"{source} has no {TABLE} in its manifest")
+    check_table(trunk)
     encoder = getattr(model.config, "encoder", None)
     if encoder is None:
         raise ValueError(f"{source}: a model of family {family!r} is no single encoder")
     factors = {key: peft.read(folder, encoder) for key, folder in adapters.items()}
     made = peft.with_adapters(model, family, name, factors, source, ranks)
-    table = widened(Table.load(source / TABLE, model.space, model.tasks), model, made)
+    table = widened(table_in(trunk), model, made)
     out.mkdir(parents=True, exist_ok=True)
     for asset in made.assets:
         copyfile(source / asset, out / asset)

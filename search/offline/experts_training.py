@@ -249,7 +249,7 @@ def chosen_scores(
     """Return a skill's scores on development data under each subnet; equal ones are run once."""
     found: dict[Subnet, Measured] = {}
     for is_given in (True, False):
-        own = [one for one in subnets if str(one["inputs"]).endswith(SKILL) == is_given]
+        own = [one for one in subnets if model.is_named(one) == is_given]
         # What a skill's own experts answer does not depend on what else is there.
         least = model.config.least(skill)
         same = {

@@ -11,6 +11,7 @@ from models import checkpoint
 from models.checkpoint import Manifest
 from models.families.experts import RESIDENT, ExpertModel, extracted
 from models.space import Subnet
+from search.offline.rewriting import table_in
 from search.quality.table import TABLE, Table
 
 
@@ -33,11 +34,9 @@ def extract(source: Path, skill: str, out: Path, name: str) -> Manifest:
     model = loaded.model
     if not isinstance(model, ExpertModel):
         raise ValueError(f"{source}: family {loaded.manifest.family!r} has no experts")
-    if TABLE not in loaded.manifest.files:
-        raise ValueError(f"{source} has no {TABLE} in its manifest")
+    table = table_in(loaded)
     made = extracted(model, skill)
     made.name = name
-    table = Table.load(source / TABLE, model.space, model.tasks)
     rows = [r for r, row in enumerate(table.rows) if row[RESIDENT] == skill]
     cells = {task: own.part(rows, slice(None)) for task, own in table.cells.items()}
     kept = Table(tuple(Subnet(table.rows[r]) for r in rows), cells, table.given)

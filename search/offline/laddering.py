@@ -14,6 +14,7 @@ from models.families.ladder import AXIS, Ladder, LadderConfig, Member
 from models.files import replacing
 from models.space import Subnet
 from models.variants import exact_dtype
+from search.offline.rewriting import table_in
 from search.quality.table import TABLE, Cells, Score, Table
 
 
@@ -73,9 +74,7 @@ def ladder(folders: Sequence[Path], out: Path, name: str) -> Manifest:
 def _rung(folder: Path) -> _Rung:
     loaded = checkpoint.load(folder)
     model = loaded.model
-    if TABLE not in loaded.manifest.files:
-        raise ValueError(f"{folder} has no {TABLE} in its manifest")
-    table = Table.load(folder / TABLE, model.space, model.tasks)
+    table = table_in(loaded)
     macs = model.plan(model.space.largest, model.inputs.plan_shapes()).cost.macs
     return _Rung(loaded, macs, {task: table.at(task, -1, -1) for task in model.tasks})
 

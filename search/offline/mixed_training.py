@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from models import families
 from models.backends.torch import TorchBackend
 from models.families.exits import Exits
 from models.families.mixed import AXIS, Mixed, MixedConfig
@@ -18,7 +19,6 @@ from search.offline.adapter_training import AdapterLesson, examples_of, lessons
 from search.offline.training import RUN, training_log
 from search.offline.wrapped_training import (
     around,
-    config_of,
     plain,
     scores_told,
     write_trained,
@@ -99,7 +99,9 @@ def mixed_of(base: Exits, skills: Sequence[Exits], folder: Path) -> Mixed:
         for own in changes
     )
     mixes[BASE] = ((0.0,) * len(blocks),) * len(skills)
-    made = Mixed(base.name, MixedConfig("exits", config_of(base), SKILLS, blocks, mixes))
+    made = Mixed(
+        base.name, MixedConfig("exits", families.as_json(base.config), SKILLS, blocks, mixes)
+    )
     for own, skill in zip(made.skills, skills, strict=True):
         weights: dict[str, Tensor] = dict(skill.named_parameters())
         for i, key in enumerate(made.names):

@@ -25,7 +25,7 @@ from models.train.cifar100 import Cifar100
 from models.variants import build
 from search.offline.measuring import Scores, read_labelled
 from search.offline.measuring_tasks import metrics_of, write_measured
-from search.offline.rewriting import rewrite, with_config
+from search.offline.rewriting import check_table, rewrite, table_in, with_config
 from search.offline.text_tasks import TaskData
 from search.offline.training import by_task
 from search.quality.embeddings import Measured
@@ -185,11 +185,10 @@ def _opened(folder: Path) -> tuple[Checkpoint, Table]:
     model = loaded.model
     if not hasattr(model.config, "bits"):
         raise ValueError(f"{folder}: family {loaded.manifest.family!r} has no axis of bits")
-    if TABLE not in loaded.manifest.files:
-        raise ValueError(f"{folder} has no {TABLE} in its manifest")
+    check_table(loaded)
     if len(model.config.bits) > 1:
         raise ValueError(f"{folder}: bits={list(model.config.bits)} are on offer already")
-    return loaded, Table.load(folder / TABLE, model.space, model.tasks)
+    return loaded, table_in(loaded)
 
 
 def _offering(loaded: Checkpoint, images: Tensor | None = None) -> Any:

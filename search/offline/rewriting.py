@@ -5,11 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
-
-from models import checkpoint
-from models.checkpoint import Manifest
+from models import checkpoint, families
+from models.checkpoint import Checkpoint, Manifest
 from search.quality.table import TABLE, Table
+
+
+def check_table(loaded: Checkpoint) -> None:
+    """Refuse a checkpoint without a table; ValueError that names its folder."""
+    if TABLE not in loaded.manifest.files:
+        raise ValueError(f"{loaded.folder} has no {TABLE} in its manifest")
+
+
+def table_in(loaded: Checkpoint) -> Table:
+    """Return the table of a checkpoint; ValueError if it has none, or one of another model."""
+    check_table(loaded)
+    return Table.load(loaded.folder / TABLE, loaded.model.space, loaded.model.tasks)
 
 
 def with_config(model: Any, config: Any, folder: Path) -> Any:
@@ -36,7 +46,7 @@ def rewrite(folder: Path, before: Manifest, model: Any, table: Table) -> None:
         model: With the new configuration.
         table: Of the model.
     """
-    config = TypeAdapter(type(model.config)).dump_python(model.config, mode="json")
+    config = families.as_json(model.config)
     checkpoint.write_manifest(folder, before.model_copy(update={"config": config}))
     table.save(folder / TABLE, model.space)
     checkpoint.cover(folder, TABLE)

@@ -22,6 +22,7 @@ from models.safetensors_files import stored_type
 from models.space import Subnet
 from models.tasks import Task
 from search.offline.corpus import Corpus
+from search.offline.rewriting import check_table
 from search.offline.static_check import Check, Embedder, Kept, held_out_check
 from search.quality.errors import with_errors
 from search.quality.table import TABLE, Cells, Table
@@ -93,8 +94,7 @@ def add_static(
 
 
 def _check_enough(folder: Path, loaded: checkpoint.Checkpoint, corpus: Corpus) -> None:
-    if TABLE not in loaded.manifest.files:
-        raise ValueError(f"{folder} has no {TABLE} in its manifest")
+    check_table(loaded)
     if len(corpus.checked) < _LEAST_CHECKED or not corpus.fit:
         raise ValueError(
             f"{len(corpus.fit)} texts are left to fit on and {len(corpus.checked)} to check by; "

@@ -9,6 +9,7 @@ from random import Random
 
 import torch
 
+from models import families
 from models.backends.torch import TorchBackend
 from models.families.tokens import FewerTokens, FewerTokensConfig
 from models.inputs.text import TextInput
@@ -18,7 +19,6 @@ from models.train.selectors import SelectorRecipe, train_selectors
 from search.offline.training import RUN, training_log
 from search.offline.wrapped_training import (
     around,
-    config_of,
     plain,
     scores_told,
     write_trained,
@@ -87,7 +87,9 @@ def train_tokens(
 def untrained(source: Path, name: str) -> FewerTokens:
     """Return a public encoder whose summaries are means of neighbours."""
     base = plain(source, name, TASKS)  # type: ignore[arg-type]  # they are metrics
-    made = FewerTokens(name, FewerTokensConfig("exits", config_of(base), AFTER, COUNTS))
+    made = FewerTokens(
+        name, FewerTokensConfig("exits", families.as_json(base.config), AFTER, COUNTS)
+    )
     around(made, base, source)
     return made
 

@@ -10,10 +10,9 @@ from shutil import copyfile
 from typing import Any
 
 import torch
-from pydantic import TypeAdapter
 
 from models import checkpoint, formats
-from models.families.exits import Exits, ExitsConfig
+from models.families.exits import Exits
 from models.inputs.text import TOKENIZER
 from models.tasks import Metric
 from models.wrapped import Wrapped
@@ -43,12 +42,6 @@ def plain(source: Path, name: str, tasks: Mapping[str, Metric]) -> Exits:
     made.load_state_dict({key: state[key] for key in made.state_dict()})
     made.attach(source)
     return made.eval().requires_grad_(False)
-
-
-def config_of(base: Exits) -> dict[str, Any]:
-    """Return an encoder's configuration, as that of a model that wraps it has it."""
-    found: dict[str, Any] = TypeAdapter(ExitsConfig).dump_python(base.config, mode="json")
-    return found
 
 
 def around(made: Wrapped, base: Exits, source: Path) -> None:

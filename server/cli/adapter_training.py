@@ -9,7 +9,7 @@ import typer
 
 from models.train.adapters import AdapterRecipe
 from server.cli.failing import failing, missing
-from server.cli.recipes import takes_recipe
+from server.cli.recipes import takes_recipe, tell_tested
 from server.settings import data_folder
 
 
@@ -28,7 +28,4 @@ def adapted(
         raise missing(error.name) from None
     with failing():
         tested = train_adapted(source, data_folder(), out, name, recipe, typer.echo)
-    for key, own in tested.items():
-        told = ", ".join(f"{how} {one.value:.4f} ± {one.stderr:.4f}" for how, one in own.items())
-        typer.echo(f"{key}, test: {told}")
-    typer.echo(f"done; serve it with: rheostat serve --models {out}")
+    tell_tested(tested, out)

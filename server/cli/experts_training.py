@@ -9,7 +9,7 @@ import typer
 
 from models.train.experts import ExpertRecipe
 from server.cli.failing import failing, missing
-from server.cli.recipes import takes_recipe
+from server.cli.recipes import takes_recipe, tell_tested
 from server.settings import data_folder
 
 
@@ -28,7 +28,4 @@ def experts(
         raise missing(error.name) from None
     with failing():
         tested = train_experts_of(source, data_folder(), out, name, recipe, typer.echo)
-    for skill, own in tested.items():
-        told = ", ".join(f"{key} {one.value:.4f} ± {one.stderr:.4f}" for key, one in own.items())
-        typer.echo(f"{skill}, test: {told}")
-    typer.echo(f"done; serve it with: rheostat serve --models {out}")
+    tell_tested(tested, out)

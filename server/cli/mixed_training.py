@@ -9,7 +9,7 @@ import typer
 
 from models.train.skills import SkillRecipe
 from server.cli.failing import failing, missing
-from server.cli.recipes import takes_recipe
+from server.cli.recipes import takes_recipe, tell_tested
 from server.settings import data_folder
 
 
@@ -28,9 +28,4 @@ def mixed(
         raise missing(error.name) from None
     with failing():
         tested = train_mixed(source, data_folder(), out, name, recipe, typer.echo)
-    for mix, own in tested.items():
-        told = ", ".join(
-            f"{skill} {one.value:.4f} ± {one.stderr:.4f}" for skill, one in own.items()
-        )
-        typer.echo(f"{mix}, test: {told}")
-    typer.echo(f"done; serve it with: rheostat serve --models {out}")
+    tell_tested(tested, out)

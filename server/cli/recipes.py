@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, fields
 from functools import wraps
 from inspect import Parameter, Signature
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -28,6 +29,19 @@ _LEAST: Mapping[str, float | None] = {
 }
 """Of fields that may not be 0, or may be below it."""
 _DOCUMENTED = re.compile(r"^ {4}(\w+): (.+(?:\n {8}.+)*)", re.MULTILINE)
+
+
+def tell_tested(tested: Mapping[str, Mapping[str, Any]], out: Path) -> None:
+    """Print scores on test data, a line for each of what was trained, and how to serve it.
+
+    Args:
+        tested: Measured scores by name, of each.
+        out: Folder of the checkpoint.
+    """
+    for what, own in tested.items():
+        told = ", ".join(f"{key} {one.value:.4f} ± {one.stderr:.4f}" for key, one in own.items())
+        typer.echo(f"{what}, test: {told}")
+    typer.echo(f"done; serve it with: rheostat serve --models {out}")
 
 
 def takes_recipe(recipe: Any, **least: float) -> Callable[[Any], Callable[..., None]]:

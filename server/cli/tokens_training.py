@@ -9,7 +9,7 @@ import typer
 
 from models.train.selectors import SelectorRecipe
 from server.cli.failing import failing, missing
-from server.cli.recipes import takes_recipe
+from server.cli.recipes import takes_recipe, tell_tested
 from server.settings import data_folder
 
 
@@ -28,8 +28,9 @@ def tokens(
         raise missing(error.name) from None
     with failing():
         found = train_tokens(source, data_folder(), out, name, recipe, typer.echo)
-    for how, by_count in zip(("means", "learned"), found, strict=True):
-        for count, own in by_count.items():
-            told = ", ".join(f"{t} {one.value:.4f} ± {one.stderr:.4f}" for t, one in own.items())
-            typer.echo(f"{how}, {count} tokens, test: {told}")
-    typer.echo(f"done; serve it with: rheostat serve --models {out}")
+    tested = {
+        f"{how}, {count} tokens": own
+        for how, by_count in zip(("means", "learned"), found, strict=True)
+        for count, own in by_count.items()
+    }
+    tell_tested(tested, out)

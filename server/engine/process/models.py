@@ -199,9 +199,11 @@ class Models:
     def _purge(self) -> None:
         since = self._clock() - _SPARE_S
         gone = [one for one in self._held.values() if not one.holders and one.left_at < since]
+        if not gone:
+            return
         while gone:
             self._remove(gone.pop())
-            garbage.collect()
+        garbage.collect()
 
     def _remove(self, held: HeldModel) -> None:
         del self._held[held.number]
