@@ -99,9 +99,9 @@ class Inputs(Mapping[str, Slot]):
     """All inputs of a model, by name, in the model's order."""
 
     def __init__(self, slots: Mapping[str, Slot]) -> None:
-        """Index the inputs; ValueError if there is none that is required."""
-        if not any(slot.required for slot in slots.values()):
-            raise ValueError(f"inputs={list(slots)}: at least one must be required")
+        """Index the inputs; ValueError if there is none."""
+        if not slots:
+            raise ValueError("inputs=[]: at least one is needed")
         self._slots = dict(slots)
 
     @classmethod
@@ -158,12 +158,14 @@ class Inputs(Mapping[str, Slot]):
         return Signature(kinds, frozenset(n for n, slot in self._slots.items() if slot.required))
 
     def check(self, names: Iterable[str]) -> None:
-        """Refuse an item that lacks an input or has one that the model does not take.
+        """Refuse an item that has no input, lacks one, or has one that the model does not take.
 
         Raises:
             InvalidInputError: Naming the input.
         """
         found = set(names)
+        if not found:
+            raise InvalidInputError(f"an item has one input or more, of {list(self)}")
         if unknown := sorted(found - self._slots.keys()):
             raise InvalidInputError(f"input {unknown[0]!r} is not known; one of {list(self)}")
         for name, slot in self._slots.items():

@@ -132,6 +132,11 @@ def test_a_signature_says_which_requests_may_mean_the_model() -> None:
     assert not signature.fits(None, ["image", "query", "sound"])
 
 
-def test_a_model_that_requires_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"inputs=\['a'\]: at least one must be required"):
-        Inputs({"a": Slot(SERIES, required=False)})
+def test_where_none_is_required_an_item_still_has_one() -> None:
+    with pytest.raises(ValueError, match=r"inputs=\[\]: at least one is needed"):
+        Inputs({})
+    some = Inputs({"a": Slot(SERIES, required=False), "b": Slot(IMAGE, required=False)})
+    assert some.only is None
+    some.check(["b"])
+    with pytest.raises(InvalidInputError, match=r"an item has one input or more, of \['a', 'b'\]"):
+        some.check([])
