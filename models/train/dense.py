@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -62,6 +63,17 @@ class DenseRecipe:
     seed: int = 0
 
 
+class Drawing(Protocol):
+    """What a recipe says of the images of a step; see `DenseRecipe`."""
+
+    @property
+    def batch_size(self) -> int: ...  # noqa: D102
+    @property
+    def mirror(self) -> bool: ...  # noqa: D102
+    @property
+    def brightness(self) -> float: ...  # noqa: D102
+
+
 _SAVE_EVERY = 100  # steps
 
 
@@ -94,7 +106,7 @@ def train_dense(model: Dense, data: Pictures, recipe: DenseRecipe, out: Path) ->
     state = RunState({"model": model, "average": average, "optimizer": optimizer}, asdict(recipe))
 
     def take(rng: Random) -> float:
-        _update_average(average, model, recipe.ema)
+        update_average(average, model, recipe.ema)
         batch = draw(data, model.tasks, recipe, rng)
         images = model.config.input.normalise(batch.pixels).to(device)
         truth = {task: one.to(device) for task, one in batch.truth.items()}
@@ -175,7 +187,7 @@ def begin_at(model: Dense, scales: Mapping[str, Scale]) -> None:
             decoder.bias.copy_(scale.middle.flatten())
 
 
-def draw(data: Pictures, tasks: Mapping[str, Task], recipe: DenseRecipe, rng: Random) -> Pictures:
+def draw(data: Pictures, tasks: Mapping[str, Task], recipe: Drawing, rng: Random) -> Pictures:
     """Return the images of one step, changed at random, and their truth changed alike."""
     batch = data.part(torch.tensor(rng.sample(range(len(data)), recipe.batch_size)))
     pixels = batch.pixels.float()
@@ -207,5 +219,6 @@ def mirrored(task: Task, truth: Tensor, turned: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
+def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
+    """Move averaged weights towards those of a model by 1 less the decay."""
     torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)

@@ -123,7 +123,7 @@ def image_scores(
         own = [Subnet((axis.name, subnet[axis.name]) for axis in axes) for subnet in subnets]
         paths = list(dict.fromkeys(own))
         plans = [model.plan(path, shapes, [task]) for path in paths]
-        parts, _ = added_by(model.tasks[task], backend, plans, "image", images, truth)
+        parts, _ = added_by(model.tasks[task], backend, plans, {"image": images}, truth)
         for scores, one in zip(found, own, strict=True):
             scores[task] = torch.from_numpy(parts[:, paths.index(one)])
     return found

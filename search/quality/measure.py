@@ -27,18 +27,18 @@ _MOST_BYTES = 2**29  # of answers at a time
 def measure(
     model: Elastic,
     backend: TorchBackend,
-    examples: Mapping[str, tuple[Tensor, Tensor]],
+    examples: Mapping[str, tuple[Tensor | Mapping[str, Tensor], Tensor]],
     report: Callable[[], object] = lambda: None,
     within: Mapping[str, Value] | None = None,
 ) -> Table:
-    """Score every subnet of a model that takes one input, computing each value once.
+    """Score every subnet of a model for the same inputs, computing each value once.
 
     Args:
         model: Prepared by the backend. Its metrics are those of `models.train.maps.judge_of`.
         backend: Runs the plans.
-        examples: Per task, inputs of shape [n, ...] and what is right: labels, int64, shape [n],
-            the numbers that the answers should be, of their shape, or maps as
-            `models.train.vision.Pictures` has them.
+        examples: Per task, inputs of shape [n, ...], by name where a model takes several, and what
+            is right: labels, int64, shape [n], the numbers that the answers should be, of their
+            shape, or maps as `models.train.vision.Pictures` has them.
         report: Called after each task.
         within: Values on axes that no task has alone: only subnets that have them. The model has
             the weights that they name.
@@ -52,15 +52,15 @@ def measure(
     within = within or {}
     shared = model.space.select({None})
     rows = tuple(r for r in shared if all(r[axis] == value for axis, value in within.items()))
-    (only,) = model.inputs
     gains: dict[str, FloatArray] = {}
     agreed: dict[str, FloatArray] = {}
     for task_name, task in model.tasks.items():
-        inputs, truth = examples[task_name]
+        given, truth = examples[task_name]
+        inputs = given if isinstance(given, Mapping) else dict.fromkeys(model.inputs, given)
         columns = tuple(model.space.select({task_name}))
-        shapes = {only: tuple(inputs.shape[1:])}
+        shapes = {name: tuple(one.shape[1:]) for name, one in inputs.items()}
         plans = [model.plan(row | own, shapes, [task_name]) for row in rows for own in columns]
-        own, alike = added_by(task, backend, plans, only, inputs, truth)
+        own, alike = added_by(task, backend, plans, inputs, truth)
         if alike and not within:  # or the whole model's weights may be others
             agreed[task_name] = np.array(alike).reshape(len(rows), -1)
         # Rows and columns are products of axes: give each axis of the task its own.
@@ -87,8 +87,7 @@ def added_by(
     task: Task,
     backend: TorchBackend,
     plans: Sequence[Plan],
-    only: str,
-    inputs: Tensor,
+    inputs: Mapping[str, Tensor],
     truth: Tensor,
 ) -> tuple[FloatArray, list[float]]:
     """Run plans and compare their answers with the truth.
@@ -97,8 +96,7 @@ def added_by(
         task: That the plans answer.
         backend: Runs them.
         plans: Of one model; what they share runs once.
-        only: Name of the model's input.
-        inputs: Shape [n, ...].
+        inputs: By name, shape [n, ...].
         truth: As for `measure`.
 
     Returns:
@@ -107,7 +105,7 @@ def added_by(
     """
     judge, ratios, alike = judge_of(task), list[Ratios](), list[float]()
     for part in _parts(task, len(plans), truth):
-        found = backend.run_all(plans, {only: inputs[part]})
+        found = backend.run_all(plans, {name: one[part] for name, one in inputs.items()})
         answers = [answer[task.name] for answer in found]
         judged = [judge(answer, truth[part]) for answer in answers]
         ratios.append(Ratios(*(torch.stack(own, dim=1) for own in zip(*judged, strict=True))))
