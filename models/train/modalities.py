@@ -29,7 +29,7 @@ from models.train.maps import Scale, scale_of, vision_loss
 from models.train.run import RunState, StepPlan, adamw, run_steps
 from models.train.vision import VOID, Pictures
 
-_SAVE_EVERY = 100  # steps
+_SAVE_EVERY = 50  # steps
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class ModalityRecipe:
         seed: For weights, scenes, changes to them, and what is drawn.
     """
 
-    steps: int = 2500
+    steps: int = 1500
     batch_size: int = 16
     learning_rate: float = 1e-3
     warmup: float = 0.05

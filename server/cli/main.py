@@ -32,6 +32,7 @@ from server.cli.exporting import export
 from server.cli.keys import keys
 from server.cli.measuring import measure
 from server.cli.mixed_training import mixed
+from server.cli.modalities_training import modalities
 from server.cli.pairs_training import pairs
 from server.cli.quantizing import quantize
 from server.cli.searching import search
@@ -181,6 +182,7 @@ train.command()(adapted)
 train.command()(cuts)
 train.command()(experts)
 train.command()(mixed)
+train.command()(modalities)
 train.command()(pairs)
 train.command()(vision)
 train.command()(tokens)

@@ -1,0 +1,208 @@
+"""What `rheostat train modalities` does around its recipe: a folder of images in, a checkpoint out.
+
+Maps of depth and of edges are inputs beside the image; all other maps are what is asked.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models import checkpoint
+from models.backends.torch import TorchBackend
+from models.families.modalities import Modalities, ModalitiesConfig, Modality
+from models.inputs.tensor import TensorInput
+from models.nn.architecture import TransformerConfig
+from models.space import Subnet
+from models.tasks import Metric
+from models.train.maps import Ratios, joined, judge_of, parts_of, scale_of
+from models.train.modalities import ModalityRecipe, answers, maps_of, train_modalities
+from models.train.vision import Pictures, VisionData
+from search.offline.training import RECORD, RUN, machine, training_log
+from search.offline.vision_data import read_vision
+from search.quality.embeddings import Measured
+from search.quality.measure import added_by, measure
+from search.quality.table import TABLE, FloatArray, Table
+
+IMAGE, INPUTS = "image", "inputs"
+_GIVEN: tuple[Metric, ...] = ("rmse", "f1")  # of tasks whose maps are inputs here
+_ENCODER = TransformerConfig(
+    vocab_size=1,
+    hidden=128,
+    layers=4,
+    heads=8,
+    kv_heads=8,
+    head_dim=16,
+    ffn=512,
+    norm="pre",
+    norm_eps=1e-6,
+    max_positions=1,
+)
+_DRAWS, _BATCH = 3, 64  # of random tokens; scenes at a time
+RANDOM = "random"
+Scores = dict[str, dict[str, Measured]]
+
+
+def train_modalities_of(
+    folder: Path,
+    out: Path,
+    name: str,
+    inputs: str | None,
+    recipe: ModalityRecipe,
+    report: Callable[[str], None],
+) -> Scores:
+    """Train a model on a folder of images and write a checkpoint that can be served.
+
+    Args:
+        folder: With `dataset.toml`.
+        out: Folder of the checkpoint. An interrupted run goes on when called again.
+        name: What clients will ask for.
+        inputs: Names of the inputs that the model takes, joined by ``+``; None for all.
+        recipe: Hyper-parameters.
+        report: Told what is being done.
+
+    Returns:
+        On test scenes, by inputs, tokens and width, the score of each task.
+
+    Raises:
+        DataError: As `search.offline.vision_data.read_vision`.
+        ValueError: If an input is not in the data, or ``out`` holds a run with another recipe.
+    """
+    data = read_vision(folder, report)
+    torch.manual_seed(recipe.seed)
+    model = Modalities(name, config_of(data, inputs))
+    report("training")
+    model = train_modalities(model, data.train, data.tasks, recipe, out / RUN)
+    model.requires_grad_(False)
+    backend = TorchBackend()
+    backend.prepare(model)
+    report("measuring")
+    table_of(model, data.validation, backend).save(out / TABLE, model.space)
+    tested = tests_of(model, data.test, backend, recipe.seed)
+    record = {
+        "recipe": asdict(recipe),
+        "test": {
+            which: {task: m._asdict() for task, m in own.items()} for which, own in tested.items()
+        },
+        "macs": macs_of(model),
+        "steps": training_log(out),
+        "machine": machine(),
+    }
+    (out / RECORD).write_text(json.dumps(record, indent=1) + "\n")
+    checkpoint.save(out, model, "modalities", torch.float32, (TABLE, RECORD))
+    return tested
+
+
+def config_of(data: VisionData, inputs: str | None) -> ModalitiesConfig:
+    """Return the architecture for a data set; ValueError for inputs that it does not have."""
+    shape = (1, data.input.height, data.input.width)
+    found = {IMAGE: Modality(IMAGE, data.input)}
+    for name, task in data.tasks.items():
+        if task.metric in _GIVEN:
+            least, most = (0.0, 1.0) if task.metric == "f1" else (None, None)
+            made = Modality(name, TensorInput(shape, least=least, most=most))
+            if task.metric == "rmse":
+                scale = scale_of(task, data.train.truth[name])
+                made = replace(made, middle=float(scale.middle), spread=float(scale.spread))
+            found[name] = made
+    names = list(found) if inputs is None else inputs.split("+")
+    if unknown := [one for one in names if one not in found]:
+        raise ValueError(f"inputs: {unknown[0]!r} is not in the data; of {list(found)}")
+    tasks = [task for task in data.tasks.values() if task.kind == "map" and task.name not in found]
+    return ModalitiesConfig(
+        tuple(one for name, one in found.items() if name in names), tuple(tasks), _ENCODER
+    )
+
+
+def table_of(model: Modalities, pictures: Pictures, backend: TorchBackend) -> Table:
+    """Measure every subnet; what is seen of some inputs says nothing of others."""
+    maps, found = maps_of(model, pictures), list[Table]()
+    for names in model.space.axes[0].values:
+        own = {name: maps[name] for name in str(names).split("+")}
+        examples = {task: (own, pictures.truth[task]) for task in model.tasks}
+        found.append(measure(model, backend, examples, within={INPUTS: names}))
+    cells = {task: found[0].cells[task] for task in model.tasks}
+    for more in found[1:]:
+        cells = {task: cell.above(more.cells[task]) for task, cell in cells.items()}
+    return Table(tuple(row for one in found for row in one.rows), cells, (INPUTS,))
+
+
+def tests_of(model: Modalities, pictures: Pictures, backend: TorchBackend, seed: int) -> Scores:
+    """Return the scores of all subnets, and of tokens drawn at random, by what each is called."""
+    maps, found = maps_of(model, pictures), dict[str, dict[str, Measured]]()
+    for names in model.space.axes[0].values:
+        own = {name: maps[name] for name in str(names).split("+")}
+        subnets = [one for one in model.space if one[INPUTS] == names]
+        shapes = {name: tuple(one.shape[1:]) for name, one in own.items()}
+        for task in model.tasks:
+            plans = [model.plan(subnet, shapes, [task]) for subnet in subnets]
+            truth = pictures.truth[task]
+            parts, _ = added_by(model.tasks[task], backend, plans, own, truth)
+            for i, subnet in enumerate(subnets):
+                found.setdefault(called(subnet), {})[task] = measured(parts[:, i])
+    for subnet in model.space:
+        if subnet["width"] == 1 and subnet["tokens"] != 1:
+            found[f"{called(subnet)}, {RANDOM}"] = at_random(model, subnet, maps, pictures, seed)
+    return found
+
+
+@torch.no_grad()
+def at_random(
+    model: Modalities,
+    subnet: Subnet,
+    maps: Mapping[str, Tensor],
+    pictures: Pictures,
+    seed: int,
+) -> dict[str, Measured]:
+    """Return the scores where each batch of scenes is seen by tokens of its own, drawn at random.
+
+    Of each scene the mean over draws counts.
+    """
+    rng, names = Random(seed), str(subnet[INPUTS]).split("+")
+    draws: dict[str, list[FloatArray]] = {task: [] for task in model.tasks}
+    for _ in range(_DRAWS):
+        judged: dict[str, list[Ratios]] = {task: [] for task in model.tasks}
+        for start in range(0, len(pictures), _BATCH):
+            part = slice(start, start + _BATCH)
+            places = range(model.config.places)
+            ranks = {name: torch.tensor(rng.sample(places, model.kept(subnet))) for name in names}
+            found = answers(model, {name: maps[name][part] for name in names}, ranks, subnet)
+            for task, one in found.items():
+                judge = judge_of(model.tasks[task])
+                judged[task].append(judge(one, pictures.truth[task][part]))
+        for task, several in judged.items():
+            draws[task].append(parts_of(joined(several)).numpy())
+    return {task: measured(np.mean(own, axis=0)) for task, own in draws.items()}
+
+
+def measured(parts: FloatArray) -> Measured:
+    """Return a mean over scenes with its standard error."""
+    stderr = parts.std(ddof=min(1, len(parts) - 1)) / len(parts) ** 0.5
+    return Measured(float(parts.mean()), len(parts), float(stderr))
+
+
+def called(subnet: Subnet) -> str:
+    """Return what a record calls a subnet."""
+    return f"{subnet[INPUTS]}, tokens {subnet['tokens']:g}, width {subnet['width']:g}"
+
+
+def macs_of(model: Modalities) -> dict[str, int]:
+    """Return the MACs of each subnet, all tasks together."""
+    found = {}
+    for subnet in model.space:
+        shapes = model.inputs.plan_shapes(names=str(subnet[INPUTS]).split("+"))
+        found[called(subnet)] = model.plan(subnet, shapes).cost.macs
+    return found
+
+
+def told(tested: Scores) -> Scores:
+    """Return the scores that a command prints: of all tokens at full width, by inputs."""
+    whole = ", tokens 1, width 1"
+    return {key.removesuffix(whole): own for key, own in tested.items() if key.endswith(whole)}
