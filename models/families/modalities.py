@@ -100,8 +100,10 @@ class ModalitiesConfig:
             if not one.spread > 0:
                 raise ValueError(f"modalities.{one.name}.spread={one.spread} must be above 0")
             shape = one.input.shape
-            if len(shape) != 3 or one.input.has_length or shape[1:] != self.size:
-                raise ValueError(f"modalities.{one.name}: shape {shape} must be [_, *{self.size}]")
+            if len(shape) != 3 or one.input.has_length:
+                raise ValueError(f"modalities.{one.name}: shape {shape} must be three sizes")
+            if shape[1:] != self.size:
+                raise ValueError(f"modalities.{one.name}: shape {shape} must end with {self.size}")
         if self.patch < 1 or any(side % self.patch for side in self.size):
             raise ValueError(f"patch={self.patch} must divide {self.size}")
         tasks = [task.name for task in self.tasks]
@@ -118,7 +120,7 @@ class ModalitiesConfig:
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of all maps."""
-        _, height, width = self.modalities[0].input.shape
+        height, width = self.modalities[0].input.shape[-2:]
         return height, width
 
     @property

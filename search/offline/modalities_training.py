@@ -85,7 +85,7 @@ def train_modalities_of(
     backend.prepare(model)
     report("measuring")
     table_of(model, data.validation, backend).save(out / TABLE, model.space)
-    tested = tests_of(model, data.test, backend, recipe.seed)
+    tested = test_scores(model, data.test, backend, recipe.seed)
     record = {
         "recipe": asdict(recipe),
         "test": {
@@ -134,7 +134,7 @@ def table_of(model: Modalities, pictures: Pictures, backend: TorchBackend) -> Ta
     return Table(tuple(row for one in found for row in one.rows), cells, (INPUTS,))
 
 
-def tests_of(model: Modalities, pictures: Pictures, backend: TorchBackend, seed: int) -> Scores:
+def test_scores(model: Modalities, pictures: Pictures, backend: TorchBackend, seed: int) -> Scores:
     """Return the scores of all subnets, and of tokens drawn at random, by what each is called."""
     maps, found = maps_of(model, pictures), dict[str, dict[str, Measured]]()
     for names in model.space.axes[0].values:
