@@ -3,8 +3,8 @@
 A row is one claim: what was measured, its control, and in how many of three seeds it holds. MACs
 and bytes are counted. Adapters have random factors on the real all-MiniLM-L6-v2; mixes and experts
 are of small networks that learn digits, turned, inverted, shifted and noisy, and report test digits
-that trained and chose nothing. Of checkpoints that `rheostat train` has made of these families, it
-says what their records do, each a seed.
+that trained and chose nothing. Models of several maps read rendered rooms. Of checkpoints that
+`rheostat train` has made of these families, it says what their records do, each a seed.
 
 With --quick fewer repeats of what is timed.
 """
@@ -21,6 +21,7 @@ from bench.family_adapters import adapters
 from bench.family_expert_rows import expert_rows
 from bench.family_experts import experts
 from bench.family_mixes import mixes
+from bench.family_modalities import modalities
 from bench.family_trained import trained
 
 
@@ -31,6 +32,7 @@ def main() -> None:
     chosen = options.parse_args()
     repeats = 3 if chosen.quick else 9
     claims = [*adapters(repeats), *mixes(), *expert_rows(repeats // 3), *experts()]
+    claims += modalities(repeats // 3)
     claims += trained(chosen.trained)
     rows = [
         [

@@ -7,6 +7,7 @@ chose nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from search.offline.mixed_training import BASE, BY_CHANGE, SKILLS
 from search.offline.training import RECORD
 
 _NO_GATES = " without gates"
+_ALONE = " of "  # and the inputs that alone are learned
+_SEGMENTATION, _NORMALS = "segmentation", "normals"
 Tests = Sequence[Mapping[str, Mapping[str, Any]]]
 
 
@@ -25,8 +28,8 @@ def trained(folders: Sequence[Path]) -> list[Claim]:
     by_family: dict[str, list[Mapping[str, Any]]] = {}
     for folder in folders:
         record = read_json(folder / RECORD, ValueError)
-        family = read_manifest(folder).family
-        kind = family if record["recipe"].get("gated", True) else f"{family}{_NO_GATES}"
+        manifest = read_manifest(folder)
+        kind = _kind(manifest.family, manifest.config, record["recipe"])
         by_family.setdefault(kind, []).append(record["test"])
     found = []
     for family, claims in (
@@ -34,10 +37,21 @@ def trained(folders: Sequence[Path]) -> list[Claim]:
         ("mixed", _mixed),
         ("tokens", _tokens),
         ("experts", _experts),
+        ("modalities", _modalities),
     ):
         if family in by_family:
             found += claims(by_family[family], by_family)
     return found
+
+
+def _kind(family: str, config: Mapping[str, Any], recipe: Mapping[str, Any]) -> str:
+    """Return a family, and in what a control differs from it."""
+    if not recipe.get("gated", True):
+        return f"{family}{_NO_GATES}"
+    inputs = [one["name"] for one in config.get("modalities", ())]
+    if len(inputs) == 1 or not recipe.get("leave_out", True):
+        return f"{family}{_ALONE}{'+'.join(inputs)}"
+    return family
 
 
 def _adapted(tests: Tests, others: Mapping[str, Tests]) -> list[Claim]:
@@ -107,4 +121,32 @@ def _experts(tests: Tests, others: Mapping[str, Tests]) -> list[Claim]:
                 said = f"{count} of 8 experts, {skill}: test score"
                 control = "the first units, trained alike"
                 found.append(Claim("experts", said, control, of(count), of(count, plain), "more"))
+    return found
+
+
+def _modalities(tests: Tests, others: Mapping[str, Tests]) -> list[Claim]:
+    def of(inputs: str, task: str, rest: str = "tokens 1, width 1", runs: Tests = tests) -> Any:
+        return [one[f"{inputs}, {rest}"][task]["value"] for one in runs]
+
+    claim, said = partial(Claim, "modalities"), "normals, degrees"
+    image, both = (of(inputs, _NORMALS) for inputs in ("image", "image+depth"))
+    found = [claim(f"image+depth: {said}", "image", both, image, "less")]
+    few, narrow = "tokens 0.25, width 1", "tokens 1, width 0.25"
+    for inputs in ("image", "image+depth", "image+depth+edges"):
+        what = f"{inputs}, a quarter of the tokens: {said}"
+        own, drawn = of(inputs, _NORMALS, few), of(inputs, _NORMALS, f"{few}, random")
+        found.append(claim(what, "random ones", own, drawn, "less"))
+        width = of(inputs, _NORMALS, narrow)
+        found.append(claim(f"{what}, random", "a quarter of the width", drawn, width, "less"))
+    for kind, runs in others.items():
+        inputs = kind.removeprefix(f"modalities{_ALONE}")
+        if kind == inputs or len(runs) != len(tests):
+            continue
+        control = "a model of these alone, 3 points off"
+        for task in (_SEGMENTATION, _NORMALS):
+            own, alone = of(inputs, task), of(inputs, task, runs=runs)
+            if task == _SEGMENTATION:
+                found.append(claim(f"{inputs}: {task}", control, own, alone, "more", 0.03))
+            else:
+                found.append(claim(f"{inputs}: {task}", control, own, alone, "less", 3.0))
     return found
