@@ -40,7 +40,7 @@ def test_what_is_not_there_or_not_kept_takes_nothing_and_changes_nothing() -> No
     assert image.inputs == ("image",)
     few = planned(model, "image", tokens=0.5)
     maps = torch.randn(2, 3, 8, 12)
-    spoilt = maps.unflatten(2, (2, 4)).unflatten(4, (3, 4)).clone()  # [_, _, row, y, column, x]
+    spoilt = maps.clone().view(2, 3, 2, 4, 3, 4)  # [_, _, row, y, column, x]
     for at in model.patches_of("image").order[3:].tolist():
         spoilt[:, :, at // 3, :, at % 3] = torch.nan
     expected, found = (answers_of(few, {"image": x}) for x in (maps, spoilt.view(maps.shape)))
