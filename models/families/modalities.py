@@ -1,8 +1,7 @@
 """Maps of a scene from any of several maps of it: an image, its depth, its edges.
 
-One transformer reads tokens of whatever an item has, some or all patches of each input; from these,
-a decoder for each task draws a whole map. What is not there, and patches that the budget does not
-buy, take no step.
+One transformer reads tokens of whatever an item has, some or all patches of each input; a decoder
+for each task draws a whole map. What is not there or not bought takes no step.
 
 Axes: ``inputs``, given: which of them an item has. ``tokens``: share of the patches of each input
 that become tokens, an order that spreads them. ``width``: share of each layer's heads and
@@ -99,11 +98,11 @@ class ModalitiesConfig:
         for one in self.modalities:
             if not one.spread > 0:
                 raise ValueError(f"modalities.{one.name}.spread={one.spread} must be above 0")
-            shape = one.input.shape
+            of, shape = f"modalities.{one.name}: shape {one.input.shape}", one.input.shape
             if len(shape) != 3 or one.input.has_length:
-                raise ValueError(f"modalities.{one.name}: shape {shape} must be three sizes")
+                raise ValueError(f"{of} must be [channels, height, width]")
             if shape[1:] != self.size:
-                raise ValueError(f"modalities.{one.name}: shape {shape} must end with {self.size}")
+                raise ValueError(f"{of} must end with {self.size}")
         if self.patch < 1 or any(side % self.patch for side in self.size):
             raise ValueError(f"patch={self.patch} must divide {self.size}")
         tasks = [task.name for task in self.tasks]
@@ -120,7 +119,7 @@ class ModalitiesConfig:
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of all maps."""
-        height, width = self.modalities[0].input.shape[-2:]
+        _, height, width = self.modalities[0].input.shape
         return height, width
 
     @property
@@ -174,7 +173,7 @@ class Modalities(nn.Module):
     @cached_property
     def inputs(self) -> Inputs:
         """The modalities, none of which every item must have."""
-        return Inputs({one.name: Slot(one.input, required=False) for one in self.config.modalities})
+        return Inputs({one.name: Slot(one.input, False) for one in self.config.modalities})
 
     @cached_property
     def tasks(self) -> Mapping[str, Task]:
@@ -187,13 +186,8 @@ class Modalities(nn.Module):
         names = [one.name for one in self.config.modalities]
         sizes = range(1, len(names) + 1)
         sets = tuple("+".join(own) for size in sizes for own in combinations(names, size))
-        return Space(
-            (
-                Axis("inputs", sets, kind="given"),
-                Axis("tokens", self.config.tokens),
-                Axis("width", self.config.widths),
-            )
-        )
+        bought = (Axis("tokens", self.config.tokens), Axis("width", self.config.widths))
+        return Space((Axis("inputs", sets, kind="given"), *bought))
 
     def widths(self, subnet: Mapping[str, Value]) -> tuple[int, int]:
         """Return the groups of heads and the feed-forward units of each layer."""
@@ -212,35 +206,32 @@ class Modalities(nn.Module):
 
     def run_fine(self, grid: Tensor) -> Tensor:
         """Map [batch, hidden, rows, columns] to the finer grid, [batch, channels, ...]."""
-        made = self.fine(grid, self.fine.weight.shape[0])
-        return F.pixel_shuffle(made, self.config.finer)
+        return F.pixel_shuffle(self.fine(grid, len(self.fine.weight)), self.config.finer)
 
     def run_grid(self, names: Sequence[str], kept: int, x: Tensor) -> Tensor:
-        """Map packed tokens of inputs, the first patches of each, to the grid of all places."""
-        found: Tensor = self.grid([self.patches_of(name).order[:kept] for name in names], x)
-        return found
+        """Map tokens of inputs, the first patches of each, to the grid of all places."""
+        return self.grid([self.patches_of(name).order[:kept] for name in names], x)  # type: ignore[no-any-return]
 
     def plan(self, subnet: Subnet, shapes: Shapes, tasks: Collection[str] | None = None) -> Plan:
         """Return steps of the inputs, then of all tokens; see `models.elastic.Elastic`."""
         wanted, subnet = wanted_tasks(self.tasks, tasks), self.space.check(subnet)
         names, config = str(subnet["inputs"]).split("+"), self.config
-        expected = {one.name: one.input.shape for one in config.modalities if one.name in names}
+        expected = {m.name: m.input.shape for m in config.modalities if m.name in names}
         if dict(shapes) != expected:
             raise ValueError(f"inputs={subnet['inputs']!r}: {dict(shapes)} must be {expected}")
         kept, widths = self.kept(subnet), self.widths(subnet)
         parts = []
         for name in names:
             own = self.patches_of(name)
-            cost = Cost(own.macs(kept), own.bytes(kept))
-            parts.append(Step(("patches", name, kept), partial(own, kept), (name,), cost))
+            key, cost = ("patches", name, kept), Cost(own.macs(kept), own.bytes(kept))
+            parts.append(Step(key, partial(own, kept), (name,), cost))
         step, length = Step("tokens", joined, tuple(parts)), kept * len(names)
         for i, layer in enumerate(self.layers):
             assert isinstance(layer, Layer)
             cost = Cost(layer.macs(*widths, length), layer.bytes(*widths, 32))
             step = Step(("layer", i, *widths), partial(run_layer, layer, *widths), (step,), cost)
-        held = bytes_of(self.grid) + 8 * kept * len(names)
-        run = partial(self.run_grid, names, kept)
-        grid = Step(("grid", *names, kept), run, (step,), Cost(self.grid.macs(length), held))
+        cost = Cost(self.grid.macs(length), bytes_of(self.grid) + 8 * length)
+        grid = Step(("grid", *names, kept), partial(self.run_grid, names, kept), (step,), cost)
         cost = Cost(config.places * self.fine.weight.numel(), bytes_of(self.fine))
         fine = Step("fine", self.run_fine, (grid,), cost)
         return Plan({task: self._answer(task, fine, grid) for task in wanted})

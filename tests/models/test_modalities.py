@@ -61,7 +61,7 @@ def test_items_share_the_tokens_of_inputs_that_both_have() -> None:
     [
         ({"modalities": ()}, r"modalities=\[\]: 1 to 6"),
         ({"modalities": (Modality("a+b", TensorInput((1, 8, 12))),)}, "without \\+"),
-        ({"modalities": (Modality("a", TensorInput((8,))),)}, r"shape \(8,\) must be three"),
+        ({"modalities": (Modality("a", TensorInput((8,))),)}, r"shape \(8,\) must be \[channels"),
         ({"patch": 5}, r"patch=5 must divide \(8, 12\)"),
         ({"tokens": (0.1, 1.0)}, r"tokens=\[0.1, 1.0\] must be 0.166667 or more"),
         ({"widths": (0.5,)}, r"widths=\[0.5\] must be positive, ascend and end at 1"),
