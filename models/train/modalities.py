@@ -50,7 +50,7 @@ class ModalityRecipe:
         seed: For weights, scenes, changes to them, and what is drawn.
     """
 
-    steps: int = 1000
+    steps: int = 2000
     batch_size: int = 16
     learning_rate: float = 1e-3
     warmup: float = 0.05

@@ -28,7 +28,7 @@ from models.train.vision import Pictures, VisionData
 from search.offline.training import RECORD, RUN, machine, training_log
 from search.offline.vision_data import read_vision
 from search.quality.embeddings import Measured
-from search.quality.measure import added_by, measure
+from search.quality.measure import measure
 from search.quality.table import TABLE, FloatArray, Table
 
 IMAGE, INPUTS = "image", "inputs"
@@ -134,19 +134,38 @@ def table_of(model: Modalities, pictures: Pictures, backend: TorchBackend) -> Ta
     return Table(tuple(row for one in found for row in one.rows), cells, (INPUTS,))
 
 
+class _Judged:
+    """What each scene adds to the scores of all tasks, collected batch after batch."""
+
+    def __init__(self, model: Modalities, pictures: Pictures) -> None:
+        self._judges = {name: judge_of(task) for name, task in model.tasks.items()}
+        self._truth = pictures.truth
+        self._ratios: dict[str, list[Ratios]] = {name: [] for name in self._judges}
+
+    def add(self, found: Mapping[str, Tensor], part: slice) -> None:
+        """Take in the answers about some scenes."""
+        for name, judge in self._judges.items():
+            self._ratios[name].append(judge(found[name], self._truth[name][part]))
+
+    def parts(self) -> dict[str, FloatArray]:
+        """Return numbers of each scene whose mean is the score, by task."""
+        return {name: parts_of(joined(own)).numpy() for name, own in self._ratios.items()}
+
+
 def test_scores(model: Modalities, pictures: Pictures, backend: TorchBackend, seed: int) -> Scores:
     """Return the scores of all subnets, and of tokens drawn at random, by what each is called."""
     maps, found = maps_of(model, pictures), dict[str, dict[str, Measured]]()
     for names in model.space.axes[0].values:
         own = {name: maps[name] for name in str(names).split("+")}
-        subnets = [one for one in model.space if one[INPUTS] == names]
         shapes = {name: tuple(one.shape[1:]) for name, one in own.items()}
-        for task in model.tasks:
-            plans = [model.plan(subnet, shapes, [task]) for subnet in subnets]
-            truth = pictures.truth[task]
-            parts, _ = added_by(model.tasks[task], backend, plans, own, truth)
-            for i, subnet in enumerate(subnets):
-                found.setdefault(called(subnet), {})[task] = measured(parts[:, i])
+        plans = {one: model.plan(one, shapes) for one in model.space if one[INPUTS] == names}
+        judged = {subnet: _Judged(model, pictures) for subnet in plans}
+        for part in _batches(pictures):
+            batch = {name: one[part] for name, one in own.items()}
+            answered = backend.run_all(list(plans.values()), batch)
+            for one, own_answers in zip(judged.values(), answered, strict=True):
+                one.add(own_answers, part)
+        found |= {called(subnet): _measured(one.parts()) for subnet, one in judged.items()}
     for subnet in model.space:
         if subnet["width"] == 1 and subnet["tokens"] != 1:
             found[f"{called(subnet)}, {RANDOM}"] = at_random(model, subnet, maps, pictures, seed)
@@ -166,26 +185,30 @@ def at_random(
     Of each scene the mean over draws counts.
     """
     rng, names = Random(seed), str(subnet[INPUTS]).split("+")
-    draws: dict[str, list[FloatArray]] = {task: [] for task in model.tasks}
+    draws = []
     for _ in range(_DRAWS):
-        judged: dict[str, list[Ratios]] = {task: [] for task in model.tasks}
-        for start in range(0, len(pictures), _BATCH):
-            part = slice(start, start + _BATCH)
+        judged = _Judged(model, pictures)
+        for part in _batches(pictures):
             places = range(model.config.places)
             ranks = {name: torch.tensor(rng.sample(places, model.kept(subnet))) for name in names}
-            found = answers(model, {name: maps[name][part] for name in names}, ranks, subnet)
-            for task, one in found.items():
-                judge = judge_of(model.tasks[task])
-                judged[task].append(judge(one, pictures.truth[task][part]))
-        for task, several in judged.items():
-            draws[task].append(parts_of(joined(several)).numpy())
-    return {task: measured(np.mean(own, axis=0)) for task, own in draws.items()}
+            batch = {name: maps[name][part] for name in names}
+            judged.add(answers(model, batch, ranks, subnet), part)
+        draws.append(judged.parts())
+    return _measured({task: np.mean([one[task] for one in draws], axis=0) for task in draws[0]})
 
 
-def measured(parts: FloatArray) -> Measured:
-    """Return a mean over scenes with its standard error."""
-    stderr = parts.std(ddof=min(1, len(parts) - 1)) / len(parts) ** 0.5
-    return Measured(float(parts.mean()), len(parts), float(stderr))
+def _batches(pictures: Pictures) -> list[slice]:
+    return [slice(start, start + _BATCH) for start in range(0, len(pictures), _BATCH)]
+
+
+def _measured(parts: Mapping[str, FloatArray]) -> dict[str, Measured]:
+    """Return means over scenes with their standard errors, by task."""
+    return {
+        task: Measured(
+            float(own.mean()), len(own), float(own.std(ddof=min(1, len(own) - 1)) / len(own) ** 0.5)
+        )
+        for task, own in parts.items()
+    }
 
 
 def called(subnet: Subnet) -> str:

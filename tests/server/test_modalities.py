@@ -13,6 +13,7 @@ from fastapi.testclient import TestClient
 
 from models import checkpoint
 from models.backends.torch import TorchBackend
+from models.space import Subnet
 from models.train.vision import Pictures
 from search.offline.modalities_training import table_of
 from search.offline.modalities_training import test_scores as scores_of
@@ -49,15 +50,19 @@ def asked(client: TestClient, inputs: dict[str, Any], **rest: Any) -> tuple[Any,
 
 
 def test_a_request_sends_what_it_has_and_pays_for_that(client: TestClient) -> None:
-    photo, flops = text_of(image(0, 12, 8)), {}
+    photo, model = text_of(image(0, 12, 8)), modalities()
     for inputs in ({"image": photo}, {"depth": DEPTH}, {"image": photo, "depth": DEPTH}):
         normals, receipt = asked(client, inputs, budget={"strict": True})
         assert receipt["subnet"]["inputs"] == "+".join(inputs)
         assert np.linalg.norm(normals.reshape(3, 96), axis=0) == pytest.approx(1, abs=1e-5)
-        flops[receipt["subnet"]["inputs"]] = receipt["flops"]
-    assert flops["depth"] < flops["image"] < 0.7 * flops["image+depth"]
-    _, cheap = asked(client, {"depth": DEPTH}, budget={"fraction": 0.7})
-    assert cheap["flops"] <= 0.7 * flops["depth"]
+        shapes = model.inputs.plan_shapes(names=list(inputs))
+        plan = model.plan(Subnet(receipt["subnet"]), shapes, ["normals"])
+        assert receipt["flops"] == plan.cost.flops
+        least = model.plan(
+            model.space.smallest | {"inputs": "+".join(inputs)}, shapes, ["normals"]
+        ).cost
+        _, cheap = asked(client, inputs, budget={"flops": least.flops})
+        assert cheap["flops"] == least.flops
 
 
 def test_no_input_or_another_is_refused(client: TestClient) -> None:
