@@ -69,7 +69,7 @@ class Window:
 class _Moment:
     at: float
     client_s: float
-    server_s: dict[int, float]
+    server_s: dict[threads.Thread, float]
 
     @classmethod
     def now(cls, server: Running) -> _Moment:
