@@ -166,9 +166,7 @@ def _linear(head: nn.Linear, vectors: Tensor) -> Tensor:
     return F.linear(vectors, head.weight[:, : vectors.shape[1]], head.bias)
 
 
-def _answer(
-    vectors: Callable[..., Tensor], heads: TwoHeads, alpha: float, *taken: Any
-) -> Tensor:
+def _answer(vectors: Callable[..., Tensor], heads: TwoHeads, alpha: float, *taken: Any) -> Tensor:
     """Return logits from what the wrapped model's last step takes."""
     found: Tensor = heads(alpha, vectors(*taken))
     return found
