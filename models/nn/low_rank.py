@@ -1,14 +1,20 @@
 """Low-rank additions to linear maps, another one for each row of a batch.
 
 What an adapter adds to a map is a product of two thin matrices. Those of all adapters lie in one
-tensor each, so that rows with different adapters are one product of batches, and whatever is not
-low-rank is computed for all rows together. Leading slices of the rank are adapters of less rank.
+tensor each, and whatever is not low-rank is computed for all rows together. Leading slices of the
+rank are adapters of less rank. On a device, in a graph and where gradients are taken, rows with
+different adapters are one product of batches. Elsewhere neighbouring rows with the same adapter are
+a product each: the products are thin, so padding rows costs several times what multiplying does.
 
 Source: Hu et al. 2021, LoRA, arXiv 2106.09685; Sheng et al. 2023, S-LoRA, arXiv 2311.03285, for
 batches of several adapters.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from operator import itemgetter
 
 import torch
 from torch import Tensor, nn
@@ -41,14 +47,17 @@ class LowRank(nn.Module):
             which: The adapter of each row, int64, shape [rows].
             layout: Of the tokens.
             taken: Shape [tokens, inputs], perhaps the leading ones.
-            given: Shape [tokens, ...]; together the outputs, perhaps the leading ones.
+            given: Shape [tokens, ...]; together the outputs, perhaps the leading ones. It may be
+                changed.
 
         Returns:
             Of the shape of what was given.
         """
         outputs = given.shape[1:].numel()
-        down = self.down[:, :rank, : taken.shape[1]].index_select(0, which)
-        up = self.up[:, :rank, :outputs].index_select(0, which)
+        down, up = self.down[:, :rank, : taken.shape[1]], self.up[:, :rank, :outputs]
+        if not layout.is_one_block:
+            return _added_in_runs(down, up, which.tolist(), layout, taken, given)
+        down, up = (one.index_select(0, which) for one in (down, up))
         inner = torch.bmm(layout.pad(taken), down.transpose(1, 2))
         added = layout.unpad(torch.bmm(inner, up))
         return given + added.view(-1, *given.shape[1:])
@@ -61,6 +70,22 @@ class LowRank(nn.Module):
     def bytes(self, rank: int, inputs: int, outputs: int) -> int:
         """Return the bytes of the weights of a call: of all adapters, at a rank."""
         return 4 * self.down.shape[0] * rank * (inputs + outputs)
+
+
+def _added_in_runs(
+    down: Tensor, up: Tensor, which: Sequence[int], layout: Layout, taken: Tensor, given: Tensor
+) -> Tensor:
+    """Add to what a map gives, in place where it can be, by neighbouring rows of one adapter."""
+    place = {adapter: i for i, adapter in enumerate(dict.fromkeys(which))}
+    own = torch.tensor(list(place))
+    down, up = (one.index_select(0, own) for one in (down, up))
+    found, first = given.flatten(1), 0
+    for adapter, rows in groupby(zip(which, layout.lengths, strict=True), itemgetter(0)):
+        tokens = slice(first, first + sum(length for _, length in rows))
+        inner = taken[tokens] @ down[place[adapter]].T
+        found[tokens].addmm_(inner, up[place[adapter]])
+        first = tokens.stop
+    return found.view_as(given)
 
 
 def ordered(down: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
