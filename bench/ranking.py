@@ -4,8 +4,9 @@ SciFact's dev claims, each with its 100 first documents by BM25, in the order of
 which says nothing. A server in a process of its own ranks them for clients that ask at once, each
 one request at a time; times are the clients', from the first byte sent to the last byte read. A
 fixed policy gives every document the same subnet (the static exit, or one by its share of the
-compute), or the whole model to the first few by BM25 and none to the others, which follow. It meets
-a deadline under some number of clients if no more than one in a hundred of its answers was late.
+compute), or the whole model to the first few by BM25 and none to the others, which follow. Every
+policy is asked with each weight of the query's words (`lexical_weight`). It meets a deadline under
+some number of clients if no more than one in a hundred of its answers was late.
 
 Reported: nDCG@10 with its standard error over claims, late answers, and times. What no candidate
 answers counts as 0 for all.
@@ -18,6 +19,7 @@ import json
 import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -29,17 +31,25 @@ from bench.bm25 import Bm25
 from bench.notebook import Notebook
 from bench.peers.process import Launch, running
 from bench.rankers import CANDIDATES, Asking, Body, Cell, Lists, Policy
+from bench.ranking_tables import figures, row, show
 from models.train import texts
 from server.settings import data_folder
 
-_LATE = 0.01  # of a fixed policy's answers that may be late
 _LEAST_SHARE = 0.1  # of the compute that is spent in stages as well
 _TRIES = 4  # of each client
 _REST_S, _QUICK_REST_S = 120, 3  # at most, while the server builds what runs faster
 
 
-def fixed_policies(shares: Sequence[float], firsts: Sequence[int]) -> list[Policy]:
-    """Return the policies without a clock: what each document gets is said beforehand, or not."""
+def fixed_policies(
+    shares: Sequence[float], firsts: Sequence[int], weights: Sequence[float] = (0.0,)
+) -> list[Policy]:
+    """Return the policies without a clock: what each document gets is said beforehand, or not.
+
+    Args:
+        shares: Of the compute, for all documents.
+        firsts: Documents by BM25 that get the whole model.
+        weights: Of the query's words, each with every policy.
+    """
 
     def at(share: float) -> Body:
         return {"in_stages": False, "budget": {"fraction": share, "strict": True}}
@@ -52,7 +62,15 @@ def fixed_policies(shares: Sequence[float], firsts: Sequence[int]) -> list[Polic
         if share >= _LEAST_SHARE
     ]
     found += [Policy(f"whole for the first {n}", {"in_stages": False}, n) for n in firsts]
-    return found
+    return [with_words(one, weight) for weight in weights for one in found]
+
+
+def with_words(policy: Policy, weight: float) -> Policy:
+    """Return a policy that lets the query's words count."""
+    if not weight:
+        return policy
+    fields = {**policy.fields, "lexical_weight": weight}
+    return replace(policy, name=f"{policy.name}, words {weight:g}", fields=fields)
 
 
 def main() -> None:
@@ -65,7 +83,8 @@ def main() -> None:
     command = (sys.executable, "-m", "server", "serve", "--port", "{port}")
     launch = Launch((*command, "--models", str(chosen.models.resolve())))
     warm = json.dumps({"model": model, "input": "warm"}).encode()
-    policies = fixed_policies(_numbers(chosen.shares), [int(one) for one in chosen.firsts])
+    firsts = [int(one) for one in chosen.firsts]
+    policies = fixed_policies(_numbers(chosen.shares), firsts, chosen.words)
     order = shuffled(len(lists.candidates), chosen.seed)
     every = list(itertools.islice(order(), len(lists.candidates)))
     about = {
@@ -97,9 +116,12 @@ def main() -> None:
         rows = []
         for count in map(int, chosen.clients.split(",")):
             tried = beside(ask, fixed, count, max(one for one, _ in cells), every)
-            for deadline_ms, is_by_id in cells:
+            for (deadline_ms, is_by_id), weight in itertools.product(cells, chosen.words):
+                if is_by_id and weight:
+                    continue  # an index keeps vectors, and no words
                 budget = {"budget": {"latency_ms": deadline_ms}}
                 policy = Policy(f"{deadline_ms:g} ms", budget, is_by_id=is_by_id)
+                policy = with_words(policy, weight)
                 ask(policy, count, every[: 2 * count])  # which learns how long it takes
                 cell = ask(policy, count, list(itertools.islice(order(), chosen.requests)))
                 rows.append(row(policy, count, deadline_ms, cell, fixed, tried))
@@ -118,6 +140,9 @@ def _chosen() -> Any:
     options.add_argument("--clients", default="1,5")
     options.add_argument("--shares", default="0.001,0.25,0.4,0.5,0.6,0.8", help="of the compute")
     options.add_argument("--firsts", type=_numbers, default=[5, 10, 20, 50], help="by BM25 alone")
+    options.add_argument(
+        "--words", type=_numbers, default=[0.0, 0.5], help="weights of the query's words"
+    )
     options.add_argument("--by-id", default="100,300", help="deadlines of documents kept there")
     options.add_argument("--claims", type=int, help="the first so many; default: all")
     options.add_argument("--candidates", type=int, default=CANDIDATES, help="of each claim")
@@ -179,114 +204,6 @@ def shuffled(count: int, seed: int) -> Callable[[], Iterator[int]]:
     order = list(range(count))
     Random(seed).shuffle(order)
     return lambda: itertools.cycle(order)
-
-
-def row(
-    policy: Policy,
-    clients: int,
-    deadline_ms: float,
-    cell: Cell,
-    fixed: Mapping[Policy, Cell],
-    tried: Mapping[Policy, Cell],
-) -> Body:
-    """Return the figures of a cell, beside the best fixed policy that meets its deadline."""
-    ndcg, stderr, claims = cell.ndcg
-    limit_s = deadline_ms / 1000
-    meeting = [  # what was said beforehand alone
-        one
-        for one, own in tried.items()
-        if one.fields["in_stages"] is False
-        and len(own.times)
-        and (own.times > limit_s).mean() <= _LATE
-    ]
-    best = max(meeting, key=lambda one: fixed[one].ndcg[0], default=None)
-    whole = next(own for one, own in fixed.items() if one.name == "whole for all")
-    return {
-        "documents": "by id" if policy.is_by_id else "sent",
-        "deadline_ms": deadline_ms,
-        "clients": clients,
-        "requests": len(cell.times),
-        "refused": dict(cell.refused),
-        "late": int((cell.times > limit_s).sum()),
-        "longest_ms": 1000 * float(cell.times.max(initial=0.0)),
-        "median_ms": 1000 * float(np.median(cell.times)) if len(cell.times) else math.nan,
-        "ndcg": ndcg,
-        "stderr": stderr,
-        "claims": claims,
-        "of_whole": ndcg / whole.ndcg[0],
-        "of_whole_stderr": _paired(cell, whole),
-        "expected_overlap": cell.seen,
-        "best_fixed": best.name if best else None,
-        "best_fixed_ndcg": fixed[best].ndcg[0] if best else math.nan,
-        "ahead": ndcg - fixed[best].ndcg[0] if best else math.nan,
-        "ahead_stderr": _paired(cell, fixed[best]) if best else math.nan,
-    }
-
-
-def _paired(one: Cell, other: Cell) -> float:
-    """Return the standard error of the difference of two means over the same claims."""
-    differences = one.scores - other.scores
-    known = differences[~np.isnan(differences)]
-    return float(known.std(ddof=1) / math.sqrt(len(known))) if len(known) > 1 else math.nan
-
-
-def show(fixed: Mapping[Policy, Cell], rows: Sequence[Body]) -> None:
-    """Print both tables."""
-    columns = ["policy", "GFLOPs", "nDCG@10", "± stderr", "n", "median ms", "p99 ms"]
-    lines = [
-        [
-            policy.name,
-            own.flops / 1e9,
-            *own.ndcg,
-            round(1000 * float(np.median(own.times))),
-            round(1000 * float(np.quantile(own.times, 0.99))),
-        ]
-        for policy, own in fixed.items()
-        if len(own.times)
-    ]
-    report.show("without a deadline, one client", columns, lines)
-    told = {
-        "documents": "documents",
-        "deadline": "deadline_ms",
-        "clients": "clients",
-        "n": "requests",
-        "late": "late",
-        "longest": "longest_ms",
-        "median": "median_ms",
-        "nDCG@10": "ndcg",
-        "±": "stderr",
-        "of whole": "of_whole",
-        "overlap": "expected_overlap",
-        "best fixed in time": "best_fixed",
-        "its": "best_fixed_ndcg",
-        "ahead": "ahead",
-        "± ": "ahead_stderr",
-    }
-    lines = [
-        [round(one[key]) if key.endswith("_ms") else one[key] for key in told.values()]
-        for one in rows
-    ]
-    report.show("in stages, by deadline", list(told), lines)
-    for one in rows:
-        if one["refused"]:
-            print(f"refused at {one['deadline_ms']:g} ms, {one['clients']}: {one['refused']}")
-
-
-def figures(fixed: Mapping[Policy, Cell], rows: Sequence[Body]) -> Body:
-    """Return what is written."""
-    return {
-        "cells": list(rows),
-        "fixed": [
-            {
-                "policy": policy.name,
-                "flops": own.flops,
-                "ndcg": own.ndcg[0],
-                "stderr": own.ndcg[1],
-                "claims": own.ndcg[2],
-            }
-            for policy, own in fixed.items()
-        ],
-    }
 
 
 if __name__ == "__main__":

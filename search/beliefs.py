@@ -9,7 +9,7 @@ form.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -29,6 +29,8 @@ _SHARPEST = 1e-3  # scale of a certain score: a doubtful one beside it then shar
 class Beliefs:
     """What is believed of each document of a list; all arrays have shape [documents].
 
+    Documents are put in order by what the best rung is believed to say, and what counts beside it.
+
     Attributes:
         mean: Expected score by the best rung, in standard deviations of the list from its mean.
         error: Standard deviation of what the best rung would say around the mean.
@@ -36,6 +38,7 @@ class Beliefs:
         raw: Its score by that rung; 0 where there is none.
         prior: Mean before that rung.
         doubt: Error before that rung.
+        beside: What counts beside the best rung's score, in its standard deviations.
     """
 
     mean: FloatArray
@@ -44,13 +47,20 @@ class Beliefs:
     raw: FloatArray
     prior: FloatArray
     doubt: FloatArray
+    beside: FloatArray
 
     @classmethod
-    def none(cls, count: int) -> Beliefs:
-        """Return what is believed before anything was scored."""
+    def none(cls, count: int, beside: FloatArray | None = None) -> Beliefs:
+        """Return what is believed before anything was scored; nothing counts beside by default."""
         nothing, unknown = np.zeros(count), np.ones(count)
         rung = np.full(count, UNSCORED, dtype=np.int64)
-        return cls(nothing, unknown, rung, nothing, nothing, unknown)
+        beside = nothing if beside is None else beside
+        return cls(nothing, unknown, rung, nothing, nothing, unknown, beside)
+
+    @property
+    def total(self) -> FloatArray:
+        """What documents are put in order by: the best rung's expected score and what is beside."""
+        return self.mean + self.beside
 
     def with_part(self, places: ArrayLike, part: Beliefs) -> Beliefs:
         """Return these with what is believed of some documents in place of what was.
@@ -68,8 +78,8 @@ class Beliefs:
 
     @property
     def order(self) -> IntArray:
-        """The documents, best first; those without a score last, as they came."""
-        return np.lexsort((-self.mean, self.rung == UNSCORED))
+        """The documents, best first; those without a score last, by what counts beside it."""
+        return np.lexsort((-self.total, self.rung == UNSCORED))
 
     def learn(
         self, rung: int, agreement: float, documents: ArrayLike, scores: ArrayLike
@@ -98,23 +108,24 @@ class Beliefs:
         standard = kept * prior[here].mean() + stretch * (own - own.mean())
         mean, error = self.mean.copy(), self.error.copy()
         mean[here], error[here] = kept * standard, math.sqrt(1 - kept**2)
-        return Beliefs(mean, error, rungs, raw, prior, doubt)
+        return replace(self, mean=mean, error=error, rung=rungs, raw=raw, prior=prior, doubt=doubt)
 
 
 def scores_of(beliefs: Beliefs) -> FloatArray:
     """Return scores in the order of the beliefs, on the scale of the highest rung reached.
 
-    Those that reached it have their own; the others' means are put on its scale. Where those that
-    reached it do not tell a scale, since there is one or all are equal, the next rung's is used.
+    Those that reached it have their own; the others' means are put on its scale, and so is what
+    counts beside. Where those that reached it do not tell a scale, since there is one or all are
+    equal, the next rung's is used.
     """
     top = int(beliefs.rung.max())
     if top == UNSCORED:
         return np.zeros(len(beliefs.raw))
-    there = beliefs.rung == top
-    found = beliefs.raw.copy()
+    there, slope = beliefs.rung == top, _slope(beliefs)
+    found = beliefs.raw + slope * beliefs.beside
     if not there.all():
         own, known = beliefs.raw[there].mean(), beliefs.mean[there].mean()
-        found[~there] = own + _slope(beliefs) * (beliefs.mean[~there] - known)
+        found[~there] = own + slope * (beliefs.total[~there] - known)
         least = found[beliefs.rung != UNSCORED].min()
         found[beliefs.rung == UNSCORED] = least
     return found
@@ -142,13 +153,14 @@ def overlap(beliefs: Beliefs, first: int) -> float:
     if first == len(order):
         return 1.0
     scale = np.maximum(LOGISTIC * beliefs.error, _SHARPEST)
-    low, high = float(beliefs.mean.min()) - 1, float(beliefs.mean.max()) + _FAR
+    total = beliefs.total
+    low, high = float(total.min()) - 1, float(total.max()) + _FAR
     for _ in range(_HALVINGS):  # to the score that as many are expected to exceed
         middle = (low + high) / 2
-        is_low = logistic((beliefs.mean - middle) / scale).sum() > first
+        is_low = logistic((total - middle) / scale).sum() > first
         low, high = (middle, high) if is_low else (low, middle)
     there, limit = order[:first], (low + high) / 2
-    return float(logistic((beliefs.mean[there] - limit) / scale[there]).mean())
+    return float(logistic((total[there] - limit) / scale[there]).mean())
 
 
 def within(agreement: float) -> float:

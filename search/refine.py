@@ -61,10 +61,10 @@ def gains(beliefs: Beliefs, agreement: float, first: int) -> FloatArray:
     places, weights = _places(min(first, len(learnt) - 1))
     if not len(places):
         return np.zeros_like(learnt)
-    means = -np.sort(-beliefs.mean)
-    limits = (means[places - 1] + means[places]) / 2
+    totals = -np.sort(-beliefs.total)
+    limits = (totals[places - 1] + totals[places]) / 2
     scale = np.maximum(LOGISTIC * learnt, TINY)[:, None]
-    distance = np.abs(beliefs.mean[:, None] - limits) / scale
+    distance = np.abs(beliefs.total[:, None] - limits) / scale
     worth: FloatArray = (scale * np.log1p(np.exp(-distance))) @ weights
     worth[learnt <= 0] = 0.0
     return worth

@@ -10,6 +10,7 @@ from models.space import Subnet
 from models.tasks import Kind
 from search.find import Selection
 from server.choose import Choice, Question
+from server.errors import InvalidRequestError
 from server.observe.metrics import Stage
 from server.refining import StageRun
 from server.served import Served
@@ -92,6 +93,8 @@ class Wish:
             it has a deadline.
         places: Of the list that count; None where nobody says.
         known: Cosines of the documents that are known beforehand; then it goes on in stages.
+        lexical_weight: Of the query's words in a document, beside the model's score, both in
+            standard deviations of the list.
     """
 
     cascade: Cascade | None = None
@@ -99,8 +102,28 @@ class Wish:
     in_stages: bool | None = None
     places: int | None = None
     known: Sequence[float] | None = None
+    lexical_weight: float = 0.0
 
 
 def task_of(served: Served, selection: Selection, kind: Kind) -> str:
     """Return the first task of a kind that a selection answers."""
     return next(task for task in selection.scores if served.elastic.tasks[task].kind == kind)
+
+
+def check_wish(is_pairs: bool, wish: Wish) -> None:
+    """Refuse what does not go together.
+
+    Raises:
+        InvalidRequestError: Naming the field.
+    """
+    if wish.query is not None and (is_pairs or wish.cascade is not None):
+        what = "with a cascade" if wish.cascade is not None else "of a model that reads pairs"
+        raise InvalidRequestError(f"query_budget cannot be used {what}", "query_budget")
+    if wish.lexical_weight and wish.cascade is not None:
+        raise InvalidRequestError(
+            f"lexical_weight={wish.lexical_weight:g} cannot be used with a cascade",
+            "lexical_weight",
+        )
+    for name, given in (("cascade", wish.cascade), ("query_budget", wish.query)):
+        if wish.in_stages and given is not None:
+            raise InvalidRequestError(f"in_stages=true cannot be used with {name}", "in_stages")

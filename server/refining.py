@@ -80,6 +80,7 @@ async def refine(
     pacing: Pacing,
     clock: Callable[[], float],
     known: Sequence[float] | None = None,
+    beside: FloatArray | None = None,
 ) -> tuple[Beliefs, list[StageRun]]:
     """Score documents stage by stage until nothing is worth more, or the budget is spent.
 
@@ -90,6 +91,7 @@ async def refine(
         clock: The engine's.
         known: Scores of all documents that are there already; they count as a rung of their own,
             below the others.
+        beside: As in `search.beliefs.Beliefs`; None for nothing.
 
     Returns:
         What is believed of the documents, and the stages.
@@ -99,7 +101,7 @@ async def refine(
         InvalidRequestError: If it never could.
         InferenceError: If the model failed.
     """
-    beliefs = at_first(len(scoring.documents), known)
+    beliefs = at_first(len(scoring.documents), known, beside)
     stages: list[StageRun] = []
     below = int(known is not None)
     model = scoring.served.name
@@ -133,9 +135,11 @@ async def refine(
     return beliefs, stages
 
 
-def at_first(count: int, known: Sequence[float] | None) -> Beliefs:
+def at_first(
+    count: int, known: Sequence[float] | None, beside: FloatArray | None = None
+) -> Beliefs:
     """Return what is believed of documents before any stage, with scores known or without."""
-    beliefs = Beliefs.none(count)
+    beliefs = Beliefs.none(count, beside)
     return beliefs if known is None else beliefs.learn(0, KNOWN_AGREEMENT, range(count), known)
 
 

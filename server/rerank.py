@@ -9,18 +9,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import inf
 
+import numpy as np
+
 from models.core import Shapes
 from models.inputs import num_tokens
 from models.variants import choices_of, load_axes
 from models.vectors import comparable_choices
 from search.beliefs import Beliefs, overlap, scores_of
 from search.find import Selection
+from search.quality.table import FloatArray
 from server.choose import Choice, Question
 from server.clients.inherit import inherited
 from server.errors import DeadlineError, InvalidRequestError
 from server.inputs.sources import Source
 from server.observe.metrics import Stage
-from server.ranking import Cascade, Ranking, Scale, Stages, Wish, task_of
+from server.ranking import Cascade, Ranking, Stages, Wish, check_wish, task_of
 from server.refining import MOST_ANSWER, PLACES, Spending, at_first, reached, refine
 from server.rungs import Rung, Rungs
 from server.scoring import QUERY, Scoring
@@ -51,7 +54,7 @@ async def rerank(
         RheostatError: As `Service.infer`; InvalidRequestError for a wish that cannot be.
     """
     is_pairs = _compares(served)
-    _check_wish(is_pairs, wish)
+    check_wish(is_pairs, wish)
     items = [
         *([] if is_pairs else served.named("text", [query])),
         *(_pairs(served, query, documents) if is_pairs else served.named("text", documents)),
@@ -83,6 +86,8 @@ async def _at_once(
         scoring = Scoring(service, served, admitted, ladder, is_pairs, alone)
         found = await scoring.score(0, scoring.documents)
         scores = [found[i] for i in scoring.documents]
+        if (beside := await _beside(scoring, wish)) is not None:
+            scores = (np.array(scores) + np.std(scores) * beside).tolist()
         deepened: list[int] = []
         if cascade is not None and len(ladder.rungs) > 1:
             deepened = _best_first(scores)[: cascade.keep]
@@ -119,7 +124,6 @@ async def _in_stages(
 
     With scores known beforehand that is the order by these.
     """
-    scale: Scale = "logit" if is_pairs else "cosine"
     best = question.of_the_best()
     count, begun = len(items) - (not is_pairs), service.clock()
     answer_s = service.pacing.answer_s(count)
@@ -137,7 +141,8 @@ async def _in_stages(
             limits = Spending.of(admitted.question.budget, until, scoring, wish.places or PLACES)
             read = [i - (not is_pairs) for i in admitted.read if i or is_pairs]
             known = None if wish.known is None else [wish.known[i] for i in read]
-            part, runs = await refine(scoring, limits, service.pacing, service.clock, known)
+            beside = await _beside(scoring, wish)
+            part, runs = await refine(scoring, limits, service.pacing, service.clock, known, beside)
             beliefs = at_first(count, wish.known).with_part(read, part)
             admitted.flops = 2 * scoring.macs
             ended = service.clock()
@@ -148,13 +153,12 @@ async def _in_stages(
             Choice(selection, False, taken_s), at_first(count, wish.known), begun, taken_s, wish
         )
     top = int(beliefs.rung.max()) - (wish.known is not None)
-    if top < 0 and wish.known is not None:
-        scale = "cosine"  # of what was known
+    are_known = top < 0 and wish.known is not None  # which are cosines
     return Ranking(
         _reached_choice(service, scoring, best, top),
         beliefs.order.tolist(),
         scores_of(beliefs).tolist(),
-        scale,
+        "logit" if is_pairs and not are_known else "cosine",
         macs=scoring.macs,
         num_tokens=sum(map(num_tokens, admitted.items)),
         seconds=admitted.seconds,
@@ -167,6 +171,11 @@ async def _in_stages(
         ),
         adapters=admitted.adapters,
     )
+
+
+async def _beside(scoring: Scoring, wish: Wish) -> FloatArray | None:
+    """Return what counts beside the model's scores, in their standard deviations; None: nothing."""
+    return wish.lexical_weight * await scoring.lexical() if wish.lexical_weight else None
 
 
 def _reached_choice(service: Service, scoring: Scoring, best: Question, top: int) -> Choice:
@@ -213,16 +222,6 @@ def _is_in_stages(served: Served, question: Question, wish: Wish) -> bool:
             "budget.latency_ms",
         )
     return bool(wish.in_stages) or latency_ms is not None
-
-
-def _check_wish(is_pairs: bool, wish: Wish) -> None:
-    """Refuse what does not go together."""
-    if wish.query is not None and (is_pairs or wish.cascade is not None):
-        what = "with a cascade" if wish.cascade is not None else "of a model that reads pairs"
-        raise InvalidRequestError(f"query_budget cannot be used {what}", "query_budget")
-    for name, given in (("cascade", wish.cascade), ("query_budget", wish.query)):
-        if wish.in_stages and given is not None:
-            raise InvalidRequestError(f"in_stages=true cannot be used with {name}", "in_stages")
 
 
 def _of_query(

@@ -13,6 +13,7 @@ from torch import Tensor
 from models.inputs import num_tokens
 from models.nn.ragged import Value
 from search.lengths import IntArray
+from search.lexical import lexical_scores
 from search.quality.table import FloatArray
 from server.admitted import Admitted
 from server.engine.item import ItemResult, PreparedPlan, QueueItem
@@ -145,6 +146,18 @@ class Scoring:
         self._reached |= dict.fromkeys(documents, rung)
         scores: list[float] = (vectors[1:] @ vectors[0]).tolist()
         return dict(zip(documents, scores, strict=True))
+
+    async def lexical(self) -> FloatArray:
+        """Return how much of the query's words each document has, see `search.lexical`."""
+        items = self.admitted.items
+        if self.is_pairs:
+            assert self.served.pair is not None, "or it would not compare"
+            of_query, of_document = self.served.pair
+        else:
+            of_query = of_document = self.served.inputs.name_for("text")
+        query = items[0][of_query].value.numpy()
+        documents = [items[self.place(i)][of_document].value.numpy() for i in self.documents]
+        return await asyncio.to_thread(lexical_scores, query, documents)
 
     def cost(self, rung: int, before: int) -> IntArray:
         """Return the multiply-accumulates of each item by a rung, going on from another."""

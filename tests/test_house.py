@@ -20,6 +20,7 @@ LONG_FILES = {
     "server/settings.py": "the list of all settings",
 }
 LONG_FUNCTIONS = {
+    "client/rheostat/calls.py:rerank": "the fields of one request",
     "models/formats/huggingface.py:assemble": "one encoder, field after field",
     "server/api/kserve/rest.py:routes": "a function per path, which see the service",
     "server/api/rheostat/rerank.py:routes": "likewise",

@@ -107,16 +107,26 @@ def main() -> None:
         profiles = options.profiles.resolve()  # the server starts in another folder
         try:
             folders = (Path(scratch), profiles)
-            results = measure(options.text, options.image, texts, effort, *folders, options.backend)
+            processes = options.backend, options.http_workers
+            results = measure(options.text, options.image, texts, effort, *folders, *processes)
         except ServerError as error:
             print(f"not measured to the end: {error}", file=sys.stderr)
             sys.exit(1)
     tables.show(
         results,
-        f"{options.backend}; texts: {what}; images: PNG, all tasks or one; one input in a request",
+        f"{options.backend}; HTTP workers: {options.http_workers}; texts: {what}; images: PNG, all "
+        "tasks or one; one input in a request",
     )
     report.finish(
-        {"limit": {"backend": options.backend, "texts": what, **results.figures()}}, options.json
+        {
+            "limit": {
+                "backend": options.backend,
+                "http_workers": options.http_workers,
+                "texts": what,
+                **results.figures(),
+            }
+        },
+        options.json,
     )
 
 
@@ -128,6 +138,7 @@ def measure(
     scratch: Path,
     profiles: Path,
     backend: str = "torch",
+    http_workers: int = 1,
 ) -> Results:
     """Serve two checkpoints and compare.
 
@@ -139,6 +150,7 @@ def measure(
         scratch: An empty folder.
         profiles: Folder of the server's profiles.
         backend: Of server and kernel.
+        http_workers: Of the server: 1, or 0 for HTTP and models in one process.
 
     Raises:
         ServerError: If the server does not answer, or not what the kernel does.
@@ -152,10 +164,9 @@ def measure(
     if not effort.is_whole:
         arrangements = arrangements[-1:]
     serve = (sys.executable, "-m", "server", "serve", "--port", "{port}", "--models", str(scratch))
-    # Its threads are told apart, so all must be of one process.
-    one_process = ("--http-workers", "0", "--backend", backend, "--num-threads", "1")
-    as_the_kernel = (*one_process, "--profiles", str(profiles))
-    launch = Launch((*serve, *as_the_kernel, *_AS_ASKED, "--log-level", "warning"))
+    as_the_kernel = ("--backend", backend, "--num-threads", "1", "--profiles", str(profiles))
+    processes = ("--http-workers", str(http_workers))
+    launch = Launch((*serve, *processes, *as_the_kernel, *_AS_ASKED, "--log-level", "warning"))
     results = Results(_CONNECTIONS)
     with bare.process() as kernels, running(launch, 1, every[0].body(texts[0])) as server:
         turns = _Turns(server, kernels, effort)
@@ -257,6 +268,13 @@ def _options() -> argparse.Namespace:
         help="the server's measured times, which nothing here goes by (default: %(default)s)",
     )
     options.add_argument("--backend", default="torch", choices=bare.BACKENDS)
+    options.add_argument(
+        "--http-workers",
+        type=int,
+        default=1,
+        choices=(0, 1),
+        help="of the server; 0: HTTP and models in one process (default: %(default)s)",
+    )
     options.add_argument("--rounds", type=int, metavar="N", help="default: 5; --quick: 1")
     options.add_argument("--seconds", type=float, metavar="S", help="of one load; 4; --quick: 0.6")
     return options.parse_args()

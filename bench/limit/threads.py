@@ -1,12 +1,19 @@
-"""CPU time of a server's threads, and the cores they may use. Linux only."""
+"""CPU time of a server's threads, and the cores they may use. Linux only.
+
+A server is a session of processes: one that speaks HTTP and runs the models too, or one of each.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
+
+Thread: TypeAlias = tuple[int, int]
+"""Ids of a thread's process and of the thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +22,7 @@ class Spent:
 
     Attributes:
         loop: Of the event loop: HTTP, JSON, checks, search.
-        engine: Of the thread that runs the model.
+        engine: Of what runs the model: a thread, or all threads of a process of its own.
         decoding: Of all others, which tokenise and decode.
     """
 
@@ -24,32 +31,43 @@ class Spent:
     decoding: float
 
 
-def pin(pid: int, cores: Collection[int]) -> None:
-    """Let every thread of a process run on these cores only; threads started later inherit it."""
-    for task in _tasks(pid):
+def pin(session: int, cores: Collection[int]) -> None:
+    """Let every thread of a session run on these cores only; threads started later inherit it."""
+    for task in _tasks(session):
         with suppress(ProcessLookupError):
             os.sched_setaffinity(int(task.name), cores)
 
 
-def cpu_s(pid: int) -> dict[int, float]:
-    """Return what each thread of a process has used so far, in seconds."""
+def cpu_s(session: int) -> dict[Thread, float]:
+    """Return what each thread of a session has used so far, in seconds."""
     found = {}
-    for task in _tasks(pid):
+    for task in _tasks(session):
         with suppress(OSError):  # it has ended meanwhile
-            found[int(task.name)] = int((task / "schedstat").read_text().split()[0]) / 1e9
+            used_s = int((task / "schedstat").read_text().split()[0]) / 1e9
+            found[int(task.parents[1].name), int(task.name)] = used_s
     return found
 
 
-def spent(pid: int, before: Mapping[int, float], after: Mapping[int, float]) -> Spent:
-    """Return what was used in between; the event loop runs on the process's first thread.
+def spent(session: int, before: Mapping[Thread, float], after: Mapping[Thread, float]) -> Spent:
+    """Return what was used in between.
 
-    Of the others the busiest is taken for the engine.
+    The event loop runs on the first thread of the session's first process. Of the other processes
+    the busiest is taken for the engine; if all of them do less than a thread of the first, of that
+    the busiest thread.
     """
     used = {thread: seconds - before.get(thread, 0.0) for thread, seconds in after.items()}
-    loop = used.pop(pid)
-    engine = max(used.values(), default=0.0)
+    loop = used.pop((session, session))
+    beside: dict[int, float] = {}
+    for (process, _), seconds in used.items():
+        if process != session:
+            beside[process] = beside.get(process, 0.0) + seconds
+    threads = [seconds for (process, _), seconds in used.items() if process == session]
+    engine = max([*beside.values(), *threads], default=0.0)
     return Spent(loop, engine, sum(used.values()) - engine)
 
 
-def _tasks(pid: int) -> list[Path]:
-    return list(Path(f"/proc/{pid}/task").iterdir())
+def _tasks(session: int) -> Iterator[Path]:
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError, ValueError):  # it has ended meanwhile
+            if os.getsid(int(process.name)) == session:
+                yield from (process / "task").iterdir()

@@ -183,6 +183,7 @@ def rerank(
     truncate: Side | None = None,
     in_stages: bool | None = None,
     adapter: str | None = None,
+    lexical_weight: float | None = None,
 ) -> Call[RerankAnswer]:
     """Put documents in order of their similarity to a query.
 
@@ -200,10 +201,10 @@ def rerank(
         max_tokens_per_doc: Cut longer documents.
         return_documents: Repeat the texts in the answer.
         truncate: Which end to cut of a text that is too long; None to refuse it.
-        in_stages: Whether the budget may go to some documents more than to others, and
-            ``latency_ms`` is a deadline at which the best order so far is the answer. None: if
-            there is one.
+        in_stages: Whether some documents may get more of the budget than others, and the best
+            order after ``latency_ms`` is the answer. None: if there is one.
         adapter: As in `infer`.
+        lexical_weight: Of the query's words in a document, beside the model's score; None for 0.
 
     Raises:
         TypeError: If the documents are one text.
@@ -224,6 +225,7 @@ def rerank(
         truncate=truncate,
         in_stages=in_stages,
         adapter=adapter,
+        lexical_weight=lexical_weight,
     )
     return Call("POST", "/v1/rerank", reader(RerankAnswer), json_body(asked))
 

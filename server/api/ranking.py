@@ -42,6 +42,7 @@ class RankingRequest:
         in_stages: As in `server.rerank.Wish`.
         places: Likewise.
         adapter: Of the body.
+        lexical_weight: As in `server.rerank.Wish`.
     """
 
     query: Passage
@@ -55,6 +56,7 @@ class RankingRequest:
     in_stages: bool | None = None
     places: int | None = None
     adapter: str | None = None
+    lexical_weight: float = 0.0
 
 
 async def ranked(
@@ -108,6 +110,7 @@ async def ranked(
                 question(ranking_request.query_budget, "query") if by_side else None,
                 ranking_request.in_stages,
                 ranking_request.places,
+                lexical_weight=ranking_request.lexical_weight,
             ),
         ),
     )

@@ -193,6 +193,15 @@ def rerank(
             help="Spend the budget on some texts more than on others.", show_default=False
         ),
     ] = None,
+    lexical_weight: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            metavar="WEIGHT",
+            help="Let the query's words in a text count beside the model's score, such as 0.5.",
+            show_default=False,
+        ),
+    ] = None,
     model: _Model = None,
     budgets: _Budgets = None,
     min_quality: _Quality = None,
@@ -209,7 +218,13 @@ def rerank(
 
     async def work(client: AsyncClient) -> Any:
         return await client.rerank(
-            query, given, model=model, top_n=top, budget=budget, in_stages=in_stages
+            query,
+            given,
+            model=model,
+            top_n=top,
+            budget=budget,
+            in_stages=in_stages,
+            lexical_weight=lexical_weight,
         )
 
     found = asked(Where(url, key, models, model), work)

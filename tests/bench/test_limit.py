@@ -147,5 +147,14 @@ def test_the_kernel_runs_the_subnet_it_is_given(case: Case) -> None:
 
 
 def test_cpu_time_is_told_by_thread() -> None:
-    spent = threads.spent(1, {1: 1.0, 2: 5.0, 3: 0.0}, {1: 1.5, 2: 7.0, 3: 0.25, 4: 0.5})
+    before, after = {(1, 1): 1.0, (1, 2): 5.0}, {(1, 1): 1.5, (1, 2): 7.0, (1, 3): 0.25}
+    after[1, 4] = 0.5
+    spent = threads.spent(1, before, after)
     assert (spent.loop, spent.engine, spent.decoding) == (0.5, 2.0, 0.75)
+
+
+def test_a_process_beside_is_the_engine_with_all_its_threads() -> None:
+    before = {(1, 1): 1.0, (1, 2): 0.0, (8, 8): 2.0, (8, 9): 0.0, (5, 5): 1.0}
+    after = {(1, 1): 2.0, (1, 2): 1.5, (8, 8): 3.0, (8, 9): 1.0, (5, 5): 1.25}
+    spent = threads.spent(1, before, after)
+    assert (spent.loop, spent.engine, spent.decoding) == (1.0, 2.0, 1.75)

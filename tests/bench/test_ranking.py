@@ -10,7 +10,7 @@ import pytest
 from bench.bm25 import Bm25
 from bench.notebook import Notebook
 from bench.rankers import Cell, Lists, Policy
-from bench.ranking import row
+from bench.ranking_tables import row
 from models.train.texts import Retrieval
 
 DOCUMENTS = ("a cat sat", "dogs and cats and dogs", "nothing of that", "the cat of a dog")

@@ -59,6 +59,7 @@ FULL: list[tuple[Callable[..., Call[Any]], dict[str, Any], type[BaseModel]]] = [
             "max_tokens_per_doc": 9,
             "return_documents": True,
             "in_stages": False,
+            "lexical_weight": 0.5,
         },
         RerankBody,
     ),

@@ -182,3 +182,17 @@ def test_documents_that_were_not_read_are_unscored_in_the_whole_list() -> None:
     scores = scores_of(whole)
     assert scores[1] == 0.7
     assert scores[0] == scores[2] <= scores[3]
+
+
+def test_what_counts_beside_decides_the_order_and_what_is_worth_a_look() -> None:
+    """A document far ahead by what is beside needs no look; one that it brings near does."""
+    cheap = np.array([0.0, 0.1, -0.1, 0.05, -0.05])
+    beside = np.array([50.0, 0.0, 0.0, 0.0, -50.0])
+    beliefs = Beliefs.none(5, beside).learn(0, 0.7, range(5), cheap)
+    assert beliefs.order.tolist()[0] == 0
+    assert beliefs.order.tolist()[-1] == 4
+    worth = gains(beliefs, 1.0, 2)
+    assert max(worth[0], worth[4]) < 1e-6 < min(worth[1:4])
+    whole = beliefs.learn(1, 1.0, range(5), cheap)
+    assert scores_of(whole) == pytest.approx(cheap + cheap.std() * beside)
+    assert overlap(whole, 2) == pytest.approx(1.0, abs=1e-3)

@@ -177,6 +177,7 @@ def _ranking_request(body: RerankBody, max_texts: int, truncate: Side | None) ->
         body.in_stages,
         body.top_n,
         body.adapter,
+        body.lexical_weight,
     )
 
 

@@ -27,6 +27,7 @@ from server.api.rheostat.schema import (
 from server.api.sides import SideOfSearch
 
 _MAX_FIELDS = 100
+_MOST_WEIGHT = 10.0  # of words: far beyond, the model says nothing
 
 Text = Annotated[str, Field(strict=True)]
 Ids = Annotated[list[Annotated[int, Field(strict=True)]], Field(fail_fast=True)]
@@ -277,6 +278,15 @@ class RerankBody(_TextBody):
         "closely. A ceiling per input then holds for their mean, and `latency_ms` is a deadline at "
         "which the best order so far is the answer. Default: true with a `latency_ms`, unless "
         "`cascade` or `query_budget` says otherwise.",
+    )
+    lexical_weight: float = Field(
+        default=0.0,
+        ge=0,
+        le=_MOST_WEIGHT,
+        allow_inf_nan=False,
+        description="How much the query's words in a document (BM25, with the list for its corpus) "
+        "count beside the model's score, both in standard deviations of the list; 0: not at all. "
+        "Scores of the answer hold them.",
     )
     query_budget: QueryBudget | None = Field(
         default=None,

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from fastapi.testclient import TestClient
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from models.core import plan_cost
 from models.families.exits import Exits
+from search.lexical import lexical_scores
 from server.app import create_app
 from server.settings import Settings
 from tests.search.offline.test_static_exit import write_pruned
@@ -230,3 +232,33 @@ def test_where_no_subnets_share_a_space_the_query_cannot_be_cut(text_client: Tes
     answer = text_client.post("/v1/rerank", json=body)
     assert answer.status_code == 422
     assert answer.json()["error"]["type"] == "infeasible_budget"
+
+
+def test_words_of_the_query_count_as_much_as_is_asked(
+    text_client: TestClient, text_model: Exits
+) -> None:
+    """Beside the cosine, in standard deviations of the list; in stages as well."""
+    own, ids = np.array(cosines(text_model, 4)), [one.numpy() for one in rows(text_model)]
+    expected = own + 0.5 * own.std() * lexical_scores(ids[0], ids[1:])
+    for fields in ({}, {"in_stages": True}):
+        found = ask(text_client, lexical_weight=0.5, **fields)["results"]
+        scores = {one["index"]: one["relevance_score"] for one in found}
+        assert [scores[i] for i in range(5)] == pytest.approx(expected.tolist(), abs=1e-4)
+        assert [one["index"] for one in found] == np.argsort(-expected).tolist()
+
+
+@pytest.mark.parametrize(
+    ("fields", "where"),
+    [
+        ({"lexical_weight": -0.1}, "lexical_weight"),
+        ({"lexical_weight": 11}, "lexical_weight"),
+        ({"lexical_weight": 0.5, "cascade": {"depth": 1, "keep": 1}}, "lexical_weight"),
+    ],
+)
+def test_a_weight_of_words_that_cannot_be_is_refused(
+    text_client: TestClient, fields: dict[str, Any], where: str
+) -> None:
+    body = {"model": "tiny-text", "query": QUERY, "documents": DOCUMENTS, **fields}
+    answer = text_client.post("/v1/rerank", json=body)
+    assert answer.status_code == 422
+    assert where in answer.text
