@@ -12,7 +12,6 @@ batches of several adapters.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import groupby
 from operator import itemgetter
 
@@ -56,7 +55,7 @@ class LowRank(nn.Module):
         outputs = given.shape[1:].numel()
         down, up = self.down[:, :rank, : taken.shape[1]], self.up[:, :rank, :outputs]
         if not layout.is_one_block:
-            return _added_in_runs(down, up, which.tolist(), layout, taken, given)
+            return _added_in_runs(down, up, which, layout, taken, given)
         down, up = (one.index_select(0, which) for one in (down, up))
         inner = torch.bmm(layout.pad(taken), down.transpose(1, 2))
         added = layout.unpad(torch.bmm(inner, up))
@@ -73,17 +72,22 @@ class LowRank(nn.Module):
 
 
 def _added_in_runs(
-    down: Tensor, up: Tensor, which: Sequence[int], layout: Layout, taken: Tensor, given: Tensor
+    down: Tensor, up: Tensor, which: Tensor, layout: Layout, taken: Tensor, given: Tensor
 ) -> Tensor:
     """Add to what a map gives, in place where it can be, by neighbouring rows of one adapter."""
-    place = {adapter: i for i, adapter in enumerate(dict.fromkeys(which))}
+    adapters, found = which.tolist(), given.flatten(1)
+    place = {adapter: i for i, adapter in enumerate(dict.fromkeys(adapters))}
+    if len(place) == 1:
+        own = which[:1]
+        inner = torch.mm(taken, down.index_select(0, own)[0].t())
+        return found.addmm_(inner, up.index_select(0, own)[0]).view_as(given)
     own = torch.tensor(list(place))
-    down, up = (one.index_select(0, own) for one in (down, up))
-    found, first = given.flatten(1), 0
-    for adapter, rows in groupby(zip(which, layout.lengths, strict=True), itemgetter(0)):
+    downs, ups = (one.index_select(0, own) for one in (down, up))
+    first = 0
+    for adapter, rows in groupby(zip(adapters, layout.lengths, strict=True), itemgetter(0)):
         tokens = slice(first, first + sum(length for _, length in rows))
-        inner = taken[tokens] @ down[place[adapter]].T
-        found[tokens].addmm_(inner, up[place[adapter]])
+        inner = torch.mm(taken[tokens], downs[place[adapter]].t())
+        found[tokens].addmm_(inner, ups[place[adapter]])
         first = tokens.stop
     return found.view_as(given)
 
