@@ -2,18 +2,15 @@
 
 What an adapter adds to a map is a product of two thin matrices. Those of all adapters lie in one
 tensor each, and whatever is not low-rank is computed for all rows together. Leading slices of the
-rank are adapters of less rank. On a device, in a graph and where gradients are taken, rows with
-different adapters are one product of batches. Elsewhere neighbouring rows with the same adapter are
-a product each: the products are thin, so padding rows costs several times what multiplying does.
+rank are adapters of less rank. Rows with different adapters are products of batches: on a device,
+in a graph and where gradients are taken of all rows, padded. Elsewhere of neighbouring rows of one
+length: the products are thin, so padding costs several times what multiplying does.
 
 Source: Hu et al. 2021, LoRA, arXiv 2106.09685; Sheng et al. 2023, S-LoRA, arXiv 2311.03285, for
 batches of several adapters.
 """
 
 from __future__ import annotations
-
-from itertools import groupby
-from operator import itemgetter
 
 import torch
 from torch import Tensor, nn
@@ -55,7 +52,7 @@ class LowRank(nn.Module):
         outputs = given.shape[1:].numel()
         down, up = self.down[:, :rank, : taken.shape[1]], self.up[:, :rank, :outputs]
         if not layout.is_one_block:
-            return _added_in_runs(down, up, which, layout, taken, given)
+            return _added_in_place(down, up, which, layout, taken, given)
         down, up = (one.index_select(0, which) for one in (down, up))
         inner = torch.bmm(layout.pad(taken), down.transpose(1, 2))
         added = layout.unpad(torch.bmm(inner, up))
@@ -71,24 +68,21 @@ class LowRank(nn.Module):
         return 4 * self.down.shape[0] * rank * (inputs + outputs)
 
 
-def _added_in_runs(
+def _added_in_place(
     down: Tensor, up: Tensor, which: Tensor, layout: Layout, taken: Tensor, given: Tensor
 ) -> Tensor:
-    """Add to what a map gives, in place where it can be, by neighbouring rows of one adapter."""
-    adapters, found = which.tolist(), given.flatten(1)
-    place = {adapter: i for i, adapter in enumerate(dict.fromkeys(adapters))}
-    if len(place) == 1:
-        own = which[:1]
-        inner = torch.mm(taken, down.index_select(0, own)[0].t())
-        return found.addmm_(inner, up.index_select(0, own)[0]).view_as(given)
-    own = torch.tensor(list(place))
-    downs, ups = (one.index_select(0, own) for one in (down, up))
+    """Add to what a map gives, by runs of rows of one length: these lie as padded ones would."""
+    found = given.flatten(1)
+    if len(set(which.tolist())) == 1:
+        own, other = (one.index_select(0, which[:1])[0] for one in (down, up))
+        return found.addmm_(torch.mm(taken, own.t()), other).view_as(given)
+    down, up = (one.index_select(0, which) for one in (down, up))
     first = 0
-    for adapter, rows in groupby(zip(adapters, layout.lengths, strict=True), itemgetter(0)):
-        tokens = slice(first, first + sum(length for _, length in rows))
-        inner = torch.mm(taken[tokens], downs[place[adapter]].t())
-        found[tokens].addmm_(inner, ups[place[adapter]])
-        first = tokens.stop
+    for tokens, run in layout.blocks:
+        rows = slice(first, first + len(run.lengths))
+        inner = torch.bmm(run.pad(taken[tokens]), down[rows].transpose(1, 2))
+        run.pad(found[tokens]).baddbmm_(inner, up[rows])
+        first = rows.stop
     return found.view_as(given)
 
 
