@@ -14,6 +14,7 @@ from typing import Any
 from bench.claims import Claim
 from models.checkpoint import read_manifest
 from models.files import read_json
+from search.offline.dual_training import GAIN
 from search.offline.mixed_training import BASE, BY_CHANGE, SKILLS
 from search.offline.training import RECORD
 
@@ -38,6 +39,7 @@ def trained(folders: Sequence[Path]) -> list[Claim]:
         ("tokens", _tokens),
         ("experts", _experts),
         ("modalities", _modalities),
+        ("dual", _dual),
     ):
         if family in by_family:
             found += claims(by_family[family], by_family)
@@ -149,4 +151,17 @@ def _modalities(tests: Tests, others: Mapping[str, Tests]) -> list[Claim]:
                 found.append(claim(f"{inputs}: {task}", control, own, alone, "more", 0.03))
             else:
                 found.append(claim(f"{inputs}: {task}", control, own, alone, "less", 3.0))
+    return found
+
+
+def _dual(tests: Tests, _: Mapping[str, Tests]) -> list[Claim]:
+    found = []
+    for data in dict.fromkeys(key for one in tests for key in one if not key.endswith(GAIN)):
+        runs = [one[data] for one in tests if data in one]
+        ours, *others = runs[0]
+        own = [one[ours]["value"] for one in runs]
+        for control in others:
+            other = [one[control]["value"] for one in runs]
+            # What is chosen may be what it is compared with.
+            found.append(Claim("dual", f"{data}, {ours}", control, own, other, "more", 1e-9))
     return found

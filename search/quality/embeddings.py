@@ -226,20 +226,27 @@ def scores_by(
     ordered = sorted(plans.items(), key=lambda entry: repr([step.key for step in entry[1]]))
     for start in range(0, len(ordered), _MAX_PLANS):
         part = dict(ordered[start : start + _MAX_PLANS])
-        vectors = _answers(list(part.values()), backend, batches, report)
+        vectors = answers_by_plan(list(part.values()), backend, batches, report)
         for subnet, of_subnet in zip(part, vectors, strict=True):
             for own, evaluation in zip(found, evaluations, strict=True):
                 own[subnet] = evaluation.score(of_subnet)
     return [[own[subnet] for subnet in subnets] for own in found]
 
 
-def _answers(
+def answers_by_plan(
     plans: Sequence[Plan],
     backend: TorchBackend,
     batches: Batches,
-    report: Callable[[], object],
+    report: Callable[[], object] = lambda: None,
 ) -> list[FloatArray]:
-    """Return the answers of each plan, one row an item, in the items' order."""
+    """Return the answers of each plan, one row an item, in the items' order.
+
+    Args:
+        plans: Of one task each, and of a model that the backend has prepared.
+        backend: Runs the plans.
+        batches: Items.
+        report: Called after each batch.
+    """
     parts: list[list[Tensor]] = [[] for _ in plans]
     for batch in batches:
         for own, answers in zip(parts, backend.run_all(plans, batch), strict=True):

@@ -26,6 +26,7 @@ from server.cli.adding_static import static
 from server.cli.commands import convert, extract, ladder, train
 from server.cli.cut_training import cuts
 from server.cli.dataset import dataset
+from server.cli.dual_training import dual
 from server.cli.elasticizing import elasticize
 from server.cli.experts_training import experts
 from server.cli.exporting import export
@@ -180,6 +181,7 @@ def calibrate(
 
 train.command()(adapted)
 train.command()(cuts)
+train.command()(dual)
 train.command()(experts)
 train.command()(mixed)
 train.command()(modalities)
