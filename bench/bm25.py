@@ -1,8 +1,4 @@
-"""BM25, as a first stage for benchmarks.
-
-Source: Robertson and Zaragoza 2009, The Probabilistic Relevance Framework: BM25 and Beyond, with
-the usual k1 = 1.2 and b = 0.75 and the logarithm that is never negative.
-"""
+"""BM25 (`search.lexical`) over a collection, as a first stage for benchmarks."""
 
 from __future__ import annotations
 
@@ -12,7 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-_K1, _B = 1.2, 0.75
+from search.lexical import bm25
+
 _WORD = re.compile(r"[a-z0-9]+")
 
 
@@ -22,7 +19,7 @@ class Bm25:
     def __init__(self, documents: Sequence[str]) -> None:
         counts = [Counter(_WORD.findall(one.lower())) for one in documents]
         lengths = np.array([sum(own.values()) for own in counts], dtype=np.float64)
-        norm = _K1 * (1 - _B + _B * lengths / lengths.mean())
+        relative = lengths / lengths.mean()
         found: dict[str, list[tuple[int, int]]] = defaultdict(list)
         for i, own in enumerate(counts):
             for word, count in own.items():
@@ -31,9 +28,8 @@ class Bm25:
         self._postings = {}
         for word, pairs in found.items():
             at = np.array([i for i, _ in pairs])
-            often = np.array([count for _, count in pairs], dtype=np.float64)
-            rare = np.log(1 + (self._count - len(at) + 0.5) / (len(at) + 0.5))
-            self._postings[word] = (at, rare * often * (_K1 + 1) / (often + norm[at]))
+            often = [count for _, count in pairs]
+            self._postings[word] = (at, bm25(often, relative[at], len(at), self._count))
 
     def first(self, query: str, count: int) -> list[int]:
         """Return the numbers of the best documents, best first."""

@@ -39,7 +39,7 @@ def _model(seed: int) -> tuple[Modalities, list[Item]]:
 
 
 def _job(model: Modalities, item: Item, subnet: Subnet) -> Job:
-    own = {name: item[name] for name in str(subnet[INPUTS]).split("+")}
+    own = {name: item[name] for name in model.named(subnet)}
     return Job(model.plan(subnet, model.inputs.shapes(own)), own)
 
 
@@ -101,7 +101,7 @@ def _prices(model: Modalities) -> list[Claim]:
     found, n = [], len(SEEDS)
     for names in ("image", "image+depth", "image+depth+edges"):
         whole = model.space.largest | {INPUTS: names}
-        shapes = model.inputs.plan_shapes(names=names.split("+"))
+        shapes = model.inputs.plan_shapes(names=model.named(whole))
         few, every = (
             model.plan(whole | {"tokens": share}, shapes).cost.macs for share in (_FEW, 1.0)
         )

@@ -8,10 +8,8 @@ whole model, as `/v1/rerank` scores them. nDCG@10; what no candidate answers cou
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -21,40 +19,18 @@ from numpy.typing import NDArray
 
 from bench import report
 from bench.bm25 import Bm25
+from bench.rankers import CANDIDATES, Lists, ndcg
 from models import checkpoint
 from models.train import texts
 from models.train.texts import Retrieval
 from search.lexical import lexical_scores
 from search.offline.static_check import Embedder
+from search.quality.embeddings import mean_of
 from search.quality.table import FloatArray
 from server.settings import data_folder
 
-_CANDIDATES = 100
 _QUICK = 12  # queries with 15 candidates each
-_PLACES = 10
 _WEIGHTS = (0.0, 0.25, 0.5, 1.0)
-
-
-@dataclass(frozen=True)
-class Lists:
-    """A test set as lists to put in order.
-
-    Attributes:
-        name: Of the set.
-        data: Queries and documents.
-        candidates: Of each query, document numbers.
-    """
-
-    name: str
-    data: Retrieval
-    candidates: Sequence[Sequence[int]]
-
-    def ndcg(self, query: int, order: Sequence[int]) -> float:
-        """Return nDCG@10 of an order of a query's candidates."""
-        right, own = self.data.relevant[query], self.candidates[query]
-        discounts = 1 / np.log2(np.arange(2, _PLACES + 2))
-        found = [d for i, d in zip(order, discounts, strict=False) if own[i] in right]
-        return float(sum(found) / discounts[: len(right)].sum())
 
 
 def main() -> None:
@@ -69,13 +45,12 @@ def main() -> None:
     ways = {"whole": whole, "least": model.space.smallest | as_large | {"bits": whole["bits"]}}
     rows: list[list[Any]] = []
     figures = []
-    for one in _sets(chosen.quick):
-        found = scored(one, model, ways)
+    for which, lists in _sets(chosen.quick).items():
+        found = scored(lists, model, ways)
         for name, values in found.items():
-            mean, stderr = _mean(values)
-            base = found[name.partition(" +")[0]]
-            gain, gain_stderr = _mean(values - base)
-            rows.append([one.name, name, mean, stderr, gain, gain_stderr, len(values)])
+            own, gain = mean_of(values), mean_of(values - found[name.partition(" +")[0]])
+            told = own.value, own.stderr, gain.value, gain.stderr, own.n
+            rows.append([which, name, *told])
             figures.append(dict(zip(_KEYS, rows[-1], strict=True)))
     columns = ["set", "ranked by", "nDCG@10", "±", "over the model alone", "± ", "n"]
     report.show(f"{chosen.model.name}: words beside a model's score", columns, rows)
@@ -117,17 +92,13 @@ def _words(
 def _each(lists: Lists, scores: Sequence[FloatArray]) -> FloatArray:
     return np.array(
         [
-            lists.ndcg(query, np.argsort(-own, kind="stable").tolist())
-            for query, own in enumerate(scores)
+            ndcg([own[i] for i in np.argsort(-one, kind="stable")], right)
+            for own, right, one in zip(lists.candidates, lists.data.relevant, scores, strict=True)
         ]
     )
 
 
-def _mean(values: FloatArray) -> tuple[float, float]:
-    return float(values.mean()), float(values.std(ddof=1) / math.sqrt(len(values)))
-
-
-def _sets(is_quick: bool) -> list[Lists]:
+def _sets(is_quick: bool) -> dict[str, Lists]:
     """Return the test sets; end with code 2 without the data."""
     try:
         root = data_folder()
@@ -140,24 +111,24 @@ def _sets(is_quick: bool) -> list[Lists]:
     except (ValueError, FileNotFoundError) as error:
         print(f"this benchmark needs the text sets: {error}", file=sys.stderr)
         sys.exit(2)
-    return [_lists(name, data, is_quick) for name, data in sets.items()]
+    return {name: _lists(data, is_quick) for name, data in sets.items()}
 
 
-def _lists(name: str, data: Retrieval, is_quick: bool) -> Lists:
+def _lists(data: Retrieval, is_quick: bool) -> Lists:
     count = len(data.queries)
     some = Random(0).sample(range(count), _QUICK) if is_quick else range(count)
     if data.candidates is not None:
         found = [list(data.candidates[i]) for i in some]
     else:
         ranker = Bm25(data.documents)
-        most = 15 if is_quick else _CANDIDATES
+        most = 15 if is_quick else CANDIDATES
         found = [ranker.first(data.queries[i], most) for i in some]
     few = Retrieval(
         tuple(data.queries[i] for i in some),
         data.documents,
         tuple(data.relevant[i] for i in some),
     )
-    return Lists(name, few, found)
+    return Lists(few, found)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import math
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -132,10 +132,14 @@ class Lists:
         """Return nDCG@10 of an answer."""
         sent = self.sent(claim, policy)
         ranked = [sent[i] for i in order] + list(self.candidates[claim][policy.first :])
-        right = self.data.relevant[claim]
-        discounts = 1 / np.log2(np.arange(2, PLACES + 2))
-        found = [discount for one, discount in zip(ranked, discounts, strict=False) if one in right]
-        return float(sum(found) / discounts[: len(right)].sum())
+        return ndcg(ranked, self.data.relevant[claim])
+
+
+def ndcg(ranked: Sequence[int], right: Collection[int]) -> float:
+    """Return nDCG@10 of documents in order; right ones that are not among them count as 0."""
+    discounts = 1 / np.log2(np.arange(2, PLACES + 2))
+    found = [discount for one, discount in zip(ranked, discounts, strict=False) if one in right]
+    return float(sum(found) / discounts[: len(right)].sum())
 
 
 def _json(model: str, query: str, policy: Policy, **fields: Any) -> bytes:

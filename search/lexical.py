@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from search.quality.table import FloatArray
 
@@ -37,9 +37,23 @@ def lexical_scores(query: NDArray[np.int64], documents: Sequence[NDArray[np.int6
     is_word = words[at] == tokens
     cells = rows[is_word] * len(words) + at[is_word]
     often = np.bincount(cells, minlength=count * len(words)).reshape(count, len(words))
-    holding = (often > 0).sum(axis=0)
-    rare = np.log(1 + (count - holding + 0.5) / (holding + 0.5))
-    norm = _K1 * (1 - _B + _B * lengths / lengths.mean())
-    scores: FloatArray = (often * (_K1 + 1) / (often + norm[:, None])) @ rare
+    relative = (lengths / lengths.mean())[:, None]
+    scores = bm25(often, relative, (often > 0).sum(axis=0), count).sum(axis=1)
     spread = scores.std()
     return (scores - scores.mean()) / spread if spread > 0 else np.zeros(count)
+
+
+def bm25(often: ArrayLike, relative: FloatArray, holding: ArrayLike, count: int) -> FloatArray:
+    """Return what words say of documents; the arrays' shapes are broadcast together.
+
+    Args:
+        often: How many times a document has a word.
+        relative: Its length over the mean length.
+        holding: Documents that have the word.
+        count: Of all documents.
+    """
+    often, holding = np.asarray(often, np.float64), np.asarray(holding, np.float64)
+    rare = np.log(1 + (count - holding + 0.5) / (holding + 0.5))
+    norm = _K1 * (1 - _B + _B * relative)
+    found: FloatArray = rare * often * (_K1 + 1) / (often + norm)
+    return found

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
+from bench.peers.process import processes_of
+
 Thread: TypeAlias = tuple[int, int]
 """Ids of a thread's process and of the thread."""
 
@@ -67,7 +69,6 @@ def spent(session: int, before: Mapping[Thread, float], after: Mapping[Thread, f
 
 
 def _tasks(session: int) -> Iterator[Path]:
-    for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError, ValueError):  # it has ended meanwhile
-            if os.getsid(int(process.name)) == session:
-                yield from (process / "task").iterdir()
+    for process in processes_of(session):
+        with suppress(OSError):  # it has ended meanwhile
+            yield from (process / "task").iterdir()

@@ -59,12 +59,11 @@ class Running:
         Read from /proc, which Linux has; elsewhere it is 0.
         """
         ticks = 0
-        for path in Path("/proc").glob("[0-9]*/stat"):
+        for process in processes_of(self.session):
             with suppress(OSError):  # it has ended meanwhile
                 # After the name, which may hold anything: state, parent, group, session, ...
-                fields = path.read_text().rpartition(")")[2].split()
-                if int(fields[3]) == self.session:
-                    ticks += int(fields[11]) + int(fields[12])
+                fields = (process / "stat").read_text().rpartition(")")[2].split()
+                ticks += int(fields[11]) + int(fields[12])
         return ticks / os.sysconf("SC_CLK_TCK")
 
     def rest(self, longest_s: float = 120.0) -> None:
@@ -79,6 +78,14 @@ class Running:
             before_s = self.cpu_s()
             time.sleep(1.0)
             used_s = self.cpu_s() - before_s
+
+
+def processes_of(session: int) -> Iterator[Path]:
+    """Yield the folders in /proc of the processes of a session; none but on Linux."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended meanwhile
+            if os.getsid(int(process.name)) == session:
+                yield process
 
 
 @contextmanager

@@ -105,8 +105,7 @@ def _fewer(data: Retrieval, count: int) -> Retrieval:
 def converted(source: Path, out: Path, rated: Sequence[ScoredPair]) -> Path:
     """Write what `rheostat convert` and `quantize` make: every layer and dimension, 32 and 8 bits.
 
-    Its table is measured on all pairs: of fewer, what 8 bits keep would not be known well enough to
-    be promised.
+    Its table is measured on all pairs: the fewer, the less `min_quality` lets 8 bits do.
     """
     convert(source, out, CONVERTED, list(rated), depths=(6,))
     quantize(out, Texts(SimilarityQuality(rated)))

@@ -198,6 +198,10 @@ class Modalities(nn.Module):
         """Return the patches of each input that become tokens."""
         return round(float(subnet["tokens"]) * self.config.places)
 
+    def named(self, subnet: Mapping[str, Value]) -> list[str]:
+        """Return the inputs that a subnet reads."""
+        return str(subnet["inputs"]).split("+")
+
     def patches_of(self, name: str) -> KeptPatches:
         """Return what makes tokens of an input."""
         found = self.patches[name]
@@ -215,7 +219,7 @@ class Modalities(nn.Module):
     def plan(self, subnet: Subnet, shapes: Shapes, tasks: Collection[str] | None = None) -> Plan:
         """Return steps of the inputs, then of all tokens; see `models.elastic.Elastic`."""
         wanted, subnet = wanted_tasks(self.tasks, tasks), self.space.check(subnet)
-        names, config = str(subnet["inputs"]).split("+"), self.config
+        names, config = self.named(subnet), self.config
         expected = {m.name: m.input.shape for m in config.modalities if m.name in names}
         if dict(shapes) != expected:
             raise ValueError(f"inputs={subnet['inputs']!r}: {dict(shapes)} must be {expected}")

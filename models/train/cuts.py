@@ -89,7 +89,6 @@ def train_cuts(model: Pruned, texts: Sequence[Tensor], recipe: CutsRecipe, out: 
         raise ValueError(f"{model.name} has no cut of an encoder to train")
     if len(texts) < recipe.batch_size:
         raise ValueError(f"{len(texts)} texts are fewer than batch_size={recipe.batch_size}")
-    out.mkdir(parents=True, exist_ok=True)
     model.requires_grad_(False)
     for parameter in own:
         parameter.requires_grad_(True)

@@ -9,22 +9,21 @@ sandwich rule; Aich et al. 2023, arXiv 2308.11744, for CI-KD.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from models.families.dense import Dense
 from models.nn.dense import MapDecoder
 from models.tasks import Task
 from models.train.losses import configuration_invariance
 from models.train.maps import Scale, scale_of, vision_loss
-from models.train.run import RunState, StepPlan, adamw, run_steps, sandwich_of
+from models.train.run import AveragedRecipe, sandwich_of, train_averaged
 from models.train.vision import Pictures, is_known
 
 
@@ -63,8 +62,8 @@ class DenseRecipe:
     seed: int = 0
 
 
-class Drawing(Protocol):
-    """What a recipe says of the images of a step; see `DenseRecipe`."""
+class Drawing(AveragedRecipe, Protocol):
+    """What a recipe says of the images of a step, beside the run; see `DenseRecipe`."""
 
     @property
     def batch_size(self) -> int: ...  # noqa: D102
@@ -93,29 +92,18 @@ def train_dense(model: Dense, data: Pictures, recipe: DenseRecipe, out: Path) ->
         ValueError: If there are fewer images than a step takes, or the folder holds the state of a
             run with another recipe.
     """
-    if len(data) < recipe.batch_size:
-        raise ValueError(f"batch_size={recipe.batch_size} must be {len(data)} or less, all images")
-    out.mkdir(parents=True, exist_ok=True)
+    check_enough(data, recipe)
     device = next(model.parameters()).device
     scales = {name: scale_of(task, data.truth[name]) for name, task in model.tasks.items()}
     begin_at(model, scales)
-    average = copy.deepcopy(model).requires_grad_(False)
-    optimizer = adamw(
-        model, lambda _, p: (recipe.learning_rate, recipe.weight_decay if p.ndim > 1 else 0.0)
-    )
-    state = RunState({"model": model, "average": average, "optimizer": optimizer}, asdict(recipe))
 
     def take(rng: Random) -> float:
-        update_average(average, model, recipe.ema)
         batch = draw(data, model.tasks, recipe, rng)
         images = model.config.input.normalise(batch.pixels).to(device)
         truth = {task: one.to(device) for task, one in batch.truth.items()}
         return train_step(model, images, truth, scales, recipe, rng)
 
-    model.train()
-    plan = StepPlan(recipe.steps, recipe.warmup, recipe.seed, _SAVE_EVERY)
-    run_steps(take, optimizer, model.parameters(), state, out, plan)
-    return average.eval()
+    return train_averaged(model, take, recipe, out, _SAVE_EVERY)
 
 
 def train_step(
@@ -187,6 +175,12 @@ def begin_at(model: Dense, scales: Mapping[str, Scale]) -> None:
             decoder.bias.copy_(scale.middle.flatten())
 
 
+def check_enough(data: Pictures, recipe: Drawing) -> None:
+    """Refuse a recipe whose steps take more images than there are; ValueError."""
+    if len(data) < recipe.batch_size:
+        raise ValueError(f"batch_size={recipe.batch_size} must be {len(data)} or less, all images")
+
+
 def draw(data: Pictures, tasks: Mapping[str, Task], recipe: Drawing, rng: Random) -> Pictures:
     """Return the images of one step, changed at random, and their truth changed alike."""
     batch = data.part(torch.tensor(rng.sample(range(len(data)), recipe.batch_size)))
@@ -216,9 +210,3 @@ def mirrored(task: Task, truth: Tensor, turned: Tensor) -> Tensor:
     if task.metric == "mean_angular_error":
         found[turned, 0] *= -1
     return found
-
-
-@torch.no_grad()
-def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
-    """Move averaged weights towards those of a model by 1 less the decay."""
-    torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)

@@ -8,9 +8,8 @@ Source: Bachmann et al. 2022, MultiMAE, arXiv 2204.01678, for inputs and tokens 
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -24,9 +23,9 @@ from models.nn.token_maps import joined, run_layer
 from models.nn.transformer import layers_of
 from models.space import Value
 from models.tasks import Task
-from models.train.dense import draw, update_average
+from models.train.dense import check_enough, draw
 from models.train.maps import Scale, scale_of, vision_loss
-from models.train.run import RunState, StepPlan, adamw, run_steps
+from models.train.run import train_averaged
 from models.train.vision import VOID, Pictures
 
 _SAVE_EVERY = 50  # steps
@@ -83,25 +82,14 @@ def train_modalities(
         ValueError: If there are fewer scenes than a step takes, or the folder holds the state of a
             run with another recipe.
     """
-    if len(data) < recipe.batch_size:
-        raise ValueError(f"batch_size={recipe.batch_size} must be {len(data)} or less, all images")
-    out.mkdir(parents=True, exist_ok=True)
+    check_enough(data, recipe)
     scales = {name: scale_of(task, data.truth[name]) for name, task in model.tasks.items()}
-    average = copy.deepcopy(model).requires_grad_(False)
-    optimizer = adamw(
-        model, lambda _, p: (recipe.learning_rate, recipe.weight_decay if p.ndim > 1 else 0.0)
-    )
-    state = RunState({"model": model, "average": average, "optimizer": optimizer}, asdict(recipe))
 
     def take(rng: Random) -> float:
-        update_average(average, model, recipe.ema)
         batch = draw(data, tasks, recipe, rng)
         return train_step(model, batch, scales, recipe, rng)
 
-    model.train()
-    plan = StepPlan(recipe.steps, recipe.warmup, recipe.seed, _SAVE_EVERY)
-    run_steps(take, optimizer, model.parameters(), state, out, plan)
-    return average.eval()
+    return train_averaged(model, take, recipe, out, _SAVE_EVERY)
 
 
 def train_step(
@@ -139,7 +127,7 @@ def drawn_ranks(model: Modalities, subnet: Mapping[str, Value], rng: Random) -> 
     is_any = rng.random() < 0.5
     return {
         name: torch.tensor(rng.sample(range(places), kept) if is_any else range(kept))
-        for name in str(subnet["inputs"]).split("+")
+        for name in model.named(subnet)
     }
 
 

@@ -83,7 +83,6 @@ def train_pairs(
     for texts, _ in data:
         if len(texts.queries) < recipe.queries:
             raise ValueError(f"{len(texts.queries)} queries are fewer than {recipe.queries}")
-    out.mkdir(parents=True, exist_ok=True)
     model.train().requires_grad_(True)
     model.embedding.token.requires_grad_(False)  # half of the parameters, as in `train text`
     for i, lesson in enumerate(recipe.lessons):
@@ -98,7 +97,6 @@ def _learn(
     lesson: Lesson,
     out: Path,
 ) -> None:
-    out.mkdir(parents=True, exist_ok=True)
     optimizer = _optimizer(model, recipe)
     about = {**asdict(recipe), "lessons": list(recipe.lessons)}
     state = RunState({"model": model, "optimizer": optimizer}, about)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import time
@@ -10,7 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import nn
@@ -20,6 +21,7 @@ from tqdm import tqdm
 from models.files import reading
 from models.space import Space, Subnet
 
+M = TypeVar("M", bound=nn.Module)
 STATE_FILE = "state.pt"
 LOG_FILE = "train.jsonl"
 _SAVE_EVERY = 100  # steps of training a part
@@ -105,12 +107,13 @@ def run_steps(
         optimizer: Its groups have the highest learning rate as ``peak``.
         parameters: Whose gradients together have a norm of 1 at most.
         state: Of the run; resumed from ``out``.
-        out: Folder for the state and the log.
+        out: Folder for the state and the log; made if needed.
         plan: See `StepPlan`.
 
     Raises:
         ValueError: As `RunState.resume`.
     """
+    out.mkdir(parents=True, exist_ok=True)
     first, clipped = state.resume(out), list(parameters)
     started, recent = time.monotonic(), list[float]()
     progress = tqdm(range(first, plan.steps), initial=first, total=plan.steps, mininterval=5)
@@ -233,7 +236,6 @@ def train_part(
         ValueError: If the folder holds the state of a run with another recipe.
     """
     part: nn.Module = getattr(model, name)
-    out.mkdir(parents=True, exist_ok=True)
     model.requires_grad_(False)
     part.requires_grad_(True)
     rate = recipe.learning_rate
@@ -243,3 +245,56 @@ def train_part(
     plan = StepPlan(recipe.steps, recipe.warmup, recipe.seed, _SAVE_EVERY)
     run_steps(take, optimizer, part.parameters(), state, out, plan)
     model.eval().requires_grad_(False)
+
+
+class AveragedRecipe(PartRecipe, Protocol):
+    """What a recipe says, a dataclass, of training a model whose averaged weights are kept."""
+
+    @property
+    def weight_decay(self) -> float:
+        """Of matrices."""
+
+    @property
+    def ema(self) -> float:
+        """Decay of the averaged weights."""
+
+
+def train_averaged(
+    model: M,
+    take: Callable[[Random], float],
+    recipe: AveragedRecipe,
+    out: Path,
+    save_every: int,
+) -> M:
+    """Train a model in place and return a copy with averaged weights.
+
+    Args:
+        model: As it begins.
+        take: As for `run_steps`.
+        recipe: Hyper-parameters.
+        out: Folder for the state and the log; made if needed. A run that was interrupted goes on.
+        save_every: Steps.
+
+    Raises:
+        ValueError: If the folder holds the state of a run with another recipe.
+    """
+    average = copy.deepcopy(model).requires_grad_(False)
+    rate, decay = recipe.learning_rate, recipe.weight_decay
+    optimizer = adamw(model, lambda _, one: (rate, decay if one.ndim > 1 else 0.0))
+    told: Any = recipe
+    parts = {"model": model, "average": average, "optimizer": optimizer}
+
+    def averaging(rng: Random) -> float:
+        update_average(average, model, recipe.ema)
+        return take(rng)
+
+    model.train()
+    plan = StepPlan(recipe.steps, recipe.warmup, recipe.seed, save_every)
+    run_steps(averaging, optimizer, model.parameters(), RunState(parts, asdict(told)), out, plan)
+    return average.eval()
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
+    """Move averaged weights towards those of a model by 1 less the decay."""
+    torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)

@@ -28,7 +28,7 @@ from models.nn.layers import SlimLinear
 from models.space import Subnet
 from models.train.cifar100 import Images
 from models.train.losses import configuration_invariance, task_loss
-from models.train.run import LOG_FILE, RunState, cosine_schedule, sandwich_of
+from models.train.run import LOG_FILE, RunState, cosine_schedule, sandwich_of, update_average
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def train(model: Slimmable, data: Images, recipe: Recipe, out: Path) -> Slimmabl
             losses.append(train_step(model, auxiliary, batch, recipe, rng))
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            _update_average(average, model, min(recipe.ema, (1 + step) / (10 + step)))
+            update_average(average, model, min(recipe.ema, (1 + step) / (10 + step)))
             progress.update()
             progress.set_postfix(epoch=epoch + 1, loss=f"{losses[-1]:.3f}", refresh=False)
         record = {
@@ -248,11 +248,6 @@ def _optimizer(trained: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         {"params": others},
     ]
     return torch.optim.AdamW(groups, lr=recipe.learning_rate, weight_decay=0.0)
-
-
-@torch.no_grad()
-def _update_average(average: Slimmable, model: Slimmable, decay: float) -> None:
-    torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
 
 
 def recipe_json(recipe: Recipe) -> dict[str, object]:

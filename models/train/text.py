@@ -87,7 +87,6 @@ def train(
     Raises:
         ValueError: If the folder holds the state of a run with another recipe.
     """
-    out.mkdir(parents=True, exist_ok=True)
     model.train().requires_grad_(True)
     # Half of the parameters and most of an optimiser step; they serve every exit as they are.
     model.embedding.token.requires_grad_(False)

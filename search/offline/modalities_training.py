@@ -5,9 +5,8 @@ Maps of depth and of edges are inputs beside the image; all other maps are what 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -15,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models import checkpoint
 from models.backends.torch import TorchBackend
 from models.families.modalities import Modalities, ModalitiesConfig, Modality
 from models.inputs.tensor import TensorInput
@@ -25,11 +23,12 @@ from models.tasks import Metric
 from models.train.maps import Ratios, joined, judge_of, parts_of, scale_of
 from models.train.modalities import ModalityRecipe, answers, maps_of, train_modalities
 from models.train.vision import Pictures, VisionData
-from search.offline.training import RECORD, RUN, machine, training_log
+from search.offline.training import RUN, training_log
 from search.offline.vision_data import read_vision
-from search.quality.embeddings import Measured
+from search.offline.wrapped_training import scores_told, write_trained
+from search.quality.embeddings import Measured, mean_of
 from search.quality.measure import measure
-from search.quality.table import TABLE, FloatArray, Table
+from search.quality.table import FloatArray, Table
 
 IMAGE, INPUTS = "image", "inputs"
 _GIVEN: tuple[Metric, ...] = ("rmse", "f1")  # of tasks whose maps are inputs here
@@ -84,19 +83,10 @@ def train_modalities_of(
     backend = TorchBackend()
     backend.prepare(model)
     report("measuring")
-    table_of(model, data.validation, backend).save(out / TABLE, model.space)
+    table = table_of(model, data.validation, backend)
     tested = test_scores(model, data.test, backend, recipe.seed)
-    record = {
-        "recipe": asdict(recipe),
-        "test": {
-            which: {task: m._asdict() for task, m in own.items()} for which, own in tested.items()
-        },
-        "macs": macs_of(model),
-        "steps": training_log(out),
-        "machine": machine(),
-    }
-    (out / RECORD).write_text(json.dumps(record, indent=1) + "\n")
-    checkpoint.save(out, model, "modalities", torch.float32, (TABLE, RECORD))
+    record = {"test": scores_told(tested), "macs": macs_of(model), "steps": training_log(out)}
+    write_trained(model, "modalities", None, out, table, recipe, record)
     return tested
 
 
@@ -125,7 +115,7 @@ def table_of(model: Modalities, pictures: Pictures, backend: TorchBackend) -> Ta
     """Measure every subnet; what is seen of some inputs says nothing of others."""
     maps, found = maps_of(model, pictures), list[Table]()
     for names in model.space.axes[0].values:
-        own = {name: maps[name] for name in str(names).split("+")}
+        own = {name: maps[name] for name in model.named({INPUTS: names})}
         examples = {task: (own, pictures.truth[task]) for task in model.tasks}
         found.append(measure(model, backend, examples, within={INPUTS: names}))
     cells = {task: found[0].cells[task] for task in model.tasks}
@@ -156,7 +146,7 @@ def test_scores(model: Modalities, pictures: Pictures, backend: TorchBackend, se
     """Return the scores of all subnets, and of tokens drawn at random, by what each is called."""
     maps, found = maps_of(model, pictures), dict[str, dict[str, Measured]]()
     for names in model.space.axes[0].values:
-        own = {name: maps[name] for name in str(names).split("+")}
+        own = {name: maps[name] for name in model.named({INPUTS: names})}
         shapes = {name: tuple(one.shape[1:]) for name, one in own.items()}
         plans = {one: model.plan(one, shapes) for one in model.space if one[INPUTS] == names}
         judged = {subnet: _Judged(model, pictures) for subnet in plans}
@@ -184,7 +174,7 @@ def at_random(
 
     Of each scene the mean over draws counts.
     """
-    rng, names = Random(seed), str(subnet[INPUTS]).split("+")
+    rng, names = Random(seed), model.named(subnet)
     draws = []
     for _ in range(_DRAWS):
         judged = _Judged(model, pictures)
@@ -203,12 +193,7 @@ def _batches(pictures: Pictures) -> list[slice]:
 
 def _measured(parts: Mapping[str, FloatArray]) -> dict[str, Measured]:
     """Return means over scenes with their standard errors, by task."""
-    return {
-        task: Measured(
-            float(own.mean()), len(own), float(own.std(ddof=min(1, len(own) - 1)) / len(own) ** 0.5)
-        )
-        for task, own in parts.items()
-    }
+    return {task: mean_of(own) for task, own in parts.items()}
 
 
 def called(subnet: Subnet) -> str:
@@ -220,7 +205,7 @@ def macs_of(model: Modalities) -> dict[str, int]:
     """Return the MACs of each subnet, all tasks together."""
     found = {}
     for subnet in model.space:
-        shapes = model.inputs.plan_shapes(names=str(subnet[INPUTS]).split("+"))
+        shapes = model.inputs.plan_shapes(names=model.named(subnet))
         found[called(subnet)] = model.plan(subnet, shapes).cost.macs
     return found
 

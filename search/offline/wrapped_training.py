@@ -59,7 +59,7 @@ def scores_told(found: Mapping[str, Mapping[str, Measured]]) -> dict[str, Any]:
 def write_trained(
     model: Any,
     family: str,
-    source: Path,
+    source: Path | None,
     out: Path,
     table: Table,
     recipe: Any,
@@ -68,16 +68,19 @@ def write_trained(
     """Write a trained model's checkpoint with its table and the record of its training.
 
     Args:
-        model: A `Wrapped` one, in single precision.
+        model: In single precision.
         family: Its own.
-        source: Folder of the tokenizer.
+        source: Folder of the tokenizer; None for a model without.
         out: Folder of the checkpoint.
         table: Measured on development data.
         recipe: Hyper-parameters, a dataclass.
         told: What else the record has: scores on test data, and the log.
     """
-    copyfile(source / TOKENIZER, out / TOKENIZER)
+    files = [TABLE, RECORD]
+    if source is not None:
+        copyfile(source / TOKENIZER, out / TOKENIZER)
+        files.insert(0, TOKENIZER)
     table.save(out / TABLE, model.space)
     record = {"recipe": asdict(recipe), **told, "machine": machine()}
     (out / RECORD).write_text(json.dumps(record, indent=1) + "\n")
-    checkpoint.save(out, model, family, torch.float32, (TOKENIZER, TABLE, RECORD))
+    checkpoint.save(out, model, family, torch.float32, files)
