@@ -267,7 +267,7 @@ def test_an_unknown_field_is_answered_with_those_of_its_own_level(text: str) -> 
     assert any(str(one["message"]).endswith("x is not a field; allowed: a, b") for one in details)
 
 
-@pytest.mark.parametrize("form", {own_form, *FORMS.values()})
+@pytest.mark.parametrize("form", dict.fromkeys((own_form, *FORMS.values())))
 def test_whoever_cannot_be_answered_for_now_is_told_when_to_come_back(form: Form) -> None:
     seen = set()
     for sample in SAMPLES:
